@@ -1,0 +1,103 @@
+"""What a stage may ask of the place it runs in. Stages see this and nothing else of the outside.
+
+A stage is ``run(inputs, config, work) -> None``; it reads ``inputs[name]``
+(:class:`~gcdis_ray.artifacts.Artifact`) and writes through ``work``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from gcdis_ray.artifacts import FileRecord, Table
+from gcdis_ray.config import ComputeConfig, TrainingConfig
+
+if TYPE_CHECKING:
+    import torch
+
+    from gcdis_ray.training.task import TrainingTask
+
+
+class ShardTask(Protocol):
+    """A data step over co-sharded tables. Small and picklable: models are opened in ``open``.
+
+    ``open()`` runs once per worker and returns the function that is called once per shard with
+    ``(index, *tables, **args)``: the shard's number, its slice of every input table and the
+    shard's own arguments. It returns ``{member: table}`` with every promised member, or a
+    :class:`ShardOutput` to add counts. It must be a pure function of these.
+    """
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]: ...
+
+
+@dataclass(frozen=True)
+class ShardOutput:
+    tables: Mapping[str, pa.Table]
+    counts: Mapping[str, int] = field(default_factory=dict)  # summed into the manifest
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step forward of a stage, for people."""
+
+    done: int
+    total: int
+    unit: str
+    note: str = ""
+
+
+class Work(Protocol):
+    """A stage's view of its run: numbers in, tables out, no paths."""
+
+    @property
+    def seed(self) -> int: ...
+
+    def map_shards(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        *,
+        gives: Sequence[str],
+        args: Sequence[Mapping[str, Any]] | None = None,
+        num_shards: int | None = None,
+        unit: str = "shards",
+    ) -> dict[str, Table]:
+        """Run ``task`` on every shard, write each result as shard of the members in ``gives``.
+
+        Args:
+            tables: co-sharded inputs (all with the same number of shards). May be empty when
+                ``args`` describe the work (then one shard per entry of ``args``).
+            args: extra keyword arguments per shard.
+
+        Returns:
+            handles to the written members. Finished shards of an interrupted earlier run are
+            kept, not redone.
+        """
+        ...
+
+    def fit(self, task: TrainingTask, *, unit: str = "steps") -> dict[str, list[FileRecord]]:
+        """Train ``task``; the members it exports become members of this stage's artifact."""
+        ...
+
+    def write_table(self, member: str, table: pa.Table) -> Table: ...
+    def write_json(self, member: str, value: Any) -> None: ...
+    def write_tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> None: ...
+
+    def table(self, member: str) -> Table:
+        """Handle to a member this stage has already written (map_shards, fit, write_table)."""
+        ...
+
+    def tensors(self, member: str) -> dict[str, torch.Tensor]:
+        """A tensor member this stage has already written."""
+        ...
+
+    def count(self, name: str, value: int) -> None:
+        """Add to a counter of the manifest (rows quarantined, objects rejected, ...)."""
+        ...
+
+    def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
+        """Tell people how far the stage is."""
+        ...

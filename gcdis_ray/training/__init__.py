@@ -1,0 +1,1 @@
+"""Training: a task says what, the loop says when, a strategy says on how many workers."""

@@ -1,0 +1,78 @@
+"""What a training task is: plain torch, no knowledge of Ray, strategies, files or clocks.
+
+One step is computed in ``config.micro_batches`` equal parts. Part ``s`` runs on rank
+``s * world // micro_batches``; whatever needs all parts (queues, headness, keys) is exchanged as
+rows in the order of parts. So a step's result does not depend on how many workers share it.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+import torch
+from torch import Tensor, nn
+
+from gcdis_ray.config import TrainingConfig
+
+
+class Exchange(Protocol):
+    """Rows of all parts in the order of parts, whatever the number of workers."""
+
+    def rows(self, parts: Sequence[Tensor]) -> Tensor:
+        """Concatenate one tensor per local part (equal shapes) over all parts of the step.
+
+        Args:
+            parts: for each part of this rank, a tensor of shape (n, ...).
+        Returns:
+            (micro_batches * n, ...), equal on every rank, without gradient.
+        """
+        ...
+
+
+class TrainingTask(ABC):
+    """One training problem. Constructed in the driver (small, picklable), set up in the worker."""
+
+    config: TrainingConfig
+    seed: int
+
+    @abstractmethod
+    def setup(self, device: torch.device) -> nn.Module:
+        """Read inputs, build modules. Returns the module to optimise; its ``forward(batch)``
+        gives named losses, each a scalar tensor; ``total`` is what is differentiated. Must give
+        the same module on every rank (seed torch from ``self.seed``)."""
+
+    @abstractmethod
+    def batch(self, step: int, part: int) -> Any:
+        """Part ``part`` of step ``step``: a pure function of (seed, step, part)."""
+
+    def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
+        """Before the forwards: add to this rank's parts what comes from all parts. No gradient."""
+        return parts
+
+    def after_step(self, step: int, exchange: Exchange) -> dict[str, float]:
+        """After the optimiser: momentum encoder, queues, statistics. Returns values to log."""
+        return {}
+
+    def is_snapshot(self, step: int) -> bool:
+        """True if the state after ``step`` (1-based count of finished steps) is to be kept."""
+        return False
+
+    def state(self) -> Mapping[str, Any]:
+        """Everything beyond module and optimiser that a resume needs: tensors, numbers, strings,
+        and dicts or lists of them (it is read back without pickle's freedom)."""
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """The inverse of :meth:`state`."""
+
+    @abstractmethod
+    def snapshot(self) -> dict[str, Tensor]:
+        """Tensors of one snapshot, or of the final export: what later stages load."""
+
+    def export(self) -> Mapping[str, dict[str, Tensor] | pa.Table | dict | list]:
+        """Members to write at the end besides ``history`` (written by the loop) and the
+        snapshots (members ``snapshot_<step>``)."""
+        return {}
