@@ -250,6 +250,19 @@ class Table:
 
 
 @dataclass(frozen=True)
+class TensorFile:
+    """Handle to stored tensors. Small to pickle: workers load them where they run."""
+
+    record: FileRecord
+    opener: Opener
+
+    def load(self) -> dict[str, torch.Tensor]:
+        from safetensors.torch import load
+
+        return load(self.opener.read_bytes(self.record))
+
+
+@dataclass(frozen=True)
 class Artifact:
     """A committed artifact, read by member name. Every read checks size and SHA-256."""
 
@@ -278,10 +291,8 @@ class Artifact:
     def json(self, member: str) -> Any:
         return json.loads(self.opener.read_bytes(self._files(member)[0]))
 
-    def tensors(self, member: str) -> dict[str, torch.Tensor]:
-        from safetensors.torch import load
-
-        return load(self.opener.read_bytes(self._files(member)[0]))
+    def tensor_file(self, member: str) -> TensorFile:
+        return TensorFile(self._files(member)[0], self.opener)
 
 
 def check_schema(name: str, table: pa.Table) -> pa.Table:

@@ -6,14 +6,14 @@ A stage is ``run(inputs, config, work) -> None``; it reads ``inputs[name]``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, Table
-from gcdis_ray.config import ComputeConfig, TrainingConfig
+from gcdis_ray.artifacts import FileRecord, Table, TensorFile
+from gcdis_ray.config import ComputeConfig
 
 if TYPE_CHECKING:
     import torch
@@ -90,8 +90,8 @@ class Work(Protocol):
         """Handle to a member this stage has already written (map_shards, fit, write_table)."""
         ...
 
-    def tensors(self, member: str) -> dict[str, torch.Tensor]:
-        """A tensor member this stage has already written."""
+    def tensor_file(self, member: str) -> TensorFile:
+        """Handle to a tensor member this stage has already written."""
         ...
 
     def count(self, name: str, value: int) -> None:
@@ -101,3 +101,60 @@ class Work(Protocol):
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         """Tell people how far the stage is."""
         ...
+
+
+class ShardWriter(Protocol):
+    """Writes one finished shard durably: its tables, then its record. Pickles to workers."""
+
+    def write(self, index: int, output: ShardOutput) -> ShardRecord: ...
+
+
+@dataclass(frozen=True)
+class ShardRecord:
+    """A finished shard: the file written per member, and its counts."""
+
+    index: int
+    files: Mapping[str, FileRecord]
+    counts: Mapping[str, int]
+
+
+class MemberWriter(Protocol):
+    """Writes whole members of the stage's artifact. Pickles to workers."""
+
+    def tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> FileRecord: ...
+    def table(self, member: str, table: pa.Table) -> FileRecord: ...
+    def json(self, member: str, value: Any) -> FileRecord: ...
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Everything about a training run that is not the task itself."""
+
+    name: str  # stage and key: stable, so that a rerun finds its checkpoints
+    scratch_uri: str  # folder or s3:// prefix that survives the process; checkpoints go here
+    writer: MemberWriter
+    compute: ComputeConfig
+
+
+class Runtime(Protocol):
+    """A place to run: :mod:`~gcdis_ray.runtime.local` or Ray. Chosen by the command line only."""
+
+    def map_shards(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        args: Sequence[Mapping[str, Any]],
+        indices: Sequence[int],
+        writer: ShardWriter,
+        done: Callable[[ShardRecord], None],
+    ) -> None:
+        """Run ``task`` for the shards in ``indices``; call ``done`` as each is written."""
+        ...
+
+    def fit(
+        self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]
+    ) -> dict[str, list[FileRecord]]:
+        """Train from the newest checkpoint, if any, to the end; write and return the members."""
+        ...
+
+    def close(self) -> None: ...
