@@ -8,14 +8,17 @@ where results go (``storage``, never in a key).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gcdis_ray.errors import ConfigError
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
 class Closed(BaseModel):
@@ -74,3 +77,108 @@ class ComputeConfig(Closed):
     num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local Ray")
     object_store_mb: int = Field(300, ge=80, le=1_000_000, description="of a local Ray")
     wait_s: float = Field(60, gt=0, description="seconds to wait for resources before saying so")
+
+
+class RunConfig(Closed):
+    """A whole run. Recipes add ``stages``, one closed model per stage."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the run")
+    recipe: str = "gcdis"
+    seed: int = Field(0, ge=0, le=2**31 - 1)
+    storage: str = Field("runs/default", min_length=1, description="folder or s3://bucket/prefix")
+    storage_endpoint: str | None = Field(None, description="URL of an S3-compatible service")
+    compute: ComputeConfig = ComputeConfig()
+    stages: Any
+
+
+def run_config_model(stages: Mapping[str, type[StageConfig]]) -> type[RunConfig]:
+    """The model of a recipe's config file: every stage by name, each with its own defaults."""
+    fields: dict[str, Any] = {
+        name: (kind, Field(default_factory=kind) if _has_defaults(kind) else ...)
+        for name, kind in stages.items()
+    }
+    section = create_model("Stages", __base__=Closed, **fields)
+    return create_model("RecipeConfig", __base__=RunConfig, stages=(section, ...))
+
+
+def _has_defaults(kind: type[BaseModel]) -> bool:
+    return not any(field.is_required() for field in kind.model_fields.values())
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A config file as plain data; no tags, no objects."""
+    try:
+        data = yaml.safe_load(Path(path).read_text())
+    except FileNotFoundError:
+        raise ConfigError("no such file", where=str(path), fix="see configs/ for examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot be read ({error})", where=str(path)) from error
+    except yaml.YAMLError as error:
+        problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"not valid YAML: {problem}", where=f"{path}{line}") from error
+    if not isinstance(data, dict):
+        raise ConfigError("a config is a mapping of keys to values", where=str(path))
+    return data
+
+
+def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """``a.b.c=value`` on top of a config; the value is read as YAML. Returns new data."""
+    import copy
+
+    data = copy.deepcopy(data)
+    for text in overrides:
+        path, equals, value = text.partition("=")
+        if not equals or not path:
+            raise ConfigError(
+                f"override {text!r} has no value", where="--set", fix="--set stages.count.k=12"
+            )
+        *parents, last = path.split(".")
+        node = data
+        for name in parents:
+            node = node.setdefault(name, {})
+            if node is None or not isinstance(node, dict):
+                raise ConfigError(f"{name!r} is a value, not a section", where=f"--set {path}")
+        try:
+            node[last] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise ConfigError(f"value {value!r} is not YAML", where=f"--set {path}") from None
+    return data
+
+
+def validate(model: type[ModelT], data: Mapping[str, Any], where: str) -> ModelT:
+    """The config as a model, or one ConfigError that lists every problem and near names."""
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(model, item) for item in error.errors(include_url=False)]
+        shown = "; ".join(lines[:5]) + (f"; and {len(lines) - 5} more" if len(lines) > 5 else "")
+        raise ConfigError(shown, where=where) from None
+
+
+def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
+    path = ".".join(str(part) for part in item["loc"])
+    if item["type"] == "extra_forbidden":
+        names = list(_fields_at(model, item["loc"][:-1]))
+        near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(names))}"
+        return f"unknown key {path!r}, {hint}"
+    if item["type"] == "missing":
+        return f"missing key {path!r}"
+    seen = item.get("input")
+    value = f" (got {seen!r})" if isinstance(seen, str | int | float | bool | None) else ""
+    return f"{path!r}: {item['msg']}{value}"
+
+
+def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> Iterable[str]:
+    """Field names of the model found by walking ``loc`` (list positions and tags are skipped)."""
+    for part in loc:
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                model = kind
+                break
+    return model.model_fields

@@ -1,0 +1,122 @@
+"""One try to produce an artifact: writes files, remembers finished units, adopts earlier tries.
+
+A *unit* is a shard of a table group or a whole training run. Its files are written first, then a
+small record under ``done/``. Units are pure functions of the artifact's key, so a later attempt
+under the same key takes over every recorded unit of an earlier one instead of redoing it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gcdis_ray.artifacts import FileRecord, canonical_json, check_schema
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.runtime.base import ShardOutput, ShardRecord
+from gcdis_ray.storage import Storage, encode_table, file_record
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """Where one try writes. Implements MemberWriter; pickles to workers."""
+
+    storage: Storage
+    base: str  # <stage>/<key>
+    name: str  # attempt-<id>
+
+    def _write(self, path: str, data: bytes, rows: int | None = None) -> FileRecord:
+        record = file_record(f"{self.name}/{path}", data, rows)
+        self.storage.write(f"{self.base}/{record.path}", data)
+        return record
+
+    def table(self, member: str, table: pa.Table, part: int = 0) -> FileRecord:
+        table = check_schema(member, table)
+        return self._write(f"{member}/part-{part:05d}.parquet", encode_table(table), table.num_rows)
+
+    def tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> FileRecord:
+        from safetensors.torch import save
+
+        plain = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return self._write(f"{member}/{member}.safetensors", save(plain))
+
+    def json(self, member: str, value: Any) -> FileRecord:
+        try:
+            text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
+        except (ValueError, TypeError) as error:
+            raise ArtifactError(f"not plain JSON ({error})", where=f"{self.base}: {member}") from error
+        return self._write(f"{member}/{member}.json", text.encode())
+
+    def finish(self, unit: str, files: Mapping[str, list[FileRecord]], counts: Mapping[str, int]):
+        """Record a finished unit: from here on no attempt under this key does it again."""
+        payload = dict(
+            files={name: [r.__dict__ for r in records] for name, records in files.items()},
+            counts=dict(counts),
+        )
+        self.storage.write(
+            f"{self.base}/{self.name}/done/{unit}.json", canonical_json(payload).encode()
+        )
+
+
+@dataclass(frozen=True)
+class GroupWriter:
+    """Writes shards of one group of tables. Implements ShardWriter; pickles to workers."""
+
+    attempt: Attempt
+    gives: tuple[str, ...]
+
+    def unit(self, index: int) -> str:
+        return f"{'+'.join(self.gives)}/{index:05d}"
+
+    def write(self, index: int, output: ShardOutput) -> ShardRecord:
+        if set(output.tables) != set(self.gives):
+            raise ArtifactError(
+                f"shard {index} gave {sorted(output.tables)}, promised were {sorted(self.gives)}",
+                where=self.attempt.base,
+            )
+        files = {
+            name: self.attempt.table(name, table, index) for name, table in output.tables.items()
+        }
+        self.attempt.finish(
+            self.unit(index), {name: [record] for name, record in files.items()}, output.counts
+        )
+        return ShardRecord(index, files, dict(output.counts))
+
+
+@dataclass(frozen=True)
+class FinishedUnit:
+    files: dict[str, list[FileRecord]]
+    counts: dict[str, int]
+
+
+def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
+    """Every unit that earlier attempts under ``<stage>/<key>`` finished and whose files are there.
+
+    The first attempt in name order wins where two finished the same unit: they are equal.
+    """
+    present = storage.list(base)
+    found: dict[str, FinishedUnit] = {}
+    for path in present:
+        head, slash, unit = path.removeprefix(f"{base}/").partition("/done/")
+        if not slash or not head.startswith("attempt-"):
+            continue
+        try:
+            payload = json.loads(storage.read(path))
+            files = {
+                name: [FileRecord(**record) for record in records]
+                for name, records in payload["files"].items()
+            }
+        except (ValueError, KeyError, TypeError):
+            continue  # a record that cannot be read is a unit that is not finished
+        whole = all(
+            present.get(f"{base}/{r.path}") == r.bytes for rs in files.values() for r in rs
+        )
+        if whole:
+            found.setdefault(unit.removesuffix(".json"), FinishedUnit(files, payload["counts"]))
+    return found

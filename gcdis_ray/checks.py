@@ -1,0 +1,123 @@
+"""What must hold before a run starts, and what ``gcdis doctor`` looks at."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import Literal
+
+from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
+from gcdis_ray.errors import ConfigError, GcdisError
+from gcdis_ray.storage import open_storage
+
+NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "deepspeed")
+MIN_FREE_DISK_GB = 5.0
+
+
+def before_run(config: RunConfig) -> None:
+    """Everything that can be wrong with a config and does not need Ray to find out.
+
+    Raises:
+        ConfigError: a combination that cannot run, with the field to change.
+    """
+    compute = config.compute
+    if compute.runtime == "local" and compute.strategy != "ddp":
+        raise ConfigError(
+            f"strategy {compute.strategy!r} needs runtime ray",
+            where="compute.strategy",
+            fix="--set compute.runtime=ray or --set compute.strategy=ddp",
+        )
+    if compute.runtime == "ray":
+        for where, training in _trainings(config):
+            if training.micro_batches % compute.workers:
+                raise ConfigError(
+                    f"{compute.workers} workers cannot share {training.micro_batches} micro-batches",
+                    where=where,
+                    fix="choose micro_batches as a multiple of compute.workers",
+                )
+
+
+def _trainings(config: RunConfig) -> Iterator[tuple[str, TrainingConfig]]:
+    for name in type(config.stages).model_fields:
+        stage: StageConfig = getattr(config.stages, name)
+        for field in type(stage).model_fields:
+            value = getattr(stage, field)
+            if isinstance(value, TrainingConfig):
+                if value.batch_size % value.micro_batches:
+                    raise ConfigError(
+                        f"batch_size {value.batch_size} is not a multiple of micro_batches "
+                        f"{value.micro_batches}",
+                        where=f"stages.{name}.{field}",
+                        fix="choose micro_batches as a divisor of batch_size",
+                    )
+                yield f"stages.{name}.{field}", value
+
+
+@dataclass(frozen=True)
+class Check:
+    name: str
+    state: Literal["ok", "warn", "fail"]
+    detail: str
+
+
+def doctor(config: RunConfig | None) -> Iterator[Check]:
+    """Looks at Python, packages, cores, memory, disk, accelerator, storage and Ray in turn."""
+    supported = (3, 11) <= sys.version_info[:2] < (3, 13)
+    yield Check("python", "ok" if supported else "fail", f"{sys.version.split()[0]} (3.11 or 3.12)")
+    for package in NEEDED:
+        try:
+            yield Check(package, "ok", version(package))
+        except PackageNotFoundError:
+            yield Check(package, "fail", "not installed; run: make setup")
+    faiss = importlib.util.find_spec("faiss") is not None
+    yield Check(
+        "faiss",
+        "ok" if faiss else "warn",
+        "installed" if faiss else "not installed (optional): uv sync --extra cpu, or --extra gpu",
+    )
+    yield from _machine()
+    if config is not None:
+        yield from _storage(config)
+    yield _ray(config)
+
+
+def _machine() -> Iterator[Check]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Check("cores", "ok" if (cores or 1) >= 2 else "warn", f"{cores} (2 or more)")
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    yield Check("memory", "ok" if memory > 7 else "warn", f"{memory:.1f} GB (8 or more)")
+    free = shutil.disk_usage(".").free / 1e9
+    yield Check("disk", "ok" if free > MIN_FREE_DISK_GB else "warn", f"{free:.1f} GB free here")
+    import torch
+
+    names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    yield Check("accelerator", "ok", ", ".join(names) or "none: everything runs on the CPU")
+
+
+def _storage(config: RunConfig) -> Iterator[Check]:
+    try:
+        storage = open_storage(config.storage, config.storage_endpoint)
+        storage.check()
+        yield Check("storage", "ok", f"{storage.uri} can be written")
+    except GcdisError as error:
+        yield Check("storage", "fail", str(error))
+    try:
+        before_run(config)
+        yield Check("config", "ok", f"{config.name}, recipe {config.recipe}")
+    except GcdisError as error:
+        yield Check("config", "fail", str(error))
+
+
+def _ray(config: RunConfig | None) -> Check:
+    from gcdis_ray.config import ComputeConfig
+    from gcdis_ray.runtime.ray_session import describe
+
+    try:
+        return Check("ray cluster", "ok", describe(config.compute if config else ComputeConfig()))
+    except GcdisError as error:
+        return Check("ray cluster", "fail", str(error))

@@ -1,0 +1,281 @@
+"""``gcdis``: plan, run, status, report, evaluate, doctor, gc, digits.
+
+Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray import __version__
+from gcdis_ray.errors import GcdisError
+
+if TYPE_CHECKING:
+    from gcdis_ray.config import ComputeConfig
+    from gcdis_ray.pipeline import Pipeline
+    from gcdis_ray.runtime.base import Runtime
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = _parser().parse_args(argv)
+    try:
+        return args.command(args)
+    except GcdisError as error:
+        print(f"gcdis: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\ngcdis: interrupted; the same command continues where it stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gcdis",
+        description="Find, mask and sort objects into known classes and the ones nobody has named.",
+    )
+    parser.add_argument("--version", action="version", version=f"gcdis {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def command(name: str, function: Any, text: str, config: str | None = None):
+        sub = commands.add_parser(name, help=text, description=text)
+        sub.set_defaults(command=function)
+        if config is not None:
+            sub.add_argument("config", nargs=config or None, help="YAML config file")
+            sub.add_argument(
+                "--set",
+                action="append",
+                default=[],
+                metavar="KEY=VALUE",
+                help="override a config value, e.g. stages.discover.training.steps=500",
+            )
+        return sub
+
+    sub = command("plan", _plan, "show what a run would do; writes nothing", "")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = command("run", _run, "run every stage that is not done yet (resumes by itself)", "")
+    sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
+    sub.add_argument("--until", metavar="STAGE", help="last stage")
+    sub = command("status", _status, "show which stages are done, and the metrics", "")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    sub = command("report", _report, "write the HTML report of what exists so far", "")
+    sub.add_argument("--output", metavar="FILE", help="default: in the run's storage")
+    sub = command("evaluate", _evaluate, "score a run, or COCO results against annotations", "?")
+    sub.add_argument("--ground-truth", metavar="FILE", help="COCO or LVIS annotations")
+    sub.add_argument("--results", metavar="FILE", help="COCO results")
+    sub.add_argument("--known-classes", nargs="+", metavar="CLASS", help="names or category ids")
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    command("doctor", _doctor, "check this machine, the storage and Ray", "?")
+    sub = command("gc", _gc, "remove files of unfinished attempts and finished trainings", "")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would go")
+    sub.add_argument("--older-than-h", type=float, default=24.0, metavar="H", help="default 24")
+    sub = command("digits", _digits, "write the handwritten-digit scenes of the quickstart")
+    sub.add_argument("folder", help="where to write a COCO folder")
+    sub.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def _open(args: argparse.Namespace) -> Pipeline:
+    from gcdis_ray.pipeline import Pipeline, load_config
+
+    return Pipeline(load_config(args.config, args.set))
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from gcdis_ray.plan import describe, rows_for_people
+
+    entries = describe(_open(args))
+    print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
+    return 0
+
+
+class _LazyRuntime:
+    """Starts the runtime when the first stage needs it, so a cached run starts no Ray."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        self._compute, self._runtime = compute, None
+
+    def __call__(self) -> Runtime:
+        if self._runtime is None:
+            if self._compute.runtime == "local":
+                from gcdis_ray.runtime.local import LocalRuntime
+
+                self._runtime = LocalRuntime(self._compute)
+            else:
+                from gcdis_ray.runtime.ray_runtime import RayRuntime
+
+                self._runtime = RayRuntime(self._compute)
+        return self._runtime
+
+    def close(self) -> None:
+        if self._runtime is not None:
+            self._runtime.close()
+
+
+def _run(args: argparse.Namespace) -> int:
+    return _run_until(args, args.start, args.until)
+
+
+def _run_until(args: argparse.Namespace, start: str | None, until: str | None) -> int:
+    from gcdis_ray.checks import before_run
+    from gcdis_ray.progress import Reporter
+
+    pipeline = _open(args)
+    before_run(pipeline.config)
+    todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]
+    if todo:
+        pipeline.storage.check()
+    runtime = _LazyRuntime(pipeline.config.compute)
+    try:
+        pipeline.run(runtime, Reporter(), start, until)
+    finally:
+        runtime.close()
+    if not todo:
+        print("Nothing to do: everything is cached.", file=sys.stderr)
+    report = _write_report(pipeline, None, only_if_missing=not todo)
+    _print_metrics(pipeline)
+    print(f"report: {report}")
+    return 0
+
+
+def _status(args: argparse.Namespace) -> int:
+    from gcdis_ray.pipeline import iter_status
+    from gcdis_ray.progress import duration, size
+
+    pipeline = _open(args)
+    stages, metrics = list(iter_status(pipeline)), _metrics(pipeline)
+    if args.json:
+        print(json.dumps({"name": pipeline.config.name, "stages": stages, "metrics": metrics}))
+        return 0
+    for s in stages:
+        made = (
+            f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"
+            if s["state"] == "done"
+            else ""
+        )
+        print(f"{s['name']:<13}{s['state']:<12}{s['key']}  {made}".rstrip())
+    _print_metrics(pipeline)
+    return 0
+
+
+def _metrics(pipeline: Pipeline) -> dict[str, Any] | None:
+    artifact = pipeline.artifacts().get("evaluate")
+    return artifact.json("metrics") if artifact else None
+
+
+def _print_metrics(pipeline: Pipeline) -> None:
+    metrics = _metrics(pipeline)
+    if metrics is None:
+        return
+    for title, path in (
+        ("clustering accuracy", ("discovery", "accuracy")),
+        ("  k-means baseline", ("discovery", "kmeans_accuracy")),
+        ("mask AP", ("detection", "mask_ap")),
+        ("box AP", ("detection", "box_ap")),
+    ):
+        values = metrics[path[0]][path[1]] or {}
+        shown = "   ".join(
+            f"{part} {values[part]:.3f}" if values.get(part) is not None else f"{part} n/a"
+            for part in ("all", "known", "novel")
+        )
+        print(f"{title:<20} {shown}")
+    count = metrics["class_count"]
+    print(f"{'class count':<20} estimate {count['estimate']}   truth {count['truth']}")
+
+
+def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:
+    from gcdis_ray.pipeline import iter_status
+    from gcdis_ray.report.page import write_report
+    from gcdis_ray.report.view import RunView
+
+    name = f"reports/{pipeline.config.name}.html"
+    if only_if_missing and name in pipeline.storage.list("reports"):
+        return f"{pipeline.storage.uri}/{name}"
+    page = write_report(
+        RunView(
+            name=pipeline.config.name,
+            recipe=pipeline.config.recipe,
+            seed=pipeline.config.seed,
+            config=pipeline.config.model_dump(mode="json"),
+            storage=pipeline.storage.uri,
+            stages=list(iter_status(pipeline)),
+            artifacts=pipeline.artifacts(),
+        )
+    ).encode()
+    if output:
+        Path(output).write_bytes(page)
+        return str(Path(output).absolute())
+    pipeline.storage.write(name, page)
+    return f"{pipeline.storage.uri}/{name}"
+
+
+def _report(args: argparse.Namespace) -> int:
+    print(_write_report(_open(args), args.output))
+    return 0
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from gcdis_ray.errors import ConfigError
+
+    if args.ground_truth and args.results and not args.config:
+        from gcdis_ray.metrics.detection import evaluate_files, format_scores
+
+        scores = evaluate_files(Path(args.ground_truth), Path(args.results), args.known_classes)
+        print(json.dumps(scores) if args.json else format_scores(scores))
+        return 0
+    if not args.config or args.ground_truth or args.results:
+        raise ConfigError(
+            "give either a config, or both --ground-truth and --results",
+            where="gcdis evaluate",
+            fix="gcdis evaluate --ground-truth instances.json --results results.json",
+        )
+    status = _run_until(args, None, "evaluate")
+    if args.json:
+        print(json.dumps(_metrics(_open(args))))
+    return status
+
+
+def _doctor(args: argparse.Namespace) -> int:
+    from gcdis_ray.checks import doctor
+
+    config = None
+    if args.config:
+        from gcdis_ray.pipeline import load_config
+
+        config = load_config(args.config, args.set)
+    marks = {"ok": "✓", "warn": "!", "fail": "✗"}
+    results = list(doctor(config))
+    for check in results:
+        print(f"{marks[check.state]} {check.name:<14} {check.detail}")
+    return 2 if any(check.state == "fail" for check in results) else 0
+
+
+def _gc(args: argparse.Namespace) -> int:
+    from gcdis_ray.collect import sweep
+    from gcdis_ray.progress import size
+
+    pipeline = _open(args)
+    freed = 0
+    for folder, num_bytes in sweep(pipeline.storage, args.older_than_h, delete=not args.dry_run):
+        freed += num_bytes
+        print(f"{'would remove' if args.dry_run else 'removed'} {folder}  {size(num_bytes)}")
+    print(f"{size(freed)} {'to free' if args.dry_run else 'freed'}")
+    return 0
+
+
+def _digits(args: argparse.Namespace) -> int:
+    from gcdis_ray.data.digits import write_scenes
+
+    write_scenes(Path(args.folder), seed=args.seed)
+    print(Path(args.folder).absolute())
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

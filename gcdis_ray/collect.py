@@ -1,0 +1,37 @@
+"""Garbage: attempts that no manifest refers to, and training scratch of committed artifacts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+
+from gcdis_ray.storage import Storage, read_manifest
+
+NOT_STAGES = frozenset({"reports"})
+
+
+def sweep(storage: Storage, older_than_h: float, *, delete: bool) -> Iterator[tuple[str, int]]:
+    """Folders that can go, with their bytes; removed if ``delete``.
+
+    A committed artifact keeps the attempts its manifest names and loses the others and its
+    training scratch. One that is not committed is kept while anything in it is younger than
+    ``older_than_h`` hours: it may be a run in progress, or one to resume.
+    """
+    limit = time.time() - older_than_h * 3600
+    for stage in storage.folders(""):
+        if stage in NOT_STAGES or stage.startswith("."):
+            continue
+        for key in storage.folders(stage):
+            base = f"{stage}/{key}"
+            manifest = read_manifest(storage, stage, key)
+            if manifest is None:
+                garbage = [base] if storage.newest(base) < limit else []
+            else:
+                used = {f.path.split("/", 1)[0] for files in manifest.files.values() for f in files}
+                garbage = [f"{base}/{name}" for name in storage.folders(base) if name not in used]
+                garbage = [folder for folder in garbage if storage.newest(folder) < limit]
+            for folder in garbage:
+                num_bytes = sum(storage.list(folder).values())
+                if delete:
+                    storage.delete(folder)
+                yield folder, num_bytes

@@ -1,0 +1,266 @@
+"""Walks a recipe: which artifacts exist, which are missing and why, and makes the missing ones.
+
+The one rule: a stage's key is a function of its code version, config, seed, inputs' keys and the
+data it reads from outside. A manifest under that key means there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+import platform
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import gcdis_ray
+from gcdis_ray.artifacts import Artifact, Manifest, artifact_key
+from gcdis_ray.attempt import Attempt
+from gcdis_ray.config import (
+    RunConfig,
+    StageConfig,
+    apply_overrides,
+    read_yaml,
+    run_config_model,
+    validate,
+)
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.runtime.base import Progress, Runtime
+from gcdis_ray.storage import Storage, commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.work import StageWork
+
+SEALED = "ground_truth"
+MAY_OPEN_SEALED = frozenset({"evaluate"})
+
+
+class StageModule(Protocol):
+    """What a file in ``gcdis_ray/stages`` holds. ``source(config)`` is optional."""
+
+    __name__: str
+    VERSION: int
+    TAKES: tuple[str, ...]
+    SEEDED: bool
+    Config: type[StageConfig]
+
+    def run(self, inputs: Mapping[str, Artifact], config: Any, work: Any) -> None: ...
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage in a run: its config, and the key its artifact has or will have."""
+
+    name: str
+    stage: StageModule
+    config: StageConfig
+    inputs: Mapping[str, str]  # stage name -> key
+    source: str | None
+    seed: int | None
+    key: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something people want to see while a run goes on."""
+
+    stage: str
+    kind: str  # cached | start | progress | done
+    manifest: Manifest | None = None
+    progress: Progress | None = None
+    adopted: int = 0
+    reason: str = ""
+
+
+def recipe_names() -> list[str]:
+    import gcdis_ray.recipes as recipes
+
+    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
+
+
+def load_recipe(name: str) -> dict[str, StageModule]:
+    """Stage name -> stage module, in order, checked: inputs come earlier, sealed data stays so."""
+    if name not in recipe_names():
+        raise ConfigError(
+            f"unknown recipe {name!r}", where="recipe", fix=f"use one of {recipe_names()}"
+        )
+    stages: dict[str, StageModule] = {}
+    for module in importlib.import_module(f"gcdis_ray.recipes.{name}").STAGES:
+        stage = module.__name__.rsplit(".", 1)[-1]
+        unknown = set(module.TAKES) - set(stages)
+        if unknown:
+            raise ConfigError(f"takes {sorted(unknown)} before they exist", where=f"stage {stage}")
+        if SEALED in module.TAKES and stage not in MAY_OPEN_SEALED:
+            raise ConfigError("may not take the sealed ground truth", where=f"stage {stage}")
+        stages[stage] = module
+    return stages
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """A config file with overrides, validated against its recipe."""
+    data = apply_overrides(read_yaml(path), overrides)
+    stages = load_recipe(str(data.get("recipe", "gcdis")))
+    model = run_config_model({n: m.Config for n, m in stages.items() if n != SEALED})
+    data.setdefault("name", Path(path).stem)
+    return validate(model, data, where=str(path))
+
+
+class Pipeline:
+    """A config's graph over its storage."""
+
+    def __init__(self, config: RunConfig) -> None:
+        self.config = config
+        self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
+        self.nodes: dict[str, Node] = {}
+        for name, stage in load_recipe(config.recipe).items():
+            self.nodes[name] = self._node(name, stage)
+
+    def _node(self, name: str, stage: StageModule) -> Node:
+        # Ground truth is the other half of ingest: it reads the same data set by the same config.
+        config: StageConfig = getattr(self.config.stages, "ingest" if name == SEALED else name)
+        inputs = {take: self.nodes[take].key for take in stage.TAKES}
+        seed = self.config.seed if stage.SEEDED else None
+        fingerprint = getattr(stage, "source", None)
+        source = fingerprint(config) if fingerprint else None
+        key = artifact_key(
+            name, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
+        )
+        return Node(name, stage, config, MappingProxyType(inputs), source, seed, key)
+
+    def manifest(self, name: str) -> Manifest | None:
+        return read_manifest(self.storage, name, self.nodes[name].key)
+
+    def artifacts(self) -> dict[str, Artifact]:
+        """Every committed artifact of this run."""
+        found = {name: self.manifest(name) for name in self.nodes}
+        return {name: open_artifact(self.storage, m) for name, m in found.items() if m}
+
+    def why(self, name: str) -> str:
+        """Why a stage has to run: what differs from the newest artifact of that stage."""
+        node = self.nodes[name]
+        keys = self.storage.folders(name)
+        if node.key in keys:
+            return "interrupted, will continue"
+        earlier = [m for key in keys if (m := read_manifest(self.storage, name, key))]
+        if not earlier:
+            return "never run"
+        last = max(earlier, key=lambda m: m.created)
+        config = node.config.key_fields()
+        changed = [f"{k} changed" for k in sorted(config) if last.config.get(k) != config[k]]
+        changed += [f"{k} differs" for k, v in node.inputs.items() if last.inputs.get(k) != v]
+        if last.version != node.stage.VERSION:
+            changed.append(f"code version {last.version} -> {node.stage.VERSION}")
+        if last.seed != node.seed:
+            changed.append(f"seed {last.seed} -> {node.seed}")
+        if last.source != node.source:
+            changed.append("source data changed")
+        return ", ".join(changed) or "config fields removed"
+
+    def selected(self, start: str | None, until: str | None) -> list[str]:
+        """Stage names from ``start`` to ``until``, both included."""
+        names = list(self.nodes)
+        for flag, value in (("--from", start), ("--until", until)):
+            if value is not None and value not in names:
+                raise ConfigError(f"no stage {value!r}", where=flag, fix=f"one of {names}")
+        first = names.index(start) if start else 0
+        last = names.index(until) if until else len(names) - 1
+        missing = [name for name in names[:first] if self.manifest(name) is None]
+        if missing:
+            raise ConfigError(
+                f"{', '.join(missing)} must be run first", where=f"--from {start}", fix="omit --from"
+            )
+        return names[first : last + 1]
+
+    def run(
+        self,
+        runtime: Callable[[], Runtime],
+        show: Callable[[Event], None],
+        start: str | None = None,
+        until: str | None = None,
+    ) -> dict[str, Manifest]:
+        """Make every missing artifact, in order. Finished ones are left alone."""
+        done: dict[str, Manifest] = {}
+        for name in self.selected(start, until):
+            manifest = self.manifest(name)
+            if manifest:
+                show(Event(name, "cached", manifest))
+            else:
+                show(Event(name, "start", reason=self.why(name)))
+                manifest = self._produce(self.nodes[name], runtime, show)
+            done[name] = manifest
+        return done
+
+    def _produce(
+        self, node: Node, runtime: Callable[[], Runtime], show: Callable[[Event], None]
+    ) -> Manifest:
+        attempt = Attempt(self.storage, f"{node.name}/{node.key}", f"attempt-{uuid.uuid4().hex[:12]}")
+        work = StageWork(
+            attempt,
+            runtime,
+            self.config.compute,
+            node.seed if node.seed is not None else 0,
+            lambda p: show(Event(node.name, "progress", progress=p)),
+        )
+        inputs = {}
+        for name in node.stage.TAKES:
+            manifest = self.manifest(name)
+            if manifest is None:
+                raise ConfigError(f"{name} has not been run", where=f"stage {node.name}")
+            inputs[name] = open_artifact(self.storage, manifest)
+        began = time.perf_counter()
+        node.stage.run(MappingProxyType(inputs), node.config, work)
+        manifest = commit(
+            self.storage,
+            Manifest(
+                stage=node.name,
+                key=node.key,
+                version=node.stage.VERSION,
+                config=node.config.key_fields(),
+                inputs=dict(node.inputs),
+                seed=node.seed,
+                source=node.source,
+                files=work.files,
+                counts=dict(work.counts),
+                timings_s={"wall": round(time.perf_counter() - began, 3)},
+                versions=_versions(),
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+            ),
+        )
+        show(Event(node.name, "done", manifest, adopted=work.adopted))
+        return manifest
+
+
+def _versions() -> dict[str, str]:
+    ours = {"gcdis_ray": gcdis_ray.__version__, "python": platform.python_version()}
+    names = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "deepspeed")
+    return ours | {name: package_version(name) for name in names}
+
+
+def rows_and_bytes(manifest: Manifest) -> tuple[int, int]:
+    """Rows of the artifact's longest table, and bytes of all its files."""
+    rows = [sum(f.rows or 0 for f in files) for files in manifest.files.values()]
+    total = sum(f.bytes for files in manifest.files.values() for f in files)
+    return max(rows, default=0), total
+
+
+def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
+    """One entry per stage: name, key, state (done | interrupted | missing), uri, seconds, rows."""
+    for name, node in pipeline.nodes.items():
+        manifest = pipeline.manifest(name)
+        state = "done" if manifest else "missing"
+        if not manifest and node.key in pipeline.storage.folders(name):
+            state = "interrupted"
+        rows, size = rows_and_bytes(manifest) if manifest else (None, None)
+        yield dict(
+            name=name,
+            key=node.key,
+            state=state,
+            uri=f"{pipeline.storage.uri}/{name}/{node.key}",
+            seconds=manifest.timings_s.get("wall") if manifest else None,
+            rows=rows,
+            bytes=size,
+        )

@@ -1,0 +1,93 @@
+"""One live line per stage: done/total, rate, time left. On a terminal it is rewritten in place;
+elsewhere (a log file, a Ray job) a line appears at most every few seconds."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import TextIO
+
+from gcdis_ray.pipeline import Event, rows_and_bytes
+from gcdis_ray.runtime.base import Progress
+
+LOG_EVERY_S = 10.0
+DRAW_EVERY_S = 0.1
+
+
+def duration(seconds: float) -> str:
+    seconds = int(round(seconds))
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60:02d} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
+
+
+def size(num_bytes: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+class Reporter:
+    """Turns pipeline events into lines."""
+
+    def __init__(
+        self, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._stream, self._clock = stream, clock
+        self._live = stream.isatty()
+        self._began = self._last_shown = 0.0
+        self._first: Progress | None = None
+        self._first_at = 0.0
+        self._note = ""
+
+    def __call__(self, event: Event) -> None:
+        now = self._clock()
+        if event.kind == "start":
+            self._began, self._first, self._note = now, None, ""
+            self._last_shown = now
+            self._line(f"  {event.stage:<12} {event.reason}", keep=not self._live)
+        elif event.kind == "progress" and event.progress:
+            self._progress(event.stage, event.progress, now)
+        elif event.manifest:
+            rows, num_bytes = rows_and_bytes(event.manifest)
+            what = f"{rows:>8,} rows  {size(num_bytes):>9}"
+            if event.kind == "cached":
+                self._line(f"= {event.stage:<12} {what}  cached {event.manifest.key}", keep=True)
+                return
+            took = duration(now - self._began)
+            adopted = f", {event.adopted} finished earlier" if event.adopted else ""
+            self._line(f"✓ {event.stage:<12} {what}  {took}{adopted}", keep=True)
+            for name, count in sorted(event.manifest.counts.items()):
+                if count and name.startswith(("quarantined", "rejected", "skipped")):
+                    self._line(f"    {name}: {count}", keep=True)
+
+    def _progress(self, stage: str, progress: Progress, now: float) -> None:
+        if self._first is None or progress.unit != self._first.unit or (
+            progress.done < self._first.done
+        ):
+            self._first, self._first_at = progress, now
+        every = DRAW_EVERY_S if self._live else LOG_EVERY_S
+        fresh_note = progress.note != self._note and progress.note.startswith("waiting")
+        if now - self._last_shown < every and not fresh_note:
+            return
+        self._last_shown, self._note = now, progress.note
+        share = f"{100 * progress.done / progress.total:3.0f} %" if progress.total else ""
+        text = f"  {stage:<12} {progress.done}/{progress.total} {progress.unit}  {share}"
+        gained, elapsed = progress.done - self._first.done, now - self._first_at
+        if gained > 0 and elapsed > 0:
+            rate = gained / elapsed
+            left = (progress.total - progress.done) / rate
+            text += f"  {rate:.3g} {progress.unit}/s  {duration(left)} left"
+        self._line(f"{text}  {progress.note}".rstrip(), keep=not self._live)
+
+    def _line(self, text: str, keep: bool) -> None:
+        if self._live:
+            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if keep else ""))
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()

@@ -1,0 +1,33 @@
+"""Generalized Class Discovery in Instance Segmentation (Hoang, Lee, Kang; AAAI 2025), on a page.
+
+Labeled images teach a class-agnostic segmenter (propose) that finds objects in unlabeled images.
+Every object becomes a crop; one model with soft attention and an instance-wise temperature sorts
+crops into known and novel classes (discover); each pseudo-label is trusted by its rank within its
+class (label); the final segmenter learns from labels and weighted pseudo-labels (segment).
+"""
+
+from gcdis_ray.stages import (
+    count,
+    crop,
+    discover,
+    embed,
+    evaluate,
+    ground_truth,
+    ingest,
+    label,
+    propose,
+    segment,
+)
+
+STAGES = (
+    ingest,
+    propose,
+    crop,
+    embed,
+    count,
+    discover,
+    label,
+    segment,
+    ground_truth,  # sealed: the other half of ingest, that evaluate alone may open
+    evaluate,
+)

@@ -1,0 +1,441 @@
+"""Where artifacts live: a local folder or an S3-compatible bucket, behind one small protocol.
+
+Layout, with everything below ``<storage uri>/<stage>/<key>/``::
+
+    attempt-<id>/<member>/part-00000.parquet   files of one try to produce the artifact
+    attempt-<id>/done/<group>/00000.json       record of a finished unit of work in that try
+    manifest.json                              created only if absent; makes the artifact exist
+    train/                                     scratch of a training run: checkpoints to resume
+
+No manifest, no artifact. Nothing a manifest names is ever rewritten. The loser of a race to create
+a manifest adopts the winner's. Bulk goes through pyarrow's filesystem, the conditional
+create through boto3 (``If-None-Match: *``), because pyarrow has no conditional write.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import urlparse
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
+from gcdis_ray.errors import ArtifactError, StorageError
+
+if TYPE_CHECKING:
+    from pyarrow.fs import S3FileSystem
+
+MANIFEST = "manifest.json"
+
+
+class Storage(Protocol):
+    """A place for files named by ``/``-separated relative paths. Pickles to workers."""
+
+    @property
+    def uri(self) -> str: ...
+    def read(self, path: str) -> bytes:
+        """Raises FileNotFoundError if absent, StorageError if the place cannot be reached."""
+        ...
+
+    def write(self, path: str, data: bytes) -> None:
+        """Whole or not at all: a reader never sees a part of the file."""
+        ...
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write only if nothing is there, atomically among all writers. False: it was there."""
+        ...
+
+    def list(self, prefix: str) -> dict[str, int]:
+        """Path -> size in bytes of every file below the folder ``prefix``."""
+        ...
+
+    def folders(self, prefix: str) -> list[str]:
+        """Names of the folders directly below ``prefix``, sorted."""
+        ...
+
+    def newest(self, prefix: str) -> float:
+        """When the newest file below the folder was written, seconds since 1970; 0 if none."""
+        ...
+
+    def delete(self, prefix: str) -> None:
+        """Remove the folder ``prefix`` and everything below. Absent is fine."""
+        ...
+
+    def check(self) -> None:
+        """Raise StorageError if the place cannot be written."""
+        ...
+
+
+def open_storage(uri: str, endpoint: str | None = None) -> Storage:
+    """Storage for a folder path or ``s3://bucket/prefix``.
+
+    Args:
+        endpoint: URL of an S3-compatible service; ``AWS_ENDPOINT_URL`` if not given. Credentials
+            come from the environment, the usual files or the machine's role, never from a config.
+    """
+    scheme = urlparse(uri).scheme
+    if scheme == "s3":
+        return S3Storage(uri.rstrip("/"), endpoint or os.environ.get("AWS_ENDPOINT_URL"))
+    if scheme in ("", "file"):
+        return LocalStorage(str(Path(urlparse(uri).path if scheme else uri).absolute()))
+    raise StorageError(
+        f"unknown scheme {scheme!r}", where=f"storage: {uri}", fix="use a folder or s3://..."
+    )
+
+
+def check_path(path: str) -> str:
+    if path.startswith("/") or ".." in path.split("/"):
+        raise StorageError("path leaves the storage folder", where=path)
+    return path
+
+
+@contextmanager
+def _local_errors(where: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        fix = {
+            13: "make the folder writable, or choose another storage",
+            28: "free disk space and run again: finished work is kept",
+            30: "choose another storage: this one is read-only",
+        }.get(error.errno or 0, "check the storage folder and run again")
+        raise StorageError(error.strerror or str(error), where=str(where), fix=fix) from error
+
+
+@dataclass(frozen=True)
+class LocalStorage:
+    """A folder. Writes go to a temporary name first and are renamed into place."""
+
+    root: str
+
+    @property
+    def uri(self) -> str:
+        return self.root
+
+    def _at(self, path: str) -> Path:
+        return Path(self.root) / check_path(path)
+
+    def read(self, path: str) -> bytes:
+        with _local_errors(self._at(path)):
+            return self._at(path).read_bytes()
+
+    @contextmanager
+    def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
+        target = self._at(path)
+        with _local_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                yield name, target
+            finally:
+                Path(name).unlink(missing_ok=True)
+
+    def write(self, path: str, data: bytes) -> None:
+        with self._temporary(path, data) as (name, target):
+            os.replace(name, target)
+
+    def create(self, path: str, data: bytes) -> bool:
+        with self._temporary(path, data) as (name, target):
+            try:
+                os.link(name, target)  # fails if the target exists, unlike rename
+            except FileExistsError:
+                return False
+        return True
+
+    def list(self, prefix: str) -> dict[str, int]:
+        found, base = {}, self._at(prefix)
+        with _local_errors(base):
+            for folder, _, names in os.walk(base):
+                for name in names:
+                    file = Path(folder, name)
+                    if not name.startswith(".writing-") and file.is_file():
+                        found[file.relative_to(self.root).as_posix()] = file.stat().st_size
+        return dict(sorted(found.items()))
+
+    def folders(self, prefix: str) -> list[str]:
+        base = self._at(prefix)
+        with _local_errors(base):
+            return sorted(p.name for p in base.iterdir() if p.is_dir()) if base.is_dir() else []
+
+    def newest(self, prefix: str) -> float:
+        with _local_errors(self._at(prefix)):
+            times = (p.stat().st_mtime for p in self._at(prefix).rglob("*") if p.is_file())
+            return max(times, default=0.0)
+
+    def delete(self, prefix: str) -> None:
+        import shutil
+
+        with _local_errors(self._at(prefix)):
+            if self._at(prefix).is_dir():
+                shutil.rmtree(self._at(prefix))
+
+    def check(self) -> None:
+        probe = f".check-{os.getpid()}"
+        self.write(probe, b"")
+        self._at(probe).unlink(missing_ok=True)
+
+
+@lru_cache(maxsize=8)
+def _s3_filesystem(endpoint: str | None) -> S3FileSystem:
+    from pyarrow.fs import S3FileSystem
+
+    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60}
+    if endpoint:
+        parts = urlparse(endpoint)
+        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return S3FileSystem(**options, **({"region": region} if region else {}))
+
+
+@lru_cache(maxsize=8)
+def _s3_client(endpoint: str | None) -> Any:
+    import boto3
+    from botocore.config import Config
+
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "max_attempts": 4},
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
+
+
+@contextmanager
+def _s3_errors(where: str) -> Iterator[None]:
+    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except NoCredentialsError as error:
+        raise StorageError(
+            "no S3 credentials found",
+            where=where,
+            fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a machine role",
+        ) from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "?")
+        fix = "check the bucket's name and your rights to it, then run again"
+        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"):
+            fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+        raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
+    except BotoCoreError as error:
+        raise StorageError(
+            f"S3 cannot be reached ({type(error).__name__})",
+            where=where,
+            fix="check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network",
+        ) from error
+    except OSError as error:  # pyarrow reports everything as OSError
+        text = str(error).splitlines()[0][:200]
+        raise StorageError(
+            text, where=where, fix="check endpoint, credentials and bucket, then run again"
+        ) from error
+
+
+@dataclass(frozen=True)
+class S3Storage:
+    """``s3://bucket/prefix`` on AWS or any service that speaks its protocol."""
+
+    location: str
+    endpoint: str | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.location
+
+    @property
+    def _bucket(self) -> str:
+        return urlparse(self.location).netloc
+
+    def _key(self, path: str) -> str:
+        return "/".join(p for p in (urlparse(self.location).path.strip("/"), check_path(path)) if p)
+
+    def _where(self, path: str) -> str:
+        return f"{self.location}/{path}"
+
+    def read(self, path: str) -> bytes:
+        with _s3_errors(self._where(path)):
+            source = _s3_filesystem(self.endpoint).open_input_file(
+                f"{self._bucket}/{self._key(path)}"
+            )
+            with source:
+                return source.read()
+
+    def write(self, path: str, data: bytes) -> None:
+        with _s3_errors(self._where(path)):
+            target = f"{self._bucket}/{self._key(path)}"
+            with _s3_filesystem(self.endpoint).open_output_stream(target) as sink:
+                sink.write(data)
+
+    def create(self, path: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        with _s3_errors(self._where(path)):
+            for _ in range(5):
+                try:
+                    _s3_client(self.endpoint).put_object(
+                        Bucket=self._bucket, Key=self._key(path), Body=data, IfNoneMatch="*"
+                    )
+                    return True
+                except ClientError as error:
+                    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+                    if status == 412:
+                        return False
+                    if status != 409:  # 409: a concurrent create is under way, ask again
+                        raise
+        return False
+
+    def _pages(self, prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
+        folder = self._key(prefix).rstrip("/")
+        with _s3_errors(self._where(prefix)):
+            yield from (
+                _s3_client(self.endpoint)
+                .get_paginator("list_objects_v2")
+                .paginate(Bucket=self._bucket, Prefix=f"{folder}/" if folder else "", **more)
+            )
+
+    def list(self, prefix: str) -> dict[str, int]:
+        start = len(self._key("x")) - 1
+        return {
+            item["Key"][start:]: item["Size"]
+            for page in self._pages(prefix)
+            for item in page.get("Contents", [])
+            if not item["Key"].endswith("/")
+        }
+
+    def folders(self, prefix: str) -> list[str]:
+        return sorted(
+            item["Prefix"].rstrip("/").rsplit("/", 1)[-1]
+            for page in self._pages(prefix, Delimiter="/")
+            for item in page.get("CommonPrefixes", [])
+        )
+
+    def newest(self, prefix: str) -> float:
+        times = (
+            item["LastModified"].timestamp()
+            for page in self._pages(prefix)
+            for item in page.get("Contents", [])
+        )
+        return max(times, default=0.0)
+
+    def delete(self, prefix: str) -> None:
+        keys = [{"Key": self._key(path)} for path in self.list(prefix)]
+        with _s3_errors(self._where(prefix)):
+            for start in range(0, len(keys), 1000):
+                _s3_client(self.endpoint).delete_objects(
+                    Bucket=self._bucket, Delete={"Objects": keys[start : start + 1000]}
+                )
+
+    def check(self) -> None:
+        probe = f".check-{os.getpid()}"
+        with _s3_errors(self.location):
+            _s3_client(self.endpoint).put_object(
+                Bucket=self._bucket, Key=self._key(probe), Body=b""
+            )
+            _s3_client(self.endpoint).delete_object(Bucket=self._bucket, Key=self._key(probe))
+
+
+def file_record(path: str, data: bytes, rows: int | None = None) -> FileRecord:
+    return FileRecord(path, len(data), hashlib.sha256(data).hexdigest(), rows)
+
+
+def encode_table(table: pa.Table) -> bytes:
+    """Parquet bytes, equal for equal tables. Encoded images are neither indexed nor squeezed."""
+    blobs = [f.name for f in table.schema if pa.types.is_binary(f.type)]
+    sink = pa.BufferOutputStream()
+    pq.write_table(
+        table,
+        sink,
+        row_group_size=256 if blobs else 65_536,
+        compression="none" if blobs else "zstd",
+        use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
+        write_statistics=False,
+        store_schema=False,
+    )
+    return sink.getvalue().to_pybytes()
+
+
+@dataclass(frozen=True)
+class ArtifactOpener:
+    """Reads the files of one artifact; refuses any that are not what the manifest says."""
+
+    storage: Storage
+    base: str  # <stage>/<key>
+
+    def read_bytes(self, record: FileRecord) -> bytes:
+        where = f"{self.storage.uri}/{self.base}/{record.path}"
+        fix = f"remove the folder {self.base} from the storage and run again"
+        try:
+            data = self.storage.read(f"{self.base}/{record.path}")
+        except FileNotFoundError:
+            raise ArtifactError("file is gone", where=where, fix=fix) from None
+        if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
+            raise ArtifactError("file is damaged (size or SHA-256 differs)", where=where, fix=fix)
+        return data
+
+    def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
+        member = Path(record.path).parent.name
+        schema = SCHEMAS[member]
+        file = pq.ParquetFile(pa.BufferReader(self.read_bytes(record)))
+        stored = file.schema_arrow
+        if any(isinstance(field.type, pa.BaseExtensionType) for field in stored):
+            raise ArtifactError("extension types are refused", where=f"{self.base}/{record.path}")
+        names = list(columns) if columns is not None else schema.names
+        table = file.read(columns=names).select(names)
+        if names == schema.names:
+            return check_schema(member, table)
+        return table.cast(pa.schema([schema.field(name) for name in names]))
+
+
+def read_manifest(storage: Storage, stage: str, key: str) -> Manifest | None:
+    path = f"{stage}/{key}/{MANIFEST}"
+    try:
+        return Manifest.from_json(storage.read(path).decode(), f"{storage.uri}/{path}")
+    except FileNotFoundError:
+        return None
+
+
+def open_artifact(storage: Storage, manifest: Manifest) -> Artifact:
+    return Artifact(manifest, ArtifactOpener(storage, f"{manifest.stage}/{manifest.key}"))
+
+
+def commit(storage: Storage, manifest: Manifest) -> Manifest:
+    """Make the artifact exist. Returns the manifest that is now there: ours or an earlier one."""
+    path = f"{manifest.stage}/{manifest.key}/{MANIFEST}"
+    if storage.create(path, manifest.to_json().encode()):
+        return manifest
+    winner = read_manifest(storage, manifest.stage, manifest.key)
+    if winner is None:
+        raise StorageError("manifest exists but cannot be read", where=f"{storage.uri}/{path}")
+    return winner
+
+
+def verify(storage: Storage, manifest: Manifest, report: Callable[[str], None]) -> int:
+    """Read every file of an artifact; report and count those that are not as committed."""
+    opener, bad = ArtifactOpener(storage, f"{manifest.stage}/{manifest.key}"), 0
+    for files in manifest.files.values():
+        for record in files:
+            try:
+                opener.read_bytes(record)
+            except ArtifactError as error:
+                bad += 1
+                report(str(error))
+    return bad

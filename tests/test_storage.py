@@ -1,0 +1,231 @@
+"""The create-only commit and damage detection, on a folder and over HTTP against S3."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from unittest import mock
+
+import pyarrow as pa
+import pytest
+
+from gcdis_ray.artifacts import FileRecord, Manifest
+from gcdis_ray.attempt import Attempt, GroupWriter, finished_units
+from gcdis_ray.collect import sweep
+from gcdis_ray.errors import ArtifactError, StorageError
+from gcdis_ray.runtime.base import ShardOutput
+from gcdis_ray.storage import (
+    LocalStorage,
+    Storage,
+    commit,
+    encode_table,
+    open_artifact,
+    open_storage,
+    read_manifest,
+    verify,
+)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """A moto server of our own, with credentials in the environment."""
+    import boto3
+
+    port = _free_port()
+    program = str(Path(sys.executable).with_name("moto_server"))
+    server = subprocess.Popen(
+        [program, "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    endpoint = f"http://127.0.0.1:{port}"
+    secrets = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    try:
+        for _ in range(100):
+            try:
+                urllib.request.urlopen(endpoint, timeout=1)
+                break
+            except OSError:
+                time.sleep(0.1)
+        with mock.patch.dict(os.environ, secrets):
+            boto3.client("s3", endpoint_url=endpoint).create_bucket(Bucket="bucket")
+            yield endpoint
+    finally:
+        server.terminate()
+        server.wait()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "folder":
+        return LocalStorage(str(tmp_path / "store"))
+    endpoint = request.getfixturevalue("s3_endpoint")
+    return open_storage(f"s3://bucket/{tmp_path.name}", endpoint)
+
+
+def _manifest(files: dict[str, list[FileRecord]], created: str = "now") -> Manifest:
+    return Manifest("count", "k1", 1, {"a": 1}, {}, 0, None, files, created=created)
+
+
+def _history(rows: int) -> pa.Table:
+    return pa.table(
+        {"step": pa.array(range(rows), pa.int64()), "name": ["loss"] * rows, "value": [0.5] * rows}
+    )
+
+
+def test_write_read_list_delete(storage: Storage):
+    storage.check()
+    storage.write("a/b/one", b"1")
+    storage.write("a/b/one", b"22")
+    storage.write("a/c/two", b"333")
+    assert storage.read("a/b/one") == b"22"
+    assert storage.list("a") == {"a/b/one": 2, "a/c/two": 3}
+    assert storage.folders("a") == ["b", "c"]
+    assert storage.newest("a") > 1e9
+    storage.delete("a/b")
+    assert storage.list("a") == {"a/c/two": 3}
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/b/one")
+
+
+def test_paths_stay_inside(storage: Storage):
+    for path in ("../x", "/etc/passwd", "a/../../x"):
+        with pytest.raises(StorageError):
+            storage.write(path, b"")
+
+
+def test_one_winner_of_a_race(storage: Storage):
+    for round_ in range(10):
+        with ThreadPoolExecutor(8) as pool:
+            wins = list(pool.map(lambda i, r=round_: storage.create(f"r/{r}", b"%d" % i), range(8)))
+        assert wins.count(True) == 1
+        assert storage.read(f"r/{round_}") == b"%d" % wins.index(True)
+
+
+def test_commit_is_adopted_by_the_loser(storage: Storage):
+    first, second = _manifest({}, "first"), _manifest({}, "second")
+    assert commit(storage, first) == first
+    assert commit(storage, second) == first
+    assert read_manifest(storage, "count", "k1") == first
+
+
+def test_storage_pickles(storage: Storage):
+    storage.write("x", b"1")
+    assert pickle.loads(pickle.dumps(storage)).read("x") == b"1"  # noqa: S301  our own object
+
+
+def test_units_survive_an_attempt(storage: Storage):
+    attempt = Attempt(storage, "discover/k", "attempt-1")
+    writer = GroupWriter(attempt, ("history",))
+    for index in (0, 2):
+        writer.write(index, ShardOutput({"history": _history(index + 1)}, {"seen": index}))
+    assert read_manifest(storage, "discover", "k") is None
+    units = finished_units(storage, "discover/k")
+    assert set(units) == {"history/00000", "history/00002"}
+    assert units["history/00002"].counts == {"seen": 2}
+    record = units["history/00002"].files["history"][0]
+    assert record.rows == 3
+    storage.write(f"discover/k/{record.path}", b"short")  # a file cut off: not a finished unit
+    assert set(finished_units(storage, "discover/k")) == {"history/00000"}
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
+def test_damage_is_found(storage: Storage, damage: str):
+    attempt = Attempt(storage, "count/k1", "attempt-1")
+    record = attempt.table("history", _history(5))
+    manifest = commit(storage, _manifest({"history": [record]}))
+    artifact = open_artifact(storage, manifest)
+    assert artifact.table("history").read().num_rows == 5
+    assert verify(storage, manifest, print) == 0
+    path = f"count/k1/{record.path}"
+    data = storage.read(path)
+    if damage == "remove":
+        storage.delete("count/k1/attempt-1")
+    else:
+        flipped = bytes([data[20] ^ 1])
+        storage.write(
+            path,
+            {"flip": data[:20] + flipped + data[21:], "cut": data[:-1], "grow": data + b"x"}[damage],
+        )
+    with pytest.raises(ArtifactError, match="damaged|gone"):
+        artifact.table("history").read()
+    assert verify(storage, manifest, lambda line: None) == 1
+
+
+def test_gc_keeps_what_a_manifest_names(storage: Storage):
+    used = Attempt(storage, "count/k1", "attempt-used")
+    manifest = commit(storage, _manifest({"history": [used.table("history", _history(2))]}))
+    Attempt(storage, "count/k1", "attempt-lost").table("history", _history(9))
+    storage.write("count/k1/train/checkpoint", b"x")
+    Attempt(storage, "count/k2", "attempt-running").table("history", _history(1))
+    assert list(sweep(storage, 24, delete=True)) == []  # everything is younger
+    gone = {folder for folder, _ in sweep(storage, -1, delete=False)}
+    assert gone == {"count/k1/attempt-lost", "count/k1/train", "count/k2"}
+    list(sweep(storage, -1, delete=True))
+    assert verify(storage, manifest, print) == 0
+    assert storage.folders("count") == ["k1"]
+
+
+def test_extension_types_are_refused(tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    storage = LocalStorage(str(tmp_path))
+    tensor = pa.ExtensionArray.from_storage(
+        pa.fixed_shape_tensor(pa.float64(), [1]), pa.array([[0.5]], pa.list_(pa.float64(), 1))
+    )
+    sink = pa.BufferOutputStream()
+    pq.write_table(pa.table({"step": [1], "name": ["x"], "value": tensor}), sink)
+    record = Attempt(storage, "count/k1", "attempt-1")._write(
+        "history/part-00000.parquet", sink.getvalue().to_pybytes(), 1
+    )
+    artifact = open_artifact(storage, _manifest({"history": [record]}))
+    with pytest.raises(ArtifactError):
+        artifact.table("history").read()
+
+
+def test_equal_tables_give_equal_bytes():
+    assert encode_table(_history(100)) == encode_table(_history(100))
+
+
+@pytest.mark.timeout(60)
+def test_unreachable_endpoint_is_one_line():
+    with (
+        mock.patch.dict(os.environ, AWS_ACCESS_KEY_ID="x", AWS_SECRET_ACCESS_KEY="y"),
+        pytest.raises(StorageError, match="cannot be reached") as caught,
+    ):
+        open_storage("s3://bucket/x", f"http://127.0.0.1:{_free_port()}").check()
+    assert "AWS_ENDPOINT_URL" in str(caught.value)
+
+
+def test_missing_bucket_is_a_storage_error(s3_endpoint: str):
+    with pytest.raises(StorageError, match="NoSuchBucket"):
+        open_storage("s3://nobody/x", s3_endpoint).check()
+
+
+def test_unwritable_folder(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError):
+        open_storage(str(tmp_path / "file" / "below")).check()
+
+
+def test_unknown_scheme():
+    with pytest.raises(StorageError, match="scheme"):
+        open_storage("ftp://host/x")
