@@ -1,0 +1,160 @@
+"""Closed models, near-name hints, overrides, and keys that depend on exactly what they should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gcdis_ray.artifacts import artifact_key, canonical_json
+from gcdis_ray.config import apply_overrides, read_yaml, run_config_model, validate
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.pipeline import load_config, load_recipe, recipe_names
+
+STAGES = {n: m.Config for n, m in load_recipe("gcdis").items() if n != "ground_truth"}
+MODEL = run_config_model(STAGES)
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+MINIMAL: dict[str, Any] = {
+    "name": "x",
+    "stages": {
+        "ingest": {
+            "root": "data",
+            "labeled": {"images": "a", "annotations": "a.json"},
+            "unlabeled": {"images": "b"},
+            "validation": {"images": "c", "annotations": "c.json"},
+            "known_classes": ["cat"],
+        }
+    },
+}
+
+
+def _models(model: Any, path: str = ""):
+    """Every nested config model with its dotted path."""
+    from typing import get_args
+
+    from pydantic import BaseModel
+
+    yield path, model
+    for name, field in model.model_fields.items():
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                yield from _models(kind, f"{path}.{name}".strip("."))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
+def test_shipped_configs_are_valid(path: Path):
+    assert load_config(path).name
+
+
+def test_minimal_config_is_enough():
+    assert validate(MODEL, MINIMAL, "test").compute.workers == 2
+
+
+@pytest.mark.parametrize("path", sorted({p for p, _ in _models(MODEL)}))
+def test_unknown_key_at_every_level_suggests_the_near_one(path: str):
+    model = dict(_models(MODEL))[path]
+    name = max(model.model_fields, key=len)
+    wrong = name[:-1] + "_"
+    prefix = f"{path}." if path else ""
+    with pytest.raises(ConfigError) as caught:
+        validate(MODEL, apply_overrides(MINIMAL, [f"{prefix}{wrong}=1"]), "test")
+    assert wrong in str(caught.value)
+    assert "did you mean" in str(caught.value) or "valid:" in str(caught.value)
+
+
+def test_every_number_is_bounded_in_the_schema():
+    unbounded = []
+    for path, model in _models(MODEL):
+        for name, schema in model.model_json_schema()["properties"].items():
+            for option in schema.get("anyOf", [schema]):
+                if option.get("type") in ("integer", "number") and not (
+                    {"minimum", "exclusiveMinimum"} & set(option)
+                ):
+                    unbounded.append(f"{path}.{name}")
+    assert unbounded == []
+
+
+def test_numbers_out_of_bounds_are_refused():
+    for override in ("seed=-1", "compute.workers=0", "compute.threads=0", "compute.wait_s=0"):
+        with pytest.raises(ConfigError, match=override.split("=")[0].split(".")[-1]):
+            validate(MODEL, apply_overrides(MINIMAL, [override]), "test")
+
+
+def test_wrong_type_names_key_and_value():
+    with pytest.raises(ConfigError, match=r"compute\.workers.*'many'"):
+        validate(MODEL, apply_overrides(MINIMAL, ["compute.workers=many"]), "test")
+
+
+def test_overrides_reach_deep_and_leave_the_original_alone():
+    changed = apply_overrides(MINIMAL, ["stages.count.num_novel=12", "compute.runtime=local"])
+    assert changed["stages"]["count"]["num_novel"] == 12
+    assert "count" not in MINIMAL["stages"]
+    for bad in ("stages", "=3", "name.x=1"):
+        with pytest.raises(ConfigError):
+            apply_overrides(MINIMAL, [bad])
+
+
+def test_unreadable_files(tmp_path: Path):
+    with pytest.raises(ConfigError, match="no such file"):
+        read_yaml(tmp_path / "absent.yaml")
+    for text in ("a: [1,", "- 1", "!!python/object/apply:os.system ['true']", "\x00"):
+        (tmp_path / "bad.yaml").write_text(text)
+        with pytest.raises(ConfigError):
+            read_yaml(tmp_path / "bad.yaml")
+
+
+def test_unknown_recipe_lists_the_known():
+    with pytest.raises(ConfigError, match="gcdis"):
+        load_recipe("nothing")
+    assert "gcdis" in recipe_names()
+
+
+def test_only_evaluate_takes_the_sealed_ground_truth():
+    stages = load_recipe("gcdis")
+    assert [n for n, m in stages.items() if "ground_truth" in m.TAKES] == ["evaluate"]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=4), st.randoms())
+def test_canonical_json_ignores_the_order_of_keys(value: dict[str, Any], random: Any):
+    items = list(value.items())
+    random.shuffle(items)
+    assert canonical_json(dict(items)) == canonical_json(value)
+
+
+def test_key_changes_with_every_part():
+    base = dict(stage="s", version=1, config={"a": 1}, inputs={"i": "k"}, seed=0, source="x")
+    keys = {artifact_key(**base)}  # type: ignore[arg-type]
+    for change in (
+        {"stage": "t"},
+        {"version": 2},
+        {"config": {"a": 2}},
+        {"inputs": {"i": "l"}},
+        {"seed": None},
+        {"source": None},
+    ):
+        keys.add(artifact_key(**(base | change)))  # type: ignore[arg-type]
+    assert len(keys) == 7
+
+
+def test_where_it_runs_changes_no_key():
+    from gcdis_ray.pipeline import Pipeline
+
+    config = CONFIGS[0].parent / "quickstart.yaml"
+    scenes = Path(load_config(config).stages.ingest.root)
+    if not scenes.is_dir():
+        pytest.skip("needs the quickstart's scenes (make quickstart writes them)")
+    keys = [
+        {n: node.key for n, node in Pipeline(load_config(config, overrides)).nodes.items()}
+        for overrides in ([], ["compute.workers=1", "compute.runtime=local", "storage=elsewhere"])
+    ]
+    assert keys[0] == keys[1]

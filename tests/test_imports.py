@@ -1,0 +1,64 @@
+"""What is imported when: the command line stays light, each heavy package keeps its one home."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "gcdis_ray"
+HEAVY = (
+    "ray",
+    "torch",
+    "torchvision",
+    "deepspeed",
+    "boto3",
+    "faiss",
+    "detectron2",
+    "pycocotools",
+    "matplotlib",
+    "jinja2",
+    "sklearn",
+    "cv2",
+)
+HOMES = {
+    "ray": ("runtime/ray_",),
+    "deepspeed": ("training/strategy",),
+    "boto3": ("storage",),
+    "faiss": ("clustering/kmeans",),
+    "detectron2": ("models/detectron2",),
+    "pycocotools": ("data/masks", "metrics/"),
+    "matplotlib": ("report/",),
+    "jinja2": ("report/",),
+}
+
+
+def _imports(path: Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+            names.add(node.module.split(".")[0])
+    return names
+
+
+@pytest.mark.parametrize("code", ["import gcdis_ray", "import gcdis_ray.cli", "from gcdis_ray import pipeline; pipeline.load_recipe('gcdis')"])
+def test_light_imports(code: str):
+    script = f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("package", sorted(HOMES))
+def test_one_home_per_heavy_dependency(package: str):
+    strangers = [
+        path.relative_to(PACKAGE).as_posix()
+        for path in sorted(PACKAGE.rglob("*.py"))
+        if package in _imports(path)
+        and not path.relative_to(PACKAGE).as_posix().startswith(HOMES[package])
+    ]
+    assert strangers == []

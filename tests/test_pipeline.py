@@ -1,0 +1,148 @@
+"""The walker: skip what exists, say why the rest runs, resume units, refuse a leak."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pytest
+from pydantic import Field
+
+from gcdis_ray import pipeline as walker
+from gcdis_ray.config import ComputeConfig, StageConfig, run_config_model, validate
+from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.pipeline import Event, Pipeline, iter_status
+from gcdis_ray.plan import describe, rows_for_people
+from gcdis_ray.runtime.base import ShardOutput
+from gcdis_ray.runtime.local import LocalRuntime
+
+
+class Config(StageConfig):
+    rows: int = Field(2, ge=0)
+    fail_at: int = -1
+    note: str = ""
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        return frozenset({"fail_at", "note"})
+
+
+@dataclass(frozen=True)
+class Count:
+    rows: int
+    fail_at: int
+    calls: Path
+
+    def open(self):
+        def step(index: int, *tables: pa.Table, offset: int = 0) -> ShardOutput:
+            with self.calls.open("a") as log:
+                log.write(f"{index}\n")
+            if index == self.fail_at:
+                raise DataError("broken on purpose", where=f"shard {index}")
+            steps = pa.array([offset + i for i in range(self.rows)], pa.int64())
+            table = pa.table({"step": steps, "name": ["x"] * self.rows, "value": [0.0] * self.rows})
+            return ShardOutput({"history": table}, {"seen": self.rows})
+
+        return step
+
+
+def _stages(calls: Path) -> dict[str, Any]:
+    def first(inputs, config, work):
+        args = [{"offset": 100 * i} for i in range(4)]
+        work.map_shards(Count(config.rows, config.fail_at, calls), [], gives=["history"], args=args)
+        work.write_json("summary", {"rows": config.rows, "seed": work.seed})
+
+    def second(inputs, config, work):
+        table = inputs["first"].table("history")
+        work.write_json("total", {"rows": table.num_rows, "steps": table.read()["step"].to_pylist()})
+        with pytest.raises(KeyError):
+            inputs["sealed"]
+
+    return {
+        "first": SimpleNamespace(VERSION=1, TAKES=(), SEEDED=True, Config=Config, run=first),
+        "second": SimpleNamespace(
+            VERSION=1, TAKES=("first",), SEEDED=False, Config=Config, run=second
+        ),
+    }
+
+
+@pytest.fixture
+def open_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    stages = _stages(tmp_path / "calls")
+    monkeypatch.setattr(walker, "load_recipe", lambda name: stages)
+
+    def make(**first: Any) -> Pipeline:
+        model = run_config_model({name: Config for name in stages})
+        data = dict(name="t", storage=str(tmp_path / "s"), stages={"first": first})
+        return Pipeline(validate(model, data, "test"))
+
+    return make
+
+
+def _run(pipeline: Pipeline, **kwargs: Any) -> list[Event]:
+    events: list[Event] = []
+    runtime = LocalRuntime(ComputeConfig(runtime="local"))
+    pipeline.run(lambda: runtime, events.append, **kwargs)
+    return [e for e in events if e.kind != "progress"]
+
+
+def test_runs_once_then_never_again(open_pipeline, tmp_path: Path):
+    assert [e.kind for e in _run(open_pipeline())] == ["start", "done"] * 2
+    assert [e.kind for e in _run(open_pipeline(note="changes no key"))] == ["cached"] * 2
+    assert (tmp_path / "calls").read_text().split() == ["0", "1", "2", "3"]
+    total = open_pipeline().artifacts()["second"].json("total")
+    assert total == {"rows": 8, "steps": [0, 1, 100, 101, 200, 201, 300, 301]}
+    assert open_pipeline().manifest("first").counts == {"seen": 8}
+
+
+def test_an_interrupted_stage_redoes_only_what_is_missing(open_pipeline, tmp_path: Path):
+    with pytest.raises(DataError, match="broken on purpose"):
+        _run(open_pipeline(fail_at=2))
+    assert [s["state"] for s in iter_status(open_pipeline())] == ["interrupted", "missing"]
+    assert open_pipeline().why("first") == "interrupted, will continue"
+    (tmp_path / "calls").unlink()
+    events = _run(open_pipeline())
+    assert (tmp_path / "calls").read_text().split() == ["2", "3"]
+    assert [e.adopted for e in events if e.kind == "done"] == [2, 0]
+    assert open_pipeline().artifacts()["second"].json("total")["rows"] == 8
+    assert [s["state"] for s in iter_status(open_pipeline())] == ["done", "done"]
+
+
+def test_says_why_a_stage_runs(open_pipeline):
+    assert open_pipeline().why("first") == "never run"
+    _run(open_pipeline())
+    changed = open_pipeline(rows=3)
+    assert changed.why("first") == "rows changed"
+    assert changed.why("second") == "first differs"
+    entries = describe(changed)
+    assert [e["action"] for e in entries] == ["run", "run"]
+    assert "rows changed" in rows_for_people(entries)
+    assert "2 cached, 0 to run" in rows_for_people(describe(open_pipeline()))
+
+
+def test_plan_writes_nothing(open_pipeline, tmp_path: Path):
+    describe(open_pipeline())
+    assert not (tmp_path / "s").exists()
+
+
+def test_from_and_until(open_pipeline):
+    with pytest.raises(ConfigError, match="first must be run"):
+        _run(open_pipeline(), start="second")
+    assert [e.stage for e in _run(open_pipeline(), until="first")] == ["first", "first"]
+    assert [e.stage for e in _run(open_pipeline(), start="second")] == ["second", "second"]
+    with pytest.raises(ConfigError, match="no stage"):
+        _run(open_pipeline(), until="nothing")
+
+
+def test_a_recipe_may_not_leak_the_ground_truth(monkeypatch: pytest.MonkeyPatch):
+    leak = SimpleNamespace(
+        __name__="x.discover", VERSION=1, TAKES=("ground_truth",), SEEDED=False, Config=Config
+    )
+    truth = SimpleNamespace(__name__="x.ground_truth", VERSION=1, TAKES=(), SEEDED=False)
+    recipe = SimpleNamespace(STAGES=(truth, leak))
+    monkeypatch.setattr(walker.importlib, "import_module", lambda name: recipe)
+    with pytest.raises(ConfigError, match="sealed"):
+        walker.load_recipe("gcdis")
