@@ -12,8 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
 from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
-from gcdis_ray.errors import ConfigError, GcdisError
+from gcdis_ray.errors import GcdisError
 from gcdis_ray.storage import open_storage
+from gcdis_ray.training.checks import check_workers
 
 NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "deepspeed")
 MIN_FREE_DISK_GB = 5.0
@@ -25,37 +26,12 @@ def before_run(config: RunConfig) -> None:
     Raises:
         ConfigError: a combination that cannot run, with the field to change.
     """
-    compute = config.compute
-    if compute.runtime == "local" and compute.strategy != "ddp":
-        raise ConfigError(
-            f"strategy {compute.strategy!r} needs runtime ray",
-            where="compute.strategy",
-            fix="--set compute.runtime=ray or --set compute.strategy=ddp",
-        )
-    if compute.runtime == "ray":
-        for where, training in _trainings(config):
-            if training.micro_batches % compute.workers:
-                raise ConfigError(
-                    f"{compute.workers} workers cannot share {training.micro_batches} micro-batches",
-                    where=where,
-                    fix="choose micro_batches as a multiple of compute.workers",
-                )
-
-
-def _trainings(config: RunConfig) -> Iterator[tuple[str, TrainingConfig]]:
     for name in type(config.stages).model_fields:
         stage: StageConfig = getattr(config.stages, name)
         for field in type(stage).model_fields:
-            value = getattr(stage, field)
-            if isinstance(value, TrainingConfig):
-                if value.batch_size % value.micro_batches:
-                    raise ConfigError(
-                        f"batch_size {value.batch_size} is not a multiple of micro_batches "
-                        f"{value.micro_batches}",
-                        where=f"stages.{name}.{field}",
-                        fix="choose micro_batches as a divisor of batch_size",
-                    )
-                yield f"stages.{name}.{field}", value
+            training = getattr(stage, field)
+            if isinstance(training, TrainingConfig):
+                check_workers(training, config.compute, where=f"stages.{name}.{field}")
 
 
 @dataclass(frozen=True)

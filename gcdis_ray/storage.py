@@ -42,6 +42,8 @@ class Storage(Protocol):
 
     @property
     def uri(self) -> str: ...
+    @property
+    def endpoint(self) -> str | None: ...
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError if absent, StorageError if the place cannot be reached."""
         ...
@@ -118,6 +120,7 @@ class LocalStorage:
     """A folder. Writes go to a temporary name first and are renamed into place."""
 
     root: str
+    endpoint: None = None
 
     @property
     def uri(self) -> str:

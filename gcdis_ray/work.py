@@ -101,6 +101,7 @@ class StageWork:
                 scratch_uri=f"{self._attempt.storage.uri}/{self._attempt.base}/train",
                 writer=self._attempt,
                 compute=self._compute,
+                scratch_endpoint=self._attempt.storage.endpoint,
             )
             members = self._runtime().fit(task, plan, self._progress)
             self._attempt.finish(name, members, {})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -70,8 +72,6 @@ class ToyTask(TrainingTask):
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
         if self.slow_s:
-            import time
-
             time.sleep(self.slow_s)
         if step == self.fail_at and part == self.config.micro_batches - 1:
             raise DataError("photo is broken", where="photo 17", fix="replace it")
@@ -80,9 +80,10 @@ class ToyTask(TrainingTask):
             os._exit(1)
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step * 1009 + part)
         x = torch.randn(self.config.batch_size // self.config.micro_batches, 6, generator=generator)
+        y = x[:, :3] * (math.nan if step == self.nan_at else 1.0)
         return {
             "x": x,
-            "y": x[:, :3] * (float("nan") if step == self.nan_at else 1.0),
+            "y": y,
             "odd": part % 2,
         }
 
@@ -117,13 +118,20 @@ class ToyTask(TrainingTask):
 
 
 def toy_config(**changes: Any) -> TrainingConfig:
-    values = dict(steps=8, batch_size=8, micro_batches=2, lr=0.1, warmup=0.25, clip_norm=1.0)
+    values = {
+        "steps": 8,
+        "batch_size": 8,
+        "micro_batches": 2,
+        "lr": 0.1,
+        "warmup": 0.25,
+        "clip_norm": 1.0,
+    }
     return TrainingConfig(**{**values, **changes})
 
 
 def toy_plan(folder: Path, **compute: Any) -> FitPlan:
     """A plan whose scratch and members live below ``folder``."""
-    defaults = dict(runtime="local", checkpoint_every_s=0.0)
+    defaults = {"runtime": "local", "checkpoint_every_s": 0.0}
     return FitPlan(
         name="toy-0",
         scratch_uri=str(folder / "toy/0/train"),

@@ -134,6 +134,7 @@ class FitPlan:
     scratch_uri: str  # folder or s3:// prefix that survives the process; checkpoints go here
     writer: MemberWriter
     compute: ComputeConfig
+    scratch_endpoint: str | None = None  # of an S3-compatible service; else AWS_ENDPOINT_URL
 
 
 class Runtime(Protocol):

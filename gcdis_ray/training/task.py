@@ -37,16 +37,25 @@ class TrainingTask(ABC):
 
     config: TrainingConfig
     seed: int
+    member: str
+    """Class attribute: name of the artifact member that holds the final weights
+    (``snapshot()`` after the last step), such as ``"encoder"``."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> nn.Module:
         """Read inputs, build modules. Returns the module to optimise; its ``forward(batch)``
         gives named losses, each a scalar tensor; ``total`` is what is differentiated. Must give
-        the same module on every rank (seed torch from ``self.seed``)."""
+        the same module on every rank (torch is seeded from ``self.seed`` before the call). The
+        loop leaves train and eval modes as they are, seeds torch anew for every part of every
+        step, and keeps the mean over parts of the module's float buffers (BatchNorm)."""
 
     @abstractmethod
     def batch(self, step: int, part: int) -> Any:
-        """Part ``part`` of step ``step``: a pure function of (seed, step, part)."""
+        """Part ``part`` of step ``step`` (from 0): a pure function of (seed, step, part).
+
+        Called ahead of time in a background thread: use generators of your own, never torch's
+        global one, and touch nothing that a step changes. Tensors may stay on the CPU: the loop
+        moves those it finds in tuples, lists and dicts to the module's device."""
 
     def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
         """Before the forwards: add to this rank's parts what comes from all parts. No gradient."""
@@ -62,11 +71,12 @@ class TrainingTask(ABC):
 
     def state(self) -> Mapping[str, Any]:
         """Everything beyond module and optimiser that a resume needs: tensors, numbers, strings,
-        and dicts or lists of them (it is read back without pickle's freedom)."""
+        and dicts or lists of them (it is read back without pickle's freedom). Momentum encoders
+        and queues belong here, outside the optimised module; equal on every rank."""
         return {}
 
-    def load_state(self, state: Mapping[str, Any]) -> None:
-        """The inverse of :meth:`state`."""
+    def load_state(self, state: Mapping[str, Any]) -> None:  # noqa: B027 - nothing to load
+        """The inverse of :meth:`state`, called after :meth:`setup`. Tensors come on the CPU."""
 
     @abstractmethod
     def snapshot(self) -> dict[str, Tensor]:

@@ -1,0 +1,73 @@
+"""Semi-supervised k-means on unit vectors: known classes keep their members, the rest is found.
+
+Shape letters: M samples, D dimension, K classes, L known classes.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+
+def semi_supervised_kmeans(
+    vectors_MD: Tensor,
+    labels_M: Tensor,
+    num_known: int,
+    num_classes: int,
+    generator: Generator,
+    *,
+    iterations: int = 50,
+    restarts: int = 10,
+) -> Tensor:
+    """Centres of known classes then of clusters found among the unlabeled samples (Vaze et al.).
+
+    Known centres start at the mean of their labeled samples, novel ones by k-means++ among the
+    unlabeled; labeled samples never move; similarity is the cosine. The start with the largest
+    summed similarity of unlabeled samples wins.
+
+    Args:
+        vectors_MD: unit rows.
+        labels_M: known class of a labeled sample, -1 of an unlabeled one.
+
+    Returns:
+        (K, D) unit rows. With fewer unlabeled samples than novel classes, samples repeat.
+    """
+    unlabeled = vectors_MD[labels_M < 0]
+    labeled, classes = vectors_MD[labels_M >= 0], labels_M[labels_M >= 0]
+    anchor_KD = vectors_MD.new_zeros(num_classes, vectors_MD.shape[1])
+    anchor_KD.index_add_(0, classes, labeled)  # summed labeled vectors, zero for novel classes
+    best, best_score = anchor_KD, -float("inf")
+    if len(unlabeled) == 0:
+        return F.normalize(anchor_KD, dim=1)
+    for _ in range(restarts):
+        centers = _start(unlabeled, F.normalize(anchor_KD[:num_known], dim=1), num_classes, generator)
+        assigned = torch.full((len(unlabeled),), -1)
+        for _ in range(iterations):
+            nearest = (unlabeled @ centers.T).argmax(dim=1)
+            if torch.equal(nearest, assigned):
+                break
+            assigned = nearest
+            sums = anchor_KD.index_add(0, assigned, unlabeled)
+            empty = sums.norm(dim=1) < 1e-12
+            centers = torch.where(empty[:, None], centers, F.normalize(sums, dim=1))
+        score = float((unlabeled @ centers.T).max(dim=1).values.sum())
+        if score > best_score:
+            best, best_score = centers, score
+    return best
+
+
+def _start(unlabeled: Tensor, known_LD: Tensor, num_classes: int, generator: Generator) -> Tensor:
+    """k-means++ from the known centres on: each new one is drawn by squared distance."""
+    centers = list(known_LD)
+    if centers:
+        distance = 2 - 2 * (unlabeled @ known_LD.T).max(dim=1).values
+    else:
+        distance = torch.ones(len(unlabeled), device=unlabeled.device)
+    for _ in range(num_classes - len(known_LD)):
+        weight = distance.clamp(min=0).double().cumsum(0)
+        draw = torch.rand(1, generator=generator, dtype=torch.float64).to(weight.device) * weight[-1]
+        index = int(torch.searchsorted(weight, draw).clamp(max=len(unlabeled) - 1))
+        centers.append(unlabeled[index])
+        distance = torch.minimum(distance, 2 - 2 * (unlabeled @ unlabeled[index]))
+    return torch.stack(centers)

@@ -1,0 +1,298 @@
+"""Instance masks as COCO run-length strings: the one home of pycocotools' mask functions.
+
+A mask is a ``str`` of COCO *compressed RLE* counts; its size is always that of its image and is
+passed along as ``height_px, width_px``. Runs go down the columns (column-major) and start with a
+run of zeros. Boxes are ``bbox_xyxy``: absolute pixels, x1 and y1 exclusive.
+
+Strings from outside enter through :func:`rle_from_segmentation` or :func:`check_rle`, which refuse
+anything that is not a mask of exactly that size; the other functions trust what they are given.
+Full-size bitmaps are slow (250 us at 480 x 640), so work in windows where you can.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from gcdis_ray.errors import DataError
+
+_MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools
+_OUTSIDE_TOLERANCE_PX = 2.0  # polygons may leave the image by a rounding error; they are clipped
+
+
+def _coco() -> Any:
+    """pycocotools' functions, loaded when first needed: planning a run must not load them."""
+    from pycocotools import mask
+
+    return mask
+
+
+def _objects(rles: Sequence[str], height_px: int, width_px: int) -> list[Any]:
+    return [{"size": [height_px, width_px], "counts": rle} for rle in rles]
+
+
+def _check_size(height_px: int, width_px: int) -> None:
+    if height_px < 1 or width_px < 1 or height_px * width_px >= _MAX_PIXELS:
+        raise DataError(f"no mask can have the size {height_px} x {width_px}")
+
+
+def _check_total(total: int, height_px: int, width_px: int) -> None:
+    if total != height_px * width_px:
+        raise DataError(
+            f"mask outside the image: runs cover {total} pixels, "
+            f"the image has {height_px} x {width_px} = {height_px * width_px}"
+        )
+
+
+# ---------------------------------------------------------------- run-length strings
+
+
+def counts_from_rle(rle: str) -> np.ndarray:
+    """Run lengths of a compressed RLE string.
+
+    Returns:
+        (R,) int64: zeros, ones, zeros, ... in pixels.
+
+    Raises:
+        DataError: the string is not an RLE (foreign character, cut number, negative run).
+    """
+    try:
+        digits = np.frombuffer(rle.encode("ascii"), np.uint8).astype(np.int64) - 48
+    except UnicodeEncodeError:
+        raise DataError("mask: not an RLE string (foreign character)") from None
+    if digits.size == 0:
+        return np.zeros(0, np.int64)
+    if digits.min() < 0 or digits.max() > 63:
+        raise DataError("mask: not an RLE string (foreign character)")
+    ends = np.flatnonzero(digits < 32)  # bit 5 says that the number goes on
+    if ends.size == 0 or ends[-1] != digits.size - 1:
+        raise DataError("mask: the RLE string ends inside a number")
+    starts = np.concatenate(([0], ends[:-1] + 1))
+    lengths = ends - starts + 1
+    if lengths.max() > 7:
+        raise DataError("mask: the RLE string holds a number beyond 32 bits")
+    place = np.arange(digits.size) - np.repeat(starts, lengths)
+    values = np.add.reduceat((digits & 31) << (5 * place), starts)
+    values -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign bit
+    counts = values.copy()  # from the fourth on, a number is the difference to two before
+    counts[1::2] = np.cumsum(values[1::2])
+    counts[2::2] = np.cumsum(values[2::2])
+    if counts.min() < 0:
+        raise DataError("mask: the RLE string holds a negative run")
+    return counts
+
+
+def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px: int) -> str:
+    """Compressed RLE of run lengths (zeros first).
+
+    Raises:
+        DataError: the runs are not whole, not >= 0 or do not add up to the image.
+    """
+    _check_size(height_px, width_px)
+    try:
+        runs = np.asarray(counts)
+    except (ValueError, OverflowError):
+        runs = np.asarray(None)
+    if runs.ndim != 1 or runs.dtype.kind not in "iu":
+        raise DataError("mask: RLE counts must be a list of whole numbers")
+    if runs.size and int(runs.min()) < 0:
+        raise DataError(f"mask: negative run {int(runs.min())} in RLE counts")
+    # the largest run first: beyond it a sum could wrap around
+    largest = int(runs.max()) if runs.size else 0
+    _check_total(largest if largest > _MAX_PIXELS else int(runs.sum()), height_px, width_px)
+    raw = {"size": [height_px, width_px], "counts": runs.tolist()}
+    packed = _coco().frPyObjects([raw], height_px, width_px)[0]["counts"]
+    return packed.decode("ascii") if isinstance(packed, bytes) else packed
+
+
+def check_rle(rle: str, height_px: int, width_px: int) -> str:
+    """``rle`` itself if it is a mask of exactly this size, else :class:`DataError`."""
+    _check_size(height_px, width_px)
+    _check_total(int(counts_from_rle(rle).sum()), height_px, width_px)
+    return rle
+
+
+# ---------------------------------------------------------------- from COCO annotations
+
+
+def rle_from_segmentation(segmentation: Any, height_px: int, width_px: int) -> str:
+    """Compressed RLE of a COCO ``segmentation`` in any of its three forms.
+
+    Args:
+        segmentation: polygons ``[[x, y, x, y, ...], ...]``, uncompressed RLE
+            ``{"size": [h, w], "counts": [..]}`` or compressed RLE ``{"size": .., "counts": ".."}``.
+
+    Raises:
+        DataError: it is malformed, of another size or leaves the image. An empty mask is not an
+            error here: see :func:`area`.
+    """
+    _check_size(height_px, width_px)
+    if isinstance(segmentation, Mapping):
+        return _rle_from_object(segmentation, height_px, width_px)
+    if isinstance(segmentation, list | tuple):
+        return _rle_from_polygons(segmentation, height_px, width_px)
+    raise DataError(f"mask: {type(segmentation).__name__} is neither polygons nor RLE")
+
+
+def _rle_from_object(rle: Mapping[str, Any], height_px: int, width_px: int) -> str:
+    size, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(size, list | tuple) or [height_px, width_px] != list(size):
+        raise DataError(
+            f"mask outside the image: its size is {size}, the image's {[height_px, width_px]}"
+        )
+    if isinstance(counts, bytes):
+        counts = counts.decode("latin-1")
+    if isinstance(counts, str):
+        return check_rle(counts, height_px, width_px)
+    if isinstance(counts, list | tuple):
+        return rle_from_counts(counts, height_px, width_px)
+    raise DataError("mask: RLE without counts")
+
+
+def _rle_from_polygons(polygons: Sequence[Any], height_px: int, width_px: int) -> str:
+    pieces = []
+    for polygon in polygons:
+        try:
+            points = np.asarray(polygon, dtype=np.float64)
+        except (TypeError, ValueError, OverflowError):
+            raise DataError("mask: a polygon must be a list of numbers") from None
+        if points.ndim != 1 or points.size % 2:
+            raise DataError("mask: a polygon must be a flat list of x, y, x, y, ...")
+        if not np.isfinite(points).all():
+            raise DataError("mask: NaN or infinite coordinate in a polygon")
+        if points.size < 6:
+            continue  # a point or a line covers nothing
+        low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
+        limit = np.array([width_px, height_px]) + _OUTSIDE_TOLERANCE_PX
+        if (low < -_OUTSIDE_TOLERANCE_PX).any() or (high > limit).any():
+            raise DataError(
+                f"mask outside the image: a polygon spans x {low[0]:g}..{high[0]:g}, "
+                f"y {low[1]:g}..{high[1]:g}, the image is {width_px} wide and {height_px} high"
+            )
+        pieces.append(points.tolist())
+    if not pieces:
+        raise DataError("mask: no polygon with three or more points")
+    merged = _coco().merge(_coco().frPyObjects(pieces, height_px, width_px))["counts"]
+    return merged.decode("ascii") if isinstance(merged, bytes) else merged
+
+
+# ---------------------------------------------------------------- bitmaps
+
+
+def encode(mask_HW: np.ndarray) -> str:
+    """Compressed RLE of a bitmap (H, W), bool or 0 / nonzero."""
+    return encode_window(mask_HW, 0, 0, *mask_HW.shape)
+
+
+def encode_window(mask_hw: np.ndarray, x0: int, y0: int, height_px: int, width_px: int) -> str:
+    """Compressed RLE of a full image whose only set pixels lie in a window.
+
+    Builds runs from the window alone: no bitmap of the image's size is made.
+
+    Args:
+        mask_hw: (h, w), bool or 0 / nonzero.
+        x0, y0: column and row of the window's first pixel; the window must lie in the image.
+    """
+    height, width = mask_hw.shape
+    if x0 < 0 or y0 < 0 or x0 + width > width_px or y0 + height > height_px:
+        raise DataError(
+            f"mask outside the image: window {width} x {height} at ({x0}, {y0}) "
+            f"in {width_px} x {height_px}"
+        )
+    padded = np.zeros((width, height + 2), np.int8)  # column by column, a zero at either end
+    padded[:, 1:-1] = mask_hw.T != 0
+    column, edge = np.nonzero(np.diff(padded, axis=1))  # a start, then an end, and so on
+    position = (column + x0) * height_px + edge + y0
+    starts, ends = position[0::2], position[1::2]
+    apart = starts[1:] != ends[:-1]  # runs that meet across a column break are one run
+    starts = starts[np.concatenate(([True], apart))] if starts.size else starts
+    ends = ends[np.concatenate((apart, [True]))] if ends.size else ends
+    bounds = np.empty(2 * starts.size + 2, np.int64)
+    bounds[0], bounds[-1] = 0, height_px * width_px
+    bounds[1:-1:2], bounds[2:-1:2] = starts, ends
+    counts = np.diff(bounds)
+    if counts.size > 1 and counts[-1] == 0:
+        counts = counts[:-1]  # pycocotools writes no empty last run: equal masks, equal strings
+    return rle_from_counts(counts, height_px, width_px)
+
+
+def decode(rle: str, height_px: int, width_px: int) -> np.ndarray:
+    """Bitmap (H, W) bool of the whole image. Prefer :func:`decode_window`."""
+    return decode_window(rle, height_px, width_px, (0, 0, width_px, height_px))
+
+
+def decode_window(
+    rle: str, height_px: int, width_px: int, window_xyxy: Sequence[int]
+) -> np.ndarray:
+    """Bitmap (h, w) bool of the part of a mask inside a window of whole pixels in the image."""
+    x0, y0, x1, y1 = (int(v) for v in window_xyxy)
+    if not (0 <= x0 <= x1 <= width_px and 0 <= y0 <= y1 <= height_px):
+        raise DataError(f"window {(x0, y0, x1, y1)} outside the image {width_px} x {height_px}")
+    ends = np.cumsum(counts_from_rle(rle))
+    cut = np.clip(ends, x0 * height_px, x1 * height_px)  # only the window's columns
+    runs = np.diff(cut, prepend=x0 * height_px)
+    ones = (np.arange(runs.size) % 2).astype(bool)
+    columns = np.repeat(ones, runs).reshape(x1 - x0, height_px)
+    return np.ascontiguousarray(columns[:, y0:y1].T)
+
+
+# ---------------------------------------------------------------- measures
+
+
+def areas(rles: Sequence[str], height_px: int, width_px: int) -> np.ndarray:
+    """(N,) float64: set pixels of each mask."""
+    if not rles:
+        return np.zeros(0)
+    return _coco().area(_objects(rles, height_px, width_px)).astype(np.float64)
+
+
+def area(rle: str, height_px: int, width_px: int) -> float:
+    """Set pixels of one mask."""
+    return float(areas([rle], height_px, width_px)[0])
+
+
+def boxes_xyxy(rles: Sequence[str], height_px: int, width_px: int) -> np.ndarray:
+    """(N, 4) float32: the tight box of each mask, all zero for an empty mask."""
+    if not rles:
+        return np.zeros((0, 4), np.float32)
+    boxes = _coco().toBbox(_objects(rles, height_px, width_px)).astype(np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    boxes[areas(rles, height_px, width_px) == 0] = 0
+    return boxes
+
+
+def bbox_xyxy(rle: str, height_px: int, width_px: int) -> tuple[float, float, float, float]:
+    """The tight box of one mask, all zero for an empty mask."""
+    x0, y0, x1, y1 = boxes_xyxy([rle], height_px, width_px)[0].tolist()
+    return x0, y0, x1, y1
+
+
+def iou_matrix(
+    rles: Sequence[str],
+    others: Sequence[str],
+    height_px: int,
+    width_px: int,
+    *,
+    iscrowd: Sequence[bool] | None = None,
+) -> np.ndarray:
+    """Overlap of every mask with every other mask of the same image.
+
+    Args:
+        iscrowd: per mask of ``others``; for a crowd the overlap is intersection over the area of
+            the mask in ``rles`` (COCO's rule), for all else intersection over union.
+
+    Returns:
+        (len(rles), len(others)) float64 in [0, 1]; two empty masks overlap by 0.
+    """
+    if not rles or not others:
+        return np.zeros((len(rles), len(others)))
+    crowd = [int(flag) for flag in iscrowd] if iscrowd is not None else [0] * len(others)
+    return np.asarray(
+        _coco().iou(
+            _objects(rles, height_px, width_px),
+            _objects(others, height_px, width_px),
+            crowd,
+        )
+    )

@@ -1,0 +1,298 @@
+"""Whole images with their objects, as a detector trains on them.
+
+Annotations are small and read once; image files are read shard by shard when first needed, and
+kept decoded if the whole set fits the memory given, encoded otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.config import Closed
+from gcdis_ray.data.masks import decode
+from gcdis_ray.errors import DataError
+
+_SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
+_OBJECT_COLUMNS = ("image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
+
+
+class AugmentConfig(Closed):
+    """Random changes of a training image. They follow from the seed and the step alone."""
+
+    flip: bool = Field(True, description="mirror left to right; off for text and digits")
+    scale_jitter: float = Field(0.1, ge=0, le=0.8, description="share the size varies up and down")
+    color_jitter: float = Field(0.2, ge=0, le=0.9, description="share contrast and light vary")
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of one image.
+
+    ``boxes_xyxy`` (n, 4) float32 px, ``class_index`` (n,) int64, ``rles`` n strings or None for an
+    object without mask, ``rank`` and ``global_rank`` (n,) float64 reliability in (0, 1] (1 for
+    ground truth), ``crowds_xyxy`` (m, 4) boxes of areas to ignore.
+    """
+
+    boxes_xyxy: NDArray[np.float32]
+    class_index: NDArray[np.int64]
+    rles: tuple[str | None, ...]
+    rank: NDArray[np.float64]
+    global_rank: NDArray[np.float64]
+    crowds_xyxy: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One training image: pixels (H, W, 3) uint8 RGB as the net sees them, boxes scaled alike,
+    masks (n, h, w) uint8 still in the file's pixels (mirrored alike), ``mask_scale`` file px per
+    net px in x and y."""
+
+    image: NDArray[np.uint8]
+    boxes_xyxy: NDArray[np.float32]
+    crowds_xyxy: NDArray[np.float32]
+    masks: NDArray[np.uint8]
+    has_mask: NDArray[np.bool_]
+    mask_scale: tuple[float, float]
+
+
+def read_instances(instances: Table) -> dict[int, Objects]:
+    """Ground truth by image_id. Images with crowds only are left out."""
+    found = {}
+    table = instances.read(_OBJECT_COLUMNS)
+    crowd = table["iscrowd"].to_numpy()
+    boxes = _boxes(table)
+    classes = table["class_index"].to_numpy().astype(np.int64)
+    rles = table["mask_rle"].to_pylist()
+    for image_id, rows in _rows_by_image(table["image_id"].to_numpy()):
+        objects = rows[~crowd[rows]]
+        if len(objects):
+            found[image_id] = Objects(
+                boxes[objects],
+                classes[objects],
+                tuple(rles[i] for i in objects),
+                np.ones(len(objects)),
+                np.ones(len(objects)),
+                boxes[rows[crowd[rows]]],
+            )
+    return found
+
+
+def read_pseudo_labels(
+    pseudo_labels: Table, proposals: Table, global_rank: NDArray[np.float64]
+) -> dict[int, Objects]:
+    """Pseudo-labels with their proposals' masks, by image_id.
+
+    Args:
+        global_rank: (num_rows of pseudo_labels,) reliability ranked over all classes.
+
+    Raises:
+        DataError: a pseudo-label of a proposal that does not exist.
+    """
+    found: dict[int, Objects] = {}
+    start = 0
+    nobody = np.zeros((0, 4), np.float32)
+    for labels, masks in zip(
+        pseudo_labels.iter_shards(("image_id", "source_id", "class_index", "reliability")),
+        proposals.iter_shards(("proposal_id", "bbox_xyxy", "mask_rle")),
+        strict=True,
+    ):
+        row_of = {p: i for i, p in enumerate(masks["proposal_id"].to_pylist())}
+        boxes, rles = _boxes(masks), masks["mask_rle"].to_pylist()
+        try:
+            source = [row_of[s] for s in labels["source_id"].to_pylist()]
+        except KeyError as error:
+            raise DataError(
+                f"pseudo-label of proposal {error.args[0]}, which is not in the same shard",
+                where="table 'pseudo_labels'",
+                fix="run the stages from propose again",
+            ) from None
+        classes = labels["class_index"].to_numpy().astype(np.int64)
+        rank = labels["reliability"].to_numpy().astype(np.float64)
+        overall = global_rank[start : start + labels.num_rows]
+        start += labels.num_rows
+        for image_id, rows in _rows_by_image(labels["image_id"].to_numpy()):
+            picked = [source[i] for i in rows]
+            found[image_id] = Objects(
+                boxes[picked],
+                classes[rows],
+                tuple(rles[i] for i in picked),
+                rank[rows],
+                overall[rows],
+                nobody,
+            )
+    return found
+
+
+class Scenes:
+    """Images that have objects, in shard order.
+
+    Args:
+        images: the images table.
+        objects: by image_id; only these images are kept.
+        cache_bytes: memory for image files. Too little costs reading again, changes no result.
+    """
+
+    def __init__(self, images: Table, objects: Mapping[int, Objects], cache_bytes: int) -> None:
+        self._images, self._budget = images, cache_bytes
+        self._objects: list[Objects] = []
+        self._places: list[tuple[int, int]] = []  # shard, row
+        self._sizes: list[tuple[int, int]] = []
+        for shard in range(images.num_shards):
+            table = images.shard(shard, ("image_id", "height_px", "width_px"))
+            columns = (table[name].to_pylist() for name in table.column_names)
+            for row, (image_id, height, width) in enumerate(zip(*columns, strict=True)):
+                if image_id in objects:
+                    self._objects.append(objects[image_id])
+                    self._places.append((shard, row))
+                    self._sizes.append((height, width))
+        self._keep_decoded = 3 * sum(h * w for h, w in self._sizes) <= cache_bytes
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
+        self._files: OrderedDict[int, list[bytes]] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def objects(self, index: int) -> Objects:
+        return self._objects[index]
+
+    def order(self, seed: int, stream: int, epoch: int) -> NDArray[np.int64]:
+        """A permutation of the images in which a reader needs few shards at a time."""
+        rng = np.random.default_rng([seed, stream, epoch])
+        shards, shard_of = np.unique([s for s, _ in self._places], return_inverse=True)
+        window = rng.permutation(len(shards))[shard_of] // _SHUFFLED_SHARDS
+        return np.lexsort((rng.random(len(window)), window))
+
+    def image(self, index: int) -> NDArray[np.uint8]:
+        """Pixels (H, W, 3) uint8 RGB."""
+        if index in self._decoded:
+            return self._decoded[index]
+        shard, row = self._places[index]
+        pixels = decode_image(self._shard_files(shard)[row], self._sizes[index])
+        if self._keep_decoded:
+            self._decoded[index] = pixels
+        return pixels
+
+    def sample(
+        self,
+        index: int,
+        sides_px: tuple[int, int],
+        augment: AugmentConfig,
+        rng: np.random.Generator,
+    ) -> Sample:
+        """One image for training, at random scale, light and side.
+
+        Args:
+            sides_px: shorter and longest side, see :func:`fitted_size`.
+        """
+        pixels, objects = self.image(index), self._objects[index]
+        height, width = pixels.shape[:2]
+        jitter = 1.0 + augment.scale_jitter * rng.uniform(-1, 1)
+        contrast = 1.0 + augment.color_jitter * rng.uniform(-1, 1)
+        light = 128.0 * augment.color_jitter * rng.uniform(-1, 1)
+        mirror = bool(rng.random() < 0.5) and augment.flip
+        pixels = resized(pixels, fitted_size(height, width, sides_px, jitter))
+        if augment.color_jitter:
+            table = np.clip((np.arange(256) - 128.0) * contrast + 128.0 + light, 0, 255)
+            pixels = table.astype(np.uint8)[pixels]
+        new_height, new_width = pixels.shape[:2]
+        scale = np.array([new_width / width, new_height / height] * 2, np.float32)
+        boxes, crowds = objects.boxes_xyxy * scale, objects.crowds_xyxy * scale
+        has_mask = np.array([rle is not None for rle in objects.rles], bool)
+        masks = np.zeros((len(boxes), height, width), np.uint8)
+        for mask, rle in zip(masks, objects.rles, strict=True):
+            if rle is not None:
+                mask[:] = decode(rle, height, width)
+        if mirror:
+            pixels, masks = pixels[:, ::-1], masks[:, :, ::-1]
+            boxes, crowds = _mirrored(boxes, new_width), _mirrored(crowds, new_width)
+        return Sample(
+            np.ascontiguousarray(pixels),
+            boxes,
+            crowds,
+            np.ascontiguousarray(masks),
+            has_mask,
+            (width / new_width, height / new_height),
+        )
+
+    def _shard_files(self, shard: int) -> list[bytes]:
+        if shard in self._files:
+            self._files.move_to_end(shard)
+            return self._files[shard]
+        files = self._images.shard(shard, ("image_id", "bytes"))["bytes"].to_pylist()
+        if any(file is None for file in files):
+            raise DataError(
+                "the images table holds no image files",
+                where=f"table 'images', shard {shard}",
+                fix="ingest with the files kept in the table",
+            )
+        self._files[shard] = files
+        while len(self._files) > 1 and self._encoded_bytes() > self._budget:
+            self._files.popitem(last=False)
+        return files
+
+    def _encoded_bytes(self) -> int:
+        return sum(len(file) for files in self._files.values() for file in files)
+
+
+def decode_image(file: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
+    """Pixels (H, W, 3) uint8 RGB of an image file, as stored (EXIF orientation is not applied,
+    as annotations refer to stored pixels).
+
+    Raises:
+        DataError: not an image, or not of this (height, width).
+    """
+    import cv2
+
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
+    if pixels is None:
+        raise DataError("not an image file that can be decoded", where="table 'images'")
+    if pixels.shape[:2] != tuple(size):
+        raise DataError(
+            f"image of {pixels.shape[:2]} where {tuple(size)} is declared", where="table 'images'"
+        )
+    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
+
+
+def fitted_size(
+    height: int, width: int, sides_px: tuple[int, int], jitter: float = 1.0
+) -> tuple[int, int]:
+    """(height, width) whose shorter side is ``sides_px[0] * jitter``, or less if the longer side
+    would pass ``sides_px[1]``."""
+    scale = min(sides_px[0] * jitter / min(height, width), sides_px[1] / max(height, width))
+    return max(1, round(height * scale)), max(1, round(width * scale))
+
+
+def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    """(h, w, 3) scaled to (height, width): area averages when shrinking, linear otherwise."""
+    import cv2
+
+    if pixels.shape[:2] == size:
+        return pixels
+    shrinks = size[0] < pixels.shape[0]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=method), np.uint8)
+
+
+def _boxes(table) -> NDArray[np.float32]:
+    column = table["bbox_xyxy"].combine_chunks()
+    return np.asarray(column.flatten(), np.float32).reshape(-1, 4)
+
+
+def _mirrored(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
+    return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
+
+
+def _rows_by_image(image_ids: NDArray[np.int64]):
+    """(image_id, its rows in order) for every image."""
+    order = np.argsort(image_ids, kind="stable")
+    ids, starts = np.unique(image_ids[order], return_index=True)
+    for image_id, rows in zip(ids.tolist(), np.split(order, starts[1:]), strict=False):
+        yield image_id, rows

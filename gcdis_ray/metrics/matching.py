@@ -1,0 +1,93 @@
+"""Which class a cluster stands for, and which object a crop shows.
+
+Shape letters: K clusters, C classes, P pairs' left side (crops), G right side (true objects).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+
+Scope = Literal["novel_only", "all"]
+
+
+def count_matrix(
+    cluster_N: NDArray[np.integer],
+    class_N: NDArray[np.integer],
+    num_clusters: int,
+    num_classes: int,
+) -> NDArray[np.int64]:
+    """How many of the N crops of each class fell into each cluster.
+
+    Args:
+        cluster_N: cluster ids in [0, num_clusters).
+        class_N: classes in [0, num_classes).
+
+    Returns:
+        (K, C) int64.
+    """
+    flat = np.asarray(cluster_N, dtype=np.int64) * num_classes + np.asarray(class_N, dtype=np.int64)
+    counts = np.bincount(flat, minlength=num_clusters * num_classes)
+    return counts.reshape(num_clusters, num_classes)
+
+
+def match_clusters(
+    counts_KC: NDArray[np.integer], fixed: Mapping[int, int], scope: Scope = "novel_only"
+) -> dict[int, int]:
+    """One-to-one map from clusters to classes with the most crops in agreement.
+
+    Args:
+        counts_KC: from :func:`count_matrix`.
+        fixed: known clusters (rows) and their classes (columns).
+        scope: ``novel_only`` keeps ``fixed`` and solves one assignment over the other rows and
+            columns; ``all`` ignores ``fixed`` and solves over everything.
+
+    Returns:
+        cluster -> class. With fewer classes than clusters some clusters stand for nothing and are
+        absent; so is a cluster that shares no crop with the class left to it.
+    """
+    num_clusters, num_classes = counts_KC.shape
+    mapping = dict(fixed) if scope == "novel_only" else {}
+    rows = np.array([k for k in range(num_clusters) if k not in mapping], dtype=np.int64)
+    taken = set(mapping.values())
+    columns = np.array([c for c in range(num_classes) if c not in taken], dtype=np.int64)
+    chosen = linear_sum_assignment(counts_KC[np.ix_(rows, columns)], maximize=True)
+    for row, column in zip(*chosen, strict=True):
+        cluster, name = int(rows[row]), int(columns[column])
+        if counts_KC[cluster, name] > 0:
+            mapping[cluster] = name
+    return mapping
+
+
+def greedy_pairs(iou_PG: NDArray[np.floating], threshold: float) -> list[tuple[int, int, float]]:
+    """One-to-one pairs by falling IoU, of at least ``threshold``; ties by lowest indices.
+
+    Returns:
+        (row, column, iou), highest IoU first.
+    """
+    row, column = np.nonzero(iou_PG >= threshold)
+    order = np.lexsort((column, row, -iou_PG[row, column]))
+    pairs, used_rows, used_columns = [], set(), set()
+    for r, c in zip(row[order].tolist(), column[order].tolist(), strict=True):
+        if r not in used_rows and c not in used_columns:
+            used_rows.add(r)
+            used_columns.add(c)
+            pairs.append((r, c, float(iou_PG[r, c])))
+    return pairs
+
+
+def box_iou(left_P4: NDArray[np.floating], right_G4: NDArray[np.floating]) -> NDArray[np.float64]:
+    """IoU of boxes (x0, y0, x1, y1) in pixels: (P, 4), (G, 4) -> (P, G); 0 where both are empty."""
+    left = np.asarray(left_P4, dtype=np.float64).reshape(-1, 4)
+    right = np.asarray(right_G4, dtype=np.float64).reshape(-1, 4)
+    low = np.maximum(left[:, None, :2], right[None, :, :2])
+    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
+    both = np.prod(np.clip(high - low, 0, None), axis=2)
+    area_left = np.prod(left[:, 2:] - left[:, :2], axis=1)
+    area_right = np.prod(right[:, 2:] - right[:, :2], axis=1)
+    union = area_left[:, None] + area_right[None, :] - both
+    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

@@ -1,0 +1,114 @@
+"""Residual backbones with a feature pyramid, from a few channels for a CPU to ResNet-101."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import Tensor, nn
+from torchvision.models import resnet
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.ops import FrozenBatchNorm2d
+
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.detector_config import DetectorConfig
+
+
+class SmallResNet(nn.Module):
+    """Basic residual blocks; stage ``i`` has stride ``4 * 2**i`` and ``width * 2**i`` channels."""
+
+    def __init__(self, width: int, blocks: tuple[int, ...], norm: Callable[[int], nn.Module]):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        self.bn1 = norm(width)
+        self.relu = nn.ReLU(inplace=True)
+        channels = width
+        for stage, count in enumerate(blocks):
+            out = width * 2**stage
+            layers = []
+            for block in range(count):
+                stride = 2 if block == 0 else 1
+                shortcut = (
+                    nn.Sequential(nn.Conv2d(channels, out, 1, stride=2, bias=False), norm(out))
+                    if block == 0
+                    else None
+                )
+                layers.append(
+                    resnet.BasicBlock(channels, out, stride, shortcut, norm_layer=norm)
+                )
+                channels = out
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+
+def _group_norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(min(32, channels // 4), channels)
+
+
+def build_backbone(config: DetectorConfig) -> BackboneWithFPN:
+    """Backbone and pyramid: ``forward((B, 3, H, W)) -> {name: (B, fpn_channels, h, w)}``.
+
+    Weights are drawn from torch's generator, or read from ``config.weights``.
+
+    Raises:
+        ConfigError: the weights file is missing, is not the pinned one or does not fit.
+    """
+    norm = partial(FrozenBatchNorm2d) if config.norm == "frozen_batch" else _group_norm
+    if config.backbone == "small":
+        body = SmallResNet(config.width, config.blocks, norm)
+        channels = [config.width * 2**i for i in range(len(config.blocks))]
+    else:
+        body = getattr(resnet, config.backbone)(weights=None, norm_layer=norm)
+        body.fc = nn.Identity()
+        last = body.inplanes
+        channels = [last // 8, last // 4, last // 2, last]
+    if config.weights is not None:
+        _load_weights(body, config.weights, str(config.weights_sha256))
+    stem = ["conv1", "bn1"] if config.frozen_stages else []
+    for name in stem + [f"layer{i + 1}" for i in range(config.frozen_stages)]:
+        if hasattr(body, name):
+            getattr(body, name).requires_grad_(False)
+    return_layers = {f"layer{i + 1}": str(i) for i in range(len(channels))}
+    backbone = BackboneWithFPN(body, return_layers, channels, config.fpn_channels)
+    if config.backbone == "small":
+        backbone.fpn.extra_blocks = None  # torchvision would add a pooled level
+    return backbone
+
+
+def _load_weights(body: nn.Module, path: str, sha256: str) -> None:
+    where = "detector.weights"
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{path}: {error.strerror}", where=where, fix="give a safetensors file of a backbone"
+        ) from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise ConfigError(
+            f"{path} has SHA-256 {found}, expected {sha256}",
+            where="detector.weights_sha256",
+            fix="fetch the file again, or pin the new checksum if you trust it",
+        )
+    try:
+        tensors = load(data)
+    except SafetensorError as error:
+        raise ConfigError(
+            f"{path} is not a safetensors file ({error})", where=where, fix="convert it first"
+        ) from error
+    keep: dict[str, Tensor] = {k: v for k, v in tensors.items() if not k.startswith("fc.")}
+    try:
+        body.load_state_dict({k: v.to(torch.float32) for k, v in keep.items()}, strict=True)
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path} does not fit the backbone: {str(error).splitlines()[1].strip()[:200]}",
+            where=where,
+            fix="match detector.backbone and detector.norm to the file",
+        ) from error

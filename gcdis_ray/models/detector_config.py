@@ -1,0 +1,93 @@
+"""What a detector is made of, as data: readable without torch, and written beside the weights."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from gcdis_ray.config import Closed
+from gcdis_ray.errors import ConfigError
+
+
+class DetectorConfig(Closed):
+    """Mask R-CNN with a feature pyramid. Level ``i`` of the pyramid has stride ``4 * 2**i`` px.
+
+    The defaults suit small images on a CPU; a standard ResNet-50-FPN is ``backbone: resnet50``,
+    ``norm: frozen_batch`` with ``weights``, ``fpn_channels: 256``, ``box_channels: 1024``,
+    ``mask_channels: 256``, ``mask_convs: 4``, five anchor sizes and ``min_side_px: 800``.
+    """
+
+    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"] = "small"
+    width: int = Field(32, ge=8, le=256, multiple_of=8, description="channels of the first stage")
+    blocks: tuple[int, ...] = Field(
+        (1, 1, 1), min_length=2, max_length=4, description="residual blocks per stage, one a level"
+    )
+    norm: Literal["group", "frozen_batch"] = Field(
+        "group", description="frozen_batch keeps the statistics of the weights it must be given"
+    )
+    weights: str | None = Field(None, description="safetensors file of the backbone")
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
+    )
+    frozen_stages: int = Field(0, ge=0, le=4, description="stem and first stages left as loaded")
+    fpn_channels: int = Field(64, ge=16, le=1024, description="channels of every pyramid level")
+    anchor_sizes_px: tuple[float, ...] = Field(
+        (20.0, 40.0, 80.0), min_length=1, max_length=6, description="side of the anchors per level"
+    )
+    anchor_ratios: tuple[float, ...] = Field(
+        (1.0,), min_length=1, max_length=9, description="height over width of the anchors"
+    )
+    min_side_px: int = Field(128, ge=32, le=4096, description="shorter image side seen by the net")
+    max_side_px: int = Field(192, ge=32, le=8192, description="limit on the longer image side")
+    rpn_batch: int = Field(64, ge=2, le=4096, description="anchors sampled per training image")
+    rpn_pre_nms: int = Field(200, ge=1, le=100_000, description="boxes per level before NMS")
+    rpn_post_nms: int = Field(100, ge=1, le=100_000, description="boxes per image after NMS")
+    rpn_nms_iou: float = Field(0.7, gt=0, le=1)
+    roi_batch: int = Field(64, ge=2, le=4096, description="boxes sampled per training image")
+    roi_positive: float = Field(0.25, gt=0, le=1, description="largest share of object boxes")
+    roi_canonical_px: int = Field(
+        224, ge=8, le=4096, description="side of the box that is read from the stride-16 level"
+    )
+    roi_samples: int = Field(
+        1, ge=1, le=4, description="points per side read in each cell of a pooled box"
+    )
+    box_channels: int = Field(128, ge=16, le=4096)
+    mask_channels: int = Field(32, ge=8, le=1024)
+    mask_convs: int = Field(2, ge=1, le=8)
+    mask_roi: int = Field(14, ge=7, le=56, description="RoI cells; masks have twice as many")
+    classifier: Literal["softmax", "cosine"] = "softmax"
+    cosine_scale: float = Field(20.0, gt=0, le=1000, description="logits per unit of cosine")
+
+    @property
+    def num_levels(self) -> int:
+        """Pyramid levels: one per stage, and torchvision's pooled one above a standard ResNet."""
+        return len(self.blocks) if self.backbone == "small" else 5
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        if len(self.anchor_sizes_px) != self.num_levels:
+            raise ConfigError(
+                f"{len(self.anchor_sizes_px)} anchor sizes for {self.num_levels} pyramid levels",
+                where="detector.anchor_sizes_px",
+                fix=f"give {self.num_levels} sizes, smallest first",
+            )
+        if self.max_side_px < self.min_side_px:
+            raise ConfigError(
+                f"{self.max_side_px} is below min_side_px {self.min_side_px}",
+                where="detector.max_side_px",
+                fix="raise it",
+            )
+        if self.norm == "frozen_batch" and self.weights is None:
+            raise ConfigError(
+                "frozen batch statistics need trained weights",
+                where="detector.norm",
+                fix="set detector.weights, or use norm: group",
+            )
+        if (self.weights is None) != (self.weights_sha256 is None):
+            raise ConfigError(
+                "a weights file and its checksum belong together",
+                where="detector.weights_sha256",
+                fix="set both detector.weights and detector.weights_sha256 (sha256sum FILE)",
+            )
+        return self

@@ -1,0 +1,84 @@
+"""The two heads of the discovery model, and the model that joins encoder and heads.
+
+Shape letters: N crops, F feature channels, D projection, K clusters.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Projector(nn.Sequential):
+    """MLP F -> hidden -> hidden -> D with GELU and no norm; its output is L2-normalised."""
+
+    def __init__(self, num_features: int, hidden: int, dim: int) -> None:
+        super().__init__(
+            nn.Linear(num_features, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, hidden),
+            nn.GELU(),
+            nn.Linear(hidden, dim),
+        )
+        for module in self:
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        return F.normalize(super().forward(features_NF), dim=1)
+
+
+class CosineClassifier(nn.Module):
+    """Cosines between features and one unit prototype per class; known classes come first.
+
+    The prototypes are ``normalize(weight + offset)``. ``offset`` is zero until
+    :meth:`place`, which moves prototypes without touching the parameters: an optimiser that keeps
+    its own copy of them (ZeRO) would undo a direct write.
+    """
+
+    offset: Tensor
+
+    def __init__(self, num_features: int, num_classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(num_classes, num_features), dim=1))
+        self.register_buffer("offset", torch.zeros(num_classes, num_features))
+
+    def prototypes(self) -> Tensor:
+        """(K, F), unit rows."""
+        return F.normalize(self.weight + self.offset, dim=1)
+
+    @torch.no_grad()
+    def place(self, rows_K: Tensor, prototypes_KF: Tensor) -> None:
+        """Set the prototypes of the classes ``rows_K`` (indices)."""
+        self.offset[rows_K] = F.normalize(prototypes_KF, dim=1) - self.weight[rows_K]
+
+    def forward(self, features_NF: Tensor) -> Tensor:
+        """Cosines in [-1, 1], (N, K)."""
+        return F.normalize(features_NF, dim=1) @ self.prototypes().T
+
+
+class Discovered(NamedTuple):
+    """What the discovery model says about crops."""
+
+    features_NF: Tensor
+    projections_ND: Tensor  # L2-normalised
+    cosines_NK: Tensor  # class logits before division by the softmax temperature
+    saliencies: list[Tensor]  # per stage (N, 1, H, W)
+
+
+class DiscoveryModel(nn.Module):
+    """f_d of GCDIS: encoder b, projection g and cosine classifier."""
+
+    def __init__(self, encoder: nn.Module, projector: Projector, head: CosineClassifier) -> None:
+        super().__init__()
+        self.encoder, self.projector, self.classifier = encoder, projector, head
+
+    def forward(self, images_N3HW: Tensor) -> Discovered:
+        features_NF, saliencies = self.encoder(images_N3HW)
+        return Discovered(
+            features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies
+        )

@@ -1,0 +1,169 @@
+"""Mask R-CNN with class-agnostic box and mask heads: the proposer and the segmenter.
+
+The segmenter differs from the proposer in its classifier alone, so all else can be handed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
+from torchvision.models.detection.rpn import RPNHead
+from torchvision.ops import MultiScaleRoIAlign
+
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.models.detector_backbone import build_backbone
+from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.instance_heads import (
+    BoxHead,
+    BoxPredictor,
+    CosineClassifier,
+    Detections,
+    InstanceHeads,
+    ProposalNetwork,
+    Target,
+)
+
+_CLASSIFIER = "heads.box_predictor.classifier."
+_MEAN = (123.675, 116.28, 103.53)  # of ImageNet, what published backbones expect
+_STD = (58.395, 57.12, 57.375)
+_PADDED_TO = 32  # px; the largest stride of a backbone stage
+
+
+class MaskRCNN(nn.Module):
+    """Detector over ``num_classes`` classes (1 for class-agnostic proposals).
+
+    ``forward(batch)`` gives the training losses and their sum ``total``. A batch is
+    ``{"images": [uint8 (3, H, W) RGB], "targets": [Target]}`` with sizes already scaled to the
+    configured sides. Regions are sampled with torch's generator, which the training loop seeds.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: DetectorConfig, num_classes: int) -> None:
+        super().__init__()
+        self.config, self.num_classes = config, num_classes
+        self.backbone = build_backbone(config)
+        channels = config.fpn_channels
+        self.rpn = ProposalNetwork(
+            AnchorGenerator(
+                tuple((size,) for size in config.anchor_sizes_px),
+                (config.anchor_ratios,) * config.num_levels,
+            ),
+            RPNHead(channels, len(config.anchor_ratios)),
+            fg_iou_thresh=0.7,
+            bg_iou_thresh=0.3,
+            batch_size_per_image=config.rpn_batch,
+            positive_fraction=0.5,
+            pre_nms_top_n=dict.fromkeys(("training", "testing"), config.rpn_pre_nms),
+            post_nms_top_n=dict.fromkeys(("training", "testing"), config.rpn_post_nms),
+            nms_thresh=config.rpn_nms_iou,
+        )
+        names = [str(i) for i in range(min(config.num_levels, 4))]  # not the pooled level
+        pool = partial(
+            MultiScaleRoIAlign,
+            names,
+            sampling_ratio=config.roi_samples,
+            canonical_scale=config.roi_canonical_px,
+        )
+        width, outputs = config.box_channels, num_classes + 1
+        classifier = (
+            CosineClassifier(width, outputs, config.cosine_scale)
+            if config.classifier == "cosine"
+            else nn.Linear(width, outputs)
+        )
+        self.heads = InstanceHeads(
+            pool(7),
+            BoxHead(channels, width),
+            BoxPredictor(width, classifier),
+            fg_iou_thresh=0.5,
+            bg_iou_thresh=0.5,
+            batch_size_per_image=config.roi_batch,
+            positive_fraction=config.roi_positive,
+            bbox_reg_weights=None,
+            score_thresh=0.0,  # thresholds are arguments of detect
+            nms_thresh=0.5,
+            detections_per_img=1,
+            mask_roi_pool=pool(config.mask_roi),
+            mask_head=MaskRCNNHeads(channels, [config.mask_channels] * config.mask_convs, 1),
+            mask_predictor=MaskRCNNPredictor(config.mask_channels, config.mask_channels, 1),
+        )
+        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        images = self._images(batch["images"])
+        targets: list[Target] = batch["targets"]
+        features = self._features(images)
+        proposals, _, losses = self.rpn(images, features, targets)
+        losses |= self.heads(features, proposals, _padded_shapes(images), targets)
+        losses["total"] = torch.stack(list(losses.values())).sum()
+        return losses
+
+    @torch.inference_mode()
+    def detect(self, images: Sequence[Tensor], **options: Any) -> list[Detections]:
+        """Objects in uint8 (3, H, W) images; options are those of ``InstanceHeads.detect``."""
+        batch = self._images(images)
+        features = self._features(batch)
+        proposals, objectness, _ = self.rpn(batch, features)
+        return self.heads.detect(
+            features, proposals, objectness, _padded_shapes(batch), batch.image_sizes, **options
+        )
+
+    def _features(self, images: ImageList) -> dict[str, Tensor]:
+        # region pooling wants the precision of its boxes, so float32 whatever the backbone ran in
+        return {name: value.float() for name, value in self.backbone(images.tensors).items()}
+
+    def _images(self, images: Sequence[Tensor]) -> ImageList:
+        sizes = [(int(i.shape[1]), int(i.shape[2])) for i in images]
+        height, width = (
+            -(-max(size[axis] for size in sizes) // _PADDED_TO) * _PADDED_TO for axis in (0, 1)
+        )
+        padded = torch.stack(
+            [
+                F.pad(
+                    (i.to(self.mean.device, torch.float32) - self.mean) / self.std,
+                    (0, width - i.shape[2], 0, height - i.shape[1]),
+                )
+                for i in images
+            ]
+        )
+        return ImageList(padded, sizes)
+
+
+def _padded_shapes(images: ImageList) -> list[tuple[int, int]]:
+    height, width = images.tensors.shape[-2:]
+    return [(int(height), int(width))] * len(images.image_sizes)
+
+
+def build_mask_rcnn(config: DetectorConfig, num_classes: int, seed: int) -> MaskRCNN:
+    """A detector whose weights depend on the seed alone."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return MaskRCNN(config, num_classes)
+
+
+def load_all_but_classifier(model: MaskRCNN, tensors: Mapping[str, Tensor], where: str) -> None:
+    """Take over backbone, pyramid, proposals, box trunk and mask head from another detector.
+
+    Raises:
+        ArtifactError: the other detector has a different architecture.
+    """
+    own = model.state_dict()
+    shared = {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIER)}
+    wanted = {k: v.shape for k, v in own.items() if not k.startswith(_CLASSIFIER)}
+    if {k: v.shape for k, v in shared.items()} != wanted:
+        raise ArtifactError(
+            "the proposer has another architecture than the segmenter",
+            where=where,
+            fix="give both stages the same detector settings, or set init_from_proposer: false",
+        )
+    model.load_state_dict({**own, **shared})

@@ -1,0 +1,98 @@
+"""Which class each unlabeled crop was given, how far that is trusted, and how true it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gcdis_ray.report.view import RunView, printable
+
+
+@dataclass(frozen=True)
+class Crops:
+    """One entry per unlabeled crop that discovery assigned, in stored order.
+
+    All arrays have shape (N,). ``stability`` and ``reliability`` are NaN before ``label``.
+    """
+
+    crop_index: np.ndarray
+    class_index: np.ndarray
+    probability: np.ndarray
+    stability: np.ndarray
+    reliability: np.ndarray
+
+    def of_class(self, class_index: int) -> np.ndarray:
+        """Positions of the class's crops."""
+        return np.flatnonzero(self.class_index == class_index)
+
+    def trust(self) -> np.ndarray:
+        """What to rank crops by: reliability, then probability; probability alone before label."""
+        return np.where(
+            np.isnan(self.reliability), self.probability - 1, self.reliability + 1e-6 * self.probability
+        )
+
+
+@dataclass(frozen=True)
+class ClusterTruth:
+    """What ground truth says of one cluster; None where it says nothing."""
+
+    purity: float | None = None
+    majority: str | None = None
+    mapped: str | None = None
+
+
+def read_crops_assigned(view: RunView) -> Crops | None:
+    """Unlabeled crops with their classes, or None before ``discover``."""
+    table = view.table("discover", "assignments")
+    if table is None:
+        return None
+    columns = ["crop_index", "class_index", "cluster_id", "topk_probabilities"]
+    parts: list[tuple[np.ndarray, ...]] = []
+    for shard in table.iter_shards(columns):
+        best = [p[0] if p else 0.0 for p in shard["topk_probabilities"].to_pylist()]
+        unlabeled = shard["class_index"].to_numpy() < 0
+        parts.append(
+            (
+                shard["crop_index"].to_numpy()[unlabeled],
+                shard["cluster_id"].to_numpy()[unlabeled].astype(np.int64),
+                np.array(best, dtype=np.float64)[unlabeled],
+            )
+        )
+    crop_index, class_index, probability = (
+        np.concatenate(column) if parts else np.zeros(0) for column in zip(*parts, strict=True)
+    )
+    stability, reliability = (np.full(len(crop_index), np.nan) for _ in range(2))
+    labels = view.table("label", "pseudo_labels")
+    if labels is not None and len(crop_index):
+        order = np.argsort(crop_index, kind="stable")
+        rows = labels.read(["crop_index", "class_index", "stability", "reliability"])
+        wanted = rows["crop_index"].to_numpy()
+        place = np.searchsorted(crop_index[order], wanted).clip(max=len(order) - 1)
+        here = order[place]
+        known = crop_index[here] == wanted
+        class_index[here[known]] = rows["class_index"].to_numpy()[known]
+        stability[here[known]] = rows["stability"].to_numpy()[known]
+        reliability[here[known]] = rows["reliability"].to_numpy()[known]
+    return Crops(crop_index, class_index, probability, stability, reliability)
+
+
+def cluster_truths(view: RunView, metrics: Mapping[str, Any]) -> dict[int, ClusterTruth]:
+    """By class_index, from ``metrics["clusters"]``; empty without ground truth."""
+    names = view.category_names()
+
+    def named(category: object) -> str | None:
+        if category is None:
+            return None
+        if isinstance(category, int):
+            return names.get(category, f"category {category}")
+        return printable(category)
+
+    return {
+        int(row["class_index"]): ClusterTruth(
+            row.get("purity"), named(row.get("majority_category")), named(row.get("mapped_category"))
+        )
+        for row in metrics.get("clusters") or []
+    }

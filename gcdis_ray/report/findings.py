@@ -1,0 +1,196 @@
+"""The numbers of a run, read tolerantly: a stage that has not run yet leaves its numbers out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from gcdis_ray.report.assigned import Crops
+from gcdis_ray.report.view import RunView, printable
+
+
+def dig(tree: Any, *path: str) -> Any:
+    """The value at a path of keys, or None where the path ends early."""
+    for key in path:
+        if not isinstance(tree, Mapping):
+            return None
+        tree = tree.get(key)
+    return tree
+
+
+def fraction(value: Any) -> str:
+    """Two decimals, or a dash for what was not measured (COCO writes -1)."""
+    if not isinstance(value, int | float) or value != value or value < 0:
+        return "–"
+    return f"{value:.2f}"
+
+
+def detection_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mask and box AP for all, known and novel classes, whichever were measured."""
+    rows = []
+    for kind, title in (("mask_ap", "mask AP"), ("box_ap", "box AP")):
+        numbers = dig(metrics, "detection", kind)
+        if isinstance(numbers, Mapping):
+            rows.append(dict(title=title, **{g: numbers.get(g) for g in ("all", "known", "novel")}))
+    return rows
+
+
+def per_class_rows(view: RunView, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per class with ground truth: name, known, mask_ap, box_ap (None if not measured)."""
+    rows = dig(metrics, "detection", "per_class") or metrics.get("per_class") or []
+    if isinstance(rows, Mapping):  # keyed by class or by kind of AP: only lists are documented
+        return []
+    names = view.category_names()
+    known_ids = {int(row["category_id"]) for row in view.json("ingest", "classes") or []}
+    out = []
+    for row in rows:
+        category = row.get("category_id")
+        name = row.get("name") or names.get(category, f"category {category}")
+        out.append(
+            dict(
+                name=printable(name),
+                known=bool(row.get("known", category in known_ids)),
+                class_index=row.get("class_index"),
+                num=row.get("num_truth", row.get("num_instances")),
+                mask_ap=_measured(row.get("mask_ap")),
+                box_ap=_measured(row.get("box_ap")),
+            )
+        )
+    return sorted(out, key=lambda r: (r["known"], -(r["mask_ap"] or 0), r["name"]))
+
+
+def _measured(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value >= 0 else None
+
+
+def protocols(metrics: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
+    """Every ``protocol`` named anywhere in the metrics: (what it belongs to, its text)."""
+    if isinstance(metrics, Mapping):
+        for key, value in metrics.items():
+            if key in ("protocol", "protocols") and not isinstance(value, Mapping):
+                texts = value if isinstance(value, list) else [value]
+                yield " ".join(path) or "all numbers", "; ".join(printable(t) for t in texts)
+            elif key in ("protocol", "protocols"):
+                for name, text in value.items():
+                    yield printable(" ".join((*path, str(name)))), printable(text)
+            else:
+                yield from protocols(value, (*path, str(key)))
+
+
+def plural(number: int, one: str, many: str | None = None) -> str:
+    """``1 class``, ``12 classes``; thousands are set apart."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[dict[str, str]]:
+    """The few big numbers, most telling first. Each has label, value, note."""
+    out: list[dict[str, str]] = []
+    discovered = [c for c in view.classes() if not c.known]
+    if crops is not None:
+        used = len(set(crops.class_index.tolist()) & {c.class_index for c in discovered})
+        out.append(
+            dict(label="classes discovered", value=f"{used:,}", note=_beside_known(view), tone="hot")
+        )
+    for group, label in (("novel", "accuracy, novel classes"), ("all", "accuracy, all classes")):
+        accuracy = dig(metrics, "discovery", "accuracy", group)
+        if accuracy is not None:
+            baseline = dig(metrics, "discovery", "kmeans_accuracy", group)
+            note = f"k-means {fraction(baseline)}" if baseline is not None else "clustering"
+            tone = "hot" if group == "novel" else ""
+            out.append(dict(label=label, value=fraction(accuracy), note=note, tone=tone))
+    for group in ("novel", "known"):
+        ap = dig(metrics, "detection", "mask_ap", group)
+        if ap is not None:
+            box = dig(metrics, "detection", "box_ap", group)
+            note = f"box AP {fraction(box)}" if box is not None else "COCO, IoU .50:.95"
+            out.append(
+                dict(label=f"mask AP, {group}", value=average_precision(ap), note=note, tone="hot" * (group == "novel"))
+            )
+    count = view.json("count", "class_count")
+    if count:
+        low, high = count.get("interval") or (count["num_classes"],) * 2
+        truth = true_class_count(view, metrics)
+        note = f"interval {low} to {high}" + (f", truth {truth}" if truth is not None else "")
+        out.append(
+            dict(label="classes estimated", value=f"{count['num_classes']:,}", note=note, tone="")
+        )
+    return out
+
+
+def average_precision(value: Any) -> str:
+    """As :func:`fraction`, with a third decimal where the second says little."""
+    text = fraction(value)
+    return f"{value:.3f}" if text != "–" and value < 0.1 else text
+
+
+def _beside_known(view: RunView) -> str:
+    num_known = sum(1 for c in view.classes() if c.known)
+    return f"besides {plural(num_known, 'known class', 'known classes')}"
+
+
+def true_class_count(view: RunView, metrics: Mapping[str, Any]) -> int | None:
+    """From the metrics, else the categories of the ground truth; None without either."""
+    truth = dig(metrics, "class_count", "truth")
+    if truth is None:
+        categories = view.truth_categories()
+        return len(categories) if categories else None
+    return int(truth)
+
+
+def image_counts(view: RunView) -> dict[str, int]:
+    """Images per split, empty before ``ingest``."""
+    counts: dict[str, int] = {}
+    images = view.table("ingest", "images")
+    for shard in images.iter_shards(["split"]) if images else ():
+        for split in shard["split"].to_pylist():
+            counts[split] = counts.get(split, 0) + 1
+    return counts
+
+
+def headline(view: RunView, crops: Crops | None) -> str:
+    """The result in a line."""
+    discovered = {c.class_index for c in view.classes() if not c.known}
+    if crops is None:
+        return f"{view.name}: on the way"
+    used = len(discovered & set(crops.class_index.tolist()))
+    num_images = image_counts(view).get("unlabeled", 0)
+    return (
+        f"{plural(used, 'class', 'classes')} that nobody had named, "
+        f"found in {plural(num_images, 'unlabeled image')}"
+    )
+
+
+def sentences(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[str]:
+    """What was found, in words."""
+    splits = image_counts(view)
+    classes = view.classes()
+    num_known = sum(1 for c in classes if c.known)
+    if not splits:
+        return ["Nothing has been computed yet. Run the pipeline to fill this page."]
+    out = [
+        f"{plural(splits.get('labeled', 0), 'image')} came with masks of "
+        f"{plural(num_known, 'known class', 'known classes')}; "
+        f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
+    ]
+    if crops is None:
+        return [*out, "Classes have not been discovered yet."]
+    discovered = {c.class_index for c in classes if not c.known}
+    novel = np.isin(crops.class_index, list(discovered))
+    used = len(np.unique(crops.class_index[novel]))
+    out.append(
+        f"In them, {plural(len(crops.crop_index), 'object')} were found; "
+        f"{int(novel.sum()):,} of these were sorted into "
+        f"{plural(used, 'class', 'classes')} that nobody had named, "
+        f"{int((~novel).sum()):,} into known classes."
+    )
+    accuracy = dig(metrics, "discovery", "accuracy", "novel")
+    baseline = dig(metrics, "discovery", "kmeans_accuracy", "novel")
+    if accuracy is not None:
+        versus = f" (k-means on the frozen embeddings: {baseline:.0%})" if baseline is not None else ""
+        out.append(
+            f"Measured against ground truth that no stage before evaluation has seen, "
+            f"{accuracy:.0%} of the crops of novel classes landed in the right one{versus}."
+        )
+    return out

@@ -1,0 +1,143 @@
+"""Crops as small pictures: which ones to show of a class, and how they are drawn."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageChops, ImageFilter
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.report.palette import rgb
+
+HEIGHT_PX = 116  # of a thumbnail as stored; shown smaller, so it stays sharp on fine screens
+_MAX_WIDTH_PX = 210
+_MAX_BYTES = 4_400
+_QUALITIES = (80, 68, 55, 40, 25, 12)
+
+
+@dataclass(frozen=True)
+class Thumb:
+    """A crop ready to be shown. ``data_uri`` holds a JPEG."""
+
+    data_uri: str
+    alt: str
+    hint: str
+    width_px: int
+    height_px: int
+
+
+def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int]:
+    """The crop with its mask outlined and its surroundings dimmed.
+
+    Args:
+        jpeg: RGB picture of the window.
+        mask_png: 8-bit grey of the same size, 255 on the object.
+        color: hex code of the outline.
+
+    Returns:
+        JPEG bytes of at most about 4 kB, width and height in pixels.
+    """
+    picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
+    scale = min(HEIGHT_PX / picture.height, _MAX_WIDTH_PX / picture.width)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    picture = picture.resize(size, Image.Resampling.BICUBIC)
+    mask = Image.open(io.BytesIO(mask_png)).convert("L").resize(size, Image.Resampling.BILINEAR)
+    mask = mask.point(lambda value: 255 if value >= 128 else 0)
+    dimmed = Image.blend(picture, Image.new("RGB", size, (24, 26, 30)), 0.45)
+    picture = Image.composite(picture, dimmed, mask)
+    draw_outline(picture, mask, color)
+    return encode_jpeg(picture, _MAX_BYTES), *size
+
+
+def draw_outline(picture: Image.Image, mask: Image.Image, color: str) -> None:
+    """Draw the mask's border into ``picture``: two pixels of colour inside a dark hairline.
+
+    Args:
+        mask: 8-bit grey, 0 or 255, of the picture's size.
+    """
+    wide = mask.filter(ImageFilter.MaxFilter(3))
+    hairline = ImageChops.subtract(wide.filter(ImageFilter.MaxFilter(3)), wide)
+    border = ImageChops.subtract(wide, mask.filter(ImageFilter.MinFilter(3)))
+    picture.paste((12, 12, 14), mask=hairline.point(lambda value: value * 3 // 5))
+    picture.paste(rgb(color), mask=border)
+
+
+def encode_jpeg(picture: Image.Image, max_bytes: int) -> bytes:
+    """JPEG at the best quality of a short list that fits ``max_bytes``, or at the lowest."""
+    encoded = b""
+    for quality in _QUALITIES:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
+        encoded = buffer.getvalue()
+        if len(encoded) <= max_bytes:
+            break
+    return encoded
+
+
+def jpeg_uri(jpeg: bytes) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
+
+
+def pick_crops(
+    crop_index: np.ndarray, trust: np.ndarray, num_best: int, num_doubtful: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The most and the least trusted crops of one class, without overlap.
+
+    Args:
+        crop_index: of the class's crops, shape (N,).
+        trust: the more the better, shape (N,); ties go to the lower crop_index.
+
+    Returns:
+        best (most trusted first) and doubtful (least trusted first, at most a third of the class).
+    """
+    order = crop_index[np.lexsort((crop_index, -trust))]
+    num_doubtful = min(num_doubtful, len(order) // 3)
+    first_doubtful = len(order) - num_doubtful
+    return order[: min(num_best, first_doubtful)], order[first_doubtful:][::-1]
+
+
+def read_crops(table: Table, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """Rows of ``crops`` by crop_index, opening only the shards that hold one of ``wanted``.
+
+    Crop indices are dense in shard order, so the number of rows tells which shard has which.
+    """
+    columns = ["crop_index", "jpeg", "mask_png"]
+    ends = np.cumsum([shard.rows or 0 for shard in table.shards])
+    remaining = np.unique(np.asarray(wanted, dtype=np.int64))
+    homes = np.searchsorted(ends, remaining, side="right")
+    found: dict[int, dict[str, Any]] = {}
+    for shard_index in np.unique(homes[homes < table.num_shards]).tolist():
+        shard = table.shard(shard_index, columns)
+        here = np.isin(shard["crop_index"].to_numpy(), remaining[homes == shard_index])
+        for row in shard.take(np.flatnonzero(here)).to_pylist():
+            found[row["crop_index"]] = row
+    return found
+
+
+def thumbs(
+    indices: Sequence[int],
+    rows: Mapping[int, Mapping[str, Any]],
+    *,
+    color: str,
+    alt: str,
+    hints: Mapping[int, str],
+) -> list[Thumb]:
+    """Thumbnails of the crops that ``rows`` holds, in the order of ``indices``.
+
+    Args:
+        alt: what they are, for people who do not see them; the crop's number is added.
+        hints: crop_index -> what to say on hovering.
+    """
+    drawn = []
+    for index in indices:
+        if row := rows.get(index):
+            jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], color)
+            hint = hints.get(index, "")
+            text = f"{alt}, crop {index}" + (f", {hint}" if hint else "")
+            drawn.append(Thumb(jpeg_uri(jpeg), text, hint or f"crop {index}", width, height))
+    return drawn

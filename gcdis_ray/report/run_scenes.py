@@ -1,0 +1,217 @@
+"""The scenes of one run: predictions beside the truth, or whatever earlier stages have drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.report.palette import class_color
+from gcdis_ray.report.scenes import (
+    Drawn,
+    Scene,
+    choose_images,
+    describe,
+    display_threshold,
+    draw_scene,
+    rows_of_image,
+    suppress_overlaps,
+)
+from gcdis_ray.report.view import RunView
+
+_NUM_IMAGES = 6
+_FALLBACK_PER_IMAGE = 8.0  # objects to show per image where the truth does not say how many
+_UNCLAIMED = "#9aa3ad"  # a true class that no discovered class stands for
+
+
+@dataclass(frozen=True)
+class SceneSection:
+    """Scenes of one kind with what to say about them."""
+
+    found_title: str
+    truth_title: str | None
+    caption: str
+    scenes: list[Scene]
+
+
+@dataclass(frozen=True)
+class _Image:
+    image_id: int
+    shard: int
+    height_px: int
+    width_px: int
+    bytes: bytes
+
+
+def scene_section(view: RunView, metrics: Mapping[str, Any]) -> SceneSection | None:
+    """The most telling scenes that the run has by now, or None before ``ingest``.
+
+    Predictions on validation images, else proposals on unlabeled ones, else the labels given.
+    """
+    images = view.table("ingest", "images")
+    if images is None:
+        return None
+    predictions = view.table("evaluate", "predictions")
+    if predictions is not None:
+        return _predicted(view, metrics, images, predictions)
+    proposals = view.table("propose", "proposals")
+    if proposals is not None:
+        return _proposed(images, proposals)
+    return _labeled(view, images)
+
+
+def _predicted(
+    view: RunView, metrics: Mapping[str, Any], images: Table, predictions: Table
+) -> SceneSection:
+    chosen = list(_open(images, ("validation", "unlabeled")))
+    truth = _truth_by_image(view, metrics, {image.image_id for image in chosen})
+    rows = {i.image_id: rows_of_image(predictions.shard(i.shard), i.image_id) for i in chosen}
+    scores = [rows[i.image_id]["score"].to_numpy() for i in chosen]
+    num_true = sum(map(len, truth.values())) if truth is not None else None
+    wanted = num_true if num_true is not None else _FALLBACK_PER_IMAGE * len(chosen)
+    threshold = display_threshold(np.concatenate(scores or [np.zeros(0)]), wanted)
+    by_index = {c.class_index: c for c in view.classes()}
+    scenes = []
+    for image in chosen:
+        table = rows[image.image_id]
+        table = table.filter(np.asarray(table["score"].to_numpy() >= threshold))
+        columns = table.to_pydict()
+        kept = suppress_overlaps(
+            columns["mask_rle"], np.asarray(columns["score"]), image.height_px, image.width_px
+        )
+        found = []
+        for place in reversed(kept):  # the surest on top
+            index = columns["class_index"][place]
+            item = by_index.get(index)
+            name = item.name if item else f"class {index}"
+            found.append(
+                Drawn(
+                    columns["mask_rle"][place],
+                    tuple(columns["bbox_xyxy"][place]),
+                    class_color(index, bool(item and item.known)),
+                    f"{name} {columns['score'][place]:.2f}",
+                )
+            )
+        true = truth.get(image.image_id, []) if truth is not None else None
+        scenes.append(_scene(image, found, "objects found", true))
+    caption = (
+        f"Images are spread evenly over the split, not picked. Drawn are predictions with a score "
+        f"of at least {threshold:.2f}, after removing those that overlap a surer one by half; "
+        f"every number on this page is computed from all predictions."
+    )
+    return SceneSection("found", "truth" if truth is not None else None, caption, scenes)
+
+
+def _proposed(images: Table, proposals: Table) -> SceneSection:
+    chosen = list(_open(images, ("unlabeled", "validation", "labeled")))
+    rows = {i.image_id: rows_of_image(proposals.shard(i.shard), i.image_id) for i in chosen}
+    scenes = []
+    for image in chosen:
+        columns = rows[image.image_id].to_pydict()
+        kept = suppress_overlaps(
+            columns["mask_rle"], np.asarray(columns["objectness"]), image.height_px, image.width_px
+        )
+        found = [
+            Drawn(
+                columns["mask_rle"][place],
+                tuple(columns["bbox_xyxy"][place]),
+                class_color(rank, known=False),
+                f"{columns['objectness'][place]:.2f}",
+            )
+            for rank, place in reversed(list(enumerate(kept)))
+        ]
+        scenes.append(_scene(image, found, "proposals", None))
+    caption = "Objects of whatever class, with their objectness. They have no class yet."
+    return SceneSection("proposals", None, caption, scenes)
+
+
+def _labeled(view: RunView, images: Table) -> SceneSection | None:
+    instances = view.table("ingest", "instances")
+    if instances is None:
+        return None
+    names = {c.class_index: c.name for c in view.classes()}
+    scenes = []
+    for image in _open(images, ("labeled",)):
+        columns = rows_of_image(instances.shard(image.shard), image.image_id).to_pydict()
+        found = [
+            Drawn(
+                rle, tuple(box), class_color(index, known=False), names.get(index, f"class {index}")
+            )
+            for rle, box, index in zip(
+                columns["mask_rle"], columns["bbox_xyxy"], columns["class_index"], strict=True
+            )
+        ]
+        scenes.append(_scene(image, found, "labeled objects", None))
+    return SceneSection("labels given", None, "The labels that came with the data.", scenes)
+
+
+def _scene(
+    image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
+) -> Scene:
+    def draw(objects: Sequence[Drawn]) -> str:
+        return draw_scene(image.bytes, image.height_px, image.width_px, objects)
+
+    return Scene(
+        image.image_id,
+        draw(found),
+        f"image {image.image_id}, {describe(found, what)}",
+        draw(true) if true is not None else None,
+        f"image {image.image_id}, {describe(true or [], 'true objects')}",
+    )
+
+
+def _open(images: Table, splits: Sequence[str]) -> Iterator[_Image]:
+    """The chosen images whose bytes are stored, shard by shard."""
+    columns = ["image_id", "height_px", "width_px", "bytes"]
+    for shard, row in choose_images(images, splits, _NUM_IMAGES):
+        data = images.shard(shard, columns).slice(row, 1).to_pylist()[0]
+        if data["bytes"]:
+            yield _Image(
+                data["image_id"], shard, data["height_px"], data["width_px"], data["bytes"]
+            )
+
+
+def _truth_by_image(
+    view: RunView, metrics: Mapping[str, Any], wanted: set[int]
+) -> dict[int, list[Drawn]] | None:
+    """True objects of the wanted images, in the colours of the classes that stand for them."""
+    table = view.table("ground_truth", "truth_instances")
+    if table is None:
+        return None
+    names = view.category_names()
+    color = _category_colors(view, metrics)
+    out: dict[int, list[Drawn]] = {image_id: [] for image_id in sorted(wanted)}
+    columns = ["image_id", "category_id", "bbox_xyxy", "mask_rle", "iscrowd"]
+    for shard in table.iter_shards(columns):
+        here = np.isin(shard["image_id"].to_numpy(), list(wanted))
+        for row in shard.filter(here).to_pylist():
+            category = row["category_id"]
+            if not row["iscrowd"]:
+                out[row["image_id"]].append(
+                    Drawn(
+                        row["mask_rle"],
+                        tuple(row["bbox_xyxy"]),
+                        color.get(category, _UNCLAIMED),
+                        names.get(category, f"category {category}"),
+                    )
+                )
+    return out
+
+
+def _category_colors(view: RunView, metrics: Mapping[str, Any]) -> dict[int, str]:
+    """category_id -> colour of its known class, or of the discovered class mapped to it."""
+    colors = {
+        int(row["category_id"]): class_color(int(row["class_index"]), known=True)
+        for row in view.json("ingest", "classes") or []
+    }
+    ids = {row["name"]: int(row["category_id"]) for row in view.truth_categories() or []}
+    known = set(colors)
+    for row in metrics.get("clusters") or []:
+        mapped = row.get("mapped_category")
+        category = ids.get(mapped) if isinstance(mapped, str) else mapped
+        if category is not None and category not in known:
+            colors[category] = class_color(int(row["class_index"]), known=False)
+    return colors

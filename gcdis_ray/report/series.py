@@ -1,0 +1,81 @@
+"""Rows of a run brought into the shape that charts and tables draw."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from gcdis_ray.report.view import RunView, printable
+
+
+def read_history(view: RunView, stage: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """quantity -> (steps, values) in step order; empty before the stage has trained."""
+    table = view.table(stage, "history")
+    if table is None:
+        return {}
+    rows = table.read()
+    names = rows["name"].to_pylist()
+    steps, values = rows["step"].to_numpy(), rows["value"].to_numpy()
+    places: dict[str, list[int]] = {}
+    for place, name in enumerate(names):
+        places.setdefault(printable(name), []).append(place)
+    return {
+        name: (steps[at], values[at])
+        for name, found in places.items()
+        for at in [np.array(found)[np.argsort(steps[found], kind="stable")]]
+    }
+
+
+def sample_points(
+    view: RunView, stage: str, member: str, number: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Evenly spread rows of an embedding table projected to two principal components.
+
+    Returns:
+        crop_index of shape (N,) and points of shape (N, 2), or None if there are fewer than three.
+    """
+    table = view.table(stage, member)
+    if table is None or table.num_rows < 3:
+        return None
+    stride = max(1, -(-table.num_rows // number))
+    kept_index: list[np.ndarray] = []
+    kept_rows: list[np.ndarray] = []
+    offset = 0
+    for shard in table.iter_shards(["crop_index", "embedding"]):
+        chosen = shard.take(np.arange(-offset % stride, shard.num_rows, stride))
+        offset += shard.num_rows
+        if chosen.num_rows:
+            kept_index.append(chosen["crop_index"].to_numpy())
+            kept_rows.append(np.array(chosen["embedding"].to_pylist(), dtype=np.float64))
+    return np.concatenate(kept_index), principal_components(np.concatenate(kept_rows))
+
+
+def principal_components(rows_ND: np.ndarray) -> np.ndarray:
+    """The two leading principal components (N, 2), signs fixed so that the drawing never flips."""
+    centred = rows_ND - rows_ND.mean(axis=0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    leading = axes[:, ::-1][:, :2]
+    if leading.shape[1] < 2:
+        leading = np.hstack([leading, np.zeros((len(leading), 2 - leading.shape[1]))])
+    strongest = np.abs(leading).argmax(axis=0)
+    leading = leading * np.where(leading[strongest, [0, 1]] < 0, -1.0, 1.0)
+    return centred @ leading
+
+
+def quarantine_summary(view: RunView, first: int = 20) -> dict[str, Any] | None:
+    """Count per split and reason, and the first records; None before ``ingest``."""
+    table = view.table("ingest", "quarantine")
+    if table is None:
+        return None
+    rows: Sequence[dict[str, Any]] = table.read().to_pylist()
+    counts: dict[tuple[str, str], int] = {}
+    for row in rows:
+        key = (printable(row["split"]), printable(row["reason"]).partition(":")[0])
+        counts[key] = counts.get(key, 0) + 1
+    return dict(
+        total=len(rows),
+        counts=sorted(((*key, n) for key, n in counts.items()), key=lambda c: (-c[2], c)),
+        first=[{k: printable(v) for k, v in row.items()} for row in rows[:first]],
+    )

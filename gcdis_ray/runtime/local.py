@@ -1,0 +1,98 @@
+"""Everything in this process, one thing after another: for debuggers, tests and small machines.
+
+The same tasks, loop and numbers as on Ray; only nothing is parallel, so ``compute.workers`` and
+``compute.data_workers`` have no meaning here.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray.artifacts import FileRecord, Table
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.runtime.base import (
+    FitPlan,
+    Progress,
+    ShardOutput,
+    ShardRecord,
+    ShardTask,
+    ShardWriter,
+)
+from gcdis_ray.storage import open_storage
+
+if TYPE_CHECKING:
+    from gcdis_ray.training.task import TrainingTask
+
+
+class LocalRuntime:
+    """Implements :class:`gcdis_ray.runtime.base.Runtime`."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        self._compute = compute
+
+    def map_shards(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        args: Sequence[Mapping[str, Any]],
+        indices: Sequence[int],
+        writer: ShardWriter,
+        done: Callable[[ShardRecord], None],
+    ) -> None:
+        if not indices:
+            return
+        run = task.open()
+        limit_threads(self._compute.threads)
+        for index in indices:
+            done(run_shard(run, tables, args, index, writer))
+
+    def fit(
+        self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]
+    ) -> dict[str, list[FileRecord]]:
+        import torch
+
+        from gcdis_ray.training.checkpoints import StoredCheckpoints
+        from gcdis_ray.training.loop import train
+
+        device = torch.device("cuda" if self._compute.gpus_per_worker else "cpu")
+        checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
+        if self._compute.strategy == "deepspeed":
+            _ensure_process_group(self._compute)
+        return train(task, plan, checkpoints, device, progress)
+
+    def close(self) -> None:
+        """Nothing to release."""
+
+
+def run_shard(
+    run: Callable[..., Mapping[str, Any] | ShardOutput],
+    tables: Sequence[Table],
+    args: Sequence[Mapping[str, Any]],
+    index: int,
+    writer: ShardWriter,
+) -> ShardRecord:
+    """Read one shard of every table, compute, write. What a worker does, wherever it runs."""
+    output = run(index, *(table.shard(index) for table in tables), **args[index])
+    if not isinstance(output, ShardOutput):
+        output = ShardOutput(output)
+    return writer.write(index, output)
+
+
+def limit_threads(count: int) -> None:
+    """Threads of torch in a data step, if the step uses it: its numbers can depend on them."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(count)
+
+
+def _ensure_process_group(compute: ComputeConfig) -> None:
+    """DeepSpeed insists on a process group, even of one process, and remembers it for good."""
+    import torch.distributed as dist
+    from torch._C._distributed_c10d import HashStore
+
+    if not dist.is_initialized():
+        os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
+        backend = "nccl" if compute.gpus_per_worker else "gloo"
+        dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

@@ -1,0 +1,113 @@
+"""Training a detector: what the proposer and the segmenter have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from gcdis_ray.config import TrainingConfig
+from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
+from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.instance_heads import Target
+from gcdis_ray.models.mask_rcnn import MaskRCNN
+from gcdis_ray.training.task import TrainingTask
+
+_AUGMENT = 1_000_003  # tag of the augmentation's random stream
+
+
+@dataclass
+class DetectionTask(TrainingTask):
+    """Draws images from one or two streams in a fixed ratio and trains a Mask R-CNN on them."""
+
+    config: TrainingConfig
+    seed: int
+    detector: DetectorConfig
+    augment: AugmentConfig
+    cache_mb: int
+    _model: MaskRCNN = field(init=False, repr=False)
+    _streams: list[Scenes] = field(init=False, repr=False)
+    _orders: dict[tuple[int, int], NDArray[np.int64]] = field(
+        init=False, repr=False, default_factory=dict
+    )
+
+    @abstractmethod
+    def read_streams(self) -> list[Scenes]:
+        """The sets of images to draw from, none empty."""
+
+    @abstractmethod
+    def stream_share(self) -> float:
+        """Share of a batch that comes from the first stream; ignored if there is only one."""
+
+    @abstractmethod
+    def labels_and_weights(
+        self, stream: int, objects: Objects, step: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Labels (n,) from 1 and loss weights (n,) of an image's objects."""
+
+    @abstractmethod
+    def build(self) -> MaskRCNN:
+        """The model at the start of training."""
+
+    def setup(self, device: torch.device) -> nn.Module:
+        self._streams = self.read_streams()
+        self._model = self.build().to(device).train()
+        return self._model
+
+    def batch(self, step: int, part: int) -> dict[str, Any]:
+        size = self.config.batch_size // self.config.micro_batches
+        images, targets = [], []
+        for slot in range(part * size, (part + 1) * size):
+            stream, index = self._draw(step, slot)
+            rng = np.random.default_rng([self.seed, _AUGMENT, step, slot])
+            scenes = self._streams[stream]
+            sides = (self.detector.min_side_px, self.detector.max_side_px)
+            sample = scenes.sample(index, sides, self.augment, rng)
+            labels, weights = self.labels_and_weights(stream, scenes.objects(index), step)
+            images.append(torch.from_numpy(sample.image).permute(2, 0, 1).contiguous())
+            targets.append(_target(sample, labels, weights))
+        return {"images": images, "targets": targets}
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return self._model.state_dict()
+
+    def _draw(self, step: int, slot: int) -> tuple[int, int]:
+        """Stream and image of one place in the batch: each stream runs through its epochs, the
+        streams' places are spread evenly over the batch."""
+        share = self.stream_share() if len(self._streams) > 1 else 1.0
+        batch_size = self.config.batch_size
+        firsts = round(batch_size * share)
+        before = slot * firsts // batch_size
+        is_first = (slot + 1) * firsts // batch_size > before
+        position = step * firsts + before
+        if not is_first:
+            position = step * (batch_size - firsts) + slot - before
+        stream = 0 if is_first else 1
+        epoch, place = divmod(position, len(self._streams[stream]))
+        key = (stream, epoch)
+        if key not in self._orders:
+            for old in [k for k in self._orders if k[0] == stream and k[1] < epoch - 1]:
+                del self._orders[old]
+            self._orders[key] = self._streams[stream].order(self.seed, stream, epoch)
+        return stream, int(self._orders[key][place])
+
+
+
+
+def _target(
+    sample: Sample, labels: NDArray[np.int64], weights: NDArray[np.float64]
+) -> Target:
+    return {
+        "boxes": torch.from_numpy(sample.boxes_xyxy),
+        "labels": torch.from_numpy(labels),
+        "weights": torch.from_numpy(weights.astype(np.float32)),
+        "masks": torch.from_numpy(sample.masks),
+        "has_mask": torch.from_numpy(sample.has_mask),
+        "mask_scale": torch.tensor(sample.mask_scale, dtype=torch.float32),
+        "ignore": torch.from_numpy(sample.crowds_xyxy),
+    }

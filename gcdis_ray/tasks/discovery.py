@@ -1,0 +1,266 @@
+"""Training of the discovery model f_d: two views, momentum encoder, queue, five losses.
+
+A step: each part draws crops and two views of each (:meth:`DiscoveryTask.batch`); the momentum
+encoder turns second views into keys and targets, and parts swap them (:meth:`prepare`); the student
+learns from first views (:class:`~gcdis_ray.tasks.discovery_model.DiscoveryObjective`); then the
+momentum encoder, the queue, cluster mass and headness follow (:meth:`after_step`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
+from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
+from gcdis_ray.config import TrainingConfig
+from gcdis_ray.data.augment import plain_view, random_view
+from gcdis_ray.data.crop_store import CropStore
+from gcdis_ray.errors import DataError
+from gcdis_ray.losses.clustering import sharpened_target
+from gcdis_ray.models.momentum import MomentumEncoder
+from gcdis_ray.models.queue import FeatureQueue
+from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+from gcdis_ray.tasks.discovery_model import DiscoveryObjective, build_discovery_model
+from gcdis_ray.tasks.sampling import CropSampler
+from gcdis_ray.training.task import Exchange, TrainingTask
+
+_EMBED_ROWS = 256  # crops per forward when prototypes are placed
+
+
+class DiscoveryTask(TrainingTask):
+    """See the module's docstring.
+
+    Args:
+        crops: the table ``crops`` (crop_index is its row number).
+        num_known, num_classes: known classes, and known plus novel ones.
+        snapshot_steps: finished steps after which weights are kept.
+    """
+
+    member = "encoder"
+
+    def __init__(
+        self,
+        *,
+        training: TrainingConfig,
+        model: ModelConfig,
+        discovery: DiscoveryConfig,
+        crops: Table,
+        num_known: int,
+        num_classes: int,
+        snapshot_steps: Sequence[int],
+        seed: int,
+    ) -> None:
+        self.config, self.seed = training, seed
+        self._model_config, self._discovery = model, discovery
+        self._crops, self._num_known, self._num_classes = crops, num_known, num_classes
+        self._snapshot_steps = frozenset(snapshot_steps)
+        self._part_size = training.batch_size // training.micro_batches
+
+    # ------------------------------------------------------------ setup and batches
+
+    def setup(self, device: torch.device) -> nn.Module:
+        table = self._crops.read(["class_index", "jpeg", "mask_png"])
+        if table.num_rows == 0:
+            raise DataError("no crop to learn from", where="crops")
+        labels = table["class_index"].to_numpy().astype(np.int64)
+        discovery, temperature = self._discovery, self._discovery.temperature
+        self._store = CropStore(table, discovery.cache_px, discovery.cache_mb)
+        self._labels = torch.from_numpy(labels.copy())
+        self._sampler = CropSampler(
+            labels,
+            discovery.labeled_share,
+            self._part_size,
+            self.config.micro_batches,
+            self.seed,
+        )
+        self._epoch_steps = max(1, math.ceil(len(labels) / self.config.batch_size))
+        model = build_discovery_model(self._model_config, self._num_classes).to(device)
+        self._objective = DiscoveryObjective(model, self._model_config, discovery)
+        self._teacher = MomentumEncoder(model, discovery.momentum)
+        dim = self._model_config.heads.projection_dim
+        self._queue = FeatureQueue(discovery.queue_size, dim, device)
+        self._headness = HeadnessTable(
+            len(labels), temperature.momentum, temperature.minimum, temperature.maximum, device
+        )
+        self._mass = torch.zeros(self._num_classes, device=device)
+        self._device = device
+        return self._objective
+
+    def batch(self, step: int, part: int) -> dict[str, Any]:
+        rows = self._sampler.crops(step, part)
+        images, masks = self._store.get(rows)
+        side, augment = self._model_config.encoder.input_px, self._discovery.augment
+        seed = np.random.SeedSequence([self.seed, step, part]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
+        first, first_masks = random_view(images, masks, side, augment, generator)
+        second, _ = random_view(images, masks, side, augment, generator)
+        return dict(
+            step=step,
+            part=part,
+            images=first,
+            masks=first_masks,
+            second=second,
+            labels=self._labels[rows],
+            instances=rows,
+        )
+
+    # ------------------------------------------------------------ one step
+
+    @torch.no_grad()
+    def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
+        step, size = int(parts[0]["step"]), self._part_size
+        self._local_parts = [int(part["part"]) for part in parts]
+        self._objective.seen_headness.clear()
+        seen = [self._teacher.module(part["second"]) for part in parts]
+        cosines = [out.cosines_NK.float() for out in seen]
+        heat = self._target_temperature(step)
+        probabilities = [torch.softmax(c / heat, dim=1) for c in cosines]
+        self._keys = exchange.rows([out.projections_ND.float() for out in seen])
+        self._key_labels = exchange.rows([part["labels"] for part in parts])
+        self._key_instances = exchange.rows([part["instances"] for part in parts])
+        self._step_mass = exchange.rows(probabilities).sum(dim=0)
+        mass = self._kept_mass() + self._step_mass
+        num_labeled = (self._key_labels >= 0).sum() / self.config.micro_batches
+        shared = dict(
+            keys=torch.cat([self._keys, self._queue.keys]),
+            key_labels=torch.cat([self._key_labels, self._queue.labels]),
+            key_instances=torch.cat([self._key_instances, self._queue.instances]),
+            mass=mass,
+            num_labeled=num_labeled,
+            clusters=torch.tensor(float(step >= self._clustering_start()), device=self._device),
+        )
+        own = torch.arange(size, device=self._device)
+        dec = self._discovery.target.kind == "dec"
+        return [
+            {
+                **part,
+                **shared,
+                "own": own + int(part["part"]) * size,
+                "temperatures": self._temperatures(part["instances"], step),
+                "targets": sharpened_target(p, mass, self._discovery.target.balance) if dec else p,
+            }
+            for part, p in zip(parts, probabilities, strict=True)
+        ]
+
+    @torch.no_grad()
+    def after_step(self, step: int, exchange: Exchange) -> dict[str, float]:
+        finished = step + 1
+        self._teacher.update(self._objective.model)
+        self._queue.enqueue(self._keys, self._key_labels, self._key_instances)
+        self._mass = self._kept_mass() + self._step_mass
+        headness = exchange.rows(self._objective.seen_headness)
+        self._headness.update(self._key_instances, headness)
+        epoch, rest = divmod(finished, self._epoch_steps)
+        if rest == 0 and epoch >= self._discovery.temperature.warmup_epochs:
+            self._headness.assign()
+        if finished == self._clustering_start() and self._discovery.prototypes.kmeans:
+            self._place_prototypes(exchange)
+        share = self._mass / self._mass.sum()
+        return dict(
+            headness=float(headness.mean()),
+            cluster_entropy=float(torch.special.entr(share).sum()),
+            temperature=float(self._temperatures(self._key_instances, step).mean()),
+        )
+
+    def _clustering_start(self) -> int:
+        """Finished steps before the clustering loss counts."""
+        return round(self._discovery.losses.clustering_from * self.config.steps)
+
+    def _kept_mass(self) -> Tensor:
+        """Summed probabilities over about the last ``queue_size`` crops, without storing them: a
+        running sum that forgets at the queue's rate."""
+        return self._mass * max(0.0, 1 - self.config.batch_size / self._discovery.queue_size)
+
+    def _target_temperature(self, step: int) -> float:
+        target = self._discovery.target
+        span = target.warm_share * self.config.steps
+        done = 1.0 if span <= 0 else (step - self._clustering_start()) / span
+        done = min(max(done, 0.0), 1.0)
+        return target.warm_temperature + (target.temperature - target.warm_temperature) * done
+
+    def _temperatures(self, instances: Tensor, step: int) -> Tensor:
+        config = self._discovery.temperature
+        if config.mode == "instance":
+            return self._headness.temperatures[instances]
+        value = config.minimum
+        if config.mode == "cosine":
+            progress = step / self.config.steps
+            value = cosine_temperature(
+                progress, config.minimum, config.maximum, config.cosine_periods
+            )
+        return torch.full(instances.shape, value, device=self._device)
+
+    # ------------------------------------------------------------ prototypes
+
+    def _place_prototypes(self, exchange: Exchange) -> None:
+        """Move novel prototypes to clusters of the momentum encoder's features."""
+        config = self._discovery.prototypes
+        rng = np.random.default_rng([self.seed, 1])
+        rows = torch.from_numpy(rng.permutation(len(self._labels))[: config.samples])
+        features = self._embed(rows, exchange)
+        centers = semi_supervised_kmeans(
+            features,
+            self._labels[rows].to(self._device),
+            self._num_known,
+            self._num_classes,
+            torch.Generator().manual_seed(self.seed),
+            iterations=config.iterations,
+            restarts=config.restarts,
+        )
+        centers = exchange.rows([centers] * len(self._local_parts))[: self._num_classes]
+        novel = torch.arange(self._num_known, self._num_classes, device=self._device)
+        for model in (self._objective.model, self._teacher.module):
+            model.classifier.place(novel, centers[novel])
+        self._mass = torch.zeros_like(self._mass)  # it counted the earlier prototypes
+
+    def _embed(self, rows: Tensor, exchange: Exchange) -> Tensor:
+        """Unit features of un-augmented crops, (len(rows), F); parts share the work."""
+        chunk = math.ceil(len(rows) / self.config.micro_batches)
+        padded = torch.cat([rows, rows[-1:].expand(chunk * self.config.micro_batches - len(rows))])
+        found = [self._features(padded[part * chunk : (part + 1) * chunk]) for part in self._local_parts]
+        return exchange.rows(found)[: len(rows)]
+
+    def _features(self, rows: Tensor) -> Tensor:
+        out = []
+        for some in rows.split(_EMBED_ROWS):
+            images, _ = plain_view(*self._store.get(some), self._model_config.encoder.input_px)
+            features = self._teacher.module(images.to(self._device)).features_NF
+            out.append(F.normalize(features.float(), dim=1))
+        return torch.cat(out)
+
+    # ------------------------------------------------------------ what is kept
+
+    def is_snapshot(self, step: int) -> bool:
+        return step in self._snapshot_steps
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return self._objective.model.state_dict()
+
+    def export(self) -> Mapping[str, Any]:
+        return {
+            "instance_state": dict(
+                headness=self._headness.values.cpu(), temperature=self._headness.temperatures.cpu()
+            )
+        }
+
+    def state(self) -> Mapping[str, Any]:
+        return dict(
+            teacher=self._teacher.module.state_dict(),
+            queue=self._queue.state(),
+            headness=self._headness.state(),
+            mass=self._mass,
+        )
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._teacher.module.load_state_dict(state["teacher"])
+        self._queue.load_state(state["queue"])
+        self._headness.load_state(state["headness"])
+        self._mass = state["mass"].to(self._device)

@@ -1,0 +1,187 @@
+"""Configuration of the discovery model and its training. No torch: ``plan`` reads this."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from gcdis_ray.config import Closed
+
+
+class EncoderConfig(Closed):
+    """Encoder b. The paper is ResNet-50: ``block: bottleneck, blocks: [3, 4, 6, 3], widths: [256,
+    512, 1024, 2048], stem_width: 64, stem_kernel: 7, stem_stride: 2`` at 224 px."""
+
+    input_px: int = Field(32, ge=16, le=1024, description="side of the square crops it sees")
+    block: Literal["basic", "bottleneck"] = "basic"
+    blocks: tuple[int, ...] = Field((1, 1, 1), min_length=1, max_length=6)
+    widths: tuple[int, ...] = Field((32, 64, 128), min_length=1, max_length=6)
+    stem_width: int = Field(32, ge=4, le=512)
+    stem_kernel: Literal[3, 5, 7] = 3
+    stem_stride: Literal[1, 2] = 2
+    stem_pool: bool = Field(False, description="max-pool after the stem: a quarter of the cost")
+
+    @model_validator(mode="after")
+    def _fits(self) -> EncoderConfig:
+        if len(self.blocks) != len(self.widths):
+            raise ValueError("blocks and widths need one entry per stage each")
+        if min(self.blocks) < 1 or min(self.widths) < 8 or any(w % 4 for w in self.widths):
+            raise ValueError("blocks must be at least 1, widths at least 8 and multiples of 4")
+        return self
+
+
+class AttentionConfig(Closed):
+    """Soft attention module after every stage."""
+
+    enabled: bool = True
+    pools: tuple[int, ...] = Field(
+        (4, 3, 2),
+        min_length=1,
+        max_length=6,
+        description="sides of the pooled grids in the first stage, halved per stage; "
+        "(18, 12, 8) in the paper at 224 px",
+    )
+    reduction: int = Field(8, ge=1, le=64, description="channels over reduced channels")
+    contour: tuple[float, ...] = Field(
+        (0.25, 0.5, 0.75, 1.0),
+        min_length=1,
+        max_length=6,
+        description="loss weight of the mask's contour pixels per stage; the last repeats",
+    )
+
+
+class HeadsConfig(Closed):
+    """Projection head and cosine classifier; the paper has 2048 hidden, 256 out."""
+
+    projection_hidden: int = Field(256, ge=8, le=8192)
+    projection_dim: int = Field(128, ge=8, le=2048)
+
+
+class TemperatureConfig(Closed):
+    """Temperature of the contrastive losses."""
+
+    mode: Literal["instance", "fixed", "cosine"] = Field(
+        "instance", description="instance: ITA; fixed: minimum for all; cosine: one wave for all"
+    )
+    minimum: float = Field(0.07, gt=0, le=10)
+    maximum: float = Field(1.0, gt=0, le=10)
+    neighbor_share: float = Field(
+        0.01, gt=0, le=1, description="share of the queue counted as near: a frequency scale"
+    )
+    momentum: float = Field(0.97, ge=0, lt=1, description="of headness, per visit")
+    warmup_epochs: int = Field(1, ge=1, le=10_000, description="epochs at the minimum")
+    cosine_periods: float = Field(5.0, gt=0, le=1000, description="waves of mode cosine")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> TemperatureConfig:
+        if self.maximum < self.minimum:
+            raise ValueError("maximum must not be below minimum")
+        return self
+
+
+class TargetConfig(Closed):
+    """Target of the clustering loss, from the momentum encoder."""
+
+    kind: Literal["dec", "sharpen"] = Field(
+        "dec",
+        description="dec: p^2 / f^balance of the paper; sharpen: softmax at a lower temperature "
+        "(SimGCD)",
+    )
+    balance: float = Field(1.0, ge=0, le=1, description="power of the cluster mass f in dec")
+    temperature: float = Field(0.1, gt=0, le=1, description="of the momentum encoder's softmax")
+    warm_temperature: float = Field(
+        0.1, gt=0, le=1, description="at the start of clustering; falls linearly to temperature"
+    )
+    warm_share: float = Field(0.0, ge=0, le=1, description="share of training for that fall")
+
+
+class LossesConfig(Closed):
+    """Weights. L = attention + (1 - labeled)(instance + clustering) + labeled (class + supervised),
+    the paper's L_gcd with lambda = labeled, times the switches below (all 1 in the paper)."""
+
+    labeled: float = Field(0.35, ge=0, le=1, description="lambda")
+    attention: float = Field(1.0, ge=0, le=100)
+    contrastive: float = Field(1.0, ge=0, le=100, description="scale of both contrastive losses")
+    clustering: float = Field(1.0, ge=0, le=100, description="scale of the clustering loss")
+    balance: float = Field(
+        0.0,
+        ge=0,
+        le=100,
+        description="mean-entropy regulariser (SimGCD) within the clustering loss; 0 = paper",
+    )
+    softmax_temperature: float = Field(0.1, gt=0, le=1, description="of the student's classifier")
+    clustering_from: float = Field(
+        0.0, ge=0, lt=1, description="share of training before the clustering loss starts"
+    )
+
+
+class AugmentConfig(Closed):
+    """One random view of a crop. Geometry moves image and mask alike."""
+
+    min_area: float = Field(0.3, gt=0, le=1, description="smallest share of the crop shown")
+    max_aspect: float = Field(1.33, ge=1, le=4, description="largest stretch of a side")
+    min_mask: float = Field(0.25, ge=0, le=1, description="share of the mask that must stay")
+    flip: bool = Field(True, description="horizontal; turn off where handedness is meaning")
+    rotation_deg: float = Field(0.0, ge=0, le=180)
+    elastic: float = Field(0.0, ge=0, le=0.5, description="smooth warp, share of the side")
+    jitter: float = Field(0.8, ge=0, le=1, description="probability of colour jitter")
+    brightness: float = Field(0.4, ge=0, le=1)
+    contrast: float = Field(0.4, ge=0, le=1)
+    saturation: float = Field(0.4, ge=0, le=1)
+    hue: float = Field(0.1, ge=0, le=0.5, description="turns of the colour circle")
+    invert: float = Field(0.0, ge=0, le=1, description="probability of a negative")
+    grey: float = Field(0.2, ge=0, le=1, description="probability")
+    blur: float = Field(0.5, ge=0, le=1, description="probability")
+    blur_max_px: float = Field(1.0, gt=0, le=8, description="largest standard deviation")
+    noise: float = Field(0.0, ge=0, le=1, description="largest standard deviation, of range 0..1")
+    erase: float = Field(0.0, ge=0, le=1, description="probability of a grey rectangle")
+    background: float = Field(
+        0.0, ge=0, le=1, description="probability of another crop's pixels outside the mask"
+    )
+
+
+class PrototypeConfig(Closed):
+    """Start of the clustering loss: where novel prototypes begin. A departure from the paper,
+    whose prototypes start at random (``kmeans: false``)."""
+
+    kmeans: bool = Field(
+        True,
+        description="place novel prototypes by semi-supervised k-means on the momentum "
+        "encoder's features when clustering starts",
+    )
+    samples: int = Field(20_000, ge=10, le=10_000_000, description="crops it looks at, at most")
+    iterations: int = Field(50, ge=1, le=10_000)
+    restarts: int = Field(10, ge=1, le=1000)
+
+
+class ModelConfig(Closed):
+    """Everything needed to build f_d, but for the number of classes."""
+
+    encoder: EncoderConfig = EncoderConfig()
+    attention: AttentionConfig = AttentionConfig()
+    heads: HeadsConfig = HeadsConfig()
+
+
+class DiscoveryConfig(Closed):
+    """How f_d learns, but for the optimiser."""
+
+    momentum: float = Field(
+        0.999, ge=0, lt=1, description="of the momentum encoder, per step; 0.99 for short runs"
+    )
+    queue_size: int = Field(
+        4096, ge=1, le=10_000_000, description="keys kept; 65536 in the paper; below the crops"
+    )
+    labeled_share: float | None = Field(
+        0.5,
+        gt=0,
+        lt=1,
+        description="share of labeled crops in a batch; null: crops as they come (paper's code)",
+    )
+    cache_px: int = Field(40, ge=16, le=2048, description="side at which crops are kept")
+    cache_mb: int = Field(2000, ge=0, le=10_000_000, description="beyond it, decode on demand")
+    temperature: TemperatureConfig = TemperatureConfig()
+    target: TargetConfig = TargetConfig()
+    losses: LossesConfig = LossesConfig()
+    augment: AugmentConfig = AugmentConfig()
+    prototypes: PrototypeConfig = PrototypeConfig()

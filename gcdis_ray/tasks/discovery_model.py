@@ -1,0 +1,108 @@
+"""Builds f_d from plain data, and the module that training optimises: f_d with its losses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gcdis_ray.clustering.temperature import headness
+from gcdis_ray.losses.attention import attention_loss
+from gcdis_ray.losses.clustering import balance_loss, classification_loss, clustering_loss
+from gcdis_ray.losses.contrastive import (
+    class_contrastive_loss,
+    contrastive_log_probabilities,
+    instance_contrastive_loss,
+)
+from gcdis_ray.models.encoder import ResNetEncoder
+from gcdis_ray.models.heads import CosineClassifier, Discovered, DiscoveryModel, Projector
+from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+
+
+def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryModel:
+    """f_d with fresh weights from torch's global generator."""
+    encoder = ResNetEncoder(
+        **config.encoder.model_dump(exclude={"input_px"}),
+        attention=config.attention.enabled,
+        attention_pools=config.attention.pools,
+        attention_reduction=config.attention.reduction,
+    )
+    heads = config.heads
+    projector = Projector(encoder.num_features, heads.projection_hidden, heads.projection_dim)
+    return DiscoveryModel(encoder, projector, CosineClassifier(encoder.num_features, num_classes))
+
+
+def load_discovery_model(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DiscoveryModel:
+    """f_d in eval mode from ``encoder_spec`` and a member of weights."""
+    model = build_discovery_model(ModelConfig(**spec["model"]), int(spec["num_classes"]))
+    model.load_state_dict(dict(tensors))
+    return model.eval().requires_grad_(False)
+
+
+class DiscoveryObjective(nn.Module):
+    """f_d and L_gcd. ``forward(batch)`` gives the named losses of one part of a step.
+
+    The detached headness of the last forwards waits in ``seen_headness`` (one tensor per part, in
+    order) until the task collects it.
+    """
+
+    def __init__(self, model: DiscoveryModel, model_config: ModelConfig, config: DiscoveryConfig):
+        super().__init__()
+        self.model, self._config = model, config
+        contour, stages = model_config.attention.contour, len(model_config.encoder.widths)
+        self._contour = (contour + contour[-1:] * stages)[:stages]
+        self.seen_headness: list[Tensor] = []
+
+    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Args:
+        batch: ``images`` (N, 3, S, S), ``masks`` (N, 1, S, S), ``labels`` (N,), ``instances``
+            (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D), ``key_labels``,
+            ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
+            ``num_labeled`` () (mean over the parts of the step), ``clusters`` () in {0, 1}.
+        """
+        found: Discovered = self.model(batch["images"])
+        weights, labels = self._config.losses, batch["labels"]
+        projections, cosines = found.projections_ND.float(), found.cosines_NK.float()
+        self._measure_headness(projections.detach(), batch)
+        log_p_NM = contrastive_log_probabilities(
+            projections,
+            batch["keys"],
+            batch["temperatures"],
+            batch["instances"],
+            batch["key_instances"],
+            batch["own"],
+        )
+        count = float(batch["num_labeled"])
+        heat = weights.softmax_temperature
+        losses = dict(
+            instance=instance_contrastive_loss(log_p_NM, batch["own"]),
+            class_=class_contrastive_loss(log_p_NM, labels, batch["key_labels"], count),
+            clustering=clustering_loss(batch["targets"], cosines, heat),
+            supervised=classification_loss(cosines, labels, heat, count),
+            balance=balance_loss(cosines, batch["mass"], heat),
+        )
+        losses["class"] = losses.pop("class_")
+        if found.saliencies:
+            losses["attention"] = attention_loss(found.saliencies, batch["masks"], self._contour)
+        free, taught = 1 - weights.labeled, weights.labeled
+        clustering = weights.clustering * losses["clustering"] + weights.balance * losses["balance"]
+        losses["total"] = (
+            weights.contrastive * (free * losses["instance"] + taught * losses["class"])
+            + batch["clusters"] * free * clustering
+            + taught * losses["supervised"]
+            + weights.attention * losses.get("attention", torch.zeros(()))
+        )
+        return losses
+
+    def _measure_headness(self, projections_ND: Tensor, batch: Mapping[str, Tensor]) -> None:
+        self.seen_headness.append(
+            headness(
+                projections_ND,
+                batch["keys"],
+                batch["instances"],
+                batch["key_instances"],
+                self._config.temperature.neighbor_share,
+            )
+        )

@@ -1,0 +1,166 @@
+"""Running a trained detector over the images of one split: proposals, or named predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
+from numpy.typing import NDArray
+
+from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.data.masks import encode_window
+from gcdis_ray.data.scenes import decode_image, fitted_size, resized
+from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn
+
+IDS_PER_SHARD = 1_000_000  # proposal_id = shard * IDS_PER_SHARD + place in the shard
+_IMAGE_COLUMNS = ("image_id", "bytes", "height_px", "width_px")
+
+
+def detector_spec(detector: DetectorConfig, num_classes: int) -> dict[str, Any]:
+    """What :class:`Detect` needs beside the weights, as plain JSON."""
+    return {"detector": detector.model_dump(mode="json"), "num_classes": num_classes}
+
+
+def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> MaskRCNN:
+    """The detector that a stage stored, ready to infer on the CPU or, if there is one, a GPU."""
+    detector = DetectorConfig(**spec["detector"])
+    detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
+    model = build_mask_rcnn(detector, spec["num_classes"], seed=0)
+    model.load_state_dict(weights.load())
+    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+
+
+@dataclass(frozen=True)
+class Detect:
+    """Shard task over ``[images]``: objects of the images of one split, an empty table for others.
+
+    Images go through the net one at a time, so a result depends on its image alone.
+
+    Args:
+        weights, spec: a detector and its :func:`detector_spec`.
+        split: whose images.
+        gives: member to write. ``proposals`` ignores classes.
+        min_score, nms_iou, max_per_image, score: see ``InstanceHeads.detect``.
+    """
+
+    weights: TensorFile
+    spec: Mapping[str, Any]
+    split: str
+    gives: Literal["proposals", "predictions"]
+    min_score: float = 1e-3
+    nms_iou: float = 0.5
+    max_per_image: int = 100
+    score: Literal["box", "rpn", "mean"] = "box"
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        model = load_detector(self.weights, self.spec)
+        row_of = _proposal if self.gives == "proposals" else _prediction
+
+        def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:
+            mine = images.filter(pc.equal(images["split"], self.split))
+            rows = []
+            for image in mine.select(_IMAGE_COLUMNS).to_pylist():
+                for found in self._detect(model, image):
+                    rows.append(row_of(found, image, index * IDS_PER_SHARD + len(rows)))
+            return {self.gives: pa.Table.from_pylist(rows, schema=SCHEMAS[self.gives])}
+
+        return run
+
+    def _detect(self, model: MaskRCNN, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+        height, width = image["height_px"], image["width_px"]
+        pixels = decode_image(image["bytes"], (height, width))
+        sides = (model.config.min_side_px, model.config.max_side_px)
+        seen = resized(pixels, fitted_size(height, width, sides))
+        tensor = torch.from_numpy(seen).permute(2, 0, 1).contiguous()
+        found = model.detect(
+            [tensor],
+            min_score=self.min_score,
+            nms_iou=self.nms_iou,
+            max_per_image=self.max_per_image,
+            score=self.score,
+        )[0]
+        scale = np.array([width / seen.shape[1], height / seen.shape[0]] * 2, np.float32)
+        boxes = found.boxes_xyxy.cpu().numpy() * scale
+        rows = []
+        for box, class_index, score, mask in zip(
+            boxes,
+            found.class_index.tolist(),
+            found.scores.tolist(),
+            found.masks.cpu().numpy(),
+            strict=True,
+        ):
+            window, x0, y0 = paste(mask, box, height, width)
+            area = int(window.sum())
+            if area:
+                rle = encode_window(window, x0, y0, height, width)
+                rows.append(
+                    dict(bbox=box.tolist(), mask=rle, area=area, cls=class_index, score=score)
+                )
+        return rows
+
+
+def paste(
+    mask_MM: NDArray[np.float32], box_xyxy: NDArray[np.float32], height: int, width: int
+) -> tuple[NDArray[np.bool_], int, int]:
+    """A mask seen through its box, as a bitmap of the box's window of whole pixels.
+
+    Values at pixel centres are interpolated linearly between those of the mask's cells (beyond
+    the outermost cell centres they stay constant) and cut at 0.5.
+
+    Returns:
+        the bitmap (h, w), and column and row of its first pixel. It may be empty.
+    """
+    x0, y0, x1, y1 = (float(v) for v in box_xyxy)
+    left, right = max(0, int(np.floor(x0))), min(width, int(np.ceil(x1)))
+    top, bottom = max(0, int(np.floor(y0))), min(height, int(np.ceil(y1)))
+    side = mask_MM.shape[0]
+    columns = _blend(np.arange(left, right) + 0.5, x0, x1, side)
+    rows = _blend(np.arange(top, bottom) + 0.5, y0, y1, side)
+    return rows @ mask_MM @ columns.T >= 0.5, left, top
+
+
+def _blend(
+    centres: NDArray[np.float64], low: float, high: float, side: int
+) -> NDArray[np.float32]:
+    """(n, side) weights of the mask's cells at n pixel centres; 0 outside the box."""
+    inside = (centres > low) & (centres < high)
+    place = (centres - low) / max(high - low, 1e-6) * side - 0.5
+    place = np.clip(place, 0, side - 1)
+    first = np.minimum(place.astype(np.int64), side - 2)
+    weights = np.zeros((len(centres), side), np.float32)
+    rows = np.arange(len(centres))
+    weights[rows, first] = 1 - (place - first)
+    weights[rows, first + 1] = place - first
+    return weights * inside[:, None]
+
+
+def _proposal(found: Mapping[str, Any], image: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return dict(
+        proposal_id=number,
+        image_id=image["image_id"],
+        bbox_xyxy=found["bbox"],
+        mask_rle=found["mask"],
+        height_px=image["height_px"],
+        width_px=image["width_px"],
+        area_px=float(found["area"]),
+        objectness=found["score"],
+        origin="model",
+    )
+
+
+def _prediction(found: Mapping[str, Any], image: Mapping[str, Any], number: int) -> dict[str, Any]:
+    return dict(
+        image_id=image["image_id"],
+        class_index=found["cls"],
+        score=found["score"],
+        bbox_xyxy=found["bbox"],
+        mask_rle=found["mask"],
+        height_px=image["height_px"],
+        width_px=image["width_px"],
+    )

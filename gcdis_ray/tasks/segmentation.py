@@ -1,0 +1,73 @@
+"""Training the segmenter: ground truth of labeled images, weighted pseudo-labels of unlabeled ones.
+
+Reliability-based dynamic learning (paper "GCDIS"): every pseudo-labeled instance has the weight
+kappa_t(u), which starts at full and fades the earlier the less reliable the label is.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcdis_ray.artifacts import Table, TensorFile
+from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
+from gcdis_ray.data.scenes import Objects, Scenes, read_instances, read_pseudo_labels
+from gcdis_ray.errors import DataError
+from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn, load_all_but_classifier
+from gcdis_ray.tasks.detection import DetectionTask
+
+
+@dataclass
+class SegmentationTask(DetectionTask):
+    """Find, mask and name objects of known and discovered classes."""
+
+    images: Table = field(kw_only=True)
+    instances: Table = field(kw_only=True)
+    proposals: Table = field(kw_only=True)
+    pseudo_labels: Table = field(kw_only=True)
+    proposer: TensorFile | None = field(kw_only=True)
+    num_classes: int = field(kw_only=True)
+    labeled_share: float = field(kw_only=True)
+    reliability: Decay = field(kw_only=True)
+    scale: float = field(kw_only=True)
+    drop_share: float = field(kw_only=True)
+    member = "segmenter"
+
+    def read_streams(self) -> list[Scenes]:
+        stability = self.pseudo_labels.read(("stability",))["stability"].to_numpy()
+        pseudo = read_pseudo_labels(
+            self.pseudo_labels, self.proposals, rank_share(stability.astype(np.float64))
+        )
+        cache_bytes = (self.cache_mb << 20) // 2
+        labeled = Scenes(self.images, read_instances(self.instances), cache_bytes)
+        unlabeled = Scenes(self.images, pseudo, cache_bytes)
+        if not len(labeled):
+            raise DataError("no labeled image has an object", where="table 'instances'")
+        return [labeled, unlabeled] if len(unlabeled) else [labeled]
+
+    def stream_share(self) -> float:
+        return self.labeled_share
+
+    def build(self) -> MaskRCNN:
+        model = build_mask_rcnn(self.detector, self.num_classes, self.seed)
+        if self.proposer is not None:
+            load_all_but_classifier(model, self.proposer.load(), "stages.segment.detector")
+        return model
+
+    def labels_and_weights(
+        self, stream: int, objects: Objects, step: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        labels = objects.class_index + 1
+        if stream == 0:
+            return labels, np.ones(len(labels))
+        weights = kappa(
+            objects.rank,
+            step / self.config.steps,
+            self.reliability,
+            scale=self.scale,
+            drop_share=self.drop_share,
+            global_rank_N=objects.global_rank,
+        )
+        return labels, weights

@@ -1,0 +1,34 @@
+"""Checks of a training run that need neither torch nor Ray: for `plan`, before anything starts."""
+
+from __future__ import annotations
+
+from gcdis_ray.config import ComputeConfig, TrainingConfig
+from gcdis_ray.errors import ConfigError
+
+
+def num_workers(compute: ComputeConfig) -> int:
+    """Training workers that really run: the local runtime trains in its own process."""
+    return compute.workers if compute.runtime == "ray" else 1
+
+
+def check_workers(training: TrainingConfig, compute: ComputeConfig, *, where: str) -> None:
+    """Raise ConfigError unless the workers can share the parts of a step evenly.
+
+    Args:
+        where: the config key that holds ``training``, such as ``stages.discover.training``.
+    """
+    workers, parts = num_workers(compute), training.micro_batches
+    if training.batch_size % parts:
+        raise ConfigError(
+            f"batch_size {training.batch_size} does not split into micro_batches {parts}",
+            where=where,
+            fix=f"set {where}.batch_size to a multiple of {parts}",
+        )
+    if parts % workers:
+        divisors = [n for n in range(1, parts + 1) if parts % n == 0]
+        raise ConfigError(
+            f"{workers} workers cannot share {parts} parts of a step evenly",
+            where="compute.workers",
+            fix=f"set compute.workers to one of {divisors[-8:]}, or {where}.micro_batches to a "
+            f"multiple of {workers} (changes the result)",
+        )

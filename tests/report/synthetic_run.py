@@ -1,0 +1,463 @@
+"""A made-up complete run, held in memory: scenes of digits, and what nine stages might say of them.
+
+Sizes are small and the outcome of learning is simulated (a noisy assignment), so that the report
+can be tested and looked at without training anything.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from PIL import Image
+
+from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
+from gcdis_ray.data import masks
+from gcdis_ray.report.view import RunView
+
+ORDER = (
+    "ingest",
+    "propose",
+    "crop",
+    "embed",
+    "count",
+    "discover",
+    "label",
+    "segment",
+    "ground_truth",
+    "evaluate",
+)
+HEIGHT, WIDTH = 120, 160
+NUM_KNOWN = 5
+
+
+@dataclass
+class MemoryOpener:
+    """Reads what was put in: path -> table or bytes."""
+
+    tables: dict[str, pa.Table] = field(default_factory=dict)
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
+
+    def read_bytes(self, record: FileRecord) -> bytes:
+        return self.blobs[record.path]
+
+    def read_table(self, record: FileRecord, columns=None) -> pa.Table:
+        self.reads.append(record.path)
+        table = self.tables[record.path]
+        return table.select(list(columns)) if columns is not None else table
+
+
+def artifact(stage: str, tables: dict[str, list[list[dict]]], documents: dict[str, Any]):
+    """An artifact of the given tables (a list of shards of rows each) and JSON documents."""
+    opener, files = MemoryOpener(), {}
+    for member, shards in tables.items():
+        files[member] = []
+        for i, rows in enumerate(shards):
+            path = f"{member}/{i}.parquet"
+            table = check_schema(member, pa.Table.from_pylist(rows, schema=SCHEMAS[member]))
+            opener.tables[path] = table
+            files[member].append(FileRecord(path, table.nbytes, "0" * 64, table.num_rows))
+    for member, value in documents.items():
+        path = f"{member}.json"
+        opener.blobs[path] = json.dumps(value).encode()
+        files[member] = [FileRecord(path, len(opener.blobs[path]), "0" * 64)]
+    key = hashlib.sha256(stage.encode()).hexdigest()[:24]
+    manifest = Manifest(
+        stage=stage,
+        key=key,
+        version=1,
+        config={},
+        inputs={"ingest": "0" * 24} if stage != "ingest" else {},
+        seed=0,
+        source=None,
+        files=files,
+        counts={"rejected": 3} if stage == "crop" else {},
+        versions={"gcdis_ray": "0.1.0", "torch": "2.15.0"},
+    )
+    return Artifact(manifest, opener)
+
+
+def make_run(
+    *,
+    num_images: int = 24,
+    name: str = "quickstart",
+    class_names: tuple[str, ...] = tuple(str(d) for d in range(10)),
+    seed: int = 0,
+) -> RunView:
+    """A finished run over ``num_images`` scenes; classes 0 to 4 are known."""
+    rng = np.random.default_rng(seed)
+    world = _World(rng, num_images)
+    names = list(class_names)
+    shards = world.shards
+    known = [
+        dict(class_index=i, category_id=i + 1, name=names[i]) for i in range(NUM_KNOWN)
+    ]
+    novel = [
+        dict(class_index=i, name=f"new-{i - NUM_KNOWN + 1}", known=False, category_id=None)
+        for i in range(NUM_KNOWN, 11)
+    ]
+    split_of = {0: "labeled", 1: "unlabeled", 2: "unlabeled", 3: "validation"}
+    counts = {i: int((world.assigned == i).sum()) for i in range(11)}
+    metrics = _metrics(names, counts)
+    artifacts = {
+        "ingest": artifact(
+            "ingest",
+            {
+                "images": shards("images"),
+                "instances": shards("instances"),
+                "quarantine": [
+                    [
+                        dict(split="unlabeled", uri="a/b.jpg", reason="truncated image: 412 bytes"),
+                        dict(split="unlabeled", uri="c.jpg", reason="truncated image: 88 bytes"),
+                        dict(split="labeled", uri="d.png", reason="annotation without image: 17"),
+                    ]
+                ],
+            },
+            {"classes": known},
+        ),
+        "propose": artifact(
+            "propose",
+            {"proposals": shards("proposals"), "history": [_history(("loss", "lr"), 120, rng)]},
+            {},
+        ),
+        "crop": artifact("crop", {"crops": shards("crops")}, {}),
+        "embed": artifact("embed", {"embeddings": shards("embeddings")}, {}),
+        "count": artifact(
+            "count",
+            {},
+            {
+                "class_count": dict(
+                    num_known=5,
+                    num_novel=6,
+                    num_classes=11,
+                    interval=[9, 12],
+                    method="k-means, accuracy on labeled crops",
+                    curve=[
+                        dict(num_classes=k, score=0.8 - 0.006 * (k - 10.5) ** 2)
+                        for k in range(5, 19)
+                    ],
+                )
+            },
+        ),
+        "discover": artifact(
+            "discover",
+            {
+                "assignments": shards("assignments"),
+                "history": [
+                    _history(
+                        (
+                            "loss",
+                            "loss/contrastive",
+                            "loss/supervised",
+                            "loss/cluster",
+                            "loss/prototype",
+                            "learning_rate",
+                            "temperature",
+                        ),
+                        400,
+                        rng,
+                    )
+                ],
+            },
+            {
+                "discovered_classes": [{**row, "known": True} for row in known] + novel,
+            },
+        ),
+        "label": artifact("label", {"pseudo_labels": shards("pseudo_labels")}, {}),
+        "segment": artifact(
+            "segment", {"history": [_history(("loss", "loss/mask", "loss/box"), 200, rng)]}, {}
+        ),
+        "ground_truth": artifact(
+            "ground_truth",
+            {"truth_instances": [world.truth]},
+            {
+                "categories": [
+                    dict(
+                        category_id=i + 1,
+                        name=names[i],
+                        known=i < NUM_KNOWN,
+                        class_index=i if i < NUM_KNOWN else -1,
+                    )
+                    for i in range(10)
+                ]
+            },
+        ),
+        "evaluate": artifact(
+            "evaluate", {"predictions": shards("predictions")}, {"metrics": metrics}
+        ),
+    }
+    assert split_of  # the shards of the world are in this order
+    return RunView(
+        name=name,
+        recipe="gcdis",
+        seed=0,
+        config={"seed": 0, "stages": {"discover": {"steps": 400}}, "storage": {"uri": "runs/x"}},
+        storage_uri="runs/quickstart",
+        stages=[
+            dict(
+                name=stage,
+                key=artifacts[stage].key,
+                state="done",
+                seconds=12.5 * (i + 1),
+                rows=1000 * (i + 1),
+                bytes=123_456 * (i + 1),
+                uri=f"runs/quickstart/{stage}",
+            )
+            for i, stage in enumerate(ORDER)
+        ],
+        artifacts=artifacts,
+    )
+
+
+def until(view: RunView, num_stages: int) -> RunView:
+    """The same run stopped after its first ``num_stages`` stages."""
+    there = ORDER[:num_stages]
+    return RunView(
+        view.name,
+        view.recipe,
+        view.seed,
+        view.config,
+        view.storage_uri,
+        [
+            row
+            if row["name"] in there
+            else {**row, "state": "missing", "seconds": None, "rows": None, "bytes": None}
+            for row in view.stages
+        ],
+        {name: view.artifacts[name] for name in there},
+    )
+
+
+def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
+    purity = [0.97, 0.91, 0.95, 0.88, 0.9, 0.86, 0.82, 0.93, 0.71, 0.66, 0.41]
+    per_class = [
+        dict(
+            category_id=i + 1,
+            name=names[i],
+            known=i < NUM_KNOWN,
+            mask_ap=round(0.62 - 0.04 * i, 3),
+            box_ap=round(0.66 - 0.04 * i, 3),
+        )
+        for i in range(10)
+    ]
+    return {
+        "discovery": {
+            "accuracy": {"all": 0.83, "known": 0.91, "novel": 0.74},
+            "kmeans_accuracy": {"all": 0.56, "known": 0.58, "novel": 0.53},
+            "nmi": 0.77,
+            "ari": 0.7,
+            "protocol": "GCD v2: one Hungarian matching, known classes fixed by identity",
+        },
+        "detection": {
+            "mask_ap": {"all": 0.44, "known": 0.54, "novel": 0.34},
+            "box_ap": {"all": 0.48, "known": 0.58, "novel": 0.38},
+            "per_class": per_class,
+            "protocol": "COCO AP, IoU .50:.05:.95, 100 detections per image",
+        },
+        "class_count": {"estimate": 11, "truth": 10},
+        "clusters": [
+            dict(
+                class_index=i,
+                size=counts[i],
+                purity=purity[i],
+                majority_category=min(i, 9) + 1,
+                mapped_category=i + 1 if i < 10 else None,
+                reliability=0.5,
+            )
+            for i in range(11)
+        ],
+    }
+
+
+def _history(names: tuple[str, ...], steps: int, rng: np.random.Generator) -> list[dict]:
+    rows = []
+    for k, name in enumerate(names):
+        noise = rng.normal(0, 0.08, steps)
+        for step in range(steps):
+            value = (2 - 0.2 * k) * np.exp(-step / (0.3 * steps)) + 0.3 + noise[step]
+            rows.append(dict(step=step, name=name, value=float(value)))
+    return rows
+
+
+class _World:
+    """Scenes with digits, their true objects, and everything stages derive from them."""
+
+    def __init__(self, rng: np.random.Generator, num_images: int) -> None:
+        from sklearn.datasets import load_digits
+
+        digits = load_digits()
+        self._rng = rng
+        self._pictures, self._labels = digits.images, digits.target
+        self._rows: dict[str, list[list[dict]]] = {}
+        self.truth: list[dict] = []
+        assigned: list[int] = []
+        parts = np.array_split(np.arange(num_images), [num_images // 4, num_images // 2, -6])
+        splits = ("labeled", "unlabeled", "unlabeled", "validation")
+        centres = rng.normal(size=(11, 16))
+        crop_index = 0
+        for numbers, split in zip(parts, splits, strict=True):
+            shard: dict[str, list[dict]] = {
+                member: []
+                for member in (
+                    "images instances proposals crops embeddings assignments "
+                    "pseudo_labels predictions"
+                ).split()
+            }
+            for image_id in numbers.tolist():
+                pixels, objects = self._scene(split)
+                shard["images"].append(_image_row(image_id, pixels, split))
+                for label, mask in objects:
+                    object_id = image_id * 100 + len(shard["crops"])
+                    shape = _shape(mask)
+                    note = dict(
+                        instance_id=object_id,
+                        image_id=image_id,
+                        category_id=label + 1,
+                        class_index=label if label < NUM_KNOWN else -1,
+                        iscrowd=False,
+                        **shape,
+                    )
+                    if split == "labeled":
+                        if label >= NUM_KNOWN:
+                            continue
+                        shard["instances"].append(note)
+                    else:
+                        self.truth.append({**note, "split": split})
+                        origin = dict(objectness=float(rng.uniform(0.5, 1)), origin="model")
+                        shard["proposals"].append(
+                            dict(proposal_id=object_id, image_id=image_id, **shape, **origin)
+                        )
+                    guess = self._guess(label)
+                    if split == "validation":
+                        box = {k: v for k, v in shape.items() if k != "area_px"}
+                        score = float(rng.uniform(0.3, 0.98))
+                        shard["predictions"].append(
+                            dict(image_id=image_id, class_index=guess, score=score, **box)
+                        )
+                        continue
+                    given = label if split == "labeled" else -1
+                    shard["crops"].append(
+                        _crop_row(crop_index, image_id, object_id, given, pixels, mask)
+                    )
+                    sure = float(rng.uniform(0.9, 1) if guess == label else rng.uniform(0.3, 0.8))
+                    embeddings = [
+                        _unit(centres[c] + rng.normal(0, s, 16)) for c, s in ((label, 1), (guess, 0.5))
+                    ]
+                    shard["embeddings"].append(
+                        dict(crop_index=crop_index, class_index=given, embedding=embeddings[0])
+                    )
+                    shard["assignments"].append(
+                        dict(
+                            crop_index=crop_index,
+                            class_index=given,
+                            cluster_id=guess,
+                            topk_ids=[guess, (guess + 1) % 11],
+                            topk_probabilities=[sure, 1 - sure],
+                            temperature=0.1,
+                            headness=0.5,
+                            embedding=embeddings[1],
+                        )
+                    )
+                    if given < 0:
+                        assigned.append(guess)
+                        shard["pseudo_labels"].append(
+                            dict(
+                                crop_index=crop_index,
+                                image_id=image_id,
+                                source_id=object_id,
+                                class_index=guess,
+                                probability=sure,
+                                stability=min(1.0, sure + 0.05),
+                                reliability=sure,
+                            )
+                        )
+                    crop_index += 1
+            for member, rows in shard.items():
+                self._rows.setdefault(member, []).append(rows)
+        self.assigned = np.array(assigned)
+
+    def shards(self, member: str) -> list[list[dict]]:
+        return self._rows[member]
+
+    def _guess(self, label: int) -> int:
+        if self._rng.random() < 0.8:
+            return label
+        return int(self._rng.choice([label, 10, (label + 3) % 10, 9]))
+
+    def _scene(self, split: str) -> tuple[np.ndarray, list[tuple[int, np.ndarray]]]:
+        rng = self._rng
+        y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
+        wave = np.sin(x * rng.uniform(0.05, 0.3) + y * rng.uniform(0.05, 0.3))
+        pixels = rng.uniform(40, 150, 3) + 22 * wave[..., None] + rng.normal(0, 7, (HEIGHT, WIDTH, 3))
+        objects = []
+        for cell in rng.permutation(12)[: rng.integers(5, 9)].tolist():
+            choice = int(rng.integers(len(self._labels)))
+            size = int(rng.integers(24, 39))
+            glyph = Image.fromarray((self._pictures[choice] * 15.9).astype(np.uint8))
+            glyph = glyph.resize((size, size), Image.Resampling.BICUBIC)
+            glyph = np.asarray(glyph.rotate(float(rng.uniform(-20, 20)))) / 255.0
+            top, left = (cell // 4) * 40, (cell % 4) * 40
+            here = np.s_[top : top + size, left : left + size]
+            color = rng.uniform(120, 255, 3)
+            pixels[here] = pixels[here] * (1 - glyph[..., None]) + color * glyph[..., None]
+            mask = np.zeros((HEIGHT, WIDTH), bool)
+            mask[here] = glyph > 0.35
+            objects.append((int(self._labels[choice]), mask))
+        return pixels.clip(0, 255).astype(np.uint8), objects
+
+
+def _image_row(image_id: int, pixels: np.ndarray, split: str) -> dict:
+    return dict(
+        image_id=image_id,
+        uri=f"{image_id}.jpg",
+        bytes=_encode(pixels, "JPEG"),
+        height_px=HEIGHT,
+        width_px=WIDTH,
+        sha256="0" * 64,
+        split=split,
+    )
+
+
+def _crop_row(
+    crop_index: int, image_id: int, source_id: int, class_index: int, pixels, mask
+) -> dict:
+    ys, xs = np.nonzero(mask)
+    x0, y0 = max(0, xs.min() - 5), max(0, ys.min() - 5)
+    x1, y1 = min(WIDTH, xs.max() + 6), min(HEIGHT, ys.max() + 6)
+    return dict(
+        crop_index=crop_index,
+        image_id=image_id,
+        source_id=source_id,
+        class_index=class_index,
+        window_xyxy=[int(v) for v in (x0, y0, x1, y1)],
+        bbox_xyxy=[float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
+        jpeg=_encode(pixels[y0:y1, x0:x1], "JPEG"),
+        mask_png=_encode(mask[y0:y1, x0:x1].astype(np.uint8) * 255, "PNG"),
+    )
+
+
+def _shape(mask: np.ndarray) -> dict:
+    ys, xs = np.nonzero(mask)
+    return dict(
+        bbox_xyxy=[float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
+        mask_rle=masks.encode(mask),
+        height_px=HEIGHT,
+        width_px=WIDTH,
+        area_px=float(mask.sum()),
+    )
+
+
+def _encode(pixels: np.ndarray, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind, quality=92)
+    return buffer.getvalue()
+
+
+def _unit(vector: np.ndarray) -> list[float]:
+    return (vector / np.linalg.norm(vector)).tolist()

@@ -1,0 +1,147 @@
+"""Two gloo processes against one, DeepSpeed against DDP: all cases share one pair of processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from safetensors.torch import load_file
+from toy_training import ToyTask, digests, toy_config, toy_plan
+
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.storage import open_storage
+from gcdis_ray.training.checkpoints import StoredCheckpoints
+from gcdis_ray.training.exchange import GroupExchange, parts_of_rank
+from gcdis_ray.training.loop import train
+
+CASES = {
+    "ddp": ({}, {}),
+    "ddp_adamw": ({"optimizer": "adamw", "lr": 0.01}, {}),
+    "ddp_four_parts": ({"micro_batches": 4}, {}),
+    "ddp_bf16": ({"precision": "bf16"}, {}),
+    "zero1": ({}, {"strategy": "deepspeed"}),
+    "zero2": ({}, {"strategy": "deepspeed", "zero_stage": 2}),
+    "zero1_adamw": ({"optimizer": "adamw", "lr": 0.01}, {"strategy": "deepspeed"}),
+    "zero1_four_parts": ({"micro_batches": 4}, {"strategy": "deepspeed"}),
+    "zero2_four_parts": ({"micro_batches": 4}, {"strategy": "deepspeed", "zero_stage": 2}),
+    "zero1_bf16": ({"precision": "bf16"}, {"strategy": "deepspeed"}),
+}
+
+
+class SharedCheckpoints(StoredCheckpoints):
+    """Several ranks writing into one folder: what Ray does with the reports of all workers."""
+
+    def save(self, step: int, write) -> None:
+        folder = Path(self._storage.uri) / f"{step:010d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        if write is not None:
+            write(folder)
+        dist.barrier()
+
+    def latest(self):
+        from contextlib import nullcontext
+
+        folders = sorted(Path(self._storage.uri).glob("0*"))
+        return nullcontext(folders[-1] if folders else None)
+
+
+def worker(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
+    store = dist.FileStore(f"{folder}/store", 2)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    results = {}
+    for name, (training, compute) in CASES.items():
+        base = Path(folder, name)
+        plan = toy_plan(base, **compute)
+        checkpoints = SharedCheckpoints(open_storage(f"{base}/checkpoints"))
+        first = ToyTask(toy_config(**training), nan_at=5)  # both ranks stop, as one
+        try:
+            train(first, plan, checkpoints, torch.device("cpu"), lambda progress: None)
+        except Exception as error:
+            stopped = str(error)
+        second = ToyTask(toy_config(**training))
+        members = train(second, plan, checkpoints, torch.device("cpu"), lambda progress: None)
+        paths = {member: record.path for member, (record,) in members.items()}
+        results[name] = {"stopped": stopped, "digests": digests(members), "paths": paths}
+    mixed = [torch.tensor([[rank, 7]], dtype=dtype) for dtype in (torch.bool, torch.bfloat16)]
+    rows = [GroupExchange().rows([part]).int().tolist() for part in mixed]
+    results["rows"] = [rows, list(parts_of_rank(4))]
+    Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("two")
+    torch.multiprocessing.spawn(worker, (str(folder),), nprocs=2)
+    return folder
+
+
+def alone(folder: Path, name: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """The same case, uninterrupted, in this process with DDP's settings."""
+    plan = toy_plan(folder / name, checkpoint_every_s=1e9)
+    runtime = LocalRuntime(plan.compute)
+    task = ToyTask(toy_config(**CASES[name][0]))
+    members = runtime.fit(task, plan, lambda progress: None)
+    return digests(members), load_file(folder / name / "toy/0" / members["toy"][0].path)
+
+
+def result(two: Path, name: str) -> dict:
+    return json.loads((two / "rank0.json").read_text())[name]
+
+
+def weights(two: Path, name: str) -> dict[str, torch.Tensor]:
+    return load_file(two / name / "toy/0" / result(two, name)["paths"]["toy"])
+
+
+@pytest.mark.parametrize("name", ["ddp", "ddp_adamw", "ddp_bf16"])
+def test_two_workers_interrupted_equal_one_uninterrupted_bit_by_bit(
+    two: Path, tmp_path: Path, name: str
+):
+    assert "not finite at step 6" in result(two, name)["stopped"]
+    assert result(two, name)["digests"] == alone(tmp_path, name)[0]
+
+
+def test_more_parts_than_workers_equal_up_to_rounding(two: Path, tmp_path: Path):
+    _, expected = alone(tmp_path, "ddp_four_parts")
+    torch.testing.assert_close(weights(two, "ddp_four_parts"), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if name.startswith("zero")])
+def test_deepspeed_equals_ddp(two: Path, tmp_path: Path, name: str):
+    """Interrupted and resumed as well: the optimiser's shards come back."""
+    bf16 = "bf16" in name
+    _, expected = alone(tmp_path, name)
+    torch.testing.assert_close(
+        weights(two, name), expected, rtol=5e-2 if bf16 else 1e-4, atol=2e-2 if bf16 else 1e-6
+    )
+
+
+def test_only_rank_0_writes_members(two: Path):
+    other = json.loads((two / "rank1.json").read_text())
+    assert all(not other[name]["digests"] for name in CASES)
+    assert set(result(two, "zero1")["digests"]) == set(result(two, "ddp")["digests"])
+
+
+def test_rows_come_in_order_of_parts_in_any_dtype(two: Path):
+    for rank in (0, 1):
+        rows, parts = json.loads((two / f"rank{rank}.json").read_text())["rows"]
+        assert rows == [[[0, 1], [1, 1]], [[0, 7], [1, 7]]]
+        assert parts == [2 * rank, 2 * rank + 1]
+
+
+def test_zero_refuses_another_number_of_workers(two: Path):
+    plan = toy_plan(two / "zero1", strategy="deepspeed")
+    checkpoints = SharedCheckpoints(open_storage(f"{two}/zero1/checkpoints"))
+    LocalRuntime(plan.compute).fit(  # makes the process group of one that DeepSpeed wants
+        ToyTask(toy_config(steps=1)), toy_plan(two / "one", strategy="deepspeed"), lambda p: None
+    )
+    with pytest.raises(ConfigError, match=r"2 worker(.|\n)*1 worker(.|\n)*compute\.workers"):
+        train(ToyTask(toy_config()), plan, checkpoints, torch.device("cpu"), lambda p: None)
