@@ -315,7 +315,12 @@ def _draw(spec: SceneSpec, sample: np.ndarray, rng: Generator) -> np.ndarray:
     padded = np.pad(sample, 3)
     offset = np.array([6.5, 6.5]) - matrix @ np.array([side - 1, side - 1]) / 2
     patch = affine_transform(
-        padded, matrix, tuple(offset), (side, side), order=3, mode="constant"  # pyright: ignore
+        padded,
+        matrix,
+        tuple(offset),
+        (side, side),
+        order=3,
+        mode="constant",  # pyright: ignore
     )
     # opacity falls from 1 to 0 over about two pixels around the threshold
     patch = np.clip((patch - _STROKE_THRESHOLD) * scale * 0.6 + 0.5, 0.0, 1.0)

@@ -66,9 +66,7 @@ def check_image(data: bytes, limits: ImageLimits) -> tuple[int, int]:
     image = _open(data)
     width_px, height_px = image.size
     if width_px * height_px > limits.max_pixels:
-        raise DataError(
-            f"{height_px} x {width_px} pixels, at most {limits.max_pixels} are allowed"
-        )
+        raise DataError(f"{height_px} x {width_px} pixels, at most {limits.max_pixels} are allowed")
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a JPEG with previews
         raise DataError("animated image, one picture is expected")
     _load(image)

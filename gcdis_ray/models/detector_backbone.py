@@ -38,9 +38,7 @@ class SmallResNet(nn.Module):
                     if block == 0
                     else None
                 )
-                layers.append(
-                    resnet.BasicBlock(channels, out, stride, shortcut, norm_layer=norm)
-                )
+                layers.append(resnet.BasicBlock(channels, out, stride, shortcut, norm_layer=norm))
                 channels = out
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         for module in self.modules():

@@ -13,7 +13,11 @@ from torch.nn import functional as F
 
 
 class Projector(nn.Sequential):
-    """MLP F -> hidden -> hidden -> D with GELU and no norm; its output is L2-normalised."""
+    """MLP F -> hidden -> hidden -> D with GELU and no norm; its output is L2-normalised.
+
+    Weights start with deviation 1 / sqrt(inputs): the usual 0.02 at the paper's 2048, and the same
+    scale of activations at any width.
+    """
 
     def __init__(self, num_features: int, hidden: int, dim: int) -> None:
         super().__init__(
@@ -25,7 +29,7 @@ class Projector(nn.Sequential):
         )
         for module in self:
             if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.trunc_normal_(module.weight, std=module.in_features**-0.5)
                 nn.init.zeros_(module.bias)
 
     def forward(self, features_NF: Tensor) -> Tensor:

@@ -79,9 +79,7 @@ class ProposalNetwork(RegionProposalNetwork):
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
         proposals = self.box_coder.decode(deltas.detach(), anchors)
         proposals = proposals.view(len(anchors), -1, 4)
-        boxes, scores = self.filter_proposals(
-            proposals, objectness, images.image_sizes, per_level
-        )
+        boxes, scores = self.filter_proposals(proposals, objectness, images.image_sizes, per_level)
         losses = {}
         if targets is not None:
             labels, matched = self.assign_targets_to_anchors(anchors, targets)

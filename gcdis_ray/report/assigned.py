@@ -31,7 +31,9 @@ class Crops:
     def trust(self) -> np.ndarray:
         """What to rank crops by: reliability, then probability; probability alone before label."""
         return np.where(
-            np.isnan(self.reliability), self.probability - 1, self.reliability + 1e-6 * self.probability
+            np.isnan(self.reliability),
+            self.probability - 1,
+            self.reliability + 1e-6 * self.probability,
         )
 
 
@@ -92,7 +94,9 @@ def cluster_truths(view: RunView, metrics: Mapping[str, Any]) -> dict[int, Clust
 
     return {
         int(row["class_index"]): ClusterTruth(
-            row.get("purity"), named(row.get("majority_category")), named(row.get("mapped_category"))
+            row.get("purity"),
+            named(row.get("majority_category")),
+            named(row.get("mapped_category")),
         )
         for row in metrics.get("clusters") or []
     }

@@ -105,9 +105,7 @@ def accuracy_figure(
         axes.set_xlabel("clustering accuracy")
         _legend(figure, [("this run", ACCENT), ("k-means on the frozen embeddings", CALM)])
 
-    return draw_svg(
-        "accuracy", "Clustering accuracy of this run and of k-means", (6.2, 3.2), draw
-    )
+    return draw_svg("accuracy", "Clustering accuracy of this run and of k-means", (6.2, 3.2), draw)
 
 
 def size_figure(classes: Sequence[ClassView], sizes: Mapping[int, int]) -> Markup:
@@ -176,7 +174,7 @@ def training_figure(stage: str, history: Mapping[str, tuple[np.ndarray, np.ndarr
     """
     names = sorted(history, key=lambda n: ("loss" not in n, "total" not in n and n != "loss", n))
     shown = names[:_MAX_PANELS]
-    num_columns = min(4, len(shown))
+    num_columns = 4  # also when fewer are filled, so that all runs are drawn to one scale
     num_rows = math.ceil(len(shown) / num_columns)
 
     def draw(figure: Figure) -> None:

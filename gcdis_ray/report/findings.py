@@ -91,7 +91,9 @@ def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> lis
     if crops is not None:
         used = len(set(crops.class_index.tolist()) & {c.class_index for c in discovered})
         out.append(
-            dict(label="classes discovered", value=f"{used:,}", note=_beside_known(view), tone="hot")
+            dict(
+                label="classes discovered", value=f"{used:,}", note=_beside_known(view), tone="hot"
+            )
         )
     for group, label in (("novel", "accuracy, novel classes"), ("all", "accuracy, all classes")):
         accuracy = dig(metrics, "discovery", "accuracy", group)
@@ -106,7 +108,12 @@ def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> lis
             box = dig(metrics, "detection", "box_ap", group)
             note = f"box AP {fraction(box)}" if box is not None else "COCO, IoU .50:.95"
             out.append(
-                dict(label=f"mask AP, {group}", value=average_precision(ap), note=note, tone="hot" * (group == "novel"))
+                dict(
+                    label=f"mask AP, {group}",
+                    value=average_precision(ap),
+                    note=note,
+                    tone="hot" * (group == "novel"),
+                )
             )
     count = view.json("count", "class_count")
     if count:
@@ -188,7 +195,9 @@ def sentences(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) ->
     accuracy = dig(metrics, "discovery", "accuracy", "novel")
     baseline = dig(metrics, "discovery", "kmeans_accuracy", "novel")
     if accuracy is not None:
-        versus = f" (k-means on the frozen embeddings: {baseline:.0%})" if baseline is not None else ""
+        versus = (
+            f" (k-means on the frozen embeddings: {baseline:.0%})" if baseline is not None else ""
+        )
         out.append(
             f"Measured against ground truth that no stage before evaluation has seen, "
             f"{accuracy:.0%} of the crops of novel classes landed in the right one{versus}."

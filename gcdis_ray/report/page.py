@@ -278,9 +278,7 @@ def _embedding_map(
 
 def _style(classes: Sequence[ClassView]) -> str:
     sheet = files("gcdis_ray.report").joinpath("page.css").read_text(encoding="utf-8")
-    colors = (
-        f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes
-    )
+    colors = (f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes)
     return sheet + "\n".join(colors)
 
 
@@ -301,6 +299,8 @@ def _duration(seconds: float | None) -> str:
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
+    return (
+        f"{minutes} min {rest:02d} s"
+        if minutes < 60
+        else f"{minutes // 60} h {minutes % 60:02d} min"
+    )

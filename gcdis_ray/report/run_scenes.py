@@ -148,9 +148,7 @@ def _labeled(view: RunView, images: Table) -> SceneSection | None:
     return SceneSection("labels given", None, "The labels that came with the data.", scenes)
 
 
-def _scene(
-    image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
-) -> Scene:
+def _scene(image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None) -> Scene:
     def draw(objects: Sequence[Drawn]) -> str:
         return draw_scene(image.bytes, image.height_px, image.width_px, objects)
 

@@ -91,9 +91,7 @@ def suppress_overlaps(
     return kept[:_MAX_OBJECTS]
 
 
-def draw_scene(
-    image: bytes, height_px: int, width_px: int, objects: Sequence[Drawn]
-) -> str:
+def draw_scene(image: bytes, height_px: int, width_px: int, objects: Sequence[Drawn]) -> str:
     """The image with masks tinted and outlined and labels beside them, as a JPEG data URI.
 
     Args:
@@ -161,5 +159,3 @@ def describe(objects: Sequence[Drawn], what: str) -> str:
     names = [item.text for item in objects if item.text][:8]
     count = f"{len(objects)} {what}" if objects else f"no {what}"
     return count + (": " + ", ".join(names) if names else "")
-
-

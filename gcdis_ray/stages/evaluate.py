@@ -35,12 +35,12 @@ class MappingConfig(Closed):
     """Which true class a discovered class stands for when detections are scored."""
 
     source: Literal["train_gt", "detections"] = Field(
-        "train_gt",
+        default="train_gt",
         description="train_gt: crops of unlabeled training images, validation stays untouched; "
         "detections: validation detections matched to validation objects (transductive)",
     )
     scope: Literal["novel_only", "all"] = Field(
-        "novel_only", description="novel_only: known classes stand for themselves"
+        default="novel_only", description="novel_only: known classes stand for themselves"
     )
 
 

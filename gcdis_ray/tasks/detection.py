@@ -97,11 +97,7 @@ class DetectionTask(TrainingTask):
         return stream, int(self._orders[key][place])
 
 
-
-
-def _target(
-    sample: Sample, labels: NDArray[np.int64], weights: NDArray[np.float64]
-) -> Target:
+def _target(sample: Sample, labels: NDArray[np.int64], weights: NDArray[np.float64]) -> Target:
     return {
         "boxes": torch.from_numpy(sample.boxes_xyxy),
         "labels": torch.from_numpy(labels),

@@ -163,7 +163,7 @@ class DiscoveryTask(TrainingTask):
             self._headness.assign()
         if finished == self._clustering_start() and self._discovery.prototypes.kmeans:
             self._place_prototypes(exchange)
-        share = self._mass / self._mass.sum()
+        share = self._mass / self._mass.sum().clamp(min=1e-12)
         return dict(
             headness=float(headness.mean()),
             cluster_entropy=float(torch.special.entr(share).sum()),

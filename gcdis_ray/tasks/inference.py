@@ -125,9 +125,7 @@ def paste(
     return rows @ mask_MM @ columns.T >= 0.5, left, top
 
 
-def _blend(
-    centres: NDArray[np.float64], low: float, high: float, side: int
-) -> NDArray[np.float32]:
+def _blend(centres: NDArray[np.float64], low: float, high: float, side: int) -> NDArray[np.float32]:
     """(n, side) weights of the mask's cells at n pixel centres; 0 outside the box."""
     inside = (centres > low) & (centres < high)
     place = (centres - low) / max(high - low, 1e-6) * side - 0.5

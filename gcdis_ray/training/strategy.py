@@ -183,7 +183,7 @@ class Zero:
         share = losses["total"] / self._local_parts
         gradients = torch.autograd.grad(share, self._parameters, materialize_grads=True)
         if self._gradients:
-            torch._foreach_add_(self._gradients, gradients)
+            self._gradients = [a + b for a, b in zip(self._gradients, gradients, strict=True)]
         else:
             self._gradients = list(gradients)
         return {name: loss.detach() for name, loss in losses.items()}

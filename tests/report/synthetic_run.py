@@ -95,9 +95,7 @@ def make_run(
     world = _World(rng, num_images)
     names = list(class_names)
     shards = world.shards
-    known = [
-        dict(class_index=i, category_id=i + 1, name=names[i]) for i in range(NUM_KNOWN)
-    ]
+    known = [dict(class_index=i, category_id=i + 1, name=names[i]) for i in range(NUM_KNOWN)]
     novel = [
         dict(class_index=i, name=f"new-{i - NUM_KNOWN + 1}", known=False, category_id=None)
         for i in range(NUM_KNOWN, 11)
@@ -347,7 +345,8 @@ class _World:
                     )
                     sure = float(rng.uniform(0.9, 1) if guess == label else rng.uniform(0.3, 0.8))
                     embeddings = [
-                        _unit(centres[c] + rng.normal(0, s, 16)) for c, s in ((label, 1), (guess, 0.5))
+                        _unit(centres[c] + rng.normal(0, s, 16))
+                        for c, s in ((label, 1), (guess, 0.5))
                     ]
                     shard["embeddings"].append(
                         dict(crop_index=crop_index, class_index=given, embedding=embeddings[0])
@@ -394,7 +393,9 @@ class _World:
         rng = self._rng
         y, x = np.mgrid[0:HEIGHT, 0:WIDTH]
         wave = np.sin(x * rng.uniform(0.05, 0.3) + y * rng.uniform(0.05, 0.3))
-        pixels = rng.uniform(40, 150, 3) + 22 * wave[..., None] + rng.normal(0, 7, (HEIGHT, WIDTH, 3))
+        pixels = (
+            rng.uniform(40, 150, 3) + 22 * wave[..., None] + rng.normal(0, 7, (HEIGHT, WIDTH, 3))
+        )
         objects = []
         for cell in rng.permutation(12)[: rng.integers(5, 9)].tolist():
             choice = int(rng.integers(len(self._labels)))

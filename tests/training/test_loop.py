@@ -113,7 +113,9 @@ def test_gradient_is_the_mean_over_parts(tmp_path: Path):
     module = ToyTask(config).setup(torch.device("cpu"))
     module.net[3].p = 0.0
     reference = {name: value.clone() for name, value in module.state_dict().items()}
-    running = torch.stack([task.batch(0, part)["x"] @ reference["net.0.weight"].T for part in (0, 1)])
+    running = torch.stack(
+        [task.batch(0, part)["x"] @ reference["net.0.weight"].T for part in (0, 1)]
+    )
     means = 0.9 * 0 + 0.1 * (running + reference["net.0.bias"]).mean(1)
     torch.testing.assert_close(trained["net.1.running_mean"], means.mean(0))
     assert int(trained["net.1.num_batches_tracked"]) == 1
@@ -167,5 +169,7 @@ def test_checkpoint_of_another_strategy_is_refused(tmp_path: Path):
     plan = toy_plan(tmp_path, strategy="deepspeed")
     LocalRuntime(plan.compute).fit(ToyTask(toy_config()), plan, lambda progress: None)
     plan = toy_plan(tmp_path, strategy="ddp")
-    with pytest.raises(ConfigError, match=r"deepspeed, zero_stage 1, 1 worker(.|\n)*compute\.strategy"):
+    with pytest.raises(
+        ConfigError, match=r"deepspeed, zero_stage 1, 1 worker(.|\n)*compute\.strategy"
+    ):
         fit(plan, ToyTask(toy_config()))

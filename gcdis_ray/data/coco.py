@@ -1,0 +1,257 @@
+"""Streaming reader of COCO annotation files: one record at a time, every mistake with its record.
+
+Annotation files come from outside, so nothing in them is believed: ids must be whole numbers, file
+names must stay inside the image folder, boxes and masks must lie in their image.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from gcdis_ray.data import masks
+from gcdis_ray.errors import DataError
+
+_OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
+_MAX_ID = 2**63 - 1
+_MAX_SIDE_PX = 1_000_000
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    image_id: int
+    file_name: str  # relative, "/"-separated, stays below the image folder
+    height_px: int
+    width_px: int
+
+
+@dataclass(frozen=True)
+class CategoryRecord:
+    category_id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """One checked annotation.
+
+    ``bbox_xyxy`` is in absolute pixels inside the image; ``area_px`` the file's own area, that of
+    the mask if the file has none; ``mask_rle`` is None where the file has a box only.
+    """
+
+    instance_id: int
+    category_id: int
+    bbox_xyxy: tuple[float, float, float, float]
+    mask_rle: str | None
+    area_px: float
+    iscrowd: bool
+
+
+# ---------------------------------------------------------------- reading files
+
+
+def read_images(path: Path) -> Iterator[ImageRecord]:
+    """Image records in the order of the file.
+
+    Raises:
+        DataError: missing or damaged file, record without a field it needs, two images with one
+            id, file name that leaves the image folder.
+    """
+    seen: set[int] = set()
+    for position, raw in enumerate(_records(path, "images")):
+        where = f"{path}: images[{position}]"
+        record = ImageRecord(
+            _whole(raw, "id", where),
+            safe_file_name(raw.get("file_name"), where),
+            _whole(raw, "height", where),
+            _whole(raw, "width", where),
+        )
+        if not (0 < record.height_px <= _MAX_SIDE_PX and 0 < record.width_px <= _MAX_SIDE_PX):
+            raise DataError(
+                f"an image of {record.height_px} x {record.width_px} pixels", where=where
+            )
+        if record.image_id in seen:
+            raise DataError(f"image id {record.image_id} occurs twice", where=where)
+        seen.add(record.image_id)
+        yield record
+
+
+def read_categories(path: Path) -> list[CategoryRecord]:
+    """Categories by rising id.
+
+    Raises:
+        DataError: as :func:`read_images`.
+    """
+    found: dict[int, CategoryRecord] = {}
+    for position, raw in enumerate(_records(path, "categories")):
+        where = f"{path}: categories[{position}]"
+        category_id, name = _whole(raw, "id", where), raw.get("name")
+        if not isinstance(name, str) or not name:
+            raise DataError(f"category {category_id} has no 'name'", where=where)
+        if category_id in found:
+            raise DataError(f"category id {category_id} occurs twice", where=where)
+        found[category_id] = CategoryRecord(category_id, name)
+    return [found[category_id] for category_id in sorted(found)]
+
+
+def read_annotations(path: Path) -> Iterator[dict[str, Any]]:
+    """Annotation records as they stand in the file: :func:`parse_annotation` checks one."""
+    return _records(path, "annotations")
+
+
+def _records(path: Path, section: str) -> Iterator[dict[str, Any]]:
+    import ijson
+
+    fix = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
+    found = 0
+    try:
+        with path.open("rb") as file:
+            for raw in ijson.items(file, f"{section}.item", use_float=True):
+                if not isinstance(raw, dict):
+                    raise DataError(
+                        f"a record must be an object, not {type(raw).__name__}",
+                        where=f"{path}: {section}[{found}]",
+                    )
+                found += 1
+                yield raw
+            if not found:
+                file.seek(0)
+                _require_section(file, path, section)
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path), fix="check the path") from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error), where=str(path)) from error
+    except ijson.IncompleteJSONError as error:
+        cut = "premature EOF" in str(error) or "ncomplete" in str(error) or not str(error)
+        what = "the file ends in the middle (truncated JSON)" if cut else _json_problem(error)
+        raise DataError(
+            f"{what}, after {found} {section}", where=str(path), fix="get the file again"
+        ) from None
+    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
+        raise DataError(
+            f"{_json_problem(error)}, after {found} {section}", where=str(path), fix=fix
+        ) from None
+
+
+def _json_problem(error: Exception) -> str:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    hint = (
+        " (NaN and Infinity are no JSON numbers)" if re.search(r"NaN|Infinity", str(error)) else ""
+    )
+    return f"not valid JSON: {first[:120]}{hint}"
+
+
+def _require_section(file: Any, path: Path, section: str) -> None:
+    """Tell an empty list from a missing one."""
+    import ijson
+
+    keys = [
+        value for prefix, event, value in ijson.parse(file) if prefix == "" and event == "map_key"
+    ]
+    if section not in keys:
+        raise DataError(
+            f"no {section!r} in it" + (f", only {keys[:6]}" if keys else ""),
+            where=str(path),
+            fix="give a COCO annotation file with 'images', 'annotations' and 'categories'",
+        )
+
+
+def safe_file_name(value: Any, where: str) -> str:
+    """``value`` as a relative path that cannot leave the folder it is read from.
+
+    Raises:
+        DataError: it is no text, absolute, or climbs out.
+    """
+    if not isinstance(value, str) or not value:
+        raise DataError("no 'file_name'", where=where)
+    path = PurePosixPath(value)
+    if (
+        path.is_absolute()
+        or ".." in path.parts
+        or "\\" in value
+        or ":" in path.parts[0]
+        or any(ord(character) < 32 for character in value)
+        or len(value) > 1024
+    ):
+        raise DataError(
+            f"file_name {value[:80]!r} leaves the image folder",
+            where=where,
+            fix="use names relative to the image folder",
+        )
+    return str(path)
+
+
+# ---------------------------------------------------------------- one annotation
+
+
+def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> Annotation:
+    """Check one annotation of an image of that size.
+
+    Raises:
+        DataError: missing or odd id, NaN or negative box, box or mask outside the image, mask
+            without a pixel, neither mask nor box. ``what`` alone tells the reason.
+    """
+    instance_id, category_id = _whole(raw, "id", None), _whole(raw, "category_id", None)
+    segmentation, bbox = raw.get("segmentation") or None, raw.get("bbox") or None
+    mask_rle, mask_area = None, 0.0
+    if segmentation is not None:
+        mask_rle = masks.rle_from_segmentation(segmentation, height_px, width_px)
+        mask_area = masks.area(mask_rle, height_px, width_px)
+        if mask_area == 0:
+            raise DataError("zero-area mask")
+    if bbox is not None:
+        box = _box_xyxy(bbox, height_px, width_px)
+    elif mask_rle is not None:
+        box = masks.bbox_xyxy(mask_rle, height_px, width_px)
+    else:
+        raise DataError("neither mask nor box")
+    area = raw.get("area")
+    if area is None:
+        area = mask_area or (box[2] - box[0]) * (box[3] - box[1])
+    elif not _is_number(area) or area < 0:
+        raise DataError(f"area {area!r} is not a number of pixels")
+    return Annotation(
+        instance_id, category_id, box, mask_rle, float(area), _flag(raw.get("iscrowd", 0))
+    )
+
+
+def _box_xyxy(bbox: Any, height_px: int, width_px: int) -> tuple[float, float, float, float]:
+    if not isinstance(bbox, list | tuple) or len(bbox) != 4 or not all(map(_is_number, bbox)):
+        raise DataError(f"box {bbox!r} is not four finite numbers x, y, width, height"[:200])
+    x, y, width, height = (float(v) for v in bbox)
+    if width <= 0 or height <= 0:
+        raise DataError(f"box {[x, y, width, height]} has no extent")
+    slack = _OUTSIDE_TOLERANCE_PX
+    if min(x, y) < -slack or x + width > width_px + slack or y + height > height_px + slack:
+        raise DataError(
+            f"box {[x, y, width, height]} outside the image, {width_px} wide, {height_px} high"
+        )
+    box = max(x, 0.0), max(y, 0.0), min(x + width, width_px), min(y + height, height_px)
+    if box[2] <= box[0] or box[3] <= box[1]:
+        raise DataError(f"box {[x, y, width, height]} outside the image")
+    return box
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _flag(value: Any) -> bool:
+    if value not in (0, 1):
+        raise DataError(f"iscrowd {value!r} is neither 0 nor 1")
+    return bool(value)
+
+
+def _whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
+    value = raw.get(name)
+    if value is None:
+        raise DataError(f"no {name!r}", where=where)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ID:
+        raise DataError(f"{name} {value!r} is not a whole number >= 0"[:200], where=where)
+    return value

@@ -1,0 +1,33 @@
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from gcdis_ray.models.momentum import MomentumEncoder
+
+
+def test_exact_copy_then_moves_by_the_share_of_the_students_move():
+    torch.manual_seed(0)
+    student = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
+    momentum = MomentumEncoder(student, 0.999)
+    start = {name: value.clone() for name, value in student.state_dict().items()}
+    for name, value in momentum.module.state_dict().items():
+        assert torch.equal(value, start[name])
+    with torch.no_grad():
+        student(torch.randn(8, 4, dtype=torch.float64))  # moves the running statistics
+        for parameter in student.parameters():
+            parameter += torch.randn_like(parameter)
+    momentum.update(student)
+    for name, value in momentum.module.state_dict().items():
+        now = student.state_dict()[name]
+        if value.is_floating_point():
+            assert not torch.equal(now, start[name])
+            torch.testing.assert_close(value - start[name], 0.001 * (now - start[name]))
+        else:
+            assert torch.equal(value, now)
+
+
+def test_never_trained():
+    momentum = MomentumEncoder(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), 0.9)
+    assert not any(p.requires_grad for p in momentum.module.parameters())
+    assert not any(m.training for m in momentum.module.modules())

@@ -1,0 +1,66 @@
+"""The quickstart in small: every stage, a few steps each. For tests of the whole pipeline."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from gcdis_ray.data.digits import write_scenes
+from gcdis_ray.pipeline import Pipeline, load_config
+
+ROOT = Path(__file__).parents[1]
+CONFIG = ROOT / "configs" / "quickstart.yaml"
+
+
+def small_overrides(folder: Path, runtime: str = "local") -> list[str]:
+    """Writes scenes below ``folder`` and gives the overrides that make the quickstart small."""
+    scenes = folder / "scenes"
+    write_scenes(scenes, num_labeled=16, num_unlabeled=24, num_validation=8)
+    return [
+        "name=small",
+        f"storage={folder / 'storage'}",
+        f"compute.runtime={runtime}",
+        "compute.checkpoint_every_s=0",
+        f"stages.ingest.root={scenes}",
+        "stages.ingest.images_per_shard=8",
+        "stages.propose.training.steps=30",
+        "stages.propose.training.batch_size=4",
+        "stages.discover.training.steps=12",
+        "stages.discover.training.batch_size=32",
+        "stages.discover.discovery.queue_size=64",
+        "stages.segment.training.steps=8",
+        "stages.segment.training.batch_size=4",
+    ]
+
+
+def arguments(command: str, overrides: Sequence[str]) -> list[str]:
+    sets = [text for override in overrides for text in ("--set", override)]
+    return [sys.executable, "-m", "gcdis_ray.cli", command, str(CONFIG), *sets]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def gcdis(command: str, overrides: Sequence[str], *more: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*arguments(command, overrides), *more], capture_output=True, text=True, env=environment()
+    )
+
+
+def open_pipeline(overrides: Sequence[str]) -> Pipeline:
+    return Pipeline(load_config(CONFIG, overrides))
+
+
+def contents(overrides: Sequence[str]) -> dict[str, dict[str, list[str]]]:
+    """Stage -> member -> SHA-256 of its files: equal runs have equal contents."""
+    return {
+        name: {
+            member: [record.sha256 for record in records]
+            for member, records in artifact.manifest.files.items()
+        }
+        for name, artifact in open_pipeline(overrides).artifacts().items()
+    }
