@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -19,6 +20,8 @@ from gcdis_ray.errors import DataError
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
+_MAX_DEPTH = 32  # COCO needs 5; the parser's memory grows with the square of the depth
+_FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
 @dataclass(frozen=True)
@@ -54,110 +57,112 @@ class Annotation:
 # ---------------------------------------------------------------- reading files
 
 
-def read_images(path: Path) -> Iterator[ImageRecord]:
-    """Image records in the order of the file.
+class CocoFile:
+    """A COCO annotation file, read as a stream as often as asked.
+
+    Opening it reads it through once: whether it is whole, how deep it nests, what it holds.
 
     Raises:
-        DataError: missing or damaged file, record without a field it needs, two images with one
-            id, file name that leaves the image folder.
+        DataError: missing or unreadable file, no JSON, cut off, nested absurdly, no COCO file.
     """
-    seen: set[int] = set()
-    for position, raw in enumerate(_records(path, "images")):
-        where = f"{path}: images[{position}]"
-        record = ImageRecord(
-            _whole(raw, "id", where),
-            safe_file_name(raw.get("file_name"), where),
-            _whole(raw, "height", where),
-            _whole(raw, "width", where),
-        )
-        if not (0 < record.height_px <= _MAX_SIDE_PX and 0 < record.width_px <= _MAX_SIDE_PX):
-            raise DataError(
-                f"an image of {record.height_px} x {record.width_px} pixels", where=where
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        import ijson
+
+        keys, depth = [], 0
+        with _named_errors(path), path.open("rb") as file:
+            for event, value in ijson.basic_parse(file, use_float=True):
+                if event == "start_map" or event == "start_array":
+                    depth += 1
+                    if depth > _MAX_DEPTH:
+                        raise DataError(f"nested more than {_MAX_DEPTH} deep", where=str(path))
+                elif event == "end_map" or event == "end_array":
+                    depth -= 1
+                elif event == "map_key" and depth == 1:
+                    keys.append(value)
+        for section in ("images", "annotations", "categories"):
+            if keys.count(section) != 1:
+                what = "more than one" if section in keys else "no"
+                raise DataError(f"{what} {section!r} in it", where=str(path), fix=_FIX)
+
+    def images(self) -> Iterator[ImageRecord]:
+        """Image records in the order of the file.
+
+        Raises:
+            DataError: record without a field it needs, two images with one id, file name that
+                leaves the image folder.
+        """
+        seen: set[int] = set()
+        for position, raw in enumerate(self._records("images")):
+            where = f"{self.path}: images[{position}]"
+            record = ImageRecord(
+                _whole(raw, "id", where),
+                safe_file_name(raw.get("file_name"), where),
+                _whole(raw, "height", where),
+                _whole(raw, "width", where),
             )
-        if record.image_id in seen:
-            raise DataError(f"image id {record.image_id} occurs twice", where=where)
-        seen.add(record.image_id)
-        yield record
+            height_px, width_px = record.height_px, record.width_px
+            if not (0 < height_px <= _MAX_SIDE_PX and 0 < width_px <= _MAX_SIDE_PX):
+                raise DataError(f"an image of {height_px} x {width_px} pixels", where=where)
+            if record.image_id in seen:
+                raise DataError(f"image id {record.image_id} occurs twice", where=where)
+            seen.add(record.image_id)
+            yield record
 
+    def categories(self) -> list[CategoryRecord]:
+        """Categories by rising id.
 
-def read_categories(path: Path) -> list[CategoryRecord]:
-    """Categories by rising id.
+        Raises:
+            DataError: category without id or name, two with one id.
+        """
+        found: dict[int, CategoryRecord] = {}
+        for position, raw in enumerate(self._records("categories")):
+            where = f"{self.path}: categories[{position}]"
+            category_id, name = _whole(raw, "id", where), raw.get("name")
+            if not isinstance(name, str) or not name:
+                raise DataError(f"category {category_id} has no 'name'", where=where)
+            if category_id in found:
+                raise DataError(f"category id {category_id} occurs twice", where=where)
+            found[category_id] = CategoryRecord(category_id, name)
+        return [found[category_id] for category_id in sorted(found)]
 
-    Raises:
-        DataError: as :func:`read_images`.
-    """
-    found: dict[int, CategoryRecord] = {}
-    for position, raw in enumerate(_records(path, "categories")):
-        where = f"{path}: categories[{position}]"
-        category_id, name = _whole(raw, "id", where), raw.get("name")
-        if not isinstance(name, str) or not name:
-            raise DataError(f"category {category_id} has no 'name'", where=where)
-        if category_id in found:
-            raise DataError(f"category id {category_id} occurs twice", where=where)
-        found[category_id] = CategoryRecord(category_id, name)
-    return [found[category_id] for category_id in sorted(found)]
+    def annotations(self) -> Iterator[dict[str, Any]]:
+        """Annotations as they stand in the file: :func:`parse_annotation` checks one."""
+        return self._records("annotations")
 
+    def _records(self, section: str) -> Iterator[dict[str, Any]]:
+        import ijson
 
-def read_annotations(path: Path) -> Iterator[dict[str, Any]]:
-    """Annotation records as they stand in the file: :func:`parse_annotation` checks one."""
-    return _records(path, "annotations")
-
-
-def _records(path: Path, section: str) -> Iterator[dict[str, Any]]:
-    import ijson
-
-    fix = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
-    found = 0
-    try:
-        with path.open("rb") as file:
-            for raw in ijson.items(file, f"{section}.item", use_float=True):
+        with _named_errors(self.path), self.path.open("rb") as file:
+            for position, raw in enumerate(ijson.items(file, f"{section}.item", use_float=True)):
                 if not isinstance(raw, dict):
                     raise DataError(
                         f"a record must be an object, not {type(raw).__name__}",
-                        where=f"{path}: {section}[{found}]",
+                        where=f"{self.path}: {section}[{position}]",
                     )
-                found += 1
                 yield raw
-            if not found:
-                file.seek(0)
-                _require_section(file, path, section)
+
+
+@contextmanager
+def _named_errors(path: Path) -> Iterator[None]:
+    import ijson
+
+    try:
+        yield
     except FileNotFoundError:
         raise DataError("no such file", where=str(path), fix="check the path") from None
     except OSError as error:
         raise DataError(error.strerror or str(error), where=str(path)) from error
-    except ijson.IncompleteJSONError as error:
-        cut = "premature EOF" in str(error) or "ncomplete" in str(error) or not str(error)
-        what = "the file ends in the middle (truncated JSON)" if cut else _json_problem(error)
-        raise DataError(
-            f"{what}, after {found} {section}", where=str(path), fix="get the file again"
-        ) from None
-    except (ijson.JSONError, UnicodeDecodeError, RecursionError) as error:
-        raise DataError(
-            f"{_json_problem(error)}, after {found} {section}", where=str(path), fix=fix
-        ) from None
-
-
-def _json_problem(error: Exception) -> str:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    hint = (
-        " (NaN and Infinity are no JSON numbers)" if re.search(r"NaN|Infinity", str(error)) else ""
-    )
-    return f"not valid JSON: {first[:120]}{hint}"
-
-
-def _require_section(file: Any, path: Path, section: str) -> None:
-    """Tell an empty list from a missing one."""
-    import ijson
-
-    keys = [
-        value for prefix, event, value in ijson.parse(file) if prefix == "" and event == "map_key"
-    ]
-    if section not in keys:
-        raise DataError(
-            f"no {section!r} in it" + (f", only {keys[:6]}" if keys else ""),
-            where=str(path),
-            fix="give a COCO annotation file with 'images', 'annotations' and 'categories'",
-        )
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        first = (str(error).strip() or "empty").splitlines()[0]
+        if "premature EOF" in first or "ncomplete" in first:
+            what = "the file ends in the middle (truncated JSON)"
+        elif re.search("NaN|Infinity", str(error)):
+            what = "not valid JSON (NaN and Infinity are no JSON numbers)"
+        else:
+            what = f"not valid JSON ({first[:120]})"
+        raise DataError(what, where=str(path), fix=_FIX) from None
 
 
 def safe_file_name(value: Any, where: str) -> str:

@@ -314,14 +314,7 @@ def _draw(spec: SceneSpec, sample: np.ndarray, rng: Generator) -> np.ndarray:
     matrix = turn @ np.diag([1 / (scale * stretch), stretch / scale])  # patch -> sample
     padded = np.pad(sample, 3)
     offset = np.array([6.5, 6.5]) - matrix @ np.array([side - 1, side - 1]) / 2
-    patch = affine_transform(
-        padded,
-        matrix,
-        tuple(offset),
-        (side, side),
-        order=3,
-        mode="constant",  # pyright: ignore
-    )
+    patch = affine_transform(padded, matrix, tuple(offset), (side, side), order=3)  # pyright: ignore
     # opacity falls from 1 to 0 over about two pixels around the threshold
     patch = np.clip((patch - _STROKE_THRESHOLD) * scale * 0.6 + 0.5, 0.0, 1.0)
     rows, columns = np.flatnonzero(patch.any(1)), np.flatnonzero(patch.any(0))

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.report.view import RunView, printable
+from gcdis_ray.report.view import RunView
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,8 @@ class Crops:
 
     def trust(self) -> np.ndarray:
         """What to rank crops by: reliability, then probability; probability alone before label."""
-        return np.where(
-            np.isnan(self.reliability),
-            self.probability - 1,
-            self.reliability + 1e-6 * self.probability,
-        )
+        refined = self.reliability + 1e-6 * self.probability
+        return np.where(np.isnan(self.reliability), self.probability - 1, refined)
 
 
 @dataclass(frozen=True)
@@ -85,18 +82,14 @@ def cluster_truths(view: RunView, metrics: Mapping[str, Any]) -> dict[int, Clust
     """By class_index, from ``metrics["clusters"]``; empty without ground truth."""
     names = view.category_names()
 
-    def named(category: object) -> str | None:
-        if category is None:
-            return None
-        if isinstance(category, int):
-            return names.get(category, f"category {category}")
-        return printable(category)
+    def named(category_id: int | None) -> str | None:
+        return None if category_id is None else names.get(category_id, f"category {category_id}")
 
     return {
         int(row["class_index"]): ClusterTruth(
             row.get("purity"),
-            named(row.get("majority_category")),
-            named(row.get("mapped_category")),
+            named(row.get("majority_category_id")),
+            named(row.get("mapped_category_id")),
         )
         for row in metrics.get("clusters") or []
     }

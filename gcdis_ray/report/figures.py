@@ -165,6 +165,36 @@ def trust_figure(columns: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Markup
     return draw_svg("trust", "Histograms of " + ", ".join(columns), size, draw)
 
 
+def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Markup:
+    """Share of right labels over reliability; rising bars mean that trust is well placed.
+
+    Args:
+        bins: ``from``, ``to``, ``num_crops`` and ``accuracy`` of each slice of reliability.
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots()
+        for slice_ in bins:
+            middle, width = (slice_["from"] + slice_["to"]) / 2, slice_["to"] - slice_["from"]
+            accuracy = float(slice_["accuracy"] or 0)
+            axes.bar(middle, accuracy, width=0.9 * width, color=CALM)
+            axes.annotate(
+                f"{accuracy:.2f}",
+                (middle, accuracy),
+                xytext=(0, 3),
+                textcoords="offset points",
+                ha="center",
+                fontsize=8,
+            )
+        axes.set_xlim(0, 1)
+        axes.set_ylim(0, 1.08)
+        axes.set_xlabel("reliability")
+        axes.set_ylabel("share of right labels")
+
+    label = "Share of right pseudo-labels for slices of reliability, from low to high"
+    return draw_svg("reliability", label, (6.2, 3.0), draw)
+
+
 def training_figure(stage: str, history: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Markup:
     """Small multiples of one training run: thin line as logged, thick line smoothed.
 

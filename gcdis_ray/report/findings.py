@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gcdis_ray.report.assigned import Crops
 from gcdis_ray.report.view import RunView, printable
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One big number with its meaning and a note; ``hot`` ones are about what is new."""
+
+    label: str
+    value: str
+    note: str
+    hot: bool = False
 
 
 def dig(tree: Any, *path: str) -> Any:
@@ -32,37 +43,36 @@ def detection_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     rows = []
     for kind, title in (("mask_ap", "mask AP"), ("box_ap", "box AP")):
         numbers = dig(metrics, "detection", kind)
-        if isinstance(numbers, Mapping):
+        if isinstance(numbers, Mapping) and any(v is not None for v in numbers.values()):
             rows.append(dict(title=title, **{g: numbers.get(g) for g in ("all", "known", "novel")}))
     return rows
 
 
-def per_class_rows(view: RunView, metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """One row per class with ground truth: name, known, mask_ap, box_ap (None if not measured)."""
-    rows = dig(metrics, "detection", "per_class") or metrics.get("per_class") or []
-    if isinstance(rows, Mapping):  # keyed by class or by kind of AP: only lists are documented
-        return []
-    names = view.category_names()
-    known_ids = {int(row["category_id"]) for row in view.json("ingest", "classes") or []}
-    out = []
-    for row in rows:
-        category = row.get("category_id")
-        name = row.get("name") or names.get(category, f"category {category}")
-        out.append(
-            dict(
-                name=printable(name),
-                known=bool(row.get("known", category in known_ids)),
-                class_index=row.get("class_index"),
-                num=row.get("num_truth", row.get("num_instances")),
-                mask_ap=_measured(row.get("mask_ap")),
-                box_ap=_measured(row.get("box_ap")),
-            )
-        )
-    return sorted(out, key=lambda r: (r["known"], -(r["mask_ap"] or 0), r["name"]))
+def per_class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """One row per class of the ground truth, novel ones first, best first; None if not measured."""
+    rows = [
+        {
+            "name": printable(row["name"]),
+            "known": bool(row["known"]),
+            "num_objects": row.get("num_objects"),
+            "accuracy": _measured(row.get("accuracy")),
+            "mask_ap": _measured(row.get("mask_ap")),
+            "box_ap": _measured(row.get("box_ap")),
+        }
+        for row in metrics.get("per_class") or []
+    ]
+    return sorted(rows, key=lambda r: (r["known"], -(r["mask_ap"] or 0), r["name"]))
 
 
 def _measured(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and value >= 0 else None
+
+
+def reasons(metrics: Mapping[str, Any]) -> list[str]:
+    """Why numbers are missing from a finished evaluation, in its own words."""
+    blocks = (("clustering", "discovery"), ("detection", "detection"))
+    found = [(title, dig(metrics, block, "reason")) for title, block in blocks]
+    return [f"{title}: {printable(reason)}" for title, reason in found if reason]
 
 
 def protocols(metrics: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
@@ -84,45 +94,31 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[dict[str, str]]:
-    """The few big numbers, most telling first. Each has label, value, note."""
-    out: list[dict[str, str]] = []
+def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[Tile]:
+    """The few big numbers, most telling first."""
+    out: list[Tile] = []
     discovered = [c for c in view.classes() if not c.known]
     if crops is not None:
         used = len(set(crops.class_index.tolist()) & {c.class_index for c in discovered})
-        out.append(
-            dict(
-                label="classes discovered", value=f"{used:,}", note=_beside_known(view), tone="hot"
-            )
-        )
+        out.append(Tile("classes discovered", f"{used:,}", _beside_known(view), hot=True))
     for group, label in (("novel", "accuracy, novel classes"), ("all", "accuracy, all classes")):
         accuracy = dig(metrics, "discovery", "accuracy", group)
         if accuracy is not None:
             baseline = dig(metrics, "discovery", "kmeans_accuracy", group)
             note = f"k-means {fraction(baseline)}" if baseline is not None else "clustering"
-            tone = "hot" if group == "novel" else ""
-            out.append(dict(label=label, value=fraction(accuracy), note=note, tone=tone))
+            out.append(Tile(label, fraction(accuracy), note, hot=group == "novel"))
     for group in ("novel", "known"):
         ap = dig(metrics, "detection", "mask_ap", group)
         if ap is not None:
             box = dig(metrics, "detection", "box_ap", group)
-            note = f"box AP {fraction(box)}" if box is not None else "COCO, IoU .50:.95"
-            out.append(
-                dict(
-                    label=f"mask AP, {group}",
-                    value=average_precision(ap),
-                    note=note,
-                    tone="hot" * (group == "novel"),
-                )
-            )
-    count = view.json("count", "class_count")
-    if count:
+            note = f"box AP {average_precision(box)}" if box is not None else "IoU .50 to .95"
+            value = average_precision(ap)
+            out.append(Tile(f"mask AP, {group}", value, note, hot=group == "novel"))
+    if count := view.json("count", "class_count"):
         low, high = count.get("interval") or (count["num_classes"],) * 2
         truth = true_class_count(view, metrics)
         note = f"interval {low} to {high}" + (f", truth {truth}" if truth is not None else "")
-        out.append(
-            dict(label="classes estimated", value=f"{count['num_classes']:,}", note=note, tone="")
-        )
+        out.append(Tile("classes estimated", f"{count['num_classes']:,}", note))
     return out
 
 

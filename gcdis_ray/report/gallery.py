@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageChops, ImageFilter
+from PIL import Image
 
 from gcdis_ray.artifacts import Table
-from gcdis_ray.report.palette import rgb
+from gcdis_ray.report.drawing import draw_outline, encode_jpeg, jpeg_uri, scaled_mask
 
 HEIGHT_PX = 116  # of a thumbnail as stored; shown smaller, so it stays sharp on fine screens
 _MAX_WIDTH_PX = 210
 _MAX_BYTES = 4_400
-_QUALITIES = (80, 68, 55, 40, 25, 12)
 
 
 @dataclass(frozen=True)
@@ -46,41 +44,11 @@ def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int
     scale = min(HEIGHT_PX / picture.height, _MAX_WIDTH_PX / picture.width)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC)
-    mask = Image.open(io.BytesIO(mask_png)).convert("L").resize(size, Image.Resampling.BILINEAR)
-    mask = mask.point(lambda value: 255 if value >= 128 else 0)
+    mask = scaled_mask(Image.open(io.BytesIO(mask_png)).convert("L"), size)
     dimmed = Image.blend(picture, Image.new("RGB", size, (24, 26, 30)), 0.45)
     picture = Image.composite(picture, dimmed, mask)
     draw_outline(picture, mask, color)
     return encode_jpeg(picture, _MAX_BYTES), *size
-
-
-def draw_outline(picture: Image.Image, mask: Image.Image, color: str) -> None:
-    """Draw the mask's border into ``picture``: two pixels of colour inside a dark hairline.
-
-    Args:
-        mask: 8-bit grey, 0 or 255, of the picture's size.
-    """
-    wide = mask.filter(ImageFilter.MaxFilter(3))
-    hairline = ImageChops.subtract(wide.filter(ImageFilter.MaxFilter(3)), wide)
-    border = ImageChops.subtract(wide, mask.filter(ImageFilter.MinFilter(3)))
-    picture.paste((12, 12, 14), mask=hairline.point(lambda value: value * 3 // 5))
-    picture.paste(rgb(color), mask=border)
-
-
-def encode_jpeg(picture: Image.Image, max_bytes: int) -> bytes:
-    """JPEG at the best quality of a short list that fits ``max_bytes``, or at the lowest."""
-    encoded = b""
-    for quality in _QUALITIES:
-        buffer = io.BytesIO()
-        picture.save(buffer, "JPEG", quality=quality, optimize=True, subsampling=2)
-        encoded = buffer.getvalue()
-        if len(encoded) <= max_bytes:
-            break
-    return encoded
-
-
-def jpeg_uri(jpeg: bytes) -> str:
-    return "data:image/jpeg;base64," + base64.b64encode(jpeg).decode()
 
 
 def pick_crops(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
@@ -42,27 +42,15 @@ class Card:
     doubtful: list[Thumb]
 
 
-def write_report(view: RunView, path_writer: Callable[[str], object] | None = None) -> str:
-    """The report on a run, finished or not.
-
-    Args:
-        view: what to report on.
-        path_writer: called once with the page, to store it.
+def write_report(view: RunView) -> str:
+    """The report on a run, finished or not. Equal views give equal pages.
 
     Returns:
-        the page, one self-contained HTML document of at most about 12 MB.
+        one self-contained HTML document of at most about 12 MB.
 
     Raises:
         ArtifactError: a stored artifact is damaged.
     """
-    page = render_page(view)
-    if path_writer is not None:
-        path_writer(page)
-    return page
-
-
-def render_page(view: RunView) -> str:
-    """The page as text. Equal views give equal pages."""
     metrics = view.json("evaluate", "metrics") or {}
     classes = view.classes()
     crops = read_crops_assigned(view)
@@ -70,38 +58,38 @@ def render_page(view: RunView) -> str:
     style = _style(classes)
     scenes = scene_section(view, metrics)
     charts = _charts(view, metrics, classes, crops)
-    per_class = findings.per_class_rows(view, metrics)
-    context: dict[str, Any] = dict(
-        view=view,
-        style=Markup(style),  # our own file and colour codes
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        sentences=findings.sentences(view, metrics, crops),
-        tiles=findings.tiles(view, metrics, crops),
-        discovered=[c for c in cards if not c.view.known and c.size],
-        empty=[c.view.name for c in cards if not c.view.known and not c.size],
-        known=[c for c in cards if c.view.known],
-        heroes=[c for c in cards if not c.view.known and c.best][:_MAX_HEROES],
-        first_crops=_first_crops(view) if crops is None else [],
-        scenes=scenes,
-        charts=charts,
-        detection=findings.detection_rows(metrics),
-        per_class=per_class,
-        has_num=any(row["num"] is not None for row in per_class),
-        has_truth=any(c.truth.purity is not None for c in cards),
-        shown=sum(len(c.best) + len(c.doubtful) for c in cards),
-        total=sum(c.size for c in cards),
-        headline=findings.headline(view, crops),
-        versions=_versions(view),
-        protocols=list(findings.protocols(metrics)),
-        quarantine=quarantine_summary(view),
-        config=yaml.safe_dump(dict(view.config), sort_keys=False, allow_unicode=True),
-        missing=[row["name"] for row in view.stages if row["name"] not in view.artifacts],
-        fraction=findings.fraction,
-        ap=findings.average_precision,
-        plural=findings.plural,
-        file_size=_file_size,
-        duration=_duration,
-    )
+    per_class = findings.per_class_rows(metrics)
+    context: dict[str, Any] = {
+        "view": view,
+        "style": Markup(style),  # our own file and colour codes
+        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        "sentences": findings.sentences(view, metrics, crops),
+        "tiles": findings.tiles(view, metrics, crops),
+        "discovered": [c for c in cards if not c.view.known and c.size],
+        "empty": [c.view.name for c in cards if not c.view.known and not c.size],
+        "known": [c for c in cards if c.view.known],
+        "heroes": [c for c in cards if not c.view.known and c.best][:_MAX_HEROES],
+        "first_crops": _first_crops(view) if crops is None else [],
+        "scenes": scenes,
+        "charts": charts,
+        "detection": findings.detection_rows(metrics),
+        "per_class": per_class,
+        "reasons": findings.reasons(metrics),
+        "has_truth": any(c.truth.purity is not None for c in cards),
+        "shown": sum(len(c.best) + len(c.doubtful) for c in cards),
+        "total": sum(c.size for c in cards),
+        "headline": findings.headline(view, crops),
+        "versions": _versions(view),
+        "protocols": list(findings.protocols(metrics)),
+        "quarantine": quarantine_summary(view),
+        "config": yaml.safe_dump(dict(view.config), sort_keys=False, allow_unicode=True),
+        "missing": [row["name"] for row in view.stages if row["name"] not in view.artifacts],
+        "fraction": findings.fraction,
+        "ap": findings.average_precision,
+        "plural": findings.plural,
+        "file_size": _file_size,
+        "duration": _duration,
+    }
     context["sections"] = _sections(context)
     environment = Environment(
         loader=PackageLoader("gcdis_ray.report", "."),
@@ -235,6 +223,8 @@ def _charts(
         charts["sizes"] = figures.size_figure(classes, sizes)
         charts["trust"] = figures.trust_figure(_trust_columns(crops, classes))
         charts["map"], charts["map_points"] = _embedding_map(view, classes, crops)
+    if bins := [b for b in metrics.get("reliability_bins") or [] if b["num_crops"]]:
+        charts["diagram"] = figures.reliability_figure(bins)
     for stage in _TRAINED:
         if history := read_history(view, stage):
             charts["training"][stage] = figures.training_figure(stage, history)

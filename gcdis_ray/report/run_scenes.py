@@ -205,11 +205,9 @@ def _category_colors(view: RunView, metrics: Mapping[str, Any]) -> dict[int, str
         int(row["category_id"]): class_color(int(row["class_index"]), known=True)
         for row in view.json("ingest", "classes") or []
     }
-    ids = {row["name"]: int(row["category_id"]) for row in view.truth_categories() or []}
     known = set(colors)
     for row in metrics.get("clusters") or []:
-        mapped = row.get("mapped_category")
-        category = ids.get(mapped) if isinstance(mapped, str) else mapped
+        category = row.get("mapped_category_id")
         if category is not None and category not in known:
             colors[category] = class_color(int(row["class_index"]), known=False)
     return colors

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from PIL import Image, ImageDraw, ImageFont
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.data import masks
-from gcdis_ray.report.gallery import draw_outline, encode_jpeg, jpeg_uri
+from gcdis_ray.report.drawing import draw_outline, encode_jpeg, faded, jpeg_uri, scaled_mask
 from gcdis_ray.report.palette import ink_on, rgb
 
 SIDE_PX = 640  # longer side of a drawn image
@@ -61,7 +60,7 @@ def choose_images(images: Table, splits: Sequence[str], number: int) -> list[tup
 
 def rows_of_image(table: pa.Table, image_id: int) -> pa.Table:
     """The rows that belong to one image, in their stored order."""
-    return table.filter(pc.equal(table["image_id"], image_id))
+    return table.filter(table["image_id"].to_numpy() == image_id)
 
 
 def display_threshold(scores: np.ndarray, wanted: float) -> float:
@@ -114,15 +113,13 @@ def draw_scene(image: bytes, height_px: int, width_px: int, objects: Sequence[Dr
 
 
 def _tint(picture: Image.Image, mask_HW: np.ndarray, color: str) -> None:
-    full = Image.fromarray(mask_HW.astype(np.uint8) * 255)
-    mask = full.resize(picture.size, Image.Resampling.BILINEAR)
-    mask = mask.point(lambda value: 255 if value >= 128 else 0)
-    picture.paste(rgb(color), mask=mask.point(lambda value: value * 35 // 100))
+    mask = scaled_mask(Image.fromarray(mask_HW.astype(np.uint8) * 255), picture.size)
+    picture.paste(rgb(color), mask=faded(mask, 0.35))
     draw_outline(picture, mask, color)
 
 
 def _write_labels(picture: Image.Image, objects: Sequence[Drawn], scale: float) -> None:
-    """Labels on chips of the class colour, moved out of each other's way; the last is placed first."""
+    """Labels on chips of the class colour, out of each other's way; the last is placed first."""
     font = ImageFont.load_default(size=15)
     canvas = ImageDraw.Draw(picture)
     taken: list[tuple[float, float, float, float]] = []

@@ -74,8 +74,8 @@ def quarantine_summary(view: RunView, first: int = 20) -> dict[str, Any] | None:
     for row in rows:
         key = (printable(row["split"]), printable(row["reason"]).partition(":")[0])
         counts[key] = counts.get(key, 0) + 1
-    return dict(
-        total=len(rows),
-        counts=sorted(((*key, n) for key, n in counts.items()), key=lambda c: (-c[2], c)),
-        first=[{k: printable(v) for k, v in row.items()} for row in rows[:first]],
-    )
+    return {
+        "total": len(rows),
+        "counts": sorted(((*key, n) for key, n in counts.items()), key=lambda c: (-c[2], c)),
+        "first": [{k: printable(v) for k, v in row.items()} for row in rows[:first]],
+    }

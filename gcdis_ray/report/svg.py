@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import warnings
 from collections.abc import Callable
+from typing import Any
 from xml.etree import ElementTree
 
 import matplotlib
@@ -17,7 +18,7 @@ from matplotlib.figure import Figure
 
 INK = "#010203"  # stands for the page's text colour; no palette colour is this one
 
-_RC = {
+_RC: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "gcdis",
     "text.parse_math": False,  # class names are user text: a dollar sign is a dollar sign

@@ -39,7 +39,7 @@ class RunView:
         recipe: of the pipeline.
         seed: of the run.
         config: the whole config as plain data.
-        storage_uri: folder or prefix that holds the artifacts.
+        storage: folder or prefix that holds the artifacts.
         stages: states in pipeline order.
         artifacts: stage name -> its committed artifact; stages that are not done are absent.
     """
@@ -48,7 +48,7 @@ class RunView:
     recipe: str
     seed: int
     config: Mapping[str, Any]
-    storage_uri: str
+    storage: str
     stages: Sequence[StageRow]
     artifacts: Mapping[str, Artifact]
 

@@ -95,12 +95,11 @@ def make_run(
     world = _World(rng, num_images)
     names = list(class_names)
     shards = world.shards
-    known = [dict(class_index=i, category_id=i + 1, name=names[i]) for i in range(NUM_KNOWN)]
+    known = [{"class_index": i, "category_id": i + 1, "name": names[i]} for i in range(NUM_KNOWN)]
     novel = [
-        dict(class_index=i, name=f"new-{i - NUM_KNOWN + 1}", known=False, category_id=None)
+        {"class_index": i, "name": f"new-{i - NUM_KNOWN + 1}", "known": False, "category_id": None}
         for i in range(NUM_KNOWN, 11)
     ]
-    split_of = {0: "labeled", 1: "unlabeled", 2: "unlabeled", 3: "validation"}
     counts = {i: int((world.assigned == i).sum()) for i in range(11)}
     metrics = _metrics(names, counts)
     artifacts = {
@@ -111,9 +110,21 @@ def make_run(
                 "instances": shards("instances"),
                 "quarantine": [
                     [
-                        dict(split="unlabeled", uri="a/b.jpg", reason="truncated image: 412 bytes"),
-                        dict(split="unlabeled", uri="c.jpg", reason="truncated image: 88 bytes"),
-                        dict(split="labeled", uri="d.png", reason="annotation without image: 17"),
+                        {
+                            "split": "unlabeled",
+                            "uri": "a/b.jpg",
+                            "reason": "truncated image: 412 bytes",
+                        },
+                        {
+                            "split": "unlabeled",
+                            "uri": "c.jpg",
+                            "reason": "truncated image: 88 bytes",
+                        },
+                        {
+                            "split": "labeled",
+                            "uri": "d.png",
+                            "reason": "annotation without image: 17",
+                        },
                     ]
                 ],
             },
@@ -130,17 +141,17 @@ def make_run(
             "count",
             {},
             {
-                "class_count": dict(
-                    num_known=5,
-                    num_novel=6,
-                    num_classes=11,
-                    interval=[9, 12],
-                    method="k-means, accuracy on labeled crops",
-                    curve=[
-                        dict(num_classes=k, score=0.8 - 0.006 * (k - 10.5) ** 2)
+                "class_count": {
+                    "num_known": 5,
+                    "num_novel": 6,
+                    "num_classes": 11,
+                    "interval": [9, 12],
+                    "method": "k-means, accuracy on labeled crops",
+                    "curve": [
+                        {"num_classes": k, "score": 0.8 - 0.006 * (k - 10.5) ** 2}
                         for k in range(5, 19)
                     ],
-                )
+                }
             },
         ),
         "discover": artifact(
@@ -176,12 +187,12 @@ def make_run(
             {"truth_instances": [world.truth]},
             {
                 "categories": [
-                    dict(
-                        category_id=i + 1,
-                        name=names[i],
-                        known=i < NUM_KNOWN,
-                        class_index=i if i < NUM_KNOWN else -1,
-                    )
+                    {
+                        "category_id": i + 1,
+                        "name": names[i],
+                        "known": i < NUM_KNOWN,
+                        "class_index": i if i < NUM_KNOWN else -1,
+                    }
                     for i in range(10)
                 ]
             },
@@ -190,23 +201,22 @@ def make_run(
             "evaluate", {"predictions": shards("predictions")}, {"metrics": metrics}
         ),
     }
-    assert split_of  # the shards of the world are in this order
     return RunView(
         name=name,
         recipe="gcdis",
         seed=0,
         config={"seed": 0, "stages": {"discover": {"steps": 400}}, "storage": {"uri": "runs/x"}},
-        storage_uri="runs/quickstart",
+        storage="runs/quickstart",
         stages=[
-            dict(
-                name=stage,
-                key=artifacts[stage].key,
-                state="done",
-                seconds=12.5 * (i + 1),
-                rows=1000 * (i + 1),
-                bytes=123_456 * (i + 1),
-                uri=f"runs/quickstart/{stage}",
-            )
+            {
+                "name": stage,
+                "key": artifacts[stage].key,
+                "state": "done",
+                "seconds": 12.5 * (i + 1),
+                "rows": 1000 * (i + 1),
+                "bytes": 123_456 * (i + 1),
+                "uri": f"runs/quickstart/{stage}",
+            }
             for i, stage in enumerate(ORDER)
         ],
         artifacts=artifacts,
@@ -221,7 +231,7 @@ def until(view: RunView, num_stages: int) -> RunView:
         view.recipe,
         view.seed,
         view.config,
-        view.storage_uri,
+        view.storage,
         [
             row
             if row["name"] in there
@@ -235,14 +245,21 @@ def until(view: RunView, num_stages: int) -> RunView:
 def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
     purity = [0.97, 0.91, 0.95, 0.88, 0.9, 0.86, 0.82, 0.93, 0.71, 0.66, 0.41]
     per_class = [
-        dict(
-            category_id=i + 1,
-            name=names[i],
-            known=i < NUM_KNOWN,
-            mask_ap=round(0.62 - 0.04 * i, 3),
-            box_ap=round(0.66 - 0.04 * i, 3),
-        )
+        {
+            "category_id": i + 1,
+            "name": names[i],
+            "known": i < NUM_KNOWN,
+            "num_objects": 20 + i,
+            "num_crops": 18 + i,
+            "accuracy": round(0.95 - 0.03 * i, 3),
+            "mask_ap": round(0.62 - 0.04 * i, 3),
+            "box_ap": round(0.66 - 0.04 * i, 3),
+        }
         for i in range(10)
+    ]
+    bins = [
+        {"from": b / 10, "to": (b + 1) / 10, "num_crops": 16, "accuracy": 0.5 + 0.048 * b}
+        for b in range(10)
     ]
     return {
         "discovery": {
@@ -250,24 +267,30 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
             "kmeans_accuracy": {"all": 0.56, "known": 0.58, "novel": 0.53},
             "nmi": 0.77,
             "ari": 0.7,
-            "protocol": "GCD v2: one Hungarian matching, known classes fixed by identity",
+            "protocol": {
+                "accuracy": "known_identity: known classes stand for themselves",
+                "kmeans_accuracy": "hungarian_all: one matching over all classes",
+            },
+            "reason": None,
         },
         "detection": {
-            "mask_ap": {"all": 0.44, "known": 0.54, "novel": 0.34},
-            "box_ap": {"all": 0.48, "known": 0.58, "novel": 0.38},
-            "per_class": per_class,
-            "protocol": "COCO AP, IoU .50:.05:.95, 100 detections per image",
+            "mask_ap": {"all": 0.44, "known": 0.54, "novel": 0.034},
+            "box_ap": {"all": 0.48, "known": 0.58, "novel": 0.038},
+            "protocol": {"mask": "COCO AP, IoU .50:.05:.95, 100 detections per image"},
+            "reason": None,
         },
         "class_count": {"estimate": 11, "truth": 10},
+        "per_class": per_class,
+        "reliability_bins": bins,
         "clusters": [
-            dict(
-                class_index=i,
-                size=counts[i],
-                purity=purity[i],
-                majority_category=min(i, 9) + 1,
-                mapped_category=i + 1 if i < 10 else None,
-                reliability=0.5,
-            )
+            {
+                "class_index": i,
+                "size": counts[i],
+                "purity": purity[i],
+                "majority_category_id": min(i, 9) + 1,
+                "mapped_category_id": i + 1 if i < 10 else None,
+                "mean_reliability": 0.5,
+            }
             for i in range(11)
         ],
     }
@@ -279,7 +302,7 @@ def _history(names: tuple[str, ...], steps: int, rng: np.random.Generator) -> li
         noise = rng.normal(0, 0.08, steps)
         for step in range(steps):
             value = (2 - 0.2 * k) * np.exp(-step / (0.3 * steps)) + 0.3 + noise[step]
-            rows.append(dict(step=step, name=name, value=float(value)))
+            rows.append({"step": step, "name": name, "value": float(value)})
     return rows
 
 
@@ -302,10 +325,16 @@ class _World:
         for numbers, split in zip(parts, splits, strict=True):
             shard: dict[str, list[dict]] = {
                 member: []
-                for member in (
-                    "images instances proposals crops embeddings assignments "
-                    "pseudo_labels predictions"
-                ).split()
+                for member in [
+                    "images",
+                    "instances",
+                    "proposals",
+                    "crops",
+                    "embeddings",
+                    "assignments",
+                    "pseudo_labels",
+                    "predictions",
+                ]
             }
             for image_id in numbers.tolist():
                 pixels, objects = self._scene(split)
@@ -327,7 +356,7 @@ class _World:
                         shard["instances"].append(note)
                     else:
                         self.truth.append({**note, "split": split})
-                        origin = dict(objectness=float(rng.uniform(0.5, 1)), origin="model")
+                        origin = {"objectness": float(rng.uniform(0.5, 1)), "origin": "model"}
                         shard["proposals"].append(
                             dict(proposal_id=object_id, image_id=image_id, **shape, **origin)
                         )
@@ -349,32 +378,32 @@ class _World:
                         for c, s in ((label, 1), (guess, 0.5))
                     ]
                     shard["embeddings"].append(
-                        dict(crop_index=crop_index, class_index=given, embedding=embeddings[0])
+                        {"crop_index": crop_index, "class_index": given, "embedding": embeddings[0]}
                     )
                     shard["assignments"].append(
-                        dict(
-                            crop_index=crop_index,
-                            class_index=given,
-                            cluster_id=guess,
-                            topk_ids=[guess, (guess + 1) % 11],
-                            topk_probabilities=[sure, 1 - sure],
-                            temperature=0.1,
-                            headness=0.5,
-                            embedding=embeddings[1],
-                        )
+                        {
+                            "crop_index": crop_index,
+                            "class_index": given,
+                            "cluster_id": guess,
+                            "topk_ids": [guess, (guess + 1) % 11],
+                            "topk_probabilities": [sure, 1 - sure],
+                            "temperature": 0.1,
+                            "headness": 0.5,
+                            "embedding": embeddings[1],
+                        }
                     )
                     if given < 0:
                         assigned.append(guess)
                         shard["pseudo_labels"].append(
-                            dict(
-                                crop_index=crop_index,
-                                image_id=image_id,
-                                source_id=object_id,
-                                class_index=guess,
-                                probability=sure,
-                                stability=min(1.0, sure + 0.05),
-                                reliability=sure,
-                            )
+                            {
+                                "crop_index": crop_index,
+                                "image_id": image_id,
+                                "source_id": object_id,
+                                "class_index": guess,
+                                "probability": sure,
+                                "stability": min(1.0, sure + 0.05),
+                                "reliability": sure,
+                            }
                         )
                     crop_index += 1
             for member, rows in shard.items():
@@ -414,15 +443,15 @@ class _World:
 
 
 def _image_row(image_id: int, pixels: np.ndarray, split: str) -> dict:
-    return dict(
-        image_id=image_id,
-        uri=f"{image_id}.jpg",
-        bytes=_encode(pixels, "JPEG"),
-        height_px=HEIGHT,
-        width_px=WIDTH,
-        sha256="0" * 64,
-        split=split,
-    )
+    return {
+        "image_id": image_id,
+        "uri": f"{image_id}.jpg",
+        "bytes": _encode(pixels, "JPEG"),
+        "height_px": HEIGHT,
+        "width_px": WIDTH,
+        "sha256": "0" * 64,
+        "split": split,
+    }
 
 
 def _crop_row(
@@ -431,27 +460,27 @@ def _crop_row(
     ys, xs = np.nonzero(mask)
     x0, y0 = max(0, xs.min() - 5), max(0, ys.min() - 5)
     x1, y1 = min(WIDTH, xs.max() + 6), min(HEIGHT, ys.max() + 6)
-    return dict(
-        crop_index=crop_index,
-        image_id=image_id,
-        source_id=source_id,
-        class_index=class_index,
-        window_xyxy=[int(v) for v in (x0, y0, x1, y1)],
-        bbox_xyxy=[float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
-        jpeg=_encode(pixels[y0:y1, x0:x1], "JPEG"),
-        mask_png=_encode(mask[y0:y1, x0:x1].astype(np.uint8) * 255, "PNG"),
-    )
+    return {
+        "crop_index": crop_index,
+        "image_id": image_id,
+        "source_id": source_id,
+        "class_index": class_index,
+        "window_xyxy": [int(v) for v in (x0, y0, x1, y1)],
+        "bbox_xyxy": [float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
+        "jpeg": _encode(pixels[y0:y1, x0:x1], "JPEG"),
+        "mask_png": _encode(mask[y0:y1, x0:x1].astype(np.uint8) * 255, "PNG"),
+    }
 
 
 def _shape(mask: np.ndarray) -> dict:
     ys, xs = np.nonzero(mask)
-    return dict(
-        bbox_xyxy=[float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
-        mask_rle=masks.encode(mask),
-        height_px=HEIGHT,
-        width_px=WIDTH,
-        area_px=float(mask.sum()),
-    )
+    return {
+        "bbox_xyxy": [float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
+        "mask_rle": masks.encode(mask),
+        "height_px": HEIGHT,
+        "width_px": WIDTH,
+        "area_px": float(mask.sum()),
+    }
 
 
 def _encode(pixels: np.ndarray, kind: str) -> bytes:
