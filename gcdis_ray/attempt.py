@@ -50,7 +50,9 @@ class Attempt:
         try:
             text = json.dumps(value, indent=1, sort_keys=True, allow_nan=False)
         except (ValueError, TypeError) as error:
-            raise ArtifactError(f"not plain JSON ({error})", where=f"{self.base}: {member}") from error
+            raise ArtifactError(
+                f"not plain JSON ({error})", where=f"{self.base}: {member}"
+            ) from error
         return self._write(f"{member}/{member}.json", text.encode())
 
     def finish(self, unit: str, files: Mapping[str, list[FileRecord]], counts: Mapping[str, int]):
@@ -114,9 +116,7 @@ def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
             }
         except (ValueError, KeyError, TypeError):
             continue  # a record that cannot be read is a unit that is not finished
-        whole = all(
-            present.get(f"{base}/{r.path}") == r.bytes for rs in files.values() for r in rs
-        )
+        whole = all(present.get(f"{base}/{r.path}") == r.bytes for rs in files.values() for r in rs)
         if whole:
             found.setdefault(unit.removesuffix(".json"), FinishedUnit(files, payload["counts"]))
     return found

@@ -17,7 +17,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gcdis_ray.errors import ConfigError
 
-
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -87,7 +86,7 @@ class RunConfig(Closed):
     seed: int = Field(0, ge=0, le=2**31 - 1)
     storage: str = Field("runs/default", min_length=1, description="folder or s3://bucket/prefix")
     storage_endpoint: str | None = Field(None, description="URL of an S3-compatible service")
-    compute: ComputeConfig = ComputeConfig()
+    compute: ComputeConfig = Field(default_factory=ComputeConfig)
     stages: Any
 
 
@@ -110,7 +109,9 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     try:
         data = yaml.safe_load(Path(path).read_text())
     except FileNotFoundError:
-        raise ConfigError("no such file", where=str(path), fix="see configs/ for examples") from None
+        raise ConfigError(
+            "no such file", where=str(path), fix="see configs/ for examples"
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot be read ({error})", where=str(path)) from error
     except yaml.YAMLError as error:

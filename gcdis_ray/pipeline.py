@@ -171,7 +171,9 @@ class Pipeline:
         missing = [name for name in names[:first] if self.manifest(name) is None]
         if missing:
             raise ConfigError(
-                f"{', '.join(missing)} must be run first", where=f"--from {start}", fix="omit --from"
+                f"{', '.join(missing)} must be run first",
+                where=f"--from {start}",
+                fix="omit --from",
             )
         return names[first : last + 1]
 
@@ -197,7 +199,9 @@ class Pipeline:
     def _produce(
         self, node: Node, runtime: Callable[[], Runtime], show: Callable[[Event], None]
     ) -> Manifest:
-        attempt = Attempt(self.storage, f"{node.name}/{node.key}", f"attempt-{uuid.uuid4().hex[:12]}")
+        attempt = Attempt(
+            self.storage, f"{node.name}/{node.key}", f"attempt-{uuid.uuid4().hex[:12]}"
+        )
         work = StageWork(
             attempt,
             runtime,

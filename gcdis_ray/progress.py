@@ -16,7 +16,7 @@ DRAW_EVERY_S = 0.1
 
 
 def duration(seconds: float) -> str:
-    seconds = int(round(seconds))
+    seconds = round(seconds)
     if seconds < 60:
         return f"{seconds} s"
     if seconds < 3600:
@@ -67,8 +67,10 @@ class Reporter:
                     self._line(f"    {name}: {count}", keep=True)
 
     def _progress(self, stage: str, progress: Progress, now: float) -> None:
-        if self._first is None or progress.unit != self._first.unit or (
-            progress.done < self._first.done
+        if (
+            self._first is None
+            or progress.unit != self._first.unit
+            or (progress.done < self._first.done)
         ):
             self._first, self._first_at = progress, now
         every = DRAW_EVERY_S if self._live else LOG_EVERY_S

@@ -369,7 +369,9 @@ def encode_table(table: pa.Table) -> bytes:
         sink,
         row_group_size=256 if blobs else 65_536,
         compression="none" if blobs else "zstd",
-        use_dictionary=[f.name for f in table.schema if pa.types.is_string(f.type)],
+        use_dictionary=[  # pyright: ignore[reportArgumentType]  a list is allowed
+            f.name for f in table.schema if pa.types.is_string(f.type)
+        ],
         write_statistics=False,
         store_schema=False,
     )

@@ -1,4 +1,4 @@
-"""A stage's view of its run: hands its data steps and fits to a runtime, collects what they wrote."""
+"""A stage's view of its run: hands steps and fits to a runtime, collects what they wrote."""
 
 from __future__ import annotations
 
@@ -81,9 +81,7 @@ class StageWork:
 
         self.progress(len(records), total, unit)
         if missing:
-            self._runtime().map_shards(
-                task, tables, args or [{}] * total, missing, writer, done
-            )
+            self._runtime().map_shards(task, tables, args or [{}] * total, missing, writer, done)
         for name in gives:
             self._add(name, [records[index].files[name] for index in range(total)])
         for index in range(total):

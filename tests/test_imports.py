@@ -46,7 +46,14 @@ def _imports(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("code", ["import gcdis_ray", "import gcdis_ray.cli", "from gcdis_ray import pipeline; pipeline.load_recipe('gcdis')"])
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import gcdis_ray",
+        "import gcdis_ray.cli",
+        "from gcdis_ray import pipeline; pipeline.load_recipe('gcdis')",
+    ],
+)
 def test_light_imports(code: str):
     script = f"import sys; {code}; print([m for m in {HEAVY!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

@@ -57,7 +57,9 @@ def _stages(calls: Path) -> dict[str, Any]:
 
     def second(inputs, config, work):
         table = inputs["first"].table("history")
-        work.write_json("total", {"rows": table.num_rows, "steps": table.read()["step"].to_pylist()})
+        work.write_json(
+            "total", {"rows": table.num_rows, "steps": table.read()["step"].to_pylist()}
+        )
         with pytest.raises(KeyError):
             inputs["sealed"]
 
@@ -75,7 +77,7 @@ def open_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(walker, "load_recipe", lambda name: stages)
 
     def make(**first: Any) -> Pipeline:
-        model = run_config_model({name: Config for name in stages})
+        model = run_config_model(dict.fromkeys(stages, Config))
         data = dict(name="t", storage=str(tmp_path / "s"), stages={"first": first})
         return Pipeline(validate(model, data, "test"))
 

@@ -163,9 +163,11 @@ def test_damage_is_found(storage: Storage, damage: str):
         flipped = bytes([data[20] ^ 1])
         storage.write(
             path,
-            {"flip": data[:20] + flipped + data[21:], "cut": data[:-1], "grow": data + b"x"}[damage],
+            {"flip": data[:20] + flipped + data[21:], "cut": data[:-1], "grow": data + b"x"}[
+                damage
+            ],
         )
-    with pytest.raises(ArtifactError, match="damaged|gone"):
+    with pytest.raises(ArtifactError, match=r"damaged|gone"):
         artifact.table("history").read()
     assert verify(storage, manifest, lambda line: None) == 1
 

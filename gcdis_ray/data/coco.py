@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -58,7 +59,7 @@ class Annotation:
 
 
 class CocoFile:
-    """A COCO annotation file, read as a stream as often as asked.
+    """A COCO annotation file, read as a stream: images and categories are kept, annotations not.
 
     Opening it reads it through once: whether it is whole, how deep it nests, what it holds.
 
@@ -82,18 +83,19 @@ class CocoFile:
                 elif event == "map_key" and depth == 1:
                     keys.append(value)
         for section in ("images", "annotations", "categories"):
-            if keys.count(section) != 1:
-                what = "more than one" if section in keys else "no"
-                raise DataError(f"{what} {section!r} in it", where=str(path), fix=_FIX)
+            if keys.count(section) > 1:
+                raise DataError(f"more than one {section!r} in it", where=str(path), fix=_FIX)
+        self.sections = frozenset(keys)  # files of unlabeled images often have no annotations
 
-    def images(self) -> Iterator[ImageRecord]:
+    @cached_property
+    def images(self) -> list[ImageRecord]:
         """Image records in the order of the file.
 
         Raises:
             DataError: record without a field it needs, two images with one id, file name that
                 leaves the image folder.
         """
-        seen: set[int] = set()
+        found: dict[int, ImageRecord] = {}
         for position, raw in enumerate(self._records("images")):
             where = f"{self.path}: images[{position}]"
             record = ImageRecord(
@@ -105,11 +107,12 @@ class CocoFile:
             height_px, width_px = record.height_px, record.width_px
             if not (0 < height_px <= _MAX_SIDE_PX and 0 < width_px <= _MAX_SIDE_PX):
                 raise DataError(f"an image of {height_px} x {width_px} pixels", where=where)
-            if record.image_id in seen:
+            if record.image_id in found:
                 raise DataError(f"image id {record.image_id} occurs twice", where=where)
-            seen.add(record.image_id)
-            yield record
+            found[record.image_id] = record
+        return list(found.values())
 
+    @cached_property
     def categories(self) -> list[CategoryRecord]:
         """Categories by rising id.
 
@@ -134,6 +137,8 @@ class CocoFile:
     def _records(self, section: str) -> Iterator[dict[str, Any]]:
         import ijson
 
+        if section not in self.sections:
+            raise DataError(f"no {section!r} in it", where=str(self.path), fix=_FIX)
         with _named_errors(self.path), self.path.open("rb") as file:
             for position, raw in enumerate(ijson.items(file, f"{section}.item", use_float=True)):
                 if not isinstance(raw, dict):
@@ -251,12 +256,19 @@ def _flag(value: Any) -> bool:
     return bool(value)
 
 
-def _whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
-    value = raw.get(name)
-    if value is None:
-        raise DataError(f"no {name!r}", where=where)
+def whole_number(value: Any) -> int | None:
+    """``value`` as an id or a size: a whole number >= 0, also one written as 3.0; else None."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= _MAX_ID:
-        raise DataError(f"{name} {value!r} is not a whole number >= 0"[:200], where=where)
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_ID:
+        return None
+    return value
+
+
+def _whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
+    if raw.get(name) is None:
+        raise DataError(f"no {name!r}", where=where)
+    value = whole_number(raw[name])
+    if value is None:
+        raise DataError(f"{name} {raw[name]!r} is not a whole number >= 0"[:200], where=where)
     return value

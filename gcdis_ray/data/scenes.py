@@ -7,7 +7,7 @@ kept decoded if the whole set fits the memory given, encoded otherwise.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import Closed
+from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import decode
 from gcdis_ray.errors import DataError
 
@@ -174,7 +175,7 @@ class Scenes:
         if index in self._decoded:
             return self._decoded[index]
         shard, row = self._places[index]
-        pixels = decode_image(self._shard_files(shard)[row], self._sizes[index])
+        pixels = decode_rgb(self._shard_files(shard)[row])
         if self._keep_decoded:
             self._decoded[index] = pixels
         return pixels
@@ -241,26 +242,6 @@ class Scenes:
         return sum(len(file) for files in self._files.values() for file in files)
 
 
-def decode_image(file: bytes, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Pixels (H, W, 3) uint8 RGB of an image file, as stored (EXIF orientation is not applied,
-    as annotations refer to stored pixels).
-
-    Raises:
-        DataError: not an image, or not of this (height, width).
-    """
-    import cv2
-
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    pixels = cv2.imdecode(np.frombuffer(file, np.uint8), flags)
-    if pixels is None:
-        raise DataError("not an image file that can be decoded", where="table 'images'")
-    if pixels.shape[:2] != tuple(size):
-        raise DataError(
-            f"image of {pixels.shape[:2]} where {tuple(size)} is declared", where="table 'images'"
-        )
-    return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB)
-
-
 def fitted_size(
     height: int, width: int, sides_px: tuple[int, int], jitter: float = 1.0
 ) -> tuple[int, int]:
@@ -290,9 +271,8 @@ def _mirrored(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:
     return np.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], axis=1)
 
 
-def _rows_by_image(image_ids: NDArray[np.int64]):
+def _rows_by_image(image_ids: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """(image_id, its rows in order) for every image."""
     order = np.argsort(image_ids, kind="stable")
     ids, starts = np.unique(image_ids[order], return_index=True)
-    for image_id, rows in zip(ids.tolist(), np.split(order, starts[1:]), strict=False):
-        yield image_id, rows
+    return zip(ids.tolist(), np.split(order, starts[1:]), strict=False)

@@ -19,6 +19,8 @@ def contour_weights(mask_N1HW: Tensor, weight: float) -> Tensor:
 
     The outermost ring of pixels keeps weight 1: nothing beyond it tells contour from border.
     """
+    if min(mask_N1HW.shape[-2:]) < 3:
+        return torch.ones_like(mask_N1HW)
     kernel = torch.tensor(_LAPLACIAN, dtype=mask_N1HW.dtype, device=mask_N1HW.device)
     edge = F.conv2d(mask_N1HW, kernel[None, None]).abs() > 0.5  # no padding: the ring drops out
     weights = torch.ones_like(mask_N1HW)

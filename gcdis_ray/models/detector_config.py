@@ -10,6 +10,15 @@ from gcdis_ray.config import Closed
 from gcdis_ray.errors import ConfigError
 
 
+class ClassifierConfig(Closed):
+    """The only part in which a segmenter differs from a proposer."""
+
+    kind: Literal["softmax", "cosine"] = Field(
+        "softmax", description="a plain linear layer, or cosines to one weight vector a class"
+    )
+    cosine_scale: float = Field(20.0, gt=0, le=1000, description="logits per unit of cosine")
+
+
 class DetectorConfig(Closed):
     """Mask R-CNN with a feature pyramid. Level ``i`` of the pyramid has stride ``4 * 2**i`` px.
 
@@ -56,8 +65,6 @@ class DetectorConfig(Closed):
     mask_channels: int = Field(32, ge=8, le=1024)
     mask_convs: int = Field(2, ge=1, le=8)
     mask_roi: int = Field(14, ge=7, le=56, description="RoI cells; masks have twice as many")
-    classifier: Literal["softmax", "cosine"] = "softmax"
-    cosine_scale: float = Field(20.0, gt=0, le=1000, description="logits per unit of cosine")
 
     @property
     def num_levels(self) -> int:

@@ -11,8 +11,8 @@ side, N instances of an image.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class ProposalNetwork(RegionProposalNetwork):
         self,
         images: ImageList,
         features: dict[str, Tensor],
-        targets: Sequence[Target] | None = None,
+        targets: list[Target] | None = None,
     ) -> tuple[list[Tensor], list[Tensor], dict[str, Tensor]]:
         """Boxes (R, 4) and objectness (R,) in [0, 1] per image; losses when training."""
         levels = list(features.values())
@@ -165,14 +165,24 @@ def mask_loss(logits_PMM: Tensor, wanted_PMM: Tensor, weights_P: Tensor, count: 
 
 
 class InstanceHeads(RoIHeads):
-    """Box, class and mask heads. ``forward`` trains, :meth:`detect` infers."""
+    """Box, class and mask heads. ``forward`` trains, :meth:`detect` infers.
+
+    Args:
+        mask_pool: pools features for :attr:`mask_net`, which gives logits (P, 1, M, M).
+        others: of torchvision's RoIHeads.
+    """
+
+    def __init__(self, *, mask_pool: nn.Module, mask_net: nn.Module, **others: Any) -> None:
+        # thresholds of inference are arguments of detect
+        super().__init__(**others, score_thresh=0.0, nms_thresh=0.5, detections_per_img=1)
+        self.mask_pool, self.mask_net = mask_pool, mask_net
 
     def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
         features: dict[str, Tensor],
         proposals: list[Tensor],
         image_shapes: list[tuple[int, int]],
-        targets: Sequence[Target],
+        targets: list[Target],
     ) -> dict[str, Tensor]:
         """Losses ``roi_class``, ``roi_box`` and ``roi_mask`` of one batch of images."""
         boxes = self.add_gt_proposals(proposals, [t["boxes"] for t in targets])
@@ -225,8 +235,8 @@ class InstanceHeads(RoIHeads):
         return mask_loss(logits_PMM, wanted_PMM, weights_P, weights_P.shape[0])
 
     def _mask_logits(self, features, boxes, image_shapes) -> Tensor:
-        pooled = self.mask_roi_pool(features, boxes, image_shapes)
-        return self.mask_predictor(self.mask_head(pooled))[:, 0]
+        pooled = self.mask_pool(features, boxes, image_shapes)
+        return self.mask_net(pooled)[:, 0]
 
     def detect(
         self,
@@ -269,7 +279,10 @@ class InstanceHeads(RoIHeads):
             found.append(select(boxes, scores_RK, min_score, nms_iou, max_per_image))
         masks = self._mask_logits(features, [f[0] for f in found], image_shapes).float().sigmoid()
         per_image = masks.split([len(f[0]) for f in found])
-        return [Detections(*f, m) for f, m in zip(found, per_image, strict=True)]
+        return [
+            Detections(boxes, class_index, scores, mask)
+            for (boxes, class_index, scores), mask in zip(found, per_image, strict=True)
+        ]
 
 
 def select(

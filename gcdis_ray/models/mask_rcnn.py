@@ -20,7 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.models.detector_backbone import build_backbone
-from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.models.instance_heads import (
     BoxHead,
     BoxPredictor,
@@ -48,7 +48,9 @@ class MaskRCNN(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, config: DetectorConfig, num_classes: int) -> None:
+    def __init__(
+        self, config: DetectorConfig, num_classes: int, classifier: ClassifierConfig | None
+    ) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.backbone = build_backbone(config)
@@ -75,26 +77,23 @@ class MaskRCNN(nn.Module):
             canonical_scale=config.roi_canonical_px,
         )
         width, outputs = config.box_channels, num_classes + 1
-        classifier = (
-            CosineClassifier(width, outputs, config.cosine_scale)
-            if config.classifier == "cosine"
-            else nn.Linear(width, outputs)
-        )
+        classes: nn.Module = nn.Linear(width, outputs)
+        if classifier is not None and classifier.kind == "cosine":
+            classes = CosineClassifier(width, outputs, classifier.cosine_scale)
         self.heads = InstanceHeads(
-            pool(7),
-            BoxHead(channels, width),
-            BoxPredictor(width, classifier),
+            box_roi_pool=pool(7),
+            box_head=BoxHead(channels, width),
+            box_predictor=BoxPredictor(width, classes),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
             batch_size_per_image=config.roi_batch,
             positive_fraction=config.roi_positive,
             bbox_reg_weights=None,
-            score_thresh=0.0,  # thresholds are arguments of detect
-            nms_thresh=0.5,
-            detections_per_img=1,
-            mask_roi_pool=pool(config.mask_roi),
-            mask_head=MaskRCNNHeads(channels, [config.mask_channels] * config.mask_convs, 1),
-            mask_predictor=MaskRCNNPredictor(config.mask_channels, config.mask_channels, 1),
+            mask_pool=pool(config.mask_roi),
+            mask_net=nn.Sequential(
+                MaskRCNNHeads(channels, [config.mask_channels] * config.mask_convs, 1),
+                MaskRCNNPredictor(config.mask_channels, config.mask_channels, 1),
+            ),
         )
         self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
@@ -144,11 +143,16 @@ def _padded_shapes(images: ImageList) -> list[tuple[int, int]]:
     return [(int(height), int(width))] * len(images.image_sizes)
 
 
-def build_mask_rcnn(config: DetectorConfig, num_classes: int, seed: int) -> MaskRCNN:
+def build_mask_rcnn(
+    config: DetectorConfig,
+    num_classes: int,
+    seed: int,
+    classifier: ClassifierConfig | None = None,
+) -> MaskRCNN:
     """A detector whose weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return MaskRCNN(config, num_classes)
+        return MaskRCNN(config, num_classes, classifier)
 
 
 def load_all_but_classifier(model: MaskRCNN, tensors: Mapping[str, Tensor], where: str) -> None:

@@ -77,16 +77,16 @@ def reasons(metrics: Mapping[str, Any]) -> list[str]:
 
 def protocols(metrics: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, str]]:
     """Every ``protocol`` named anywhere in the metrics: (what it belongs to, its text)."""
-    if isinstance(metrics, Mapping):
-        for key, value in metrics.items():
-            if key in ("protocol", "protocols") and not isinstance(value, Mapping):
-                texts = value if isinstance(value, list) else [value]
-                yield " ".join(path) or "all numbers", "; ".join(printable(t) for t in texts)
-            elif key in ("protocol", "protocols"):
-                for name, text in value.items():
-                    yield printable(" ".join((*path, str(name)))), printable(text)
-            else:
-                yield from protocols(value, (*path, str(key)))
+    if not isinstance(metrics, Mapping):
+        return
+    for key, value in metrics.items():
+        if key != "protocol":
+            yield from protocols(value, (*path, str(key)))
+        elif isinstance(value, Mapping):
+            for name, text in value.items():
+                yield printable(" ".join((*path, str(name)))), printable(text)
+        elif value:
+            yield printable(" ".join(path)), printable(value)
 
 
 def plural(number: int, one: str, many: str | None = None) -> str:

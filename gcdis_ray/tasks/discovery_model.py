@@ -30,8 +30,14 @@ def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryMod
         attention_reduction=config.attention.reduction,
     )
     heads = config.heads
-    projector = Projector(encoder.num_features, heads.projection_hidden, heads.projection_dim)
-    return DiscoveryModel(encoder, projector, CosineClassifier(encoder.num_features, num_classes))
+    projector = Projector(
+        encoder.num_features,
+        heads.projection_hidden,
+        heads.projection_dim,
+        norm=heads.projection_norm,
+    )
+    classifier = CosineClassifier(encoder.num_features, num_classes)
+    return DiscoveryModel(encoder, projector, classifier, feature_norm=heads.feature_norm)
 
 
 def load_discovery_model(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DiscoveryModel:

@@ -13,25 +13,33 @@ import torch
 from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
-from gcdis_ray.data.scenes import decode_image, fitted_size, resized
-from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.data.scenes import fitted_size, resized
+from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn
+from gcdis_ray.tasks.external_masks import proposal_id
 
-IDS_PER_SHARD = 1_000_000  # proposal_id = shard * IDS_PER_SHARD + place in the shard
 _IMAGE_COLUMNS = ("image_id", "bytes", "height_px", "width_px")
 
 
-def detector_spec(detector: DetectorConfig, num_classes: int) -> dict[str, Any]:
+def detector_spec(
+    detector: DetectorConfig, num_classes: int, classifier: ClassifierConfig | None = None
+) -> dict[str, Any]:
     """What :class:`Detect` needs beside the weights, as plain JSON."""
-    return {"detector": detector.model_dump(mode="json"), "num_classes": num_classes}
+    return {
+        "detector": detector.model_dump(mode="json"),
+        "num_classes": num_classes,
+        "classifier": classifier.model_dump(mode="json") if classifier else {},
+    }
 
 
 def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> MaskRCNN:
     """The detector that a stage stored, ready to infer on the CPU or, if there is one, a GPU."""
     detector = DetectorConfig(**spec["detector"])
     detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
-    model = build_mask_rcnn(detector, spec["num_classes"], seed=0)
+    classifier = ClassifierConfig(**spec["classifier"])
+    model = build_mask_rcnn(detector, spec["num_classes"], 0, classifier)
     model.load_state_dict(weights.load())
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
@@ -60,21 +68,22 @@ class Detect:
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         model = load_detector(self.weights, self.spec)
-        row_of = _proposal if self.gives == "proposals" else _prediction
+        schema = SCHEMAS[self.gives]
 
         def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:
-            mine = images.filter(pc.equal(images["split"], self.split))
+            mine = images.filter(pc.field("split") == self.split)
             rows = []
             for image in mine.select(_IMAGE_COLUMNS).to_pylist():
-                for found in self._detect(model, image):
-                    rows.append(row_of(found, image, index * IDS_PER_SHARD + len(rows)))
-            return {self.gives: pa.Table.from_pylist(rows, schema=SCHEMAS[self.gives])}
+                rows += self._detect(model, image)
+            for place, row in enumerate(rows):
+                row["proposal_id"] = proposal_id(index, place)
+            return {self.gives: pa.Table.from_pylist(rows, schema=schema)}  # its columns only
 
         return run
 
     def _detect(self, model: MaskRCNN, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         height, width = image["height_px"], image["width_px"]
-        pixels = decode_image(image["bytes"], (height, width))
+        pixels = decode_rgb(image["bytes"])
         sides = (model.config.min_side_px, model.config.max_side_px)
         seen = resized(pixels, fitted_size(height, width, sides))
         tensor = torch.from_numpy(seen).permute(2, 0, 1).contiguous()
@@ -96,11 +105,20 @@ class Detect:
             strict=True,
         ):
             window, x0, y0 = paste(mask, box, height, width)
-            area = int(window.sum())
-            if area:
-                rle = encode_window(window, x0, y0, height, width)
+            if window.any():
                 rows.append(
-                    dict(bbox=box.tolist(), mask=rle, area=area, cls=class_index, score=score)
+                    {
+                        "image_id": image["image_id"],
+                        "bbox_xyxy": box.tolist(),
+                        "mask_rle": encode_window(window, x0, y0, height, width),
+                        "height_px": height,
+                        "width_px": width,
+                        "area_px": float(window.sum()),
+                        "class_index": class_index,
+                        "score": score,
+                        "objectness": score,
+                        "origin": "model",
+                    }
                 )
         return rows
 
@@ -125,7 +143,9 @@ def paste(
     return rows @ mask_MM @ columns.T >= 0.5, left, top
 
 
-def _blend(centres: NDArray[np.float64], low: float, high: float, side: int) -> NDArray[np.float32]:
+def _blend(
+    centres: NDArray[np.floating], low: float, high: float, side: int
+) -> NDArray[np.float32]:
     """(n, side) weights of the mask's cells at n pixel centres; 0 outside the box."""
     inside = (centres > low) & (centres < high)
     place = (centres - low) / max(high - low, 1e-6) * side - 0.5
@@ -136,29 +156,3 @@ def _blend(centres: NDArray[np.float64], low: float, high: float, side: int) -> 
     weights[rows, first] = 1 - (place - first)
     weights[rows, first + 1] = place - first
     return weights * inside[:, None]
-
-
-def _proposal(found: Mapping[str, Any], image: Mapping[str, Any], number: int) -> dict[str, Any]:
-    return dict(
-        proposal_id=number,
-        image_id=image["image_id"],
-        bbox_xyxy=found["bbox"],
-        mask_rle=found["mask"],
-        height_px=image["height_px"],
-        width_px=image["width_px"],
-        area_px=float(found["area"]),
-        objectness=found["score"],
-        origin="model",
-    )
-
-
-def _prediction(found: Mapping[str, Any], image: Mapping[str, Any], number: int) -> dict[str, Any]:
-    return dict(
-        image_id=image["image_id"],
-        class_index=found["cls"],
-        score=found["score"],
-        bbox_xyxy=found["bbox"],
-        mask_rle=found["mask"],
-        height_px=image["height_px"],
-        width_px=image["width_px"],
-    )

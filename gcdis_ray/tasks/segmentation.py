@@ -15,6 +15,7 @@ from gcdis_ray.artifacts import Table, TensorFile
 from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
 from gcdis_ray.data.scenes import Objects, Scenes, read_instances, read_pseudo_labels
 from gcdis_ray.errors import DataError
+from gcdis_ray.models.detector_config import ClassifierConfig
 from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn, load_all_but_classifier
 from gcdis_ray.tasks.detection import DetectionTask
 
@@ -29,8 +30,9 @@ class SegmentationTask(DetectionTask):
     pseudo_labels: Table = field(kw_only=True)
     proposer: TensorFile | None = field(kw_only=True)
     num_classes: int = field(kw_only=True)
+    classifier: ClassifierConfig = field(kw_only=True)
     labeled_share: float = field(kw_only=True)
-    reliability: Decay = field(kw_only=True)
+    decay: Decay = field(kw_only=True)
     scale: float = field(kw_only=True)
     drop_share: float = field(kw_only=True)
     member = "segmenter"
@@ -51,7 +53,7 @@ class SegmentationTask(DetectionTask):
         return self.labeled_share
 
     def build(self) -> MaskRCNN:
-        model = build_mask_rcnn(self.detector, self.num_classes, self.seed)
+        model = build_mask_rcnn(self.detector, self.num_classes, self.seed, self.classifier)
         if self.proposer is not None:
             load_all_but_classifier(model, self.proposer.load(), "stages.segment.detector")
         return model
@@ -65,7 +67,7 @@ class SegmentationTask(DetectionTask):
         weights = kappa(
             objects.rank,
             step / self.config.steps,
-            self.reliability,
+            self.decay,
             scale=self.scale,
             drop_share=self.drop_share,
             global_rank_N=objects.global_rank,

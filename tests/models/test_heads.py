@@ -8,7 +8,7 @@ from gcdis_ray.models.heads import CosineClassifier, Projector
 def test_outputs_are_unit_vectors_and_cosines():
     torch.manual_seed(0)
     features = torch.randn(5, 12) * 30
-    projections = Projector(12, 16, 8)(features)
+    projections = Projector(12, 16, 8, norm=True)(features)
     torch.testing.assert_close(projections.norm(dim=1), torch.ones(5))
     head = CosineClassifier(12, 7)
     expected = torch.stack(

@@ -85,7 +85,7 @@ def artifact(stage: str, tables: dict[str, list[list[dict]]], documents: dict[st
 
 def make_run(
     *,
-    num_images: int = 24,
+    num_images: int = 20,
     name: str = "quickstart",
     class_names: tuple[str, ...] = tuple(str(d) for d in range(10)),
     seed: int = 0,

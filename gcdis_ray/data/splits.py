@@ -1,0 +1,303 @@
+"""Which images are labeled, unlabeled or for validation, and which classes are known.
+
+Nothing here reads an annotation: a set of images follows from image records, file names and lists.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from gcdis_ray.config import Closed, StageConfig
+from gcdis_ray.data.coco import CategoryRecord, CocoFile, safe_file_name
+from gcdis_ray.errors import DataError
+
+SPLITS = ("labeled", "unlabeled", "validation")
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
+
+
+def _relative(value: str) -> str:
+    try:
+        return safe_file_name(value, "path")
+    except DataError:
+        raise ValueError("must be a path below root: relative, without '..'") from None
+
+
+class JsonList(Closed):
+    """A list inside a JSON file."""
+
+    file: str = Field(description="JSON file below root")
+    key: str = Field(description="which list in it; a.b for b inside a")
+
+    _file = field_validator("file")(_relative)
+
+
+class ImageSet(Closed):
+    """Some images: a folder and the annotation file that lists them, or the folder alone."""
+
+    images: str = Field(description="folder below root that file names are relative to")
+    annotations: str | None = Field(
+        None, description="COCO file below root; none takes every image file in the folder"
+    )
+    image_ids: JsonList | None = Field(None, description="take only images with these COCO ids")
+    part: tuple[float, float] | None = Field(
+        None,
+        description="[from, to) within [0, 1]: take the images whose file name hashes to that "
+        "share, so that one file can serve two sets",
+    )
+    ids: Literal["file", "name"] = Field(
+        "file",
+        description="image ids as in the annotation file, or made from file names: for sets whose "
+        "files number their images alike",
+    )
+
+    _paths = field_validator("images", "annotations")(
+        lambda value: value if value is None else _relative(value)
+    )
+
+    @field_validator("part")
+    @classmethod
+    def _ordered(cls, part: tuple[float, float] | None) -> tuple[float, float] | None:
+        if part is not None and not 0 <= part[0] < part[1] <= 1:
+            raise ValueError("must be [from, to] with 0 <= from < to <= 1")
+        return part
+
+    @field_validator("image_ids")
+    @classmethod
+    def _has_ids(cls, image_ids: JsonList | None, info: Any) -> JsonList | None:
+        if image_ids is not None and info.data.get("annotations") is None:
+            raise ValueError("needs annotations: a plain folder has no COCO ids")
+        return image_ids
+
+
+class DataConfig(StageConfig):
+    """The data of a run: three sets of images and the names of the known classes."""
+
+    root: str = Field(description="folder that holds everything below")
+    labeled: ImageSet = Field(description="images whose known objects are annotated")
+    unlabeled: ImageSet = Field(description="images with known and novel objects, nothing told")
+    validation: ImageSet = Field(description="images kept for evaluation")
+    known_classes: list[str | int] | JsonList = Field(
+        description="names or category ids of the annotated classes, or where a JSON lists them"
+    )
+    max_quarantined_share: float = Field(
+        0.05, ge=0, le=1, description="share of unusable images, or annotations, to go on with"
+    )
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        # what lies in the folder counts (see `source` of the stages), not where the folder lies
+        return frozenset({"root"})
+
+    @field_validator("labeled")
+    @classmethod
+    def _annotated(cls, labeled: ImageSet) -> ImageSet:
+        if labeled.annotations is None:
+            raise ValueError("labeled images need annotations: a COCO file below root")
+        return labeled
+
+    def image_set(self, split: str) -> ImageSet:
+        return getattr(self, split)
+
+
+@dataclass(frozen=True)
+class SourceImage:
+    """An image to read. Sizes are those of the annotation file, None for a plain folder."""
+
+    image_id: int
+    uri: str  # relative to root
+    height_px: int | None
+    width_px: int | None
+    file_id: int | None  # the annotation file's own id
+
+
+@dataclass(frozen=True)
+class DataPlan:
+    """All three sets, each by rising image id, and the known classes."""
+
+    root: Path
+    images: Mapping[str, Sequence[SourceImage]]
+    files: Mapping[str, CocoFile]  # of the sets that have one
+    known: Sequence[CategoryRecord]  # position = class_index
+
+
+def plan_data(config: DataConfig) -> DataPlan:
+    """Resolve the config against what is on disk. Reads no image and no annotation.
+
+    Raises:
+        DataError: missing folder or file, empty set, sets that share an image or an image id,
+            unknown class.
+    """
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise DataError(
+            f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"
+        )
+    names = {split: config.image_set(split).annotations for split in SPLITS}
+    opened = {name: CocoFile(root / name) for name in sorted(set(filter(None, names.values())))}
+    files = {split: opened[name] for split, name in names.items() if name is not None}
+    images = {
+        split: _resolve(root, config.image_set(split), files.get(split), f"stages.ingest.{split}")
+        for split in SPLITS
+    }
+    _check_apart(images)
+    return DataPlan(root, images, files, _known(config, root, files["labeled"].categories))
+
+
+def _resolve(root: Path, chosen: ImageSet, coco: CocoFile | None, where: str) -> list[SourceImage]:
+    folder = root / chosen.images
+    if not folder.is_dir():
+        raise DataError(
+            f"no such folder: {folder}", where=f"{where}.images", fix="check the folder's name"
+        )
+    found = _folder_images(folder, chosen) if coco is None else _listed(root, chosen, coco, where)
+    if chosen.part is not None:
+        low, high = chosen.part
+        prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
+        found = [image for image in found if low <= _share(image.uri[prefix:]) < high]
+    if not found:
+        what = f"no image file in {folder}" if coco is None else f"no image of {coco.path} is taken"
+        raise DataError(
+            what, where=where, fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids and part"
+        )
+    return sorted(found, key=lambda image: image.image_id)
+
+
+def _folder_images(folder: Path, chosen: ImageSet) -> list[SourceImage]:
+    names = (
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
+    )
+    uris = (_uri(chosen, name) for name in names)
+    return [SourceImage(_id_of_name(uri), uri, None, None, None) for uri in uris]
+
+
+def _listed(root: Path, chosen: ImageSet, coco: CocoFile, where: str) -> list[SourceImage]:
+    wanted = None
+    if chosen.image_ids is not None:
+        wanted = set(_read_list(root, chosen.image_ids, f"{where}.image_ids"))
+    found = []
+    for record in coco.images:
+        if wanted is None or record.image_id in wanted:
+            uri = _uri(chosen, record.file_name)
+            image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
+            found.append(
+                SourceImage(image_id, uri, record.height_px, record.width_px, record.image_id)
+            )
+    if wanted is not None and (absent := wanted - {image.file_id for image in found}):
+        raise DataError(
+            f"{len(absent)} image ids are not in {coco.path.name}, such as {min(absent, key=str)}",
+            where=f"{where}.image_ids",
+            fix="list ids of that file",
+        )
+    return found
+
+
+def _uri(chosen: ImageSet, name: str) -> str:
+    return name if chosen.images == "." else f"{chosen.images}/{name}"
+
+
+def _id_of_name(uri: str) -> int:
+    """53 bits: exact in JSON and in a double."""
+    return int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big") >> 11
+
+
+def _share(name: str) -> float:
+    """Where in [0, 1) a file name falls, whatever the other files are."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+
+
+def _check_apart(images: Mapping[str, Sequence[SourceImage]]) -> None:
+    by_uri, by_id = defaultdict(list), defaultdict(list)
+    for split, found in images.items():
+        for image in found:
+            by_uri[image.uri].append(split)
+            by_id[image.image_id].append((split, image.uri))
+    shared = [(uri, splits) for uri, splits in by_uri.items() if len(splits) > 1]
+    if shared:
+        uri, splits = shared[0]
+        where = " and ".join(f"stages.ingest.{split}" for split in sorted(set(splits)))
+        raise DataError(
+            f"{len(shared)} images occur twice, such as {uri}",
+            where=where,
+            fix="keep the sets apart with image_ids or part",
+        )
+    clashes = [(image_id, uses) for image_id, uses in by_id.items() if len(uses) > 1]
+    if clashes:
+        image_id, uses = clashes[0]
+        raise DataError(
+            f"{len(clashes)} image ids stand for two images, such as {image_id} for "
+            + " and ".join(uri for _, uri in uses),
+            where=" and ".join(f"stages.ingest.{split}" for split in sorted({s for s, _ in uses})),
+            fix="set ids: name in one of these sets, or renumber its file",
+        )
+
+
+# ---------------------------------------------------------------- known classes
+
+
+def _known(
+    config: DataConfig, root: Path, categories: Sequence[CategoryRecord]
+) -> list[CategoryRecord]:
+    where = "stages.ingest.known_classes"
+    wanted = config.known_classes
+    if isinstance(wanted, JsonList):
+        wanted = _read_list(root, wanted, where)
+    by_name: dict[str, list[CategoryRecord]] = defaultdict(list)
+    for category in categories:
+        by_name[category.name].append(category)
+    by_id = {category.category_id: category for category in categories}
+    known: dict[int, CategoryRecord] = {}
+    for entry in wanted:
+        matches = by_name.get(entry, []) if isinstance(entry, str) else []
+        if isinstance(entry, int) and entry in by_id:
+            matches = [by_id[entry]]
+        if len(matches) > 1:
+            ids = [category.category_id for category in matches]
+            raise DataError(f"{entry!r} names categories {ids}", where=where, fix="give the id")
+        if not matches:
+            raise DataError(f"no class {entry!r}", where=where, fix=_suggest(entry, categories))
+        known[matches[0].category_id] = matches[0]
+    if not known:
+        raise DataError("no known class", where=where, fix=_suggest(None, categories))
+    return [known[category_id] for category_id in sorted(known)]
+
+
+def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
+    if isinstance(entry, int):
+        near = sorted((c.category_id for c in categories), key=lambda i: (abs(i - entry), i))[:5]
+        return f"the nearest ids are {near}"
+    names = [category.name for category in categories]
+    near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
+    return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
+
+
+def _read_list(root: Path, reference: JsonList, where: str) -> list[Any]:
+    path = root / reference.file
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"no such file: {path}", where=where, fix="check the path") from None
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}", where=where) from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON ({error})"[:300], where=where) from None
+    for key in reference.key.split("."):
+        if not isinstance(value, dict) or key not in value:
+            keys = sorted(value)[:8] if isinstance(value, dict) else []
+            raise DataError(f"no {reference.key!r} in {path}", where=where, fix=f"it has {keys}")
+        value = value[key]
+    if not isinstance(value, list) or not all(
+        isinstance(entry, str | int) and not isinstance(entry, bool) for entry in value
+    ):
+        raise DataError(f"{reference.key!r} in {path} is no list of names or ids", where=where)
+    return value

@@ -1,0 +1,41 @@
+"""A notice board: what workers want the driver to know while Ray has the floor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+STARTED = "started"  # posted by a worker once it has its resources and runs our code
+
+
+class _Board:
+    def __init__(self) -> None:
+        self._posts: list[Any] = []
+
+    def post(self, item: Any) -> None:
+        self._posts.append(item)
+
+    def take(self) -> list[Any]:
+        posts, self._posts = self._posts, []
+        return posts
+
+
+class Board:
+    """Handle to the board; pickles to workers. Losing a post loses no work, so errors are mute."""
+
+    def __init__(self) -> None:
+        actor = ray.remote(num_cpus=0, max_restarts=-1)(_Board)
+        self._actor: Any = actor.remote()
+
+    def post(self, item: Any) -> None:
+        """Returns at once."""
+        self._actor.post.remote(item)
+
+    def take(self) -> list[Any]:
+        """Everything posted since the last call, in order of arrival; driver only."""
+        try:
+            return ray.get(self._actor.take.remote(), timeout=5)
+        except RayError:
+            return []

@@ -1,0 +1,164 @@
+"""Data steps on Ray Data: a stream of shard numbers through a pool of actors.
+
+An actor opens the task once, then reads, computes and writes one shard per call; only its small
+record travels back. A shard whose worker dies is given to another: writing it again replaces its
+files by equal ones.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.errors import GcdisError, RuntimeUnavailable
+from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
+from gcdis_ray.runtime.local import limit_threads, run_shard
+from gcdis_ray.runtime.ray_board import STARTED, Board
+from gcdis_ray.runtime.ray_session import shortage
+
+logger = logging.getLogger("gcdis_ray")
+
+
+class ShardWorker:
+    """One actor of the pool. Called with a batch of one shard number, gives one result: the
+    shard's record, or the user's mistake that stopped it."""
+
+    def __init__(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        args: Sequence[Mapping[str, Any]],
+        writer: ShardWriter,
+        threads: int,
+        board: Board,
+    ) -> None:
+        self._task, self._tables, self._args, self._writer = task, tables, args, writer
+        self._threads = threads
+        self._run: Callable[..., Any] | None = None
+        board.post(STARTED)
+
+    def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results = np.empty(len(batch["index"]), dtype=object)
+        for place, index in enumerate(batch["index"]):
+            results[place] = self._shard(int(index))
+        return {"result": results}
+
+    def _shard(self, index: int) -> ShardRecord | GcdisError:
+        try:
+            if self._run is None:
+                self._run = self._task.open()
+                limit_threads(self._threads)
+            return run_shard(self._run, self._tables, self._args, index, self._writer)
+        except GcdisError as error:
+            return error  # as a value: it reaches the driver as it is, and is not tried again
+
+
+def map_shards(
+    compute: ComputeConfig,
+    task: ShardTask,
+    tables: Sequence[Table],
+    args: Sequence[Mapping[str, Any]],
+    indices: Sequence[int],
+    writer: ShardWriter,
+    done: Callable[[ShardRecord], None],
+    board: Board,
+) -> None:
+    """Run ``task`` for the shards in ``indices``; see :class:`gcdis_ray.runtime.base.Runtime`."""
+    if not indices:
+        return
+    need = {"CPU": 1.0, "GPU": compute.gpus_per_worker if getattr(task, "wants_gpu", False) else 0}
+    actors = _pool_size(compute.data_workers, len(indices), need)
+    data = ray.data.from_items(
+        [{"index": index} for index in indices], override_num_blocks=len(indices)
+    ).map_batches(
+        ShardWorker,
+        fn_constructor_args=(task, tuple(tables), tuple(args), writer, compute.threads, board),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=need["CPU"],
+        num_gpus=need["GPU"] or None,
+        max_restarts=compute.max_failures,
+        max_task_retries=compute.max_failures,
+    )
+    _drain(data, compute, need, done, board)
+
+
+def _pool_size(wanted: int, num_shards: int, need: Mapping[str, float]) -> int:
+    """Actors to start with: no more than there are shards, or room in the cluster as it is."""
+    have = ray.cluster_resources()
+    room = min(int(have.get(name, 0) // amount) for name, amount in need.items() if amount)
+    return max(1, min(wanted, num_shards, room))
+
+
+class _Failure:
+    """An exception on its way between threads."""
+
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+def _drain(
+    data: ray.data.Dataset,
+    compute: ComputeConfig,
+    need: Mapping[str, float],
+    done: Callable[[ShardRecord], None],
+    board: Board,
+) -> None:
+    """Consume results as they come. Ray's iterator runs in a thread, so that this one can notice
+    Ctrl-C and tell people when no worker can be had."""
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def consume() -> None:
+        try:
+            for row in data.iter_rows():
+                results.put(row["result"])
+            results.put(None)
+        except BaseException as error:  # raised again by the thread that waits
+            results.put(_Failure(error))
+
+    threading.Thread(target=consume, daemon=True).start()
+    started, said = False, time.monotonic()
+    while True:
+        try:
+            result = results.get(timeout=0.5)
+        except queue.Empty:
+            if not started and time.monotonic() - said > compute.wait_s:
+                started = STARTED in board.take()
+                if not started:
+                    said = time.monotonic()
+                    logger.warning(shortage(need))
+            continue
+        if result is None:
+            return
+        if isinstance(result, _Failure):
+            raise _explain(result.error, compute) from result.error
+        if isinstance(result, GcdisError):
+            raise result
+        started = True
+        done(result)
+
+
+def _explain(error: BaseException, compute: ComputeConfig) -> BaseException:
+    """What went wrong in words of the user's, where it is not a fault of the code."""
+    if isinstance(error, RayActorError | OutOfMemoryError | NodeDiedError | WorkerCrashedError):
+        first = str(error).strip().splitlines()[0]
+        return RuntimeUnavailable(
+            f"a worker died more than {compute.max_failures} time(s): {first}",
+            where="compute.max_failures",
+            fix="look for a shortage of memory and lower compute.data_workers, then run again: "
+            "finished shards are kept",
+        )
+    return error

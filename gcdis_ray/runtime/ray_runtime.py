@@ -1,0 +1,48 @@
+"""Everything on Ray: data steps on Ray Data, training on Ray Train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray.artifacts import FileRecord, Table
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.runtime.base import FitPlan, Progress, ShardRecord, ShardTask, ShardWriter
+from gcdis_ray.runtime.ray_session import RaySession
+
+if TYPE_CHECKING:
+    from gcdis_ray.training.task import TrainingTask
+
+
+class RayRuntime:
+    """Implements :class:`gcdis_ray.runtime.base.Runtime`. Ray runs from construction to close."""
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        self._compute = compute
+        self._session = RaySession(compute)
+        from gcdis_ray.runtime.ray_board import Board  # ray reads its settings when imported
+
+        self._board = Board()
+
+    def map_shards(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        args: Sequence[Mapping[str, Any]],
+        indices: Sequence[int],
+        writer: ShardWriter,
+        done: Callable[[ShardRecord], None],
+    ) -> None:
+        from gcdis_ray.runtime.ray_data import map_shards
+
+        map_shards(self._compute, task, tables, args, indices, writer, done, self._board)
+
+    def fit(
+        self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]
+    ) -> dict[str, list[FileRecord]]:
+        from gcdis_ray.runtime.ray_train import fit
+
+        return fit(task, plan, progress, self._board)
+
+    def close(self) -> None:
+        self._session.close()

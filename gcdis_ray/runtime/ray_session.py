@@ -1,0 +1,154 @@
+"""Starting Ray here, or joining a cluster; and leaving nothing behind.
+
+Without an address (and outside a Ray job) a small Ray starts inside this machine for the length of
+the run. It listens on the loopback interface only and asks every client for a token that exists in
+this process's environment alone.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.errors import ConfigError, RuntimeUnavailable
+
+LOGICAL_CPUS = 4  # at least: below that Ray's helpers and our workers wait for one another
+TRAIN_CPUS = 0.5  # logical CPUs of a training worker: it shares them with actors of Ray Data
+
+_SETTINGS = {
+    "RAY_DATA_DISABLE_PROGRESS_BARS": "1",  # we draw our own
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",  # else every printed line appears twice
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in workers as in the driver
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # a run ends this long after its last step
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing torch on a busy machine is slow
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
+_LOCAL_SETTINGS = {
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no spot nodes here
+    "RAY_TRAIN_METRICS_ENABLED": "0",
+}
+
+
+def cluster_address(compute: ComputeConfig) -> str | None:
+    """Where to connect; None starts a Ray of our own. A Ray job finds its cluster by itself."""
+    return compute.address or os.environ.get("RAY_ADDRESS") or None
+
+
+def local_cpus(compute: ComputeConfig) -> int:
+    """Logical CPUs of a Ray of our own: a promise to its scheduler, not a limit on cores."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return compute.num_cpus or max(LOGICAL_CPUS, cores or 1, compute.data_workers)
+
+
+class RaySession:
+    """A connection to Ray, open from construction to :meth:`close`.
+
+    Raises:
+        RuntimeUnavailable: no cluster answers at the address, or Ray does not start here.
+        ConfigError: an address that this program cannot use.
+    """
+
+    def __init__(self, compute: ComputeConfig) -> None:
+        address = cluster_address(compute)
+        _prepare_environment(address)
+        import ray
+
+        self._owned = not ray.is_initialized()
+        if self._owned:
+            _start(compute, address)
+
+    def close(self) -> None:
+        """Leave the cluster, and stop it if it is ours. Calling it twice is fine."""
+        import ray
+
+        if self._owned:
+            self._owned = False
+            ray.shutdown()
+
+
+def _prepare_environment(address: str | None) -> None:
+    """What Ray reads when it is first imported; a value that is already set wins."""
+    for name, value in {**_SETTINGS, **({} if address else _LOCAL_SETTINGS)}.items():
+        os.environ.setdefault(name, value)
+    if "RAY_AUTH_MODE" in os.environ:
+        return
+    if address is None:
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+    else:
+        known = {"RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH"} & set(os.environ)
+        stored = (Path.home() / ".ray" / "auth_token").is_file()
+        os.environ["RAY_AUTH_MODE"] = "token" if known or stored else "disabled"
+
+
+def _start(compute: ComputeConfig, address: str | None) -> None:
+    import ray
+
+    if address is not None and address.startswith("ray://"):
+        raise ConfigError(
+            "a Ray Client address: training and data steps need a driver inside the cluster",
+            where=f"compute.address: {address}",
+            fix="submit the run as a job: ray job submit --working-dir . -- python jobs/run.py ...",
+        )
+    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        if address is not None:
+            ray.init(address=address, **quiet)
+            return
+        ray.init(
+            num_cpus=local_cpus(compute),
+            object_store_memory=compute.object_store_mb * 2**20,
+            # Ray Train asks the dashboard's state API when it cleans up after a dead driver.
+            include_dashboard=True,
+            dashboard_host="127.0.0.1",
+            **quiet,
+        )
+    except (ConnectionError, TimeoutError, RuntimeError, OSError, ValueError) as error:
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if address is None:
+            raise RuntimeUnavailable(
+                f"Ray does not start on this machine: {first}",
+                where="compute.runtime: ray",
+                fix="free memory and disk (also below /tmp), or set compute.runtime=local",
+            ) from error
+        raise RuntimeUnavailable(
+            f"no Ray cluster answers: {first}",
+            where=f"compute.address: {address}",
+            fix="check the address with: ray status --address ADDRESS; if the cluster asks for a "
+            "token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; without an address Ray starts here",
+        ) from error
+
+
+def text(resources: Mapping[str, float]) -> str:
+    """Resources as people write them: ``4 CPU, 1 GPU``."""
+    shown = [f"{resources[name]:g} {name}" for name in ("CPU", "GPU") if resources.get(name)]
+    return ", ".join(shown) or "nothing"
+
+
+def shortage(need: Mapping[str, float]) -> str:
+    """One line on what is wanted and what the cluster has."""
+    import ray
+
+    have, free = ray.cluster_resources(), ray.available_resources()
+    return f"waiting for workers: need {text(need)}, cluster has {text(have)}, free {text(free)}"
+
+
+def describe(compute: ComputeConfig) -> str:
+    """What a run would find: connects to a cluster if one is configured, starts nothing."""
+    address = cluster_address(compute)
+    if address is None:
+        return f"none configured: a Ray with {local_cpus(compute)} logical CPUs starts for each run"
+    session = RaySession(compute)
+    try:
+        import ray
+
+        alive = sum(node["Alive"] for node in ray.nodes())
+        secured = os.environ.get("RAY_AUTH_MODE", "").lower() == "token"
+        found = f"{address}: {alive} node(s) with {text(ray.cluster_resources())}"
+        return found if secured else f"{found}; open to anyone who reaches it: see RAY_AUTH_MODE"
+    finally:
+        session.close()

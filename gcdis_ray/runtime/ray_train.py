@@ -1,0 +1,203 @@
+"""Training on Ray Train: a group of workers runs the loop; Ray restarts it when one is lost."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import ray.train
+from ray.exceptions import RayError
+from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+
+from gcdis_ray.artifacts import FileRecord
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.errors import GcdisError, RuntimeUnavailable
+from gcdis_ray.runtime.base import FitPlan, Progress
+from gcdis_ray.runtime.ray_board import STARTED, Board
+from gcdis_ray.runtime.ray_session import TRAIN_CPUS, shortage
+from gcdis_ray.training.checkpoints import KEEP
+from gcdis_ray.training.task import TrainingTask
+
+POLL_S = 0.2
+
+
+class ReportedCheckpoints:
+    """Implements :class:`gcdis_ray.training.checkpoints.Checkpoints` by Ray Train's reports.
+
+    A checkpoint counts once the controller has seen the reports of all ranks. Folders are named by
+    step, so one that was uploaded but never counted is overwritten when its step is redone.
+    """
+
+    @contextmanager
+    def latest(self) -> Iterator[Path | None]:
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            yield None
+            return
+        with checkpoint.as_directory() as folder:
+            yield Path(folder)
+
+    def save(self, step: int, write: Callable[[Path], None] | None) -> None:
+        with tempfile.TemporaryDirectory(prefix="gcdis-") as folder:
+            checkpoint = None
+            if write is not None:
+                write(Path(folder))
+                checkpoint = Checkpoint.from_directory(folder)
+            ray.train.report(
+                {"step": step}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:010d}"
+            )
+
+
+class Watcher(ray.train.UserCallback):
+    """Runs in Ray Train's controller: ends the run at once for a mistake of the user's, which a
+    restart would only meet again, and says on the board why a group of workers starts anew."""
+
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
+        for error in worker_exceptions.values():
+            if mistake := find_mistake(error):
+                raise mistake
+        rank, error = next(iter(worker_exceptions.items()))
+        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
+        self._board.post(f"worker {rank} was lost ({last[:120]}); starting again")
+
+
+def find_mistake(error: BaseException | None) -> GcdisError | None:
+    """The GcdisError inside what Ray wrapped around it, if there is one."""
+    seen = 0
+    while error is not None and seen < 10:
+        if isinstance(error, GcdisError):
+            return error
+        for failure in getattr(error, "worker_failures", {}).values():
+            if mistake := find_mistake(failure):
+                return mistake
+        error = (
+            getattr(error, "controller_failure", None)
+            or getattr(error, "_base_exc", None)
+            or error.__cause__
+        )
+        seen += 1
+    return None
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
+    """What every worker runs."""
+    board: Board = config["board"]
+    board.post(STARTED)
+    import torch
+
+    from gcdis_ray.training.loop import train
+
+    plan: FitPlan = config["plan"]
+    device = ray.train.torch.get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
+    return train(config["task"], plan, ReportedCheckpoints(), device, board.post)
+
+
+def fit(
+    task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None], board: Board
+) -> dict[str, list[FileRecord]]:
+    """Train to the end; see :class:`gcdis_ray.runtime.base.Runtime`."""
+    compute = plan.compute
+    path, filesystem = _storage(plan)
+    trainer = TorchTrainer(
+        train_worker,
+        train_loop_config={"task": task, "plan": plan, "board": board},
+        torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
+        scaling_config=ScalingConfig(
+            num_workers=compute.workers,
+            use_gpu=compute.gpus_per_worker > 0,
+            resources_per_worker=_resources(compute),
+        ),
+        run_config=RunConfig(
+            name=plan.name,
+            storage_path=path,
+            storage_filesystem=filesystem,
+            failure_config=FailureConfig(max_failures=compute.max_failures),
+            checkpoint_config=CheckpointConfig(num_to_keep=KEEP),
+            callbacks=[Watcher(board)],
+        ),
+    )
+    outcome: list[Any] = []
+
+    def run() -> None:
+        try:
+            outcome.append(trainer.fit().return_value)
+        except BaseException as error:  # raised again by the thread that waits
+            outcome.append(error)
+
+    # Not in the main thread: there Ray would take over Ctrl-C, and this one must watch the board.
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    board.take()
+    _watch(thread, task.config.steps, compute, progress, board)
+    if isinstance(outcome[0], BaseException):
+        raise _explain(outcome[0], compute) from outcome[0]
+    return outcome[0]
+
+
+def _resources(compute: ComputeConfig) -> dict[str, float]:
+    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
+    return {"CPU": TRAIN_CPUS, **gpus}
+
+
+def _storage(plan: FitPlan) -> tuple[str, Any]:
+    """Path and filesystem for Ray's checkpoints; None where the path says it all."""
+    if urlparse(plan.scratch_uri).scheme != "s3" or not plan.scratch_endpoint:
+        return plan.scratch_uri, None
+    from pyarrow.fs import S3FileSystem
+
+    endpoint = urlparse(plan.scratch_endpoint)
+    filesystem = S3FileSystem(endpoint_override=endpoint.netloc, scheme=endpoint.scheme)
+    return plan.scratch_uri.removeprefix("s3://"), filesystem
+
+
+def _watch(
+    thread: threading.Thread,
+    steps: int,
+    compute: ComputeConfig,
+    progress: Callable[[Progress], None],
+    board: Board,
+) -> None:
+    """Pass on what the workers post until the run is over."""
+    latest = Progress(0, steps, "steps", f"starting {compute.workers} worker(s)")
+    progress(latest)
+    started, said = False, time.monotonic()
+    while thread.is_alive():
+        thread.join(POLL_S)
+        for post in board.take():
+            if isinstance(post, Progress):
+                latest = post
+                progress(post)
+            elif post == STARTED:
+                started = True
+            else:
+                started, said = False, time.monotonic()
+                progress(Progress(latest.done, steps, "steps", post))
+        if not started and time.monotonic() - said > compute.wait_s:
+            said = time.monotonic()
+            need = {name: n * compute.workers for name, n in _resources(compute).items()}
+            progress(Progress(latest.done, steps, "steps", shortage(need)))
+
+
+def _explain(error: BaseException, compute: ComputeConfig) -> BaseException:
+    if mistake := find_mistake(error):
+        return mistake
+    failures = getattr(error, "worker_failures", {})
+    if failures and all(isinstance(failure, RayError) for failure in failures.values()):
+        first = str(next(iter(failures.values()))).strip().splitlines()[0]
+        return RuntimeUnavailable(
+            f"training workers died {compute.max_failures + 1} time(s): {first}",
+            where="compute.max_failures",
+            fix="look for a shortage of memory, then run again: training goes on from the last "
+            "checkpoint",
+        )
+    return error

@@ -1,0 +1,226 @@
+"""Crop: what does each object look like?
+
+One crop for each labeled instance with a mask, and for each proposal of an unlabeled image. An
+image is decoded once; masks are handled inside the crop's window only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import DataError
+
+if TYPE_CHECKING:
+    from gcdis_ray.artifacts import Artifact
+    from gcdis_ray.runtime.base import Work
+
+VERSION = 1
+TAKES: tuple[str, ...] = ("ingest", "propose")
+SEEDED = False
+
+_IMAGE_COLUMNS = ("image_id", "split")
+_INSTANCE_COLUMNS = (
+    "instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "area_px", "iscrowd",
+)  # fmt: skip
+_PROPOSAL_COLUMNS = (
+    "proposal_id", "image_id", "bbox_xyxy", "mask_rle", "area_px", "objectness",
+)  # fmt: skip
+
+
+class Config(StageConfig):
+    """Which objects become crops, and how crops are stored."""
+
+    context: float = Field(
+        0.1, ge=0, le=4, description="margin on every side, as a share of the box's longer side"
+    )
+    min_side_px: float = Field(
+        6.0, ge=0, le=10_000, description="objects whose box has a shorter side are left out"
+    )
+    min_area_px: float = Field(
+        20.0, ge=0, le=1e8, description="objects with fewer pixels are left out"
+    )
+    max_side_px: int = Field(
+        96, ge=8, le=4096, description="longer side of a stored crop; larger ones are scaled down"
+    )
+    jpeg_quality: int = Field(92, ge=1, le=100)
+    max_proposals_per_image: int = Field(
+        20, ge=1, le=10_000, description="the best by objectness become crops"
+    )
+    min_objectness: float = Field(0.0, ge=0, le=1, description="of proposals")
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    images = inputs["ingest"].table("images")
+    instances = inputs["ingest"].table("instances")
+    proposals = inputs["propose"].table("proposals")
+    # Crops are numbered before any is made: shards can then be made in any order.
+    args, first = [], 0
+    for index in range(images.num_shards):
+        objects = select_objects(
+            images.shard(index, _IMAGE_COLUMNS),
+            instances.shard(index, _INSTANCE_COLUMNS),
+            proposals.shard(index, _PROPOSAL_COLUMNS),
+            config,
+        )
+        args.append({"first_crop": first})
+        first += len(objects)
+    if not first:
+        raise DataError(
+            "no object is large enough to become a crop",
+            where="stages.crop",
+            fix="lower min_side_px, min_area_px or min_objectness",
+        )
+    work.map_shards(CropShard(config), [images, instances, proposals], gives=("crops",), args=args)
+
+
+@dataclass(frozen=True)
+class CropObject:
+    """An object that becomes a crop."""
+
+    image_id: int
+    source_id: int
+    class_index: int
+    bbox_xyxy: tuple[float, float, float, float]
+    mask_rle: str
+
+
+def select_objects(
+    images: pa.Table, instances: pa.Table, proposals: pa.Table, config: Config
+) -> list[CropObject]:
+    """Objects of a shard that become crops: by image in the order of the shard, then by id.
+
+    Labeled images give their instances that have a mask and are no crowd; unlabeled images their
+    best proposals; validation images nothing.
+    """
+    chosen: dict[int, list[CropObject]] = {}
+    split_of = dict(zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True))
+    for row in instances.select(_INSTANCE_COLUMNS).to_pylist():
+        if split_of.get(row["image_id"]) == "labeled" and not row["iscrowd"]:
+            if row["mask_rle"] is not None and row["class_index"] >= 0 and _fits(row, config):
+                chosen.setdefault(row["image_id"], []).append(_object(row, "instance_id"))
+    best: dict[int, list[dict[str, Any]]] = {}
+    for row in proposals.select(_PROPOSAL_COLUMNS).to_pylist():
+        if split_of.get(row["image_id"]) == "unlabeled" and _fits(row, config):
+            if row["objectness"] >= config.min_objectness:
+                best.setdefault(row["image_id"], []).append(row)
+    for image_id, rows in best.items():
+        rows.sort(key=lambda row: (-row["objectness"], row["proposal_id"]))
+        kept = rows[: config.max_proposals_per_image]
+        chosen[image_id] = [_object(row, "proposal_id") for row in kept]
+    return [
+        found
+        for image_id in split_of
+        for found in sorted(chosen.get(image_id, ()), key=lambda found: found.source_id)
+    ]
+
+
+def _fits(row: Mapping[str, Any], config: Config) -> bool:
+    x0, y0, x1, y1 = row["bbox_xyxy"]
+    return min(x1 - x0, y1 - y0) >= config.min_side_px and row["area_px"] >= config.min_area_px
+
+
+def _object(row: Mapping[str, Any], id_column: str) -> CropObject:
+    return CropObject(
+        row["image_id"],
+        row[id_column],
+        row.get("class_index", -1),
+        tuple(row["bbox_xyxy"]),
+        row["mask_rle"],
+    )
+
+
+def crop_window(
+    bbox_xyxy: Sequence[float], context: float, height_px: int, width_px: int
+) -> tuple[int, int, int, int]:
+    """Whole-pixel window around a box with a margin, inside the image.
+
+    Args:
+        context: margin on every side as a share of the box's longer side.
+    """
+    x0, y0, x1, y1 = bbox_xyxy
+    margin = context * max(x1 - x0, y1 - y0)
+    left, top = int(np.floor(x0 - margin)), int(np.floor(y0 - margin))
+    right, bottom = int(np.ceil(x1 + margin)), int(np.ceil(y1 + margin))
+    return max(left, 0), max(top, 0), min(right, width_px), min(bottom, height_px)
+
+
+@dataclass(frozen=True)
+class CropShard:
+    """Cuts the crops of a shard. Implements ShardTask."""
+
+    config: Config
+
+    def open(self) -> Callable[..., dict[str, pa.Table]]:
+        return self.cut
+
+    def cut(
+        self,
+        index: int,
+        images: pa.Table,
+        instances: pa.Table,
+        proposals: pa.Table,
+        *,
+        first_crop: int,
+    ) -> dict[str, pa.Table]:
+        from gcdis_ray.data.images import decode_rgb
+
+        files = images["bytes"]
+        row_of = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
+        rows: list[dict[str, Any]] = []
+        open_id, pixels = None, np.zeros((0, 0, 3), np.uint8)
+        for found in select_objects(images, instances, proposals, self.config):
+            if found.image_id != open_id:  # objects come image by image
+                pixels = decode_rgb(files[row_of[found.image_id]].as_py())
+                open_id = found.image_id
+            rows.append(
+                {
+                    "crop_index": first_crop + len(rows),
+                    "image_id": found.image_id,
+                    "source_id": found.source_id,
+                    "class_index": found.class_index,
+                    **cut_crop(pixels, found.mask_rle, self.config),
+                }
+            )
+        return {"crops": pa.Table.from_pylist(rows, SCHEMAS["crops"])}
+
+
+def cut_crop(pixels_HW3: np.ndarray, mask_rle: str, config: Config) -> dict[str, Any]:
+    """One object as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
+
+    Args:
+        pixels_HW3: the whole image, RGB uint8.
+        mask_rle: of the image's size.
+    """
+    import cv2
+
+    from gcdis_ray.data import masks
+
+    height, width = pixels_HW3.shape[:2]
+    bbox = masks.bbox_xyxy(mask_rle, height, width)
+    x0, y0, x1, y1 = window = crop_window(bbox, config.context, height, width)
+    crop = pixels_HW3[y0:y1, x0:x1]
+    mask = masks.decode_window(mask_rle, height, width, window).astype(np.uint8) * 255
+    shrink = config.max_side_px / max(x1 - x0, y1 - y0)
+    if shrink < 1:
+        size = max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink))
+        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+        cover = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+        # a pixel belongs to the mask if half of it does; a hair-thin mask keeps what it touches
+        mask = np.where(cover >= (128 if (cover >= 128).any() else 1), 255, 0).astype(np.uint8)
+    bgr = np.ascontiguousarray(crop[..., ::-1])
+    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality])[1]
+    png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+    return {
+        "window_xyxy": window,
+        "bbox_xyxy": bbox,
+        "jpeg": jpeg.tobytes(),
+        "mask_png": png.tobytes(),
+    }

@@ -1,0 +1,130 @@
+"""propose: where are objects, of whatever class?
+
+A class-agnostic Mask R-CNN learns from the labeled objects, all classes merged into one, and is
+run over the unlabeled images. Or the user brings masks of any origin in a COCO results file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from gcdis_ray.artifacts import SCHEMAS, Artifact
+from gcdis_ray.config import Closed, StageConfig, TrainingConfig
+from gcdis_ray.data.scenes import AugmentConfig
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.runtime.base import Work
+
+VERSION = 1
+TAKES = ("ingest",)
+SEEDED = True
+
+
+class ExternalConfig(Closed):
+    """Masks from elsewhere."""
+
+    results: str = Field(description="JSON file: a list of {image_id, segmentation, score}")
+    max_rejected: float = Field(
+        0.01, ge=0, le=1, description="share of unusable masks that stops the stage"
+    )
+
+
+class Config(StageConfig):
+    source: Literal["model", "external"] = Field(
+        "model", description="train a proposer, or read masks from a file"
+    )
+    external: ExternalConfig | None = None
+    detector: DetectorConfig = DetectorConfig.model_validate({})
+    training: TrainingConfig = TrainingConfig.model_validate(
+        {"steps": 300, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "warmup": 0.1}
+    )
+    augment: AugmentConfig = AugmentConfig.model_validate({})
+    objectness: Literal["box", "rpn", "mean"] = Field(
+        "box",
+        description="score of a proposal: the box head's, the region proposal's (kinder to novel "
+        "objects if labeled images hold unannotated ones), or their geometric mean",
+    )
+    min_score: float = Field(0.3, ge=0, le=1, description="lowest objectness kept")
+    nms_iou: float = Field(0.7, gt=0, le=1, description="box overlap at which the better one stays")
+    max_per_image: int = Field(50, ge=1, le=10_000)
+    image_cache_mb: int = Field(1024, ge=1, le=1_000_000, description="image files held in memory")
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        return frozenset({"image_cache_mb"})
+
+    @model_validator(mode="after")
+    def _has_results(self) -> Self:
+        if self.source == "external" and self.external is None:
+            raise ConfigError(
+                "no file of masks is named",
+                where="stages.propose.external.results",
+                fix="name a COCO results file, or set stages.propose.source: model",
+            )
+        return self
+
+
+def source(config: Config) -> str:
+    """Fingerprint of the external masks; empty if a model makes the proposals."""
+    from gcdis_ray.tasks.external_masks import open_results
+
+    if config.source == "model" or config.external is None:
+        return ""
+    return hashlib.sha256(open_results(config.external.results)).hexdigest()
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``."""
+    if config.source == "external" and config.external is not None:
+        _import_masks(inputs["ingest"], config, config.external, work)
+    else:
+        _train_and_detect(inputs["ingest"], config, work)
+
+
+def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
+    from gcdis_ray.tasks.inference import Detect, detector_spec
+    from gcdis_ray.tasks.proposing import ProposingTask
+
+    images = ingest.table("images")
+    task = ProposingTask(
+        config=config.training,
+        seed=work.seed,
+        detector=config.detector,
+        augment=config.augment,
+        cache_mb=config.image_cache_mb,
+        images=images,
+        instances=ingest.table("instances"),
+    )
+    work.fit(task)
+    spec = {"source": "model", **detector_spec(config.detector, 1)}
+    work.write_json("proposer_spec", spec)
+    detect = Detect(
+        weights=work.tensor_file("proposer"),
+        spec=spec,
+        split="unlabeled",
+        gives="proposals",
+        min_score=config.min_score,
+        nms_iou=config.nms_iou,
+        max_per_image=config.max_per_image,
+        score=config.objectness,
+    )
+    work.map_shards(detect, [images], gives=("proposals",))
+
+
+def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, work: Work) -> None:
+    from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, read_results
+
+    images = ingest.table("images")
+    args, strangers = read_results(external.results, images)
+    work.count("external_other_images", strangers)
+    importer = ImportMasks(config.min_score, config.max_per_image)
+    work.map_shards(importer, [images], gives=("proposals", "quarantine"), args=args)
+    total = sum(len(shard["entries"]) for shard in args)
+    check_refused(work.table("quarantine"), total, external.max_rejected)
+    work.write_table("history", pa.Table.from_pylist([], schema=SCHEMAS["history"]))
+    work.write_json("proposer_spec", {"source": "external"})

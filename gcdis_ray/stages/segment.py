@@ -1,0 +1,89 @@
+"""segment: one model that finds, masks and names objects of known and discovered classes.
+
+A Mask R-CNN learns from the labeled objects and, with weights that fade for unreliable ones, from
+the pseudo-labels of the unlabeled images. It starts from the proposer unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from gcdis_ray.artifacts import Artifact
+from gcdis_ray.clustering.reliability import Decay
+from gcdis_ray.config import Closed, StageConfig, TrainingConfig
+from gcdis_ray.data.scenes import AugmentConfig
+from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.runtime.base import Work
+
+VERSION = 1
+TAKES = ("ingest", "propose", "label", "discover")
+SEEDED = True
+
+
+class ReliabilityConfig(Closed):
+    """Weight kappa of a pseudo-labeled instance (GCDIS, reliability-based dynamic learning)."""
+
+    decay: Decay = Field(
+        "quadratic",
+        description="quadratic (the paper: diverse early, strict late), none, a cut for good, "
+        "or either with ranks over all classes",
+    )
+    scale: float = Field(1.0, ge=0, le=10, description="weight of a fully trusted pseudo-label")
+    drop_share: float = Field(0.5, ge=0, le=1, description="of the modes that cut")
+
+
+class Config(StageConfig):
+    detector: DetectorConfig | None = Field(None, description="none: as the proposer's")
+    classifier: ClassifierConfig = ClassifierConfig.model_validate({})
+    training: TrainingConfig = TrainingConfig.model_validate(
+        {"steps": 250, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "warmup": 0.1}
+    )
+    augment: AugmentConfig = AugmentConfig.model_validate({})
+    init_from_proposer: bool = Field(
+        True, description="start from the proposer's weights, if it has any; only classes are new"
+    )
+    labeled_share: float = Field(0.5, ge=0, le=1, description="share of labeled images in a batch")
+    reliability: ReliabilityConfig = ReliabilityConfig.model_validate({})
+    image_cache_mb: int = Field(1024, ge=2, le=1_000_000, description="image files held in memory")
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        return frozenset({"image_cache_mb"})
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
+    ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
+    from gcdis_ray.tasks.inference import detector_spec
+    from gcdis_ray.tasks.segmentation import SegmentationTask
+
+    ingest, propose = inputs["ingest"], inputs["propose"]
+    classes = inputs["discover"].json("discovered_classes")
+    stored = propose.json("proposer_spec").get("detector")
+    detector = config.detector or DetectorConfig(**(stored or {}))
+    initialised = config.init_from_proposer and propose.has("proposer")
+    if initialised:  # the proposer's weights include its backbone's
+        detector = detector.model_copy(update={"weights": None})
+    task = SegmentationTask(
+        config=config.training,
+        seed=work.seed,
+        detector=detector,
+        augment=config.augment,
+        cache_mb=config.image_cache_mb,
+        images=ingest.table("images"),
+        instances=ingest.table("instances"),
+        proposals=propose.table("proposals"),
+        pseudo_labels=inputs["label"].table("pseudo_labels"),
+        proposer=propose.tensor_file("proposer") if initialised else None,
+        num_classes=len(classes),
+        classifier=config.classifier,
+        labeled_share=config.labeled_share,
+        decay=config.reliability.decay,
+        scale=config.reliability.scale,
+        drop_share=config.reliability.drop_share,
+    )
+    work.fit(task)
+    work.write_json("segmenter_spec", detector_spec(detector, len(classes), config.classifier))
+    work.write_json("segmenter_classes", classes)

@@ -1,0 +1,215 @@
+"""The page as a whole: self-contained, safe, accessible, complete for any part of a run."""
+
+import base64
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from synthetic_run import ORDER, make_run, until
+
+from gcdis_ray.report.page import write_report
+
+VOID = {"meta", "img", "br", "link", "input", "hr"}
+
+
+class Elements(HTMLParser):
+    """Start tags with their attributes, the text, and whether tags nest properly."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+        self._open: list[str] = []
+        self.misnested: list[str] = []
+        self.feed(page)
+        self.close()
+        self.misnested += self._open
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        if not self._open or self._open.pop() != tag:
+            self.misnested.append(tag)
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def of(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def elements(finished_page: str) -> Elements:
+    return Elements(finished_page)
+
+
+def test_nothing_points_outside_the_file(finished_page, elements):
+    assert not re.search(r"(https?|wss?|ftp):", finished_page)
+    assert "//" not in re.sub(r"base64,[^\"]*", "", finished_page)
+    for _, attributes in elements.found:
+        for name in ("src", "href", "srcset", "action", "data", "poster"):
+            value = attributes.get(name)
+            assert value is None or value.startswith(("data:image/", "#")), value
+    assert "@import" not in finished_page
+
+
+def test_nothing_runs_code(elements):
+    tags = {tag for tag, _ in elements.found}
+    assert not tags & {
+        "script",
+        "iframe",
+        "object",
+        "embed",
+        "link",
+        "base",
+        "form",
+        "foreignobject",
+    }
+    assert not any(name.startswith("on") for _, a in elements.found for name in a)
+
+
+def test_the_content_policy_allows_this_style_sheet_and_no_other_style(finished_page, elements):
+    policy = next(
+        a["content"]
+        for a in elements.of("meta")
+        if a.get("http-equiv") == "Content-Security-Policy"
+    )
+    style = re.search(r"<style>(.*?)</style>", finished_page, re.S).group(1)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    assert f"style-src 'sha256-{digest}'" in policy
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    assert finished_page.count("<style") == 1
+    assert not any("style" in attributes for _, attributes in elements.found)
+
+
+def test_every_picture_says_what_it_shows(elements):
+    pictures = elements.of("img")
+    assert len(pictures) > 50
+    assert all(a["alt"] and a["alt"].strip() for a in pictures)
+    for drawing in elements.of("svg"):
+        assert drawing.get("aria-hidden") == "true" or drawing["aria-label"]
+
+
+def test_ids_are_unique_and_every_anchor_leads_somewhere(elements):
+    ids = [a["id"] for _, a in elements.found if "id" in a]
+    assert len(ids) == len(set(ids))
+    targets = {a["href"][1:] for _, a in elements.found if a.get("href", "").startswith("#")}
+    assert targets
+    assert targets <= set(ids)
+
+
+def test_tags_nest_and_keyboard_order_is_reading_order(elements):
+    assert elements.misnested == []
+    assert all(a["tabindex"] in ("0", "-1") for _, a in elements.found if "tabindex" in a)
+    assert next(a for tag, a in elements.found if tag == "a")["class"] == "skip"
+    levels = [int(t[1]) for t, _ in elements.found if re.fullmatch("h[1-6]", t)]
+    assert levels.count(1) == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+def test_the_page_says_what_was_found(finished_page):
+    text = re.sub(r"<[^>]+>|\s+", " ", re.sub(r"(?s)<style>.*?</style>", "", finished_page))
+    assert "6 classes that nobody had named" in text
+    for expected in ("0.74", "k-means 0.53", "interval 9 to 12, truth 10", "0.034"):
+        assert expected in text
+    assert "known_identity: known classes stand for themselves" in text
+    assert "truncated image" in text
+    for stage in ORDER:
+        assert stage in text
+
+
+def test_the_same_run_gives_the_same_page(finished_page):
+    assert write_report(make_run()) == finished_page
+
+
+def test_the_page_stays_small(finished_page):
+    assert len(finished_page.encode()) < 3_000_000
+
+
+@pytest.mark.parametrize("num_stages", range(len(ORDER)))
+def test_a_run_stopped_anywhere_has_a_page_that_says_so(finished_run, num_stages):
+    page = write_report(until(finished_run, num_stages))
+    parsed = Elements(page)
+    assert parsed.misnested == []
+    assert "This run is not finished" in page
+    assert f"{ORDER[-1]}. What those stages would show" in page
+    ids = {a["id"] for _, a in parsed.found if "id" in a}
+    assert ("classes" in ids) == (num_stages >= ORDER.index("crop") + 1)
+    assert ("scenes" in ids) == (num_stages >= 1)
+    assert ("detection" in ids) is False
+
+
+def test_every_discovered_class_has_its_card(finished_run, elements):
+    ids = {a["id"] for tag, a in elements.found if tag == "article"}
+    assert ids == {f"class-{c.class_index}" for c in finished_run.classes()}
+
+
+HOSTILE = (
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "$\\frac{1}{0}$",
+    "a\x00b\ud800c",
+    "</style></svg><b>{{ 7 * 7 }}",
+)
+
+
+def test_hostile_names_are_only_text():
+    names = HOSTILE + tuple(f"{h} novel" for h in HOSTILE)
+    run = make_run(num_images=16, class_names=names)
+    evil = "</pre><script>x</script>"
+    run = dataclasses.replace(
+        run,
+        name="<b onmouseover=x>",
+        storage=evil,
+        config={evil: "http-like <i>"},
+        stages=[{**row, "state": '"><script>', "key": "<u>"} for row in run.stages],
+    )
+    page = write_report(run)
+    page.encode("utf-8")
+    parsed = Elements(page)
+    assert parsed.misnested == []
+    assert not parsed.of("script")
+    assert not parsed.of("u")
+    assert not parsed.of("i")
+    assert not any(name.startswith("on") for _, a in parsed.found for name in a)
+    assert not any(a.get("src") == "x" for a in parsed.of("img"))
+    text = "".join(parsed.text)
+    assert "<script>alert(1)</script>" in text
+    assert "{{ 7 * 7 }}" in text
+    assert "\x00" not in page
+
+
+def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finished_run):
+    empty = {"all": None, "known": None, "novel": None}
+    metrics = {
+        "discovery": {
+            "accuracy": empty,
+            "kmeans_accuracy": empty,
+            "reason": "no ground truth for unlabeled images",
+        },
+        "detection": {"mask_ap": empty, "box_ap": empty, "protocol": None, "reason": "none"},
+        "class_count": {"estimate": 11, "truth": None},
+        "per_class": [],
+        "clusters": [],
+        "reliability_bins": [],
+    }
+    evaluate = finished_run.artifacts["evaluate"]
+    opener = dataclasses.replace(evaluate.opener)
+    opener.blobs = {"metrics.json": json.dumps(metrics).encode()}
+    artifacts = dict(finished_run.artifacts)
+    artifacts["evaluate"] = dataclasses.replace(evaluate, opener=opener)
+    page = write_report(dataclasses.replace(finished_run, artifacts=artifacts))
+    assert "Not measured. clustering: no ground truth for unlabeled images" in page
+    assert 'id="detection"' not in page
+    assert "NaN" not in re.sub(r"base64,[^\"]*", "", page)
