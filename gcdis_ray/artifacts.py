@@ -98,6 +98,14 @@ SCHEMAS: dict[str, pa.Schema] = {
         headness=pa.float32(),
         embedding=pa.list_(pa.float32()),  # projection, L2-normalised
     ),
+    "stabilities": _schema(  # of unlabeled crops, before they are ranked
+        crop_index=pa.int64(),
+        image_id=pa.int64(),
+        source_id=pa.int64(),
+        class_index=pa.int32(),
+        probability=pa.float32(),
+        stability=pa.float32(),
+    ),
     "pseudo_labels": _schema(
         crop_index=pa.int64(),
         image_id=pa.int64(),

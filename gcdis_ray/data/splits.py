@@ -136,7 +136,7 @@ def plan_data(config: DataConfig) -> DataPlan:
         DataError: missing folder or file, empty set, sets that share an image or an image id,
             unknown class.
     """
-    root = Path(config.root).expanduser()
+    root = Path(config.root).expanduser().absolute()  # workers may stand elsewhere
     if not root.is_dir():
         raise DataError(
             f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"

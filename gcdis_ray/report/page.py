@@ -21,7 +21,7 @@ from gcdis_ray.report.run_scenes import scene_section
 from gcdis_ray.report.series import quarantine_summary
 from gcdis_ray.report.view import ClassView, RunView
 
-_MAX_HEROES = 18
+_MAX_HEROES = 12
 
 
 def write_report(view: RunView) -> str:

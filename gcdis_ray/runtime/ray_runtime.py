@@ -42,7 +42,7 @@ class RayRuntime:
     ) -> dict[str, list[FileRecord]]:
         from gcdis_ray.runtime.ray_train import fit
 
-        return fit(task, plan, progress, self._board)
+        return fit(task, plan, progress, self._board, own_ray=self._session.own_ray)
 
     def close(self) -> None:
         self._session.close()

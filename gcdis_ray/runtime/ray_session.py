@@ -58,6 +58,7 @@ class RaySession:
         import ray
 
         self._owned = not ray.is_initialized()
+        self.own_ray = address is None  # Ray ends with this process
         if self._owned:
             _start(compute, address)
 
@@ -102,9 +103,7 @@ def _start(compute: ComputeConfig, address: str | None) -> None:
         ray.init(
             num_cpus=local_cpus(compute),
             object_store_memory=compute.object_store_mb * 2**20,
-            # Ray Train asks the dashboard's state API when it cleans up after a dead driver.
-            include_dashboard=True,
-            dashboard_host="127.0.0.1",
+            include_dashboard=False,  # an open port and a process more, for a Ray of minutes
             **quiet,
         )
     except (ConnectionError, TimeoutError, RuntimeError, OSError, ValueError) as error:

@@ -28,6 +28,23 @@ from gcdis_ray.training.task import TrainingTask
 POLL_S = 0.2
 
 
+class Trainer(TorchTrainer):
+    """TorchTrainer without two helpers that cost a process each: one hands out Ray Data sets, of
+    which we pass none; the other frees the workers of a dead driver on a cluster that lives on, so
+    it is left out only where Ray ends with the driver."""
+
+    _unused = ("DatasetsCallback",)
+    _unused_without_cluster = ("PlacementGroupCleanerCallback",)
+
+    def __init__(self, *args: Any, own_ray: bool, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._leave_out = self._unused + (self._unused_without_cluster if own_ray else ())
+
+    def _create_default_callbacks(self) -> list[Any]:
+        every = super()._create_default_callbacks()
+        return [callback for callback in every if type(callback).__name__ not in self._leave_out]
+
+
 class ReportedCheckpoints:
     """Implements :class:`gcdis_ray.training.checkpoints.Checkpoints` by Ray Train's reports.
 
@@ -103,13 +120,23 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
 
 
 def fit(
-    task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None], board: Board
+    task: TrainingTask,
+    plan: FitPlan,
+    progress: Callable[[Progress], None],
+    board: Board,
+    *,
+    own_ray: bool,
 ) -> dict[str, list[FileRecord]]:
-    """Train to the end; see :class:`gcdis_ray.runtime.base.Runtime`."""
+    """Train to the end; see :class:`gcdis_ray.runtime.base.Runtime`.
+
+    Args:
+        own_ray: Ray ends with this process.
+    """
     compute = plan.compute
     path, filesystem = _storage(plan)
-    trainer = TorchTrainer(
+    trainer = Trainer(
         train_worker,
+        own_ray=own_ray,
         train_loop_config={"task": task, "plan": plan, "board": board},
         torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(

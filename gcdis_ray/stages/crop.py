@@ -88,7 +88,6 @@ class CropObject:
     image_id: int
     source_id: int
     class_index: int
-    bbox_xyxy: tuple[float, float, float, float]
     mask_rle: str
 
 
@@ -103,14 +102,15 @@ def select_objects(
     chosen: dict[int, list[CropObject]] = {}
     split_of = dict(zip(images["image_id"].to_pylist(), images["split"].to_pylist(), strict=True))
     for row in instances.select(_INSTANCE_COLUMNS).to_pylist():
-        if split_of.get(row["image_id"]) == "labeled" and not row["iscrowd"]:
-            if row["mask_rle"] is not None and row["class_index"] >= 0 and _fits(row, config):
-                chosen.setdefault(row["image_id"], []).append(_object(row, "instance_id"))
+        labeled = split_of.get(row["image_id"]) == "labeled" and row["class_index"] >= 0
+        has_mask = row["mask_rle"] is not None and not row["iscrowd"]
+        if labeled and has_mask and _fits(row, config):
+            chosen.setdefault(row["image_id"], []).append(_object(row, "instance_id"))
     best: dict[int, list[dict[str, Any]]] = {}
     for row in proposals.select(_PROPOSAL_COLUMNS).to_pylist():
-        if split_of.get(row["image_id"]) == "unlabeled" and _fits(row, config):
-            if row["objectness"] >= config.min_objectness:
-                best.setdefault(row["image_id"], []).append(row)
+        unlabeled = split_of.get(row["image_id"]) == "unlabeled"
+        if unlabeled and row["objectness"] >= config.min_objectness and _fits(row, config):
+            best.setdefault(row["image_id"], []).append(row)
     for image_id, rows in best.items():
         rows.sort(key=lambda row: (-row["objectness"], row["proposal_id"]))
         kept = rows[: config.max_proposals_per_image]
@@ -124,7 +124,8 @@ def select_objects(
 
 def _fits(row: Mapping[str, Any], config: Config) -> bool:
     x0, y0, x1, y1 = row["bbox_xyxy"]
-    return min(x1 - x0, y1 - y0) >= config.min_side_px and row["area_px"] >= config.min_area_px
+    side, area = min(x1 - x0, y1 - y0), row["area_px"]
+    return side >= config.min_side_px and area >= config.min_area_px and side > 0 and area > 0
 
 
 def _object(row: Mapping[str, Any], id_column: str) -> CropObject:
@@ -132,7 +133,6 @@ def _object(row: Mapping[str, Any], id_column: str) -> CropObject:
         row["image_id"],
         row[id_column],
         row.get("class_index", -1),
-        tuple(row["bbox_xyxy"]),
         row["mask_rle"],
     )
 

@@ -42,6 +42,7 @@ class DiscoveryTask(TrainingTask):
         crops: the table ``crops`` (crop_index is its row number).
         num_known, num_classes: known classes, and known plus novel ones.
         snapshot_steps: finished steps after which weights are kept.
+        cache_mb: decoded crops kept in memory up to this size; changes no result.
     """
 
     member = "encoder"
@@ -57,8 +58,9 @@ class DiscoveryTask(TrainingTask):
         num_classes: int,
         snapshot_steps: Sequence[int],
         seed: int,
+        cache_mb: int = 2000,
     ) -> None:
-        self.config, self.seed = training, seed
+        self.config, self.seed, self._cache_mb = training, seed, cache_mb
         self._model_config, self._discovery = model, discovery
         self._crops, self._num_known, self._num_classes = crops, num_known, num_classes
         self._snapshot_steps = frozenset(snapshot_steps)
@@ -72,7 +74,7 @@ class DiscoveryTask(TrainingTask):
             raise DataError("no crop to learn from", where="crops")
         labels = table["class_index"].to_numpy().astype(np.int64)
         discovery, temperature = self._discovery, self._discovery.temperature
-        self._store = CropStore(table, discovery.cache_px, discovery.cache_mb)
+        self._store = CropStore(table, discovery.cache_px, self._cache_mb)
         self._labels = torch.from_numpy(labels.copy())
         self._sampler = CropSampler(
             labels,
@@ -245,9 +247,11 @@ class DiscoveryTask(TrainingTask):
         return self._objective.model.state_dict()
 
     def export(self) -> Mapping[str, Any]:
+        every = torch.arange(len(self._labels), device=self._device)
         return {
             "instance_state": dict(
-                headness=self._headness.values.cpu(), temperature=self._headness.temperatures.cpu()
+                headness=self._headness.values,
+                temperature=self._temperatures(every, self.config.steps),
             )
         }
 

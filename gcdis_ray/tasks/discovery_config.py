@@ -181,7 +181,6 @@ class DiscoveryConfig(Closed):
         description="share of labeled crops in a batch; null: crops as they come (paper's code)",
     )
     cache_px: int = Field(40, ge=16, le=2048, description="side at which crops are kept")
-    cache_mb: int = Field(2000, ge=0, le=10_000_000, description="beyond it, decode on demand")
     temperature: TemperatureConfig = TemperatureConfig()
     target: TargetConfig = TargetConfig()
     losses: LossesConfig = LossesConfig()

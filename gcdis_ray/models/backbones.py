@@ -1,0 +1,345 @@
+"""Frozen backbones that place a crop in a feature space before anything is learned about it.
+
+``wavelet`` needs no weights. ``mobilenet_v2`` and ``resnet50`` read weights that the user brings:
+
+- a ``.safetensors`` file in torchvision's layout (``mobilenet_v2`` / ``resnet50`` state dict;
+  the classifier may be missing), RGB scaled to [0, 1] and normalised with ImageNet's mean and std;
+- for ``mobilenet_v2`` also a ``.npz`` file with batch norm already folded in: per layer
+  ``L.weight_int8`` (out, in, kh, kw), ``L.scale`` (out), ``L.bias`` (out) in torchvision's layer
+  names; these come from TensorFlow: SAME padding, RGB / 127.5 - 1.
+
+Weights trained with class labels know names of many "novel" classes; results should say so.
+
+Shape letters: N crops, C channels, H W pixels, D features.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import safetensors.torch
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from gcdis_ray.errors import ConfigError
+
+BackboneName = Literal["wavelet", "mobilenet_v2", "resnet50"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+# expansion, channels, blocks, stride of each group of inverted residuals (Sandler et al. 2018)
+INVERTED_RESIDUALS = (
+    (1, 16, 1, 1),
+    (6, 24, 2, 2),
+    (6, 32, 3, 2),
+    (6, 64, 4, 2),
+    (6, 96, 3, 1),
+    (6, 160, 3, 2),
+    (6, 320, 1, 1),
+)
+
+
+class FrozenBackbone(nn.Module):
+    """Crops -> features of length 1. Subclasses say how a map of features is made."""
+
+    def forward(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        """Args:
+            images_N3HW: uint8 RGB of one size.
+            masks_N1HW: uint8, 0 or 255: pool over the object only. None: over the whole crop.
+
+        Returns:
+            (N, D) float32, L2-normalised.
+        """
+        with torch.inference_mode():
+            features = self.features(images_N3HW.float() / 255, masks_N1HW)
+        return F.normalize(features, dim=1)
+
+    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        """(N, D) features of images in [0, 1]."""
+        raise NotImplementedError
+
+
+def pool(map_NCHW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+    """Mean of a feature map, over the object if masks are given: (N, C).
+
+    A cell counts by the share of it that the mask covers; an object without any pixel counts
+    everywhere.
+    """
+    if masks_N1HW is None:
+        return map_NCHW.mean(dim=(2, 3))
+    weight = F.adaptive_avg_pool2d(masks_N1HW.float() / 255, (map_NCHW.shape[2], map_NCHW.shape[3]))
+    total = weight.sum(dim=(2, 3), keepdim=True)
+    weight = torch.where(total > 0, weight, torch.ones_like(weight))
+    return (map_NCHW * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
+
+
+# ---------------------------------------------------------------- without weights
+
+
+class Wavelet(FrozenBackbone):
+    """Oriented edge energy, pooled on a grid: a fixed filter bank, nothing learned.
+
+    First derivatives of a Gaussian (a steerable wavelet) at two widths, their energy shared out to
+    eight orientations, averaged over the cells of a grid, square-rooted and normalised per
+    source, so that contrast and lighting drop out. Sources are the luminance (orientations modulo
+    180 degrees: a light object on dark is a dark one on light) and, if masks are given, the mask's
+    outline (modulo 360 degrees).
+    """
+
+    def __init__(
+        self,
+        sigmas_px: tuple[float, ...] = (1.0,),
+        num_orientations: int = 8,
+        grid: int = 6,
+    ) -> None:
+        super().__init__()
+        self.sigmas_px, self.grid = sigmas_px, grid
+        angle = 2 * math.pi * torch.arange(num_orientations) / num_orientations
+        self.register_buffer("angle_O", angle, persistent=False)
+        for n, sigma in enumerate(sigmas_px):
+            self.register_buffer(f"filters_{n}", _gaussian_derivatives(sigma), persistent=False)
+
+    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        light = images_N3HW.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+        sources = [((images_N3HW * light).sum(1, keepdim=True), 2)]
+        if masks_N1HW is not None:
+            sources.append((masks_N1HW.float() / 255, 1))
+        parts = []
+        for source_N1HW, symmetry in sources:
+            for n in range(len(self.sigmas_px)):
+                filters = self.get_buffer(f"filters_{n}")
+                parts.append(F.normalize(self._energy(source_N1HW, filters, symmetry), dim=1))
+        return torch.cat(parts, dim=1)
+
+    def _energy(self, source_N1HW: Tensor, filters_2133: Tensor, symmetry: int) -> Tensor:
+        """Square root of the energy per orientation and grid cell, (N, O * grid * grid)."""
+        edge = filters_2133.shape[-1] // 2
+        padded = F.pad(source_N1HW, (edge,) * 4, mode="replicate")
+        across, down = F.conv2d(padded, filters_2133).unbind(dim=1)
+        strength, direction = torch.hypot(across, down), torch.atan2(down, across) * symmetry
+        angle = self.get_buffer("angle_O")
+        share = torch.cos(direction[:, None] - angle.view(1, -1, 1, 1)).clamp(min=0)
+        energy = strength[:, None] * share ** (len(angle) // 2)
+        return F.adaptive_avg_pool2d(energy, self.grid).flatten(1).sqrt()
+
+
+def _gaussian_derivatives(sigma_px: float) -> Tensor:
+    """Derivatives of a Gaussian across and down, (2, 1, k, k), k = 2 * ceil(3 sigma) + 1."""
+    reach = math.ceil(3 * sigma_px)
+    x = torch.arange(-reach, reach + 1, dtype=torch.float32)
+    bell = torch.exp(-(x**2) / (2 * sigma_px**2))
+    bell = bell / bell.sum()
+    slope = -x / sigma_px**2 * bell
+    across = -bell[:, None] * slope[None, :]  # correlation: positive where it gets lighter
+    return torch.stack([across, across.T])[:, None]
+
+
+# ---------------------------------------------------------------- with the user's weights
+
+
+class MobileNetV2(FrozenBackbone):
+    """MobileNetV2 1.0 with batch norm folded into its convolutions. 1280 features.
+
+    Args:
+        layers: name -> (weight, bias), folded.
+        same_padding: TensorFlow's SAME padding, which is uneven at stride 2.
+        mean, std: of the RGB values in [0, 1] the weights were trained on.
+    """
+
+    def __init__(
+        self,
+        layers: Mapping[str, tuple[Tensor, Tensor]],
+        same_padding: bool,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+    ) -> None:
+        super().__init__()
+        self._layers, self._same = dict(layers), same_padding
+        self._mean, self._std = (
+            torch.tensor(mean).view(1, 3, 1, 1),
+            torch.tensor(std)[:, None, None],
+        )
+
+    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        return pool(self.map(images_N3HW), masks_N1HW)
+
+    def map(self, images_N3HW: Tensor) -> Tensor:
+        """Last feature map, (N, 1280, H / 32, W / 32), of images in [0, 1]."""
+        x = self._conv("features.0.0", (images_N3HW - self._mean) / self._std, stride=2)
+        block = 1
+        for expansion, channels, repeats, first_stride in INVERTED_RESIDUALS:
+            for repeat in range(repeats):
+                stride = first_stride if repeat == 0 else 1
+                x = self._inverted_residual(f"features.{block}", x, expansion, channels, stride)
+                block += 1
+        return self._conv("features.18.0", x)
+
+    def _inverted_residual(
+        self, name: str, x: Tensor, expansion: int, channels: int, stride: int
+    ) -> Tensor:
+        y, part = x, 0
+        if expansion > 1:
+            y, part = self._conv(f"{name}.conv.0.0", y), 1
+        y = self._conv(f"{name}.conv.{part}.0", y, stride=stride, groups=y.shape[1])
+        y = self._conv(f"{name}.conv.{part + 1}", y, relu=False)
+        return x + y if stride == 1 and x.shape[1] == channels else y
+
+    def _conv(
+        self, name: str, x: Tensor, *, stride: int = 1, groups: int = 1, relu: bool = True
+    ) -> Tensor:
+        weight, bias = self._layers[name]
+        kernel = weight.shape[-1]
+        if self._same:
+            pads = [
+                max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+                for size in (x.shape[3], x.shape[2])
+            ]
+            x = F.pad(x, [p for pad in pads for p in (pad // 2, pad - pad // 2)])
+        padding = 0 if self._same else kernel // 2
+        y = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
+        return F.relu6(y) if relu else y
+
+
+class ResNet50(FrozenBackbone):
+    """torchvision's ResNet-50 without its classifier. 2048 features."""
+
+    def __init__(self, state: Mapping[str, Tensor], where: str) -> None:
+        super().__init__()
+        from torchvision.models import resnet50
+
+        net = resnet50(weights=None)
+        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
+        try:
+            net.load_state_dict(kept)
+        except RuntimeError as error:
+            raise _not_these(where, "resnet50", str(error).split("\n")[1].strip()) from error
+        self._trunk = nn.Sequential(*list(net.children())[:-2]).eval()
+        self._mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+        self._std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+
+    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        return pool(self._trunk((images_N3HW - self._mean) / self._std), masks_N1HW)
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a weights file as hexadecimal digits.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the weights: {error.strerror or error}", where=str(path)
+        ) from error
+
+
+def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
+    """Tensors of a ``.safetensors`` or ``.npz`` file; nothing in it can run code.
+
+    Args:
+        sha256: refuse any other file.
+
+    Raises:
+        ConfigError: missing, another file than pinned, or not of these formats.
+    """
+    data = _read(path)
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ConfigError(
+            f"the weights have SHA-256 {found}, the config wants {sha256}",
+            where=str(path),
+            fix="use the file that was pinned, or pin this one",
+        )
+    try:
+        if path.suffix == ".npz":
+            with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+                return {name: torch.from_numpy(archive[name]) for name in archive.files}
+        return safetensors.torch.load(data)
+    except (SafetensorError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise ConfigError(
+            f"neither safetensors nor npz without objects ({error})", where=str(path)
+        ) from error
+
+
+def build_backbone(
+    name: BackboneName, weights: Mapping[str, Tensor] | None = None, where: str = "weights"
+) -> FrozenBackbone:
+    """A frozen backbone in evaluation mode.
+
+    Args:
+        weights: from :func:`read_weights`; none for ``wavelet``.
+        where: named in errors.
+
+    Raises:
+        ConfigError: weights are missing or do not fit.
+    """
+    if name == "wavelet":
+        return Wavelet().eval()
+    if weights is None:
+        raise ConfigError(
+            f"backbone {name} needs weights",
+            where="stages.embed.weights",
+            fix="give a safetensors file in torchvision's layout, or use backbone: wavelet",
+        )
+    if name == "resnet50":
+        return ResNet50(weights, where).eval()
+    try:
+        if any(key.endswith(".weight_int8") for key in weights):
+            return MobileNetV2(_quantised_layers(weights), True, (0.5,) * 3, (0.5,) * 3).eval()
+        return MobileNetV2(_folded_layers(weights), False, IMAGENET_MEAN, IMAGENET_STD).eval()
+    except KeyError as error:
+        raise _not_these(where, name, f"no tensor {error}") from error
+
+
+def _not_these(where: str, name: str, why: str) -> ConfigError:
+    return ConfigError(
+        f"these are not weights of {name} in torchvision's layout ({why})", where=where
+    )
+
+
+def _layer_names() -> list[str]:
+    names, block = ["features.0.0"], 1
+    for expansion, _, repeats, _ in INVERTED_RESIDUALS:
+        for _ in range(repeats):
+            parts = ("0.0", "1") if expansion == 1 else ("0.0", "1.0", "2")
+            names += [f"features.{block}.conv.{part}" for part in parts]
+            block += 1
+    return [*names, "features.18.0"]
+
+
+def _quantised_layers(weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    return {
+        name: (
+            weights[f"{name}.weight_int8"].float() * weights[f"{name}.scale"].view(-1, 1, 1, 1),
+            weights[f"{name}.bias"].float(),
+        )
+        for name in _layer_names()
+    }
+
+
+def _folded_layers(weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
+    """Batch norm is the layer after: ``conv.2`` is normalised by ``conv.3``."""
+    layers = {}
+    for name in _layer_names():
+        stem, _, last = name.rpartition(".")
+        norm = f"{stem}.{int(last) + 1}"
+        scale = weights[f"{norm}.weight"] / torch.sqrt(weights[f"{norm}.running_var"] + 1e-5)
+        bias = weights[f"{norm}.bias"] - weights[f"{norm}.running_mean"] * scale
+        layers[name] = (weights[f"{name}.weight"] * scale.view(-1, 1, 1, 1), bias)
+    return layers

@@ -1,0 +1,167 @@
+"""discover: which crops belong together?
+
+The discovery model f_d of GCDIS learns from labeled and unlabeled crops at once, then says of every
+crop which known or novel class it is in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from gcdis_ray.artifacts import Artifact, TensorFile
+from gcdis_ray.config import StageConfig, TrainingConfig
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.runtime.base import Work
+from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+
+VERSION = 1
+TAKES = ("ingest", "crop", "embed", "count")
+SEEDED = True
+
+_INFERENCE_ROWS = 256  # crops per forward
+
+
+class Config(StageConfig):
+    """Defaults fit some thousand crops and a CPU. The paper's scale: ``model.encoder`` as its
+    docstring says at 224 px, ``attention.pools: [18, 12, 8]``, projection 2048 -> 256 without
+    norms, queue 65536, momentum 0.999, ``prototypes.kmeans: false``, SGD at lr 0.1 and batch 256.
+    """
+
+    training: TrainingConfig = TrainingConfig.model_validate(
+        {"steps": 800, "batch_size": 96, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01}
+    )
+    model: ModelConfig = ModelConfig.model_validate({})
+    discovery: DiscoveryConfig = DiscoveryConfig.model_validate({})
+    snapshots: int = Field(5, ge=2, le=100, description="weights kept to judge reliability")
+    snapshots_from: float = Field(
+        0.4, ge=0, lt=1, description="share of training before the first of them is counted"
+    )
+    top_k: int = Field(5, ge=1, le=1000, description="probabilities kept per crop")
+    cache_mb: int = Field(
+        2000, ge=0, le=10_000_000, description="decoded crops in memory; beyond it, decode again"
+    )
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        return frozenset({"cache_mb"})
+
+    @model_validator(mode="after")
+    def _room_for_snapshots(self) -> Config:
+        if len(self.snapshot_steps()) < 2:
+            raise ValueError("training.steps leaves no room for two snapshots")
+        return self
+
+    def snapshot_steps(self) -> list[int]:
+        """Equally spaced over the last part of training; the last one is the final step."""
+        late = 1 - self.snapshots_from
+        shares = [
+            self.snapshots_from + late * (k + 1) / self.snapshots for k in range(self.snapshots)
+        ]
+        return sorted({max(1, round(share * self.training.steps)) for share in shares})
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    from gcdis_ray.tasks.discovery import DiscoveryTask
+
+    crops = inputs["crop"].table("crops")
+    classes = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
+    count = inputs["count"].json("class_count")
+    num_known, num_classes = len(classes), int(count["num_classes"])
+    if num_classes < num_known:
+        raise ArtifactError(
+            f"{num_classes} classes in all, but {num_known} are known", where="count: class_count"
+        )
+    steps = config.snapshot_steps()
+    work.fit(
+        DiscoveryTask(
+            training=config.training,
+            model=config.model,
+            discovery=config.discovery,
+            crops=crops,
+            num_known=num_known,
+            num_classes=num_classes,
+            snapshot_steps=steps,
+            cache_mb=config.cache_mb,
+            seed=work.seed,
+        )
+    )
+    spec = dict(
+        model=config.model.model_dump(mode="json"),
+        num_known=num_known,
+        num_classes=num_classes,
+        cache_px=config.discovery.cache_px,
+        softmax_temperature=config.discovery.losses.softmax_temperature,
+        snapshots=[f"snapshot_{step}" for step in steps],
+    )
+    work.write_json("encoder_spec", spec)
+    work.write_json("discovered_classes", class_table(classes, num_classes))
+    assign = AssignCrops(
+        spec, work.tensor_file("encoder"), work.tensor_file("instance_state"), config.top_k
+    )
+    work.map_shards(assign, [crops], gives=["assignments"])
+
+
+def class_table(known: list[dict[str, Any]], num_classes: int) -> list[dict[str, Any]]:
+    """Known classes by name, then "novel 1", "novel 2", ... without a category."""
+    rows = [
+        dict(
+            class_index=row["class_index"],
+            name=row["name"],
+            known=True,
+            category_id=row["category_id"],
+        )
+        for row in known
+    ]
+    for index in range(len(known), num_classes):
+        name = f"novel {index - len(known) + 1}"
+        rows.append(dict(class_index=index, name=name, known=False, category_id=None))
+    return rows
+
+
+@dataclass(frozen=True)
+class AssignCrops:
+    """Shard task: crops -> assignments, by the trained student on un-augmented crops."""
+
+    spec: Mapping[str, Any]
+    weights: TensorFile
+    instance_state: TensorFile
+    top_k: int
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        from gcdis_ray.tasks.discovery_inference import infer_crops
+        from gcdis_ray.tasks.discovery_model import load_discovery_model
+
+        model = load_discovery_model(self.spec, self.weights.load())
+        state = {name: value.numpy() for name, value in self.instance_state.load().items()}
+        top_k = min(self.top_k, int(self.spec["num_classes"]))
+
+        def assign(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
+            found = infer_crops(model, self.spec, crops, _INFERENCE_ROWS)
+            order = np.argsort(-found.probabilities_NK, axis=1, kind="stable")[:, :top_k]
+            ranked = np.take_along_axis(found.probabilities_NK, order, axis=1)
+            rows = crops["crop_index"].to_numpy()
+            table = {
+                "crop_index": crops["crop_index"],
+                "class_index": crops["class_index"],
+                "cluster_id": pa.array(order[:, 0].astype(np.int32)),
+                "topk_ids": _lists(order.astype(np.int32), pa.int32()),
+                "topk_probabilities": _lists(ranked.astype(np.float32), pa.float32()),
+                "temperature": pa.array(state["temperature"][rows]),
+                "headness": pa.array(state["headness"][rows]),
+                "embedding": _lists(found.projections_ND, pa.float32()),
+            }
+            return {"assignments": pa.table(table)}
+
+        return assign
+
+
+def _lists(values_NM: np.ndarray, kind: pa.DataType) -> pa.ListArray:
+    num, width = values_NM.shape
+    offsets = pa.array(np.arange(num + 1, dtype=np.int32) * width)
+    return pa.ListArray.from_arrays(offsets, pa.array(values_NM.reshape(-1), kind))

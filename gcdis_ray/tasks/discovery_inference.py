@@ -1,0 +1,46 @@
+"""What a trained discovery model says about stored crops.
+
+Shape letters: N crops, K clusters, D projection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from gcdis_ray.data.augment import plain_view
+from gcdis_ray.data.crop_store import CropStore
+from gcdis_ray.models.heads import DiscoveryModel
+
+
+class Inferred(NamedTuple):
+    probabilities_NK: np.ndarray  # float32, rows sum to 1
+    projections_ND: np.ndarray  # float32, unit rows
+
+
+def infer_crops(
+    model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table, batch_rows: int
+) -> Inferred:
+    """Run ``model`` on un-augmented crops.
+
+    Args:
+        spec: ``encoder_spec``.
+        crops: columns ``jpeg``, ``mask_png``; may be empty.
+    """
+    store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
+    side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
+    dim = int(spec["model"]["heads"]["projection_dim"])
+    probabilities = [torch.zeros(0, int(spec["num_classes"]))]
+    projections = [torch.zeros(0, dim)]
+    with torch.inference_mode():
+        for rows in torch.arange(crops.num_rows).split(batch_rows):
+            if len(rows) == 0:
+                continue
+            found = model(plain_view(*store.get(rows), side_px)[0])
+            probabilities.append(torch.softmax(found.cosines_NK.float() / heat, dim=1))
+            projections.append(found.projections_ND.float())
+    return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())

@@ -1,0 +1,250 @@
+"""The COCO reader on good files, broken files and hostile ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from coco_folder import HEIGHT, WIDTH, make_coco_folder, square, write_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcdis_ray.data import masks
+from gcdis_ray.data.annotations import annotation_digests, read_checked
+from gcdis_ray.data.coco import CocoFile, parse_annotation, safe_file_name
+from gcdis_ray.data.splits import SourceImage
+from gcdis_ray.errors import DataError
+
+GOOD = {
+    "id": 5,
+    "image_id": 1,
+    "category_id": 2,
+    "bbox": [3, 4, 10, 10],
+    "area": 90.5,
+    "iscrowd": 0,
+    "segmentation": square(3, 4, 10),
+}
+
+
+def test_reads_all_records(tmp_path: Path):
+    data = make_coco_folder(tmp_path)
+    file = CocoFile(tmp_path / "all.json")
+    assert [(r.image_id, r.file_name) for r in file.images] == [
+        (i, f"{i}.jpg") for i in range(1, 13)
+    ]
+    assert {(r.height_px, r.width_px) for r in file.images} == {(HEIGHT, WIDTH)}
+    assert [c.category_id for c in file.categories] == [1, 2, 7, 9]
+    assert list(file.annotations()) == data["annotations"]
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "truncated JSON"),
+        ('{"images": [{"id": 1, "file_na', "truncated JSON"),
+        ('{"images": [], "annotations": [], "categories": []', "truncated JSON"),
+        ("I am no JSON", "not valid JSON"),
+        ('{"images": [{"id": NaN}]}', "NaN and Infinity"),
+        ('{"images": [{"id": 1e999}]}', "not valid JSON"),
+        ('{"images": [1]}', "must be an object"),
+        ('{"images": [], "images": []}', "more than one 'images'"),
+        ('[{"image_id": 1}]', "no 'images' in it"),
+        ('{"annotations": []}', "no 'images' in it"),
+        ('{"images": ' + "[" * 100_000, "nested more than"),
+        ('{"images": [{"x": ' + "[" * 50 + "]" * 50 + "}]}", "nested more than"),
+        ('{"images": [{"file_name": "a.jpg", "height": 3, "width": 3}]}', r"images\[0\]: no 'id'"),
+        ('{"images": [{"id": 1, "height": 3, "width": 3}]}', r"images\[0\]: no 'file_name'"),
+        ('{"images": [{"id": 1, "file_name": "a.jpg", "width": 3}]}', "no 'height'"),
+        ('{"images": [{"id": "1", "file_name": "a", "height": 3, "width": 3}]}', "whole number"),
+        ('{"images": [{"id": -1, "file_name": "a", "height": 3, "width": 3}]}', "whole number"),
+        ('{"images": [{"id": true, "file_name": "a", "height": 3, "width": 3}]}', "whole number"),
+        ('{"images": [{"id": 1, "file_name": "a", "height": 0, "width": 3}]}', "0 x 3 pixels"),
+        ('{"images": [{"id": 1, "file_name": "a", "height": 9e6, "width": 3}]}', "pixels"),
+        (
+            '{"images": [{"id": 1, "file_name": "a", "height": 3, "width": 3},'
+            '{"id": 1, "file_name": "b", "height": 3, "width": 3}]}',
+            r"images\[1\]: image id 1 occurs twice",
+        ),
+    ],
+)
+def test_bad_files_are_named(tmp_path: Path, text: str, reason: str):
+    path = tmp_path / "bad.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=reason) as caught:
+        _ = CocoFile(path).images
+    assert "bad.json" in str(caught.value)
+    assert len(str(caught.value).splitlines()) <= 2
+
+
+def test_missing_files_and_sections(tmp_path: Path):
+    with pytest.raises(DataError, match="no such file"):
+        CocoFile(tmp_path / "none.json")
+    with pytest.raises(DataError, match="directory"):
+        CocoFile(tmp_path)
+    write_json(tmp_path / "bare.json", {"images": []})
+    with pytest.raises(DataError, match="no 'categories' in it"):
+        _ = CocoFile(tmp_path / "bare.json").categories
+    with pytest.raises(DataError, match="no 'annotations' in it"):
+        list(CocoFile(tmp_path / "bare.json").annotations())
+    write_json(tmp_path / "c.json", {"images": [], "categories": [{"id": 1, "name": "a"}] * 2})
+    with pytest.raises(DataError, match="category id 1 occurs twice"):
+        _ = CocoFile(tmp_path / "c.json").categories
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../secret.jpg", "a/../../secret.jpg", "/etc/passwd", "..", "a/..", "..\\secret.jpg",
+        "C:\\secret.jpg", "C:/secret.jpg", "s3://bucket/key", "file:///etc/passwd", "a\0b.jpg",
+        "a\nb.jpg", "", None, 7, ["a.jpg"], "x" * 2000, "./../x.jpg", "a\\..\\..\\b.jpg",
+    ],
+)  # fmt: skip
+def test_paths_cannot_leave_the_folder(name):
+    with pytest.raises(DataError):
+        safe_file_name(name, "here")
+
+
+@pytest.mark.parametrize(
+    "name", ["a.jpg", "train/a.jpg", "a..b.jpg", "...jpg", "ü x.jpg", "a:b.jpg"]
+)
+def test_ordinary_names_pass(name: str):
+    if ":" in name:
+        with pytest.raises(DataError):  # may be a drive or a scheme
+            safe_file_name(name, "here")
+    else:
+        assert safe_file_name(name, "here") == name
+
+
+def test_annotation():
+    a = parse_annotation(GOOD, HEIGHT, WIDTH)
+    assert (a.instance_id, a.category_id, a.iscrowd, a.area_px) == (5, 2, False, 90.5)
+    assert a.bbox_xyxy == (3, 4, 13, 14)
+    assert masks.area(a.mask_rle or "", HEIGHT, WIDTH) == 100
+    boxless = parse_annotation({**GOOD, "bbox": None, "area": None}, HEIGHT, WIDTH)
+    assert boxless.bbox_xyxy == (3, 4, 13, 14)
+    assert boxless.area_px == 100
+    maskless = parse_annotation({**GOOD, "segmentation": [], "area": None}, HEIGHT, WIDTH)
+    assert maskless.mask_rle is None
+    assert maskless.area_px == 100
+    clipped = parse_annotation({**GOOD, "bbox": [-0.5, 0, 41, 30]}, HEIGHT, WIDTH)
+    assert clipped.bbox_xyxy == (0, 0, 40, 30)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"id": None}, "no 'id'"),
+        ({"id": "five"}, "whole number"),
+        ({"category_id": None}, "no 'category_id'"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "finite"),
+        ({"bbox": [1, 2, 3]}, "four finite numbers"),
+        ({"bbox": "1234"}, "four finite numbers"),
+        ({"bbox": [5, 5, -3, 4]}, "no extent"),
+        ({"bbox": [5, 5, 0, 4]}, "no extent"),
+        ({"bbox": [-10, 5, 15, 4]}, "outside the image"),
+        ({"bbox": [30, 5, 15, 4]}, "outside the image"),
+        ({"bbox": [41, 5, 1, 4]}, "outside the image"),
+        ({"segmentation": square(3, 4, 0)}, "zero-area mask"),
+        ({"segmentation": square(35, 4, 10)}, "outside the image"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": [1200]}}, "outside the image"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [1200]}}, "zero-area mask"),
+        ({"segmentation": None, "bbox": None}, "neither mask nor box"),
+        ({"area": -1}, "area"),
+        ({"area": "big"}, "area"),
+        ({"iscrowd": 2}, "iscrowd"),
+        ({"iscrowd": [1]}, "iscrowd"),
+    ],
+)
+def test_bad_annotations_are_named(change: dict, reason: str):
+    with pytest.raises(DataError, match=reason):
+        parse_annotation({**GOOD, **change}, HEIGHT, WIDTH)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=6) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.sampled_from(sorted(GOOD)), JSON)
+@settings(max_examples=400, deadline=None)
+def test_any_value_is_read_or_refused(field: str, value):
+    try:
+        a = parse_annotation({**GOOD, field: value}, HEIGHT, WIDTH)
+    except DataError:
+        return
+    x0, y0, x1, y1 = a.bbox_xyxy
+    assert 0 <= x0 < x1 <= WIDTH
+    assert 0 <= y0 < y1 <= HEIGHT
+
+
+@given(st.binary(max_size=80) | JSON.map(lambda v: json.dumps({"images": v}).encode()))
+@settings(max_examples=300, deadline=None)
+def test_any_file_is_read_or_refused(tmp_path_factory, content: bytes):
+    path = tmp_path_factory.getbasetemp() / "fuzz.json"
+    path.write_bytes(content)
+    try:
+        _ = CocoFile(path).images
+    except DataError as error:
+        assert "fuzz.json" in str(error)
+
+
+# ---------------------------------------------------------------- selecting and checking
+
+
+def images_of(file: CocoFile, ids: range) -> list[SourceImage]:
+    return [
+        SourceImage(r.image_id, r.file_name, r.height_px, r.width_px, r.image_id)
+        for r in file.images
+        if r.image_id in ids
+    ]
+
+
+def test_only_what_was_asked_for(tmp_path: Path):
+    make_coco_folder(tmp_path)
+    file = CocoFile(tmp_path / "all.json")
+    checked = read_checked(file, images_of(file, range(1, 5)), {1, 2})
+    assert {i: [a.instance_id for a in rows] for i, rows in checked.by_image.items()} == {
+        1: [10], 2: [20], 3: [30], 4: [40]
+    }  # fmt: skip
+    assert not checked.rejected
+    assert read_checked(file, images_of(file, range(1, 5)), None).num_accepted == 8
+
+
+def test_rejected_with_reasons_whatever_the_order(tmp_path: Path):
+    data = make_coco_folder(tmp_path)
+    rows = data["annotations"]
+    by_id = {row["id"]: row for row in rows}
+    by_id[10]["segmentation"] = square(3, 5, 0)
+    by_id[20]["bbox"] = [0, 0, 1000, 1000]
+    by_id[30]["category_id"] = 77
+    rows.append({**GOOD, "id": 900, "image_id": 900})
+    rows.append({**GOOD, "id": 901, "image_id": None})
+    rows.append({**GOOD, "id": 40, "image_id": 4, "category_id": 1, "bbox": [1, 1, 5, 5]})
+    results, digests = [], []
+    for order in (rows, rows[::-1]):
+        write_json(tmp_path / "all.json", {**data, "annotations": order})
+        file = CocoFile(tmp_path / "all.json")
+        results.append(read_checked(file, images_of(file, range(1, 5)), {1, 2}))
+        digests.append(annotation_digests(file, images_of(file, range(1, 5)), {1, 2}))
+    assert results[0] == results[1]
+    assert digests[0] == digests[1]
+    assert len(digests[0]) == 7
+    assert results[0].num_accepted == 1
+    reasons = "\n".join(f"{r.image_id} {r.uri} {r.reason}" for r in results[0].rejected)
+    for expected in (
+        "1 1.jpg annotation 10: zero-area mask",
+        "2 2.jpg annotation 20: box [0.0, 0.0, 1000.0, 1000.0] outside the image",
+        "3 3.jpg annotation 30: no category with id 77",
+        "4 4.jpg annotation 40: its id occurs twice",
+        "None all.json annotation 900: no image with id 900",
+        "None all.json annotation 901: no image with id None",
+    ):
+        assert expected in reasons
+    with pytest.raises(DataError, match=r"6 of 7 annotations cannot be used.*\n.*max_quarantined"):
+        results[0].check_share(0.5, "here")
+    results[0].check_share(0.9, "here")

@@ -1,0 +1,173 @@
+"""Masks against plain NumPy bitmaps, and against pycocotools' own strings."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+from gcdis_ray.data import masks
+from gcdis_ray.errors import DataError
+
+
+def coco_encode(bitmap: np.ndarray) -> str:
+    return coco_mask.encode(np.asfortranarray(bitmap.astype(np.uint8)))["counts"].decode()
+
+
+@st.composite
+def bitmaps(draw) -> np.ndarray:
+    height, width = draw(st.integers(1, 24)), draw(st.integers(1, 24))
+    seed, density = draw(st.integers(0, 10**6)), draw(st.sampled_from([0, 0.02, 0.3, 0.8, 1]))
+    return np.random.default_rng(seed).random((height, width)) < density
+
+
+@given(bitmaps())
+@settings(max_examples=300, deadline=None)
+@example(np.ones((1, 1), bool))
+@example(np.zeros((1, 1), bool))
+@example(np.pad(np.ones((3, 3), bool), 1))
+def test_encode_decode_and_measures(bitmap: np.ndarray):
+    height, width = bitmap.shape
+    rle = masks.encode(bitmap)
+    assert rle == coco_encode(bitmap)
+    assert (masks.decode(rle, height, width) == bitmap).all()
+    assert masks.area(rle, height, width) == bitmap.sum()
+    rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
+    box = (0, 0, 0, 0)
+    if rows.size:
+        box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
+    assert masks.bbox_xyxy(rle, height, width) == box
+    assert masks.check_rle(rle, height, width) == rle
+    counts = masks.counts_from_rle(rle)
+    assert masks.rle_from_counts(counts.tolist(), height, width) == rle
+
+
+@given(bitmaps(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
+@settings(max_examples=300, deadline=None)
+def test_windows(bitmap: np.ndarray, left: int, right: int, above: int, below: int):
+    full = np.pad(bitmap, ((above, below), (left, right)))
+    height, width = full.shape
+    rle = masks.encode_window(bitmap, left, above, height, width)
+    assert rle == coco_encode(full)
+    window = (left, above, left + bitmap.shape[1], above + bitmap.shape[0])
+    assert (masks.decode_window(rle, height, width, window) == bitmap).all()
+    half = (left // 2, above // 2, width - right // 2, height - below // 2)
+    x0, y0, x1, y1 = half
+    assert (masks.decode_window(rle, height, width, half) == full[y0:y1, x0:x1]).all()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_iou_matrix(seed: int):
+    rng = np.random.default_rng(seed)
+    bitmaps_a = rng.random((4, 9, 13)) < rng.choice([0, 0.2, 0.7])
+    bitmaps_b = rng.random((5, 9, 13)) < 0.4
+    crowd = (rng.random(5) < 0.4).tolist()
+    a, b = [masks.encode(m) for m in bitmaps_a], [masks.encode(m) for m in bitmaps_b]
+    want = np.zeros((4, 5))
+    for i, one in enumerate(bitmaps_a):
+        for j, other in enumerate(bitmaps_b):
+            union = one.sum() if crowd[j] else (one | other).sum()
+            want[i, j] = (one & other).sum() / union if union else 0
+    np.testing.assert_allclose(masks.iou_matrix(a, b, 9, 13, iscrowd=crowd), want, atol=1e-12)
+
+
+def test_iou_of_nothing():
+    empty = masks.encode(np.zeros((4, 4)))
+    assert masks.iou_matrix([empty], [empty], 4, 4).tolist() == [[0]]
+    assert masks.iou_matrix([], [empty], 4, 4).shape == (0, 1)
+    assert masks.boxes_xyxy([], 4, 4).shape == (0, 4)
+    assert masks.areas([], 4, 4).shape == (0,)
+
+
+def test_three_forms_agree():
+    bitmap = np.zeros((12, 20), bool)
+    bitmap[3:9, 5:15] = True
+    want = masks.encode(bitmap)
+    polygon = [[5, 3, 15, 3, 15, 9, 5, 9]]
+    runs = masks.counts_from_rle(want).tolist()
+    assert masks.rle_from_segmentation(polygon, 12, 20) == want
+    assert masks.rle_from_segmentation({"size": [12, 20], "counts": runs}, 12, 20) == want
+    assert masks.rle_from_segmentation({"size": [12, 20], "counts": want}, 12, 20) == want
+
+
+@pytest.mark.parametrize(
+    ("segmentation", "reason"),
+    [
+        ({"size": [20, 12], "counts": [240]}, "outside the image"),
+        ({"size": [12, 20], "counts": [239]}, "outside the image"),
+        ({"size": [12, 20], "counts": [241]}, "outside the image"),
+        ({"size": [12, 20], "counts": [2**62, 2**62, 2**62, 2**62, 240]}, "outside the image"),
+        ({"size": [12, 20], "counts": [2**80]}, "whole numbers"),
+        ({"size": [12, 20], "counts": [250, -10]}, "negative run"),
+        ({"size": [12, 20], "counts": [1.5, 238.5]}, "whole numbers"),
+        ({"size": [12, 20], "counts": [[240]]}, "whole numbers"),
+        ({"size": [12, 20], "counts": "é"}, "foreign character"),
+        ({"size": [12, 20], "counts": "a b"}, "foreign character"),
+        ({"size": [12, 20], "counts": "0P"}, "ends inside a number"),
+        ({"size": [12, 20], "counts": "oooooooooo0"}, "beyond 32 bits"),
+        ({"size": [12, 20], "counts": "1O"}, "negative run"),
+        ({"size": [12, 20], "counts": ""}, "outside the image"),
+        ({"size": [12, 20]}, "without counts"),
+        ({"counts": [240]}, "outside the image"),
+        ([[1, 1, 50, 1, 50, 8, 1, 8]], "outside the image"),
+        ([[-9, 1, 5, 1, 5, 8]], "outside the image"),
+        ([[1, 1, 1e300, 1, 5, 8]], "outside the image"),
+        ([[1, 1, float("nan"), 1, 5, 8]], "NaN"),
+        ([[1, 1, float("inf"), 1, 5, 8]], "NaN or infinite"),
+        ([[1, 1, 5, 1, 5]], "flat list"),
+        ([[[1, 1], [5, 1], [5, 8]]], "flat list"),
+        ([["a", 1, 5, 1, 5, 8]], "list of numbers"),
+        ([[1, 1, 5, 1]], "three or more points"),
+        ([], "three or more points"),
+        ("polygon", "neither polygons nor RLE"),
+        (7, "neither polygons nor RLE"),
+    ],
+)
+def test_bad_segmentations_are_named(segmentation, reason: str):
+    with pytest.raises(DataError, match=reason):
+        masks.rle_from_segmentation(segmentation, 12, 20)
+
+
+def test_polygon_out_by_a_rounding_error_is_clipped():
+    rle = masks.rle_from_segmentation([[-1, -1, 21, -1, 21, 13, -1, 13]], 12, 20)
+    assert masks.area(rle, 12, 20) == 240
+
+
+@given(st.text(alphabet=[chr(c) for c in range(40, 120)], max_size=60))
+@settings(max_examples=500, deadline=None)
+def test_any_text_is_a_mask_or_an_error(text: str):
+    try:
+        masks.check_rle(text, 7, 9)
+    except DataError:
+        return
+    assert masks.decode(text, 7, 9).sum() == masks.area(text, 7, 9)
+
+
+def test_windows_outside_are_refused():
+    with pytest.raises(DataError, match="outside"):
+        masks.encode_window(np.ones((3, 3)), 8, 0, 10, 10)
+    with pytest.raises(DataError, match="outside"):
+        masks.decode_window(masks.encode(np.ones((5, 5))), 5, 5, (2, 2, 6, 5))
+    with pytest.raises(DataError, match="size"):
+        masks.rle_from_segmentation([[0, 0, 1, 0, 1, 1]], 2**20, 2**20)
+
+
+@pytest.mark.parametrize("name", ["coco-subset", "lvis-sample", "voc2007-seg"])
+def test_real_annotations_equal_pycocotools(shared_data, name: str):
+    data = json.loads((shared_data / name / "instances.json").read_text())
+    sizes = {image["id"]: (image["height"], image["width"]) for image in data["images"]}
+    for annotation in data["annotations"]:
+        height, width = sizes[annotation["image_id"]]
+        segmentation = annotation["segmentation"]
+        want = segmentation
+        if isinstance(segmentation, list):
+            want = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+        elif isinstance(segmentation["counts"], list):
+            want = coco_mask.frPyObjects(segmentation, height, width)
+        counts = want["counts"]
+        counts = counts if isinstance(counts, str) else counts.decode()
+        assert masks.rle_from_segmentation(segmentation, height, width) == counts

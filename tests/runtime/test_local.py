@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from toy_shards import NUM_SHARDS, AddTask, Shards
+from toy_training import ToyTask, digests, toy_config, toy_plan
+
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.local import LocalRuntime
+
+
+@pytest.fixture
+def runtime() -> LocalRuntime:
+    return LocalRuntime(ComputeConfig(runtime="local"))
+
+
+def test_every_shard_once_and_one_open(tmp_path: Path, runtime: LocalRuntime):
+    shards, opened = Shards(tmp_path / "data"), tmp_path / "opened"
+    opened.mkdir()
+    task = AddTask(opened=str(opened))
+    everything = list(range(NUM_SHARDS))
+    runtime.map_shards(
+        task, [shards.table], shards.args, everything, shards.writer, shards.records.append
+    )
+    shards.check(everything)
+    assert len(list(opened.iterdir())) == 1
+
+
+def test_only_the_missing_shards(tmp_path: Path, runtime: LocalRuntime):
+    shards = Shards(tmp_path)
+    runtime.map_shards(
+        AddTask(), [shards.table], shards.args, [1, 4], shards.writer, shards.records.append
+    )
+    shards.check([1, 4])
+
+
+def test_a_mistake_stops_the_step_and_keeps_what_is_done(tmp_path: Path, runtime: LocalRuntime):
+    shards = Shards(tmp_path)
+    with pytest.raises(DataError, match="photo is broken"):
+        runtime.map_shards(
+            AddTask(mistake_at=2),
+            [shards.table],
+            shards.args,
+            list(range(NUM_SHARDS)),
+            shards.writer,
+            shards.records.append,
+        )
+    shards.check([0, 1])
+
+
+@pytest.mark.parametrize("strategy", ["ddp", "deepspeed"])
+def test_fit_with_every_strategy_and_a_second_time(tmp_path: Path, strategy: str):
+    plan = toy_plan(tmp_path, strategy=strategy)
+    runtime = LocalRuntime(plan.compute)
+    first = runtime.fit(ToyTask(toy_config()), plan, lambda progress: None)
+    again = runtime.fit(ToyTask(toy_config()), plan, lambda progress: None)
+    assert digests(first) == digests(again)

@@ -1,0 +1,126 @@
+"""The segment stage on the local runtime, with and without a proposer to start from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors, rectangle_scenes
+
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.stages import segment
+from gcdis_ray.tasks.inference import Detect, detector_spec
+
+CLASSES = [
+    {"class_index": i, "name": f"class {i}", "known": i < 2, "category_id": i + 1 if i < 2 else None}
+    for i in range(3)
+]
+
+
+@pytest.fixture(scope="module")
+def rectangles():
+    """Labeled images with class 2 taken out of the annotations: it is to be discovered."""
+    return rectangle_scenes(["labeled", "labeled", "unlabeled", "unlabeled", "validation"])
+
+
+@pytest.fixture(scope="module")
+def inputs(rectangles):
+    known = [[] for _ in range(5)]
+    proposals, labels = [[] for _ in range(5)], [[] for _ in range(5)]
+    for image_id, truth in rectangles.truth.items():
+        shard = image_id // 100 - 1
+        if shard < 2:
+            known[shard] += [row for row in truth if row["class_index"] < 2]
+        elif shard < 4:
+            for row in truth:
+                shared = ("image_id", "bbox_xyxy", "mask_rle", "height_px", "width_px", "area_px")
+                proposals[shard].append(
+                    {name: row[name] for name in shared}
+                    | {"proposal_id": row["instance_id"], "objectness": 0.9, "origin": "model"}
+                )
+                labels[shard].append(
+                    {
+                        "crop_index": row["instance_id"],
+                        "image_id": image_id,
+                        "source_id": row["instance_id"],
+                        "class_index": row["class_index"],
+                        "probability": 0.9,
+                        "stability": 1.0,
+                        "reliability": 1.0,
+                    }
+                )
+    proposer = build_mask_rcnn(TINY, 1, seed=7).state_dict()
+    return {
+        "ingest": FakeArtifact(
+            {"images": rectangles.images, "instances": memory_table("instances", known)}
+        ),
+        "propose": FakeArtifact(
+            {
+                "proposals": memory_table("proposals", proposals),
+                "proposer": memory_tensors(proposer),
+                "proposer_spec": {"source": "model", **detector_spec(TINY, 1)},
+            }
+        ),
+        "label": FakeArtifact({"pseudo_labels": memory_table("pseudo_labels", labels)}),
+        "discover": FakeArtifact({"discovered_classes": CLASSES}),
+    }
+
+
+def _config(steps, **changes):
+    training = {"steps": steps, "batch_size": 8, "optimizer": "adamw", "lr": 5e-3}
+    return segment.Config.model_validate({"training": training} | changes)
+
+
+def test_learns_known_and_discovered_classes(rectangles, inputs, local_work):
+    segment.run(inputs, _config(80, augment={"scale_jitter": 0, "color_jitter": 0}), local_work)
+    assert set(local_work.files) == {"segmenter", "history", "segmenter_spec", "segmenter_classes"}
+    spec = detector_spec(TINY, 3, _config(1).classifier)
+    detect = Detect(local_work.tensor_file("segmenter"), spec, "validation", "predictions", 0.3)
+    rows = detect.open()(4, rectangles.images.shard(4))["predictions"].to_pylist()
+    named = []
+    for image_id in range(500, 506):
+        for truth in rectangles.truth[image_id]:
+            box = np.array(truth["bbox_xyxy"])
+            near = [
+                row["class_index"]
+                for row in rows
+                if row["image_id"] == image_id and np.abs(row["bbox_xyxy"] - box).max() < 6
+            ]
+            named.append((truth["class_index"], bool(near) and near[0] == truth["class_index"]))
+    assert np.mean([right for _, right in named]) >= 0.6
+    assert any(right for class_index, right in named if class_index == 2)
+
+
+def _final(work):
+    return work.tensor_file("segmenter").load()
+
+
+def test_starts_from_the_proposer_or_from_scratch(inputs, local_work, tmp_path):
+    frozen = _config(1, detector=TINY.model_copy(update={"frozen_stages": 1}).model_dump())
+    segment.run(inputs, frozen, local_work)
+    proposer = inputs["propose"].tensor_file("proposer").load()
+    name = "backbone.body.conv1.weight"
+    assert torch.equal(_final(local_work)[name], proposer[name])
+
+
+def test_external_masks_start_from_scratch(inputs, local_work):
+    members = inputs["propose"].members
+    external = FakeArtifact(
+        {"proposals": members["proposals"], "proposer_spec": {"source": "external"}}
+    )
+    segment.run({**inputs, "propose": external}, _config(1, detector=TINY.model_dump()), local_work)
+    assert "segmenter" in local_work.files
+
+
+def test_another_architecture_than_the_proposers(inputs, local_work):
+    wide = DetectorConfig.model_validate(TINY.model_dump() | {"width": 24})
+    config = _config(1, detector=wide.model_dump())
+    with pytest.raises(ArtifactError, match="init_from_proposer"):
+        segment.run(inputs, config, local_work)
+
+
+def test_memory_is_not_in_the_key():
+    assert _config(5, image_cache_mb=5).key_fields() == _config(5).key_fields()
+    assert _config(5).key_fields() != _config(6).key_fields()

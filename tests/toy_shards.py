@@ -1,0 +1,84 @@
+"""A tiny data step and a table to run it on."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.attempt import Attempt, GroupWriter
+from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.base import ShardOutput, ShardRecord
+from gcdis_ray.storage import ArtifactOpener, LocalStorage
+
+NUM_SHARDS = 6
+
+
+class AddTask:
+    """Adds ``amount`` to every value of a history table.
+
+    Args:
+        kill_file: the worker of shard 3 is killed with SIGKILL, once: this file says it was.
+        mistake_at, crash_at: shard at which DataError or ValueError is raised.
+        opened: a folder where every ``open()`` leaves a file.
+    """
+
+    def __init__(
+        self, *, kill_file: str = "", mistake_at: int = -1, crash_at: int = -1, opened: str = ""
+    ) -> None:
+        self.kill_file, self.mistake_at, self.crash_at = kill_file, mistake_at, crash_at
+        self.opened = opened
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]:
+        if self.opened:
+            Path(self.opened, str(os.getpid())).touch()
+        return self._add
+
+    def _add(self, index: int, table: pa.Table, amount: float = 1.0) -> ShardOutput:
+        if index == 3 and self.kill_file and not Path(self.kill_file).exists():
+            Path(self.kill_file).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if index == self.mistake_at:
+            raise DataError("photo is broken", where="photo 17", fix="replace it")
+        if index == self.crash_at:
+            raise ValueError("a fault of the code")
+        value = pc.add(table["value"], amount)  # type: ignore[attr-defined]
+        return ShardOutput({"history": table.set_column(2, "value", value)}, {"seen": len(table)})
+
+
+class Shards:
+    """``NUM_SHARDS`` shards of a table below ``folder``, and what a run made of them."""
+
+    def __init__(self, folder: Path) -> None:
+        storage = LocalStorage(str(folder))
+        self.opener = ArtifactOpener(storage, "toy/0")
+        inputs = Attempt(storage, "toy/0", "attempt-0")
+        records = [
+            inputs.table(
+                "history",
+                pa.table(
+                    [[index, index], ["a", "b"], [index + 0.25, index + 0.5]],
+                    schema=SCHEMAS["history"],
+                ),
+                index,
+            )
+            for index in range(NUM_SHARDS)
+        ]
+        self.table = Table("history", tuple(records), self.opener)
+        self.args = [{"amount": 10.0 * index} for index in range(NUM_SHARDS)]
+        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1"), ("history",))
+        self.records: list[ShardRecord] = []
+
+    def check(self, indices: list[int]) -> None:
+        """Every shard in ``indices`` was reported once, written and holds the right rows."""
+        assert sorted(record.index for record in self.records) == indices
+        assert {tuple(record.counts.items()) for record in self.records} == {(("seen", 2),)}
+        for record in self.records:
+            rows = self.opener.read_table(record.files["history"], None)
+            shift = 11.0 * record.index
+            assert rows["value"].to_pylist() == [shift + 0.25, shift + 0.5]
