@@ -58,7 +58,7 @@ def make_coco_folder(root: Path, num_images: int = 12) -> dict[str, Any]:
     return data
 
 
-def folder_config(root: Path, **changes: Any) -> dict[str, Any]:
+def folder_config(root: Path, /, **changes: Any) -> dict[str, Any]:
     """Config of ``ingest`` for :func:`make_coco_folder`: labeled, unlabeled, validation."""
 
     def chosen(key: str) -> dict[str, Any]:

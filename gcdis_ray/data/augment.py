@@ -30,6 +30,20 @@ def normalize(images_N3HW: Tensor) -> Tensor:
     return (images_N3HW - mean) / std
 
 
+def with_mask(images_N3HW: Tensor, masks_N1HW: Tensor) -> Tensor:
+    """Images with their mask as a fourth channel, -1 outside and 1 inside; (N, 4, H, W)."""
+    return torch.cat([images_N3HW, 2 * masks_N1HW - 1], dim=1)
+
+
+def wobble(masks_N1HW: Tensor, probability: float, generator: Generator) -> Tensor:
+    """Masks grown or shrunk by up to a pixel, as a predicted mask may be; 0 or 1."""
+    num = len(masks_N1HW)
+    soft = F.avg_pool2d(masks_N1HW, 3, stride=1, padding=1, count_include_pad=False)
+    level = _uniform(num, 0.1, 0.9, generator).view(-1, 1, 1, 1)
+    hit = _chance(num, probability, generator).view(-1, 1, 1, 1)
+    return torch.where(hit, (soft > level).float(), masks_N1HW)
+
+
 def plain_view(images_N3HW: Tensor, masks_N1HW: Tensor, side_px: int) -> tuple[Tensor, Tensor]:
     """The un-augmented view: resized to ``side_px``, normalised; mask 0 or 1.
 

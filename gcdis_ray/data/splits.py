@@ -53,6 +53,9 @@ class ImageSet(Closed):
         description="[from, to) within [0, 1]: take the images whose file name hashes to that "
         "share, so that one file can serve two sets",
     )
+    part_seed: int = Field(
+        0, ge=0, le=2**31 - 1, description="another number divides the images another way"
+    )
     ids: Literal["file", "name"] = Field(
         "file",
         description="image ids as in the annotation file, or made from file names: for sets whose "
@@ -162,7 +165,9 @@ def _resolve(root: Path, chosen: ImageSet, coco: CocoFile | None, where: str) ->
     if chosen.part is not None:
         low, high = chosen.part
         prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
-        found = [image for image in found if low <= _share(image.uri[prefix:]) < high]
+        found = [
+            image for image in found if low <= _share(image.uri[prefix:], chosen.part_seed) < high
+        ]
     if not found:
         what = f"no image file in {folder}" if coco is None else f"no image of {coco.path} is taken"
         raise DataError(
@@ -211,9 +216,9 @@ def _id_of_name(uri: str) -> int:
     return int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big") >> 11
 
 
-def _share(name: str) -> float:
+def _share(name: str, seed: int) -> float:
     """Where in [0, 1) a file name falls, whatever the other files are."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:6], "big") / 2**48
+    return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big") / 2**48
 
 
 def _check_apart(images: Mapping[str, Sequence[SourceImage]]) -> None:

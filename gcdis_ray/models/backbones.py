@@ -231,6 +231,24 @@ class ResNet50(FrozenBackbone):
         return pool(self._trunk((images_N3HW - self._mean) / self._std), masks_N1HW)
 
 
+class PyramidFeatures(FrozenBackbone):
+    """Features of a trained detector: its pyramid's levels pooled and joined.
+
+    Args:
+        backbone: (N, 3, H, W) -> {name: (N, C, h, w)}.
+        mean, std: (3, 1, 1), of RGB values in [0, 255].
+    """
+
+    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self._backbone, self._mean, self._std = backbone, mean, std
+
+    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        levels = self._backbone((images_N3HW * 255 - self._mean) / self._std)
+        pooled = [pool(level, masks_N1HW) for level in levels.values()]
+        return torch.cat([F.normalize(level, dim=1) for level in pooled], dim=1)
+
+
 def file_sha256(path: Path) -> str:
     """SHA-256 of a weights file as hexadecimal digits.
 

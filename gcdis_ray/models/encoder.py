@@ -74,6 +74,7 @@ class ResNetEncoder(nn.Module):
         attention: False leaves the soft attention modules out (ablation).
         attention_pools: sides of SAM's pooled grids in the first stage, halved per stage.
         attention_reduction: C over R in SAM.
+        channels: of the input: RGB, and the mask as a fourth.
     """
 
     def __init__(
@@ -89,22 +90,28 @@ class ResNetEncoder(nn.Module):
         attention: bool,
         attention_pools: Sequence[int],
         attention_reduction: int,
+        channels: int = 3,
     ) -> None:
         super().__init__()
         kind = BasicBlock if block == "basic" else Bottleneck
         self.conv1 = nn.Conv2d(
-            3, stem_width, stem_kernel, stride=stem_stride, padding=stem_kernel // 2, bias=False
+            channels,
+            stem_width,
+            stem_kernel,
+            stride=stem_stride,
+            padding=stem_kernel // 2,
+            bias=False,
         )
         self.bn1 = nn.BatchNorm2d(stem_width)
         self.stem_pool = stem_pool
         self.num_stages, self.num_features = len(widths), widths[-1]
-        channels = stem_width
+        width_in = stem_width
         for stage, (depth, width) in enumerate(zip(blocks, widths, strict=True)):
             strides = [1 if stage == 0 else 2] + [1] * (depth - 1)
             layers = []
             for stride in strides:
-                layers.append(kind(channels, width, stride))
-                channels = width
+                layers.append(kind(width_in, width, stride))
+                width_in = width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.attention = nn.ModuleList(
             SoftAttention(width, pooled_sizes(attention_pools, stage), attention_reduction)
@@ -115,10 +122,10 @@ class ResNetEncoder(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def forward(self, images_N3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: images normalised per channel. Returns features (N, C) and saliencies per stage,
         each (N, 1, H, W); an empty list without attention."""
-        out = F.relu(self.bn1(self.conv1(images_N3HW)), inplace=True)
+        out = F.relu(self.bn1(self.conv1(images_NCHW)), inplace=True)
         if self.stem_pool:
             out = F.max_pool2d(out, 3, stride=2, padding=1)
         saliencies: list[Tensor] = []

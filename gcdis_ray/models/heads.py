@@ -100,8 +100,8 @@ class DiscoveryModel(nn.Module):
         width = encoder.num_features
         self.norm = nn.BatchNorm1d(width, affine=False) if feature_norm else nn.Identity()
 
-    def forward(self, images_N3HW: Tensor) -> Discovered:
-        features_NF, saliencies = self.encoder(images_N3HW)
+    def forward(self, images_NCHW: Tensor) -> Discovered:
+        features_NF, saliencies = self.encoder(images_NCHW)
         features_NF = self.norm(features_NF)
         return Discovered(
             features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies

@@ -11,6 +11,7 @@ import logging
 import queue
 import threading
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -81,18 +82,21 @@ def map_shards(
     actors = _pool_size(compute.data_workers, len(indices), need)
     data = ray.data.from_items(
         [{"index": index} for index in indices], override_num_blocks=len(indices)
-    ).map_batches(
-        ShardWorker,
-        fn_constructor_args=(task, tuple(tables), tuple(args), writer, compute.threads, board),
-        batch_size=1,
-        compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
-        ),
-        num_cpus=need["CPU"],
-        num_gpus=need["GPU"] or None,
-        max_restarts=compute.max_failures,
-        max_task_retries=compute.max_failures,
     )
+    with warnings.catch_warnings():  # the names of the two limits on restarts change in Ray 2.64
+        warnings.simplefilter("ignore", ray.data.RayDeprecationWarning)
+        data = data.map_batches(
+            ShardWorker,
+            fn_constructor_args=(task, tuple(tables), tuple(args), writer, compute.threads, board),
+            batch_size=1,
+            compute=ray.data.ActorPoolStrategy(
+                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
+            ),
+            num_cpus=need["CPU"],
+            num_gpus=need["GPU"] or None,
+            max_restarts=compute.max_failures,  # else a shard that kills its worker does for ever
+            max_task_retries=compute.max_failures,
+        )
     _drain(data, compute, need, done, board)
 
 

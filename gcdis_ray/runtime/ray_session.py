@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ConfigError, RuntimeUnavailable
@@ -89,15 +91,10 @@ def _prepare_environment(address: str | None) -> None:
 def _start(compute: ComputeConfig, address: str | None) -> None:
     import ray
 
-    if address is not None and address.startswith("ray://"):
-        raise ConfigError(
-            "a Ray Client address: training and data steps need a driver inside the cluster",
-            where=f"compute.address: {address}",
-            fix="submit the run as a job: ray job submit --working-dir . -- python jobs/run.py ...",
-        )
-    quiet = {"log_to_driver": False, "logging_level": "ERROR"}
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is not None:
+            _check_address(address)
             ray.init(address=address, **quiet)
             return
         ray.init(
@@ -120,6 +117,24 @@ def _start(compute: ComputeConfig, address: str | None) -> None:
             fix="check the address with: ray status --address ADDRESS; if the cluster asks for a "
             "token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; without an address Ray starts here",
         ) from error
+
+
+def _check_address(address: str) -> None:
+    """Find out in seconds what Ray would need minutes for: that nobody listens there."""
+    if address.startswith("ray://"):
+        raise ConfigError(
+            "a Ray Client address: training and data steps need a driver inside the cluster",
+            where=f"compute.address: {address}",
+            fix="submit the run as a job: ray job submit --working-dir . -- python jobs/run.py ...",
+        )
+    host, colon, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not colon or not port.isdigit():
+        raise ConfigError(
+            "not an address", where=f"compute.address: {address}", fix="use HOST:PORT or auto"
+        )
+    socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def text(resources: Mapping[str, float]) -> str:

@@ -128,12 +128,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         unit="image shards",
     )
     _check_images(plan, tables, config)
-    if not tables["instances"].num_rows:
-        raise DataError(
-            "no object of a known class on the labeled images",
-            where="stages.ingest.known_classes",
-            fix="check the classes and which images are labeled",
-        )
+    work.count(
+        "images_quarantined", sum(map(len, plan.images.values())) - tables["images"].num_rows
+    )
+    _check_classes(plan, tables["instances"])
     work.write_json(
         "classes",
         [
@@ -144,6 +142,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
 
 
 def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -> None:
+    """Stop if too many images were quarantined."""
     kept: dict[str, int] = dict.fromkeys(SPLITS, 0)
     for shard in tables["images"].iter_shards(["split"]):
         for split in shard["split"].to_pylist():
@@ -165,6 +164,22 @@ def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -
                 fix="mend them, or raise stages.ingest.max_quarantined_share "
                 f"(now {config.max_quarantined_share:g})",
             )
+
+
+def _check_classes(plan: DataPlan, instances: Table) -> None:
+    """Stop if a known class has no object: nothing could be learned about it."""
+    seen: set[int] = set()
+    for shard in instances.iter_shards(["class_index", "iscrowd"]):
+        pairs = zip(shard["class_index"].to_pylist(), shard["iscrowd"].to_pylist(), strict=True)
+        seen.update(class_index for class_index, iscrowd in pairs if not iscrowd)
+    absent = [c.name for index, c in enumerate(plan.known) if index not in seen]
+    if absent:
+        raise DataError(
+            f"{len(absent)} of {len(plan.known)} known classes have no object on the labeled "
+            f"images: {absent[:5]}",
+            where="stages.ingest.known_classes",
+            fix="take them out, or choose labeled images that show them",
+        )
 
 
 @dataclass(frozen=True)

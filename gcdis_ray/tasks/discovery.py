@@ -21,7 +21,7 @@ from gcdis_ray.artifacts import Table
 from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.augment import plain_view, random_view
+from gcdis_ray.data.augment import plain_view, random_view, with_mask, wobble
 from gcdis_ray.data.crop_store import CropStore
 from gcdis_ray.errors import DataError
 from gcdis_ray.losses.clustering import sharpened_target
@@ -103,16 +103,19 @@ class DiscoveryTask(TrainingTask):
         seed = np.random.SeedSequence([self.seed, step, part]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
         first, first_masks = random_view(images, masks, side, augment, generator)
-        second, _ = random_view(images, masks, side, augment, generator)
+        second, second_masks = random_view(images, masks, side, augment, generator)
         return dict(
             step=step,
             part=part,
-            images=first,
+            images=self._input(first, wobble(first_masks, augment.mask_wobble, generator)),
             masks=first_masks,
-            second=second,
+            second=self._input(second, wobble(second_masks, augment.mask_wobble, generator)),
             labels=self._labels[rows],
             instances=rows,
         )
+
+    def _input(self, images: Tensor, masks: Tensor) -> Tensor:
+        return with_mask(images, masks) if self._model_config.encoder.mask_input else images
 
     # ------------------------------------------------------------ one step
 
@@ -233,8 +236,8 @@ class DiscoveryTask(TrainingTask):
     def _features(self, rows: Tensor) -> Tensor:
         out = []
         for some in rows.split(_EMBED_ROWS):
-            images, _ = plain_view(*self._store.get(some), self._model_config.encoder.input_px)
-            features = self._teacher.module(images.to(self._device)).features_NF
+            view = plain_view(*self._store.get(some), self._model_config.encoder.input_px)
+            features = self._teacher.module(self._input(*view).to(self._device)).features_NF
             out.append(F.normalize(features.float(), dim=1))
         return torch.cat(out)
 

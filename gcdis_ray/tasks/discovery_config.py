@@ -21,6 +21,11 @@ class EncoderConfig(Closed):
     stem_kernel: Literal[3, 5, 7] = 3
     stem_stride: Literal[1, 2] = 2
     stem_pool: bool = Field(False, description="max-pool after the stem: a quarter of the cost")
+    mask_input: bool = Field(
+        False,
+        description="give the mask as a fourth channel. The paper shows it to the attention loss "
+        "only; as input it spares a small encoder from scratch most of the way to shape",
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> EncoderConfig:
@@ -138,6 +143,9 @@ class AugmentConfig(Closed):
     blur_max_px: float = Field(1.0, gt=0, le=8, description="largest standard deviation")
     noise: float = Field(0.0, ge=0, le=1, description="largest standard deviation, of range 0..1")
     erase: float = Field(0.0, ge=0, le=1, description="probability of a grey rectangle")
+    mask_wobble: float = Field(
+        0.0, ge=0, le=1, description="probability that the input mask is grown or shrunk a little"
+    )
     background: float = Field(
         0.0, ge=0, le=1, description="probability of another crop's pixels outside the mask"
     )

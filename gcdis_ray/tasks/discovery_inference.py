@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from gcdis_ray.data.augment import plain_view
+from gcdis_ray.data.augment import plain_view, with_mask
 from gcdis_ray.data.crop_store import CropStore
 from gcdis_ray.models.heads import DiscoveryModel
 
@@ -33,6 +33,7 @@ def infer_crops(
     """
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
     side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
+    mask_input = bool(spec["model"]["encoder"]["mask_input"])
     dim = int(spec["model"]["heads"]["projection_dim"])
     probabilities = [torch.zeros(0, int(spec["num_classes"]))]
     projections = [torch.zeros(0, dim)]
@@ -40,7 +41,8 @@ def infer_crops(
         for rows in torch.arange(crops.num_rows).split(batch_rows):
             if len(rows) == 0:
                 continue
-            found = model(plain_view(*store.get(rows), side_px)[0])
+            images, masks = plain_view(*store.get(rows), side_px)
+            found = model(with_mask(images, masks) if mask_input else images)
             probabilities.append(torch.softmax(found.cosines_NK.float() / heat, dim=1))
             projections.append(found.projections_ND.float())
     return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())

@@ -24,10 +24,11 @@ from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryModel:
     """f_d with fresh weights from torch's global generator."""
     encoder = ResNetEncoder(
-        **config.encoder.model_dump(exclude={"input_px"}),
+        **config.encoder.model_dump(exclude={"input_px", "mask_input"}),
         attention=config.attention.enabled,
         attention_pools=config.attention.pools,
         attention_reduction=config.attention.reduction,
+        channels=4 if config.encoder.mask_input else 3,
     )
     heads = config.heads
     projector = Projector(
@@ -63,7 +64,7 @@ class DiscoveryObjective(nn.Module):
 
     def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Args:
-        batch: ``images`` (N, 3, S, S), ``masks`` (N, 1, S, S), ``labels`` (N,), ``instances``
+        batch: ``images`` (N, 3 or 4, S, S), ``masks`` (N, 1, S, S), ``labels`` (N,), ``instances``
             (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D), ``key_labels``,
             ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
             ``num_labeled`` () (mean over the parts of the step), ``clusters`` () in {0, 1}.

@@ -187,10 +187,12 @@ def test_any_value_is_read_or_refused(field: str, value):
 def test_any_file_is_read_or_refused(tmp_path_factory, content: bytes):
     path = tmp_path_factory.getbasetemp() / "fuzz.json"
     path.write_bytes(content)
+    problem = ""
     try:
         _ = CocoFile(path).images
     except DataError as error:
-        assert "fuzz.json" in str(error)
+        problem = str(error)
+    assert not problem or "fuzz.json" in problem
 
 
 # ---------------------------------------------------------------- selecting and checking

@@ -18,7 +18,7 @@ def root(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
-def plan(root: Path, **changes) -> DataPlan:
+def plan(root: Path, /, **changes) -> DataPlan:
     return plan_data(DataConfig(**drop(folder_config(root, **changes))))
 
 
@@ -44,7 +44,7 @@ def test_by_part_of_one_file(root: Path):
 
     changes = dict(labeled=part(0, 0.4), unlabeled=part(0.4, 0.8), validation=part(0.8, 1))
     found = ids(plan(root, **changes))
-    assert sorted(sum(found.values(), [])) == list(range(1, 25))
+    assert sorted(i for members in found.values() for i in members) == list(range(1, 25))
     assert all(found.values())
     # an image stays where it is when others go
     data = make_coco_folder(root.parent / "fewer", 24)
@@ -120,14 +120,14 @@ def test_mistakes_in_a_line_or_two(root: Path, changes: dict, reason: str):
 
 def test_lists_of_other_files(root: Path):
     write_json(root / "lists.json", {"l": [1, 999], "u": [], "v": [20]})
-    with pytest.raises(DataError, match="1 image ids are not in all.json, such as 999"):
+    with pytest.raises(DataError, match=r"1 image ids are not in all.json, such as 999"):
         plan(root)
     write_json(root / "lists.json", {"l": [1], "u": [], "v": [20]})
-    with pytest.raises(DataError, match="unlabeled: no image of .*all.json is taken"):
+    with pytest.raises(DataError, match=r"unlabeled: no image of .*all.json is taken"):
         plan(root)
     write_json(root / "lists.json", {"l": [1, 2], "u": [2, 3], "v": [4]})
     with pytest.raises(
-        DataError, match="labeled and stages.ingest.unlabeled: 1 images occur twice"
+        DataError, match=r"labeled and stages.ingest.unlabeled: 1 images occur twice"
     ):
         plan(root)
 

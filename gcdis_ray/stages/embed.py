@@ -1,0 +1,156 @@
+"""Embed: where does each crop lie before discovery?
+
+A frozen backbone turns every crop into a vector of length 1. Nothing is learned here; the count of
+classes and the k-means baseline are built on these vectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from gcdis_ray.artifacts import SCHEMAS, Artifact, TensorFile
+from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.runtime.base import Work
+
+if TYPE_CHECKING:
+    from gcdis_ray.models.backbones import FrozenBackbone
+
+VERSION = 1
+TAKES = ("crop", "propose")
+SEEDED = False
+
+NEEDS_WEIGHTS = ("mobilenet_v2", "resnet50")
+_BATCH = 64  # fixed: sums inside a convolution may depend on it
+
+
+class Config(StageConfig):
+    """The frozen backbone."""
+
+    backbone: Literal["wavelet", "mobilenet_v2", "resnet50", "proposer"] = Field(
+        "wavelet",
+        description="wavelet: fixed oriented filters, no weights; mobilenet_v2, resnet50: your "
+        "weights; proposer: the features of the trained proposer",
+    )
+    weights: str | None = Field(
+        None, description="safetensors file in torchvision's layout (or a folded int8 npz)"
+    )
+    sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
+    )
+    input_px: int = Field(
+        32, ge=16, le=1024, description="side that crops are resized to; 32 for wavelet, 224 for "
+        "networks trained on ImageNet",
+    )  # fmt: skip
+    use_mask: bool = Field(
+        True, description="look at the object: its outline (wavelet), or pool only over it"
+    )
+
+    @classmethod
+    def not_in_key(cls) -> frozenset[str]:
+        return frozenset({"weights"})  # the file's content is in the key, not where it lies
+
+    @model_validator(mode="after")
+    def _has_weights(self) -> Self:
+        if self.backbone in NEEDS_WEIGHTS and self.weights is None:
+            raise ConfigError(
+                f"backbone {self.backbone} needs weights",
+                where="stages.embed.weights",
+                fix="give a safetensors file, or set stages.embed.backbone: wavelet",
+            )
+        return self
+
+
+def source(config: Config) -> str:
+    """SHA-256 of the weights file; empty without one."""
+    from gcdis_ray.models.backbones import file_sha256
+
+    return file_sha256(Path(config.weights)) if _needs_weights(config) else ""
+
+
+def _needs_weights(config: Config) -> bool:
+    return config.backbone in NEEDS_WEIGHTS
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    """Write table ``embeddings``, JSON ``embed_spec`` and, if weights are used, the tensors
+    ``backbone``: workers read them from there, so only the driver needs the file."""
+    spec: dict[str, Any] = {
+        "backbone": config.backbone,
+        "input_px": config.input_px,
+        "use_mask": config.use_mask,
+    }
+    weights = None
+    if config.weights is not None and _needs_weights(config):
+        from gcdis_ray.models.backbones import read_weights
+
+        work.write_tensors("backbone", read_weights(Path(config.weights), config.sha256))
+        weights = work.tensor_file("backbone")
+        spec["weights_sha256"] = source(config)
+    elif config.backbone == "proposer":
+        propose = inputs["propose"]
+        if not propose.has("proposer"):
+            raise ConfigError(
+                "there is no trained proposer: masks come from outside",
+                where="stages.embed.backbone",
+                fix="use backbone: wavelet",
+            )
+        weights, spec["detector"] = propose.tensor_file("proposer"), propose.json("proposer_spec")
+    task = EmbedCrops(spec, weights)
+    work.map_shards(task, [inputs["crop"].table("crops")], gives=("embeddings",))
+    work.write_json("embed_spec", spec)
+
+
+@dataclass(frozen=True)
+class EmbedCrops:
+    """Shard task over ``[crops]`` that gives ``embeddings``, row by row."""
+
+    spec: Mapping[str, Any]
+    weights: TensorFile | None
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        import torch
+
+        from gcdis_ray.data.crop_store import decode_crops
+
+        backbone = self._backbone().to("cuda" if torch.cuda.is_available() else "cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+
+        def run(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
+            parts = [np.zeros((0, 1), dtype=np.float32)]
+            for start in range(0, crops.num_rows, _BATCH):
+                batch = crops.slice(start, _BATCH)
+                images, masks = decode_crops(
+                    batch["jpeg"].to_pylist(), batch["mask_png"].to_pylist(), self.spec["input_px"]
+                )
+                seen = masks.to(device) if self.spec["use_mask"] else None
+                parts.append(backbone(images.to(device), seen).cpu().numpy())
+            vectors_ND = np.concatenate(parts[1:] or parts)
+            return {"embeddings": _table(crops, vectors_ND)}
+
+        return run
+
+    def _backbone(self) -> FrozenBackbone:
+        from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
+
+        if self.spec["backbone"] != "proposer" or self.weights is None:
+            tensors = self.weights.load() if self.weights is not None else None
+            return build_backbone(self.spec["backbone"], tensors)
+        from gcdis_ray.tasks.inference import load_detector
+
+        detector = load_detector(self.weights, self.spec["detector"])
+        return PyramidFeatures(detector.backbone, detector.mean, detector.std).eval()
+
+
+def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:
+    offsets = np.arange(len(vectors_ND) + 1, dtype=np.int32) * vectors_ND.shape[1]
+    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors_ND.ravel()))
+    columns = [crops["crop_index"], crops["class_index"], column]
+    return pa.table(columns, schema=SCHEMAS["embeddings"])

@@ -1,0 +1,240 @@
+"""The command line as a user meets it: mistakes are a line or two and exit status 2."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import pytest
+import yaml
+from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
+
+from gcdis_ray.cli import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    make_coco_folder(tmp_path / "data", num_images=30)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def gcdis(tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]):
+    """Runs a command on a config over ``folder``; gives exit status and what was printed."""
+
+    def run(command: str, *more: str, **ingest: Any) -> tuple[int, str, str]:
+        config = tmp_path / "run.yaml"
+        data = {
+            "name": "test",
+            "storage": str(tmp_path / "store"),
+            "compute": {"runtime": "local"},
+            "stages": {"ingest": folder_config(folder, **ingest)},
+        }
+        config.write_text(yaml.safe_dump(data))
+        capsys.readouterr()
+        status = main([command, str(config), *more])
+        out, err = capsys.readouterr()
+        return status, out, err
+
+    return run
+
+
+def _assert_short(error: str) -> None:
+    assert "Traceback" not in error
+    message = error[error.index("gcdis: ") :]
+    assert len(message.strip().splitlines()) <= 3, message
+
+
+def test_ingest_then_status_and_plan(gcdis, tmp_path: Path):
+    status, out, _ = gcdis("plan", "--json")
+    entries = {e["name"]: e for e in json.loads(out)["stages"]}
+    assert entries["ingest"]["action"] == "run"
+    assert entries["ingest"]["rows"] == 30
+    assert not (tmp_path / "store").exists()
+    assert gcdis("run", "--until", "ingest")[0] == 0
+    status, out, _ = gcdis("status", "--json")
+    stages = {s["name"]: s for s in json.loads(out)["stages"]}
+    assert stages["ingest"]["state"] == "done"
+    assert stages["ingest"]["rows"] == 30
+    assert set(stages["ingest"]) >= {"name", "key", "state", "uri", "seconds", "rows"}
+    assert json.loads(out)["metrics"] is None
+    assert "= ingest" in gcdis("run", "--until", "ingest")[2]
+
+
+def _remove_root(folder: Path) -> dict[str, Any]:
+    return {"root": str(folder / "absent")}
+
+
+def _empty_folder(folder: Path) -> dict[str, Any]:
+    (folder / "empty").mkdir()
+    return {"unlabeled": {"images": "empty"}}
+
+
+def _truncated_json(folder: Path) -> dict[str, Any]:
+    text = (folder / "all.json").read_text()
+    (folder / "all.json").write_text(text[: int(len(text) * 0.9)])
+    return {}
+
+
+def _unknown_class(folder: Path) -> dict[str, Any]:
+    return {"known_classes": ["cta"]}
+
+
+def _all_images_spoiled(folder: Path) -> dict[str, Any]:
+    for path in (folder / "images").iterdir():
+        path.write_text("not an image")
+    return {}
+
+
+def _path_traversal(folder: Path) -> dict[str, Any]:
+    data = json.loads((folder / "all.json").read_text())
+    data["images"][0]["file_name"] = "../../etc/passwd"
+    write_json(folder / "all.json", data)
+    return {}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _remove_root,
+        _empty_folder,
+        _truncated_json,
+        _unknown_class,
+        _all_images_spoiled,
+        _path_traversal,
+    ],
+    ids=lambda f: f.__name__.strip("_"),
+)
+def test_bad_data_is_refused(gcdis, folder: Path, spoil: Callable[[Path], dict[str, Any]]):
+    changes = spoil(folder)
+    status, _, error = gcdis("run", "--until", "ingest", **changes)
+    assert status == 2
+    _assert_short(error)
+
+
+def _truncated_jpeg(folder: Path, data: dict[str, Any]) -> None:
+    path = folder / "images/2.jpg"
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def _text_named_jpg(folder: Path, data: dict[str, Any]) -> None:
+    (folder / "images/2.jpg").write_text("hello")
+
+
+def _missing_image(folder: Path, data: dict[str, Any]) -> None:
+    (folder / "images/2.jpg").unlink()
+
+
+def _wrong_size(folder: Path, data: dict[str, Any]) -> None:
+    (folder / "images/2.jpg").write_bytes(image_bytes(2, height=60, width=40))
+
+
+def _mask_outside(folder: Path, data: dict[str, Any]) -> None:
+    data["annotations"][0]["segmentation"] = [[500, 500, 510, 500, 510, 510, 500, 510]]
+
+
+def _zero_area(folder: Path, data: dict[str, Any]) -> None:
+    data["annotations"][0]["segmentation"] = [[5, 5, 5, 5, 5, 5]]
+
+
+def _duplicate_ids(folder: Path, data: dict[str, Any]) -> None:
+    data["annotations"][2]["id"] = data["annotations"][0]["id"]
+
+
+def _annotation_without_image(folder: Path, data: dict[str, Any]) -> None:
+    data["annotations"][0]["image_id"] = 999
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        _truncated_jpeg,
+        _text_named_jpg,
+        _missing_image,
+        _wrong_size,
+        _mask_outside,
+        _zero_area,
+        _duplicate_ids,
+        _annotation_without_image,
+    ],
+    ids=lambda f: f.__name__.strip("_"),
+)
+def test_a_few_bad_records_are_quarantined(gcdis, folder: Path, spoil: Any, tmp_path: Path):
+    data = json.loads((folder / "all.json").read_text())
+    spoil(folder, data)
+    write_json(folder / "all.json", data)
+    status, _, error = gcdis("run", "--until", "ingest", max_quarantined_share=0.2)
+    assert status == 0, error
+    from gcdis_ray.pipeline import Pipeline, load_config
+
+    ingest = Pipeline(load_config(tmp_path / "run.yaml")).artifacts()["ingest"]
+    rows = ingest.table("quarantine").read().to_pylist()
+    assert len(rows) == 1, rows
+    assert rows[0]["reason"]
+    # nothing is too bad to go on, unless the share allowed is smaller
+    status, _, error = gcdis("run", "--until", "ingest", max_quarantined_share=0.0)
+    assert status == 2
+    _assert_short(error)
+
+
+@pytest.mark.parametrize(
+    ("override", "names"),
+    [
+        ("stages.ingest.roott=x", "root"),
+        ("stages.discover.trainin.steps=1", "training"),
+        ("compute.workers=many", "compute.workers"),
+        ("stages.count.num_novel=-3", "num_novel"),
+        ("seed=1.5", "seed"),
+        ("recipe=unknown", "gcdis"),
+        ("stages.discover.training.micro_batches=3", "micro_batches"),
+    ],
+)
+def test_bad_config_is_refused_before_anything_starts(gcdis, override: str, names: str):
+    status, _, error = gcdis("run", "--set", override)
+    assert status == 2
+    assert names in error
+    _assert_short(error)
+
+
+def test_missing_config(capsys: pytest.CaptureFixture[str]):
+    assert main(["run", "nowhere.yaml"]) == 2
+    _assert_short(capsys.readouterr().err)
+
+
+def test_storage_that_cannot_be_written(gcdis, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    status, _, error = gcdis("run", "--set", f"storage={tmp_path / 'file' / 'below'}")
+    assert status == 2
+    _assert_short(error)
+
+
+@pytest.mark.timeout(60)
+def test_unreachable_s3(gcdis):
+    secrets = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    with mock.patch.dict(os.environ, secrets):
+        status, _, error = gcdis(
+            "run", "--set", "storage=s3://b/x", "--set", "storage_endpoint=http://127.0.0.1:9"
+        )
+    assert status == 2
+    assert "cannot be reached" in error
+    _assert_short(error)
+
+
+def test_evaluate_needs_both_files(capsys: pytest.CaptureFixture[str]):
+    assert main(["evaluate", "--ground-truth", "a.json"]) == 2
+    assert main(["evaluate", "--ground-truth", "a.json", "--results", "b.json"]) == 2
+    _assert_short(capsys.readouterr().err.split("\n  next")[-1] or "gcdis: ")
+
+
+def test_doctor_says_what_is_wrong(gcdis, capsys: pytest.CaptureFixture[str], tmp_path: Path):
+    status, out, _ = gcdis("doctor")
+    assert status == 0, out
+    assert "✓ storage" in out
+    (tmp_path / "file").write_text("")
+    status, out, _ = gcdis("doctor", "--set", f"storage={tmp_path / 'file' / 'x'}")
+    assert status == 2
+    assert "✗ storage" in out
