@@ -41,8 +41,10 @@ def semi_supervised_kmeans(
     if len(unlabeled) == 0:
         return F.normalize(anchor_KD, dim=1)
     for _ in range(restarts):
-        centers = _start(unlabeled, F.normalize(anchor_KD[:num_known], dim=1), num_classes, generator)
-        assigned = torch.full((len(unlabeled),), -1)
+        centers = _start(
+            unlabeled, F.normalize(anchor_KD[:num_known], dim=1), num_classes, generator
+        )
+        assigned = torch.full_like(labels_M[labels_M < 0], -1)
         for _ in range(iterations):
             nearest = (unlabeled @ centers.T).argmax(dim=1)
             if torch.equal(nearest, assigned):
@@ -66,8 +68,44 @@ def _start(unlabeled: Tensor, known_LD: Tensor, num_classes: int, generator: Gen
         distance = torch.ones(len(unlabeled), device=unlabeled.device)
     for _ in range(num_classes - len(known_LD)):
         weight = distance.clamp(min=0).double().cumsum(0)
-        draw = torch.rand(1, generator=generator, dtype=torch.float64).to(weight.device) * weight[-1]
+        draw = (
+            torch.rand(1, generator=generator, dtype=torch.float64).to(weight.device) * weight[-1]
+        )
         index = int(torch.searchsorted(weight, draw).clamp(max=len(unlabeled) - 1))
         centers.append(unlabeled[index])
         distance = torch.minimum(distance, 2 - 2 * (unlabeled @ unlabeled[index]))
     return torch.stack(centers)
+
+
+def fit_prototypes(
+    features_MD: Tensor,
+    clusters_M: Tensor,
+    start_KD: Tensor,
+    temperature: float,
+    *,
+    steps: int = 100,
+    lr: float = 0.02,
+) -> Tensor:
+    """Unit prototypes whose cosines with the features tell the given clusters apart.
+
+    Full-batch cross-entropy by Adam from ``start_KD``, each cluster counting alike. Centres
+    alone would not do: features also vary in directions that no cluster owns.
+
+    Args:
+        features_MD: unit rows.
+        clusters_M: cluster of each row.
+        temperature: of the softmax over cosines.
+    """
+    sizes_K = torch.bincount(clusters_M, minlength=len(start_KD)).clamp(min=1)
+    weight_M = 1.0 / sizes_K[clusters_M].to(features_MD.dtype)
+    weight_M = weight_M / weight_M.sum()
+    with torch.enable_grad():
+        prototypes = start_KD.clone().requires_grad_()
+        optimizer = torch.optim.Adam([prototypes], lr=lr)
+        for _ in range(steps):
+            logits = features_MD @ F.normalize(prototypes, dim=1).T / temperature
+            loss = (weight_M * F.cross_entropy(logits, clusters_M, reduction="none")).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    return F.normalize(prototypes.detach(), dim=1)

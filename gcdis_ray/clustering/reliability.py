@@ -1,4 +1,4 @@
-"""Reliability-based dynamic learning (RDL) of GCDIS: how far, and how long, to trust a pseudo-label.
+"""Reliability-based dynamic learning (RDL) of GCDIS: how far, how long, to trust a pseudo-label.
 
 Shape letters: N instances, K classes, T snapshots (the last one is the judge).
 """

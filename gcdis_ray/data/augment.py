@@ -187,10 +187,9 @@ def _blur(images: Tensor, probability: float, most_px: float, generator: Generat
     taps = taps / taps.sum(dim=1, keepdim=True)
     for axis, padding in ((2, (0, 0, radius, radius)), (3, (radius, radius, 0, 0))):
         padded, side = F.pad(images, padding, mode="replicate"), images.shape[axis]
-        images = sum(
-            taps[:, k].view(-1, 1, 1, 1) * padded.narrow(axis, k, side)
-            for k in range(2 * radius + 1)
-        )
+        images = torch.zeros_like(images)
+        for k in range(2 * radius + 1):
+            images += taps[:, k].view(-1, 1, 1, 1) * padded.narrow(axis, k, side)
     return images
 
 

@@ -43,9 +43,7 @@ def classification_loss(
         labels_N: class index, -1 without label.
         count: labeled crops to average over; 0 or no labeled crop gives 0.
     """
-    total = F.cross_entropy(
-        cosines_NK / temperature, labels_N, ignore_index=-1, reduction="sum"
-    )
+    total = F.cross_entropy(cosines_NK / temperature, labels_N, ignore_index=-1, reduction="sum")
     return total / max(count, 1.0)
 
 

@@ -144,7 +144,9 @@ def class_ids(wanted: Sequence[str | int], categories: Sequence[Category]) -> li
         elif str(entry).lstrip("-").isdigit() and int(entry) in ids:
             found.append(int(entry))
         else:
-            near = get_close_matches(str(entry), by_name, 1) or sorted(by_name)[:5]
+            lower = {name.lower(): name for name in by_name}
+            near = [lower[m] for m in get_close_matches(str(entry).lower(), lower, 1)]
+            near = near or sorted(by_name)[:5]
             raise DataError(
                 f"no class {entry!r} in the ground truth",
                 where="known classes",

@@ -21,7 +21,6 @@ import math
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import safetensors.torch
@@ -31,8 +30,6 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
-
-BackboneName = Literal["wavelet", "mobilenet_v2", "resnet50"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -88,8 +85,8 @@ def pool(map_NCHW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
 class Wavelet(FrozenBackbone):
     """Oriented edge energy, pooled on a grid: a fixed filter bank, nothing learned.
 
-    First derivatives of a Gaussian (a steerable wavelet) at two widths, their energy shared out to
-    eight orientations, averaged over the cells of a grid, square-rooted and normalised per
+    First derivatives of a Gaussian (a steerable wavelet), their energy shared out to eight
+    orientations, averaged over the cells of a grid, square-rooted and normalised per
     source, so that contrast and lighting drop out. Sources are the luminance (orientations modulo
     180 degrees: a light object on dark is a dark one on light) and, if masks are given, the mask's
     outline (modulo 360 degrees).
@@ -97,9 +94,9 @@ class Wavelet(FrozenBackbone):
 
     def __init__(
         self,
-        sigmas_px: tuple[float, ...] = (1.0,),
+        sigmas_px: tuple[float, ...] = (1.5,),
         num_orientations: int = 8,
-        grid: int = 6,
+        grid: int = 5,
     ) -> None:
         super().__init__()
         self.sigmas_px, self.grid = sigmas_px, grid
@@ -296,17 +293,20 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def build_backbone(
-    name: BackboneName, weights: Mapping[str, Tensor] | None = None, where: str = "weights"
+    name: str, weights: Mapping[str, Tensor] | None = None, where: str = "weights"
 ) -> FrozenBackbone:
     """A frozen backbone in evaluation mode.
 
     Args:
+        name: wavelet, mobilenet_v2 or resnet50.
         weights: from :func:`read_weights`; none for ``wavelet``.
         where: named in errors.
 
     Raises:
-        ConfigError: weights are missing or do not fit.
+        ConfigError: an unknown name; weights are missing or do not fit.
     """
+    if name not in ("wavelet", "mobilenet_v2", "resnet50"):
+        raise ConfigError(f"unknown backbone {name!r}", where="stages.embed.backbone")
     if name == "wavelet":
         return Wavelet().eval()
     if weights is None:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.backbones import read_weights
 from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.mobilenet_body import CHANNELS, MobileNetBody
 
 
 class SmallResNet(nn.Module):
@@ -50,15 +49,24 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, channels // 4), channels)
 
 
-def build_backbone(config: DetectorConfig) -> BackboneWithFPN:
+def build_backbone(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Module:
     """Backbone and pyramid: ``forward((B, 3, H, W)) -> {name: (B, fpn_channels, h, w)}``.
 
     Weights are drawn from torch's generator, or read from ``config.weights``.
 
+    Args:
+        mean, std: (3, 1, 1), how the images are normalised, of RGB values in [0, 255].
+
     Raises:
         ConfigError: the weights file is missing, is not the pinned one or does not fit.
     """
-    norm = partial(FrozenBatchNorm2d) if config.norm == "frozen_batch" else _group_norm
+    if config.backbone == "mobilenet_v2":
+        mobilenet = MobileNetBody(mean, std)
+        if config.weights is not None:
+            mobilenet.load(config.weights, str(config.weights_sha256))
+        fpn = FeaturePyramidNetwork(list(CHANNELS), config.fpn_channels)
+        return nn.Sequential(OrderedDict(body=mobilenet, fpn=fpn))
+    norm = FrozenBatchNorm2d if config.norm == "frozen_batch" else _group_norm
     if config.backbone == "small":
         body = SmallResNet(config.width, config.blocks, norm)
         channels = [config.width * 2**i for i in range(len(config.blocks))]
@@ -81,32 +89,13 @@ def build_backbone(config: DetectorConfig) -> BackboneWithFPN:
 
 
 def _load_weights(body: nn.Module, path: str, sha256: str) -> None:
-    where = "detector.weights"
+    tensors = read_weights(Path(path), sha256)
+    kept = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"{path}: {error.strerror}", where=where, fix="give a safetensors file of a backbone"
-        ) from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise ConfigError(
-            f"{path} has SHA-256 {found}, expected {sha256}",
-            where="detector.weights_sha256",
-            fix="fetch the file again, or pin the new checksum if you trust it",
-        )
-    try:
-        tensors = load(data)
-    except SafetensorError as error:
-        raise ConfigError(
-            f"{path} is not a safetensors file ({error})", where=where, fix="convert it first"
-        ) from error
-    keep: dict[str, Tensor] = {k: v for k, v in tensors.items() if not k.startswith("fc.")}
-    try:
-        body.load_state_dict({k: v.to(torch.float32) for k, v in keep.items()}, strict=True)
+        body.load_state_dict(kept)
     except RuntimeError as error:
         raise ConfigError(
             f"{path} does not fit the backbone: {str(error).splitlines()[1].strip()[:200]}",
-            where=where,
+            where="detector.weights",
             fix="match detector.backbone and detector.norm to the file",
         ) from error

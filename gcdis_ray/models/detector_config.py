@@ -14,7 +14,7 @@ class ClassifierConfig(Closed):
     """The only part in which a segmenter differs from a proposer."""
 
     kind: Literal["softmax", "cosine"] = Field(
-        "softmax", description="a plain linear layer, or cosines to one weight vector a class"
+        "cosine", description="cosines to one weight vector a class, or a plain linear layer"
     )
     cosine_scale: float = Field(20.0, gt=0, le=1000, description="logits per unit of cosine")
 
@@ -25,9 +25,12 @@ class DetectorConfig(Closed):
     The defaults suit small images on a CPU; a standard ResNet-50-FPN is ``backbone: resnet50``,
     ``norm: frozen_batch`` with ``weights``, ``fpn_channels: 256``, ``box_channels: 1024``,
     ``mask_channels: 256``, ``mask_convs: 4``, five anchor sizes and ``min_side_px: 800``.
+    ``mobilenet_v2`` needs ``weights`` and keeps them as they are: a cheap start for photographs.
     """
 
-    backbone: Literal["small", "resnet18", "resnet34", "resnet50", "resnet101"] = "small"
+    backbone: Literal["small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"] = (
+        "small"
+    )
     width: int = Field(32, ge=8, le=256, multiple_of=8, description="channels of the first stage")
     blocks: tuple[int, ...] = Field(
         (1, 1, 1), min_length=2, max_length=4, description="residual blocks per stage, one a level"
@@ -35,7 +38,9 @@ class DetectorConfig(Closed):
     norm: Literal["group", "frozen_batch"] = Field(
         "group", description="frozen_batch keeps the statistics of the weights it must be given"
     )
-    weights: str | None = Field(None, description="safetensors file of the backbone")
+    weights: str | None = Field(
+        None, description="file of the backbone: safetensors, or for mobilenet_v2 also npz"
+    )
     weights_sha256: str | None = Field(
         None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
     )
@@ -69,7 +74,7 @@ class DetectorConfig(Closed):
     @property
     def num_levels(self) -> int:
         """Pyramid levels: one per stage, and torchvision's pooled one above a standard ResNet."""
-        return len(self.blocks) if self.backbone == "small" else 5
+        return {"small": len(self.blocks), "mobilenet_v2": 4}.get(self.backbone, 5)
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -90,6 +95,12 @@ class DetectorConfig(Closed):
                 "frozen batch statistics need trained weights",
                 where="detector.norm",
                 fix="set detector.weights, or use norm: group",
+            )
+        if self.backbone == "mobilenet_v2" and self.weights is None:
+            raise ConfigError(
+                "backbone mobilenet_v2 is not trained here and needs weights",
+                where="detector.weights",
+                fix="set detector.weights, or use backbone: small",
             )
         if (self.weights is None) != (self.weights_sha256 is None):
             raise ConfigError(

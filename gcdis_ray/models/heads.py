@@ -60,9 +60,9 @@ class CosineClassifier(nn.Module):
         return F.normalize(self.weight + self.offset, dim=1)
 
     @torch.no_grad()
-    def place(self, rows_K: Tensor, prototypes_KF: Tensor) -> None:
-        """Set the prototypes of the classes ``rows_K`` (indices)."""
-        self.offset[rows_K] = F.normalize(prototypes_KF, dim=1) - self.weight[rows_K]
+    def place(self, prototypes_KF: Tensor) -> None:
+        """Set all prototypes."""
+        self.offset.copy_(F.normalize(prototypes_KF, dim=1) - self.weight)
 
     def forward(self, features_NF: Tensor) -> Tensor:
         """Cosines in [-1, 1], (N, K)."""

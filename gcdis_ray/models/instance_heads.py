@@ -77,6 +77,7 @@ class ProposalNetwork(RegionProposalNetwork):
         anchors = self.anchor_generator(images, levels)
         per_level = [o.shape[1] * o.shape[2] * o.shape[3] for o in objectness]
         objectness, deltas = concat_box_prediction_layers(objectness, deltas)
+        objectness, deltas = objectness.float(), deltas.float()  # boxes need the precision
         proposals = self.box_coder.decode(deltas.detach(), anchors)
         proposals = proposals.view(len(anchors), -1, 4)
         boxes, scores = self.filter_proposals(proposals, objectness, images.image_sizes, per_level)
@@ -301,17 +302,24 @@ def select(
     boxes_R4, scores_RK = boxes_R4[big], scores_RK[big]
     flat = scores_RK.flatten()
     passing = torch.where(flat >= min_score)[0]
-    order = passing[torch.sort(flat[passing], descending=True, stable=True).indices]
     take = _CANDIDATES
     while True:
-        best = order[:take]
+        best = _best(flat, passing, take)
         region, class_index = best // scores_RK.shape[1], best % scores_RK.shape[1]
         boxes, scores = boxes_R4[region], flat[best]
         keep = _nms_by_class(boxes, scores, class_index, nms_iou)
-        if len(keep) >= max_per_image or take >= len(order):
+        if len(keep) >= max_per_image or len(best) == len(passing):
             keep = keep[:max_per_image]
             return boxes[keep], class_index[keep], scores[keep]
         take *= 4
+
+
+def _best(scores: Tensor, passing: Tensor, take: int) -> Tensor:
+    """Indices of the ``take`` best of ``passing`` (more if scores tie), best first."""
+    if take < len(passing):
+        values = scores[passing]
+        passing = passing[values >= values.topk(take).values[-1]]
+    return passing[torch.sort(scores[passing], descending=True, stable=True).indices]
 
 
 def _nms_by_class(boxes: Tensor, scores: Tensor, class_index: Tensor, iou: float) -> Tensor:

@@ -53,7 +53,10 @@ class MaskRCNN(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
-        self.backbone = build_backbone(config)
+        mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.backbone = build_backbone(config, mean, std)
         channels = config.fpn_channels
         self.rpn = ProposalNetwork(
             AnchorGenerator(
@@ -95,8 +98,6 @@ class MaskRCNN(nn.Module):
                 MaskRCNNPredictor(config.mask_channels, config.mask_channels, 1),
             ),
         )
-        self.register_buffer("mean", torch.tensor(_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(_STD)[:, None, None], persistent=False)
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images = self._images(batch["images"])

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
+from typing import Generic, TypeVar
 
 import torch
 from torch import nn
 
+Module = TypeVar("Module", bound=nn.Module)
 
-class MomentumEncoder:
+
+class MomentumEncoder(Generic[Module]):
     """Exponential moving average of a module's parameters and float buffers, in eval mode.
 
     Starts as an exact copy. Buffers are averaged too, so that running statistics fit the
@@ -17,18 +21,22 @@ class MomentumEncoder:
 
     Args:
         module: the student.
-        momentum: m in theta' <- m theta' + (1 - m) theta, applied once per optimiser step.
     """
 
-    def __init__(self, module: nn.Module, momentum: float) -> None:
-        self.momentum = momentum
-        self.module = copy.deepcopy(module).eval().requires_grad_(False)
+    def __init__(self, module: Module) -> None:
+        self.module: Module = copy.deepcopy(module).eval().requires_grad_(False)
 
     @torch.no_grad()
-    def update(self, student: nn.Module) -> None:
+    def update(self, student: nn.Module, momentum: float) -> None:
+        """theta' <- m theta' + (1 - m) theta; once per optimiser step."""
         ours, theirs = self.module.state_dict(), student.state_dict()
         for name, value in ours.items():
             if value.is_floating_point():
-                value.lerp_(theirs[name].to(value.dtype), 1.0 - self.momentum)
+                value.lerp_(theirs[name].to(value.dtype), 1.0 - momentum)
             else:
                 value.copy_(theirs[name])
+
+
+def rising_momentum(progress: float, start: float, end: float) -> float:
+    """From ``start`` to ``end`` along half a cosine; progress in [0, 1]."""
+    return end - (end - start) * (1 + math.cos(math.pi * progress)) / 2

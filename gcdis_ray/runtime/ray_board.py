@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import ray
@@ -13,6 +14,7 @@ STARTED = "started"  # posted by a worker once it has its resources and runs our
 class _Board:
     def __init__(self) -> None:
         self._posts: list[Any] = []
+        self._tries: Counter[str] = Counter()
 
     def post(self, item: Any) -> None:
         self._posts.append(item)
@@ -20,6 +22,10 @@ class _Board:
     def take(self) -> list[Any]:
         posts, self._posts = self._posts, []
         return posts
+
+    def count_try(self, what: str) -> int:
+        self._tries[what] += 1
+        return self._tries[what]
 
 
 class Board:
@@ -32,6 +38,10 @@ class Board:
     def post(self, item: Any) -> None:
         """Returns at once."""
         self._actor.post.remote(item)
+
+    def count_try(self, what: str) -> int:
+        """How often ``what`` has been tried, this time included."""
+        return ray.get(self._actor.count_try.remote(what))
 
     def take(self) -> list[Any]:
         """Everything posted since the last call, in order of arrival; driver only."""

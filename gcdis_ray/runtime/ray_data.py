@@ -11,14 +11,13 @@ import logging
 import queue
 import threading
 import time
-import warnings
+import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import ray
 import ray.data
-from ray.exceptions import NodeDiedError, OutOfMemoryError, RayActorError, WorkerCrashedError
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import ComputeConfig
@@ -41,11 +40,12 @@ class ShardWorker:
         tables: Sequence[Table],
         args: Sequence[Mapping[str, Any]],
         writer: ShardWriter,
-        threads: int,
+        compute: ComputeConfig,
         board: Board,
+        step: str,
     ) -> None:
         self._task, self._tables, self._args, self._writer = task, tables, args, writer
-        self._threads = threads
+        self._compute, self._board, self._step = compute, board, step
         self._run: Callable[..., Any] | None = None
         board.post(STARTED)
 
@@ -56,10 +56,18 @@ class ShardWorker:
         return {"result": results}
 
     def _shard(self, index: int) -> ShardRecord | GcdisError:
+        allowed = self._compute.max_failures
+        if self._board.count_try(f"{self._step}/{index}") > allowed + 1:
+            return RuntimeUnavailable(
+                f"shard {index} lost its worker {allowed + 1} time(s)",
+                where="compute.max_failures",
+                fix="look for a shortage of memory and lower compute.data_workers, then run "
+                "again: finished shards are kept",
+            )
         try:
             if self._run is None:
                 self._run = self._task.open()
-                limit_threads(self._threads)
+                limit_threads(self._compute.threads)
             return run_shard(self._run, self._tables, self._args, index, self._writer)
         except GcdisError as error:
             return error  # as a value: it reaches the driver as it is, and is not tried again
@@ -78,25 +86,32 @@ def map_shards(
     """Run ``task`` for the shards in ``indices``; see :class:`gcdis_ray.runtime.base.Runtime`."""
     if not indices:
         return
+    for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
+        if isinstance(handler, logging.StreamHandler):
+            handler.setLevel(logging.CRITICAL)
+    board.take()  # what was posted in earlier steps
     need = {"CPU": 1.0, "GPU": compute.gpus_per_worker if getattr(task, "wants_gpu", False) else 0}
     actors = _pool_size(compute.data_workers, len(indices), need)
     data = ray.data.from_items(
         [{"index": index} for index in indices], override_num_blocks=len(indices)
+    ).map_batches(
+        ShardWorker,
+        fn_constructor_args=(
+            task,
+            tuple(tables),
+            tuple(args),
+            writer,
+            compute,
+            board,
+            uuid.uuid4().hex,
+        ),
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(
+            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
+        ),
+        num_cpus=need["CPU"],
+        num_gpus=need["GPU"] or None,
     )
-    with warnings.catch_warnings():  # the names of the two limits on restarts change in Ray 2.64
-        warnings.simplefilter("ignore", ray.data.RayDeprecationWarning)
-        data = data.map_batches(
-            ShardWorker,
-            fn_constructor_args=(task, tuple(tables), tuple(args), writer, compute.threads, board),
-            batch_size=1,
-            compute=ray.data.ActorPoolStrategy(
-                min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
-            ),
-            num_cpus=need["CPU"],
-            num_gpus=need["GPU"] or None,
-            max_restarts=compute.max_failures,  # else a shard that kills its worker does for ever
-            max_task_retries=compute.max_failures,
-        )
     _drain(data, compute, need, done, board)
 
 
@@ -148,21 +163,8 @@ def _drain(
         if result is None:
             return
         if isinstance(result, _Failure):
-            raise _explain(result.error, compute) from result.error
+            raise result.error
         if isinstance(result, GcdisError):
             raise result
         started = True
         done(result)
-
-
-def _explain(error: BaseException, compute: ComputeConfig) -> BaseException:
-    """What went wrong in words of the user's, where it is not a fault of the code."""
-    if isinstance(error, RayActorError | OutOfMemoryError | NodeDiedError | WorkerCrashedError):
-        first = str(error).strip().splitlines()[0]
-        return RuntimeUnavailable(
-            f"a worker died more than {compute.max_failures} time(s): {first}",
-            where="compute.max_failures",
-            fix="look for a shortage of memory and lower compute.data_workers, then run again: "
-            "finished shards are kept",
-        )
-    return error

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ _SETTINGS = {
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing torch on a busy machine is slow
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes to the terminal
+    "RAY_ENABLE_AUTO_CONNECT": "0",  # no second Ray when a thread still asks for a closed one
 }
 _LOCAL_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no spot nodes here
@@ -77,8 +81,8 @@ def _prepare_environment(address: str | None) -> None:
     """What Ray reads when it is first imported; a value that is already set wins."""
     for name, value in {**_SETTINGS, **({} if address else _LOCAL_SETTINGS)}.items():
         os.environ.setdefault(name, value)
-    if "RAY_AUTH_MODE" in os.environ:
-        return
+    if "RAY_AUTH_MODE" in os.environ or "ray" in sys.modules:
+        return  # someone has decided; or Ray has read its settings and decides by itself
     if address is None:
         os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -90,20 +94,24 @@ def _prepare_environment(address: str | None) -> None:
 
 def _start(compute: ComputeConfig, address: str | None) -> None:
     import ray
+    from ray.exceptions import RayError
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
     try:
         if address is not None:
             _check_address(address)
-            ray.init(address=address, **quiet)
+            with _silence():
+                ray.init(address=address, **quiet)
             return
-        ray.init(
-            num_cpus=local_cpus(compute),
-            object_store_memory=compute.object_store_mb * 2**20,
-            include_dashboard=False,  # an open port and a process more, for a Ray of minutes
-            **quiet,
-        )
-    except (ConnectionError, TimeoutError, RuntimeError, OSError, ValueError) as error:
+        with _silence():
+            ray.init(
+                address="local",  # never some other Ray that happens to run here
+                num_cpus=local_cpus(compute),
+                object_store_memory=compute.object_store_mb * 2**20,
+                include_dashboard=False,  # an open port and a process more, for a Ray of minutes
+                **quiet,
+            )
+    except (RayError, RuntimeError, OSError, ValueError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         if address is None:
             raise RuntimeUnavailable(
@@ -117,6 +125,20 @@ def _start(compute: ComputeConfig, address: str | None) -> None:
             fix="check the address with: ray status --address ADDRESS; if the cluster asks for a "
             "token set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; without an address Ray starts here",
         ) from error
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """While Ray's C++ side starts, it writes past Python to the terminal; errors come as such."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def _check_address(address: str) -> None:
@@ -144,11 +166,13 @@ def text(resources: Mapping[str, float]) -> str:
 
 
 def shortage(need: Mapping[str, float]) -> str:
-    """One line on what is wanted and what the cluster has."""
+    """One line on why workers are not there yet: what is wanted and what the cluster has."""
     import ray
 
     have, free = ray.cluster_resources(), ray.available_resources()
-    return f"waiting for workers: need {text(need)}, cluster has {text(have)}, free {text(free)}"
+    if any(have.get(name, 0) < amount for name, amount in need.items()):
+        return f"waiting for resources: need {text(need)}, the cluster has {text(have)}"
+    return f"workers are still starting: need {text(need)}, {text(free)} of {text(have)} free"
 
 
 def describe(compute: ComputeConfig) -> str:

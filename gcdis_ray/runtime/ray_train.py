@@ -84,8 +84,10 @@ class Watcher(ray.train.UserCallback):
             if mistake := find_mistake(error):
                 raise mistake
         rank, error = next(iter(worker_exceptions.items()))
-        last = (str(error).strip() or type(error).__name__).splitlines()[-1]
-        self._board.post(f"worker {rank} was lost ({last[:120]}); starting again")
+        cause = "its process died"
+        if not isinstance(error, RayError):
+            cause = (str(error).strip() or type(error).__name__).splitlines()[-1][:120]
+        self._board.post(f"worker {rank} was lost ({cause}); starting again")
 
 
 def find_mistake(error: BaseException | None) -> GcdisError | None:
@@ -111,11 +113,12 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
     board: Board = config["board"]
     board.post(STARTED)
     import torch
+    from ray.train.torch import get_device
 
     from gcdis_ray.training.loop import train
 
     plan: FitPlan = config["plan"]
-    device = ray.train.torch.get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
+    device = get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
     return train(config["task"], plan, ReportedCheckpoints(), device, board.post)
 
 

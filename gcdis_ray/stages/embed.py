@@ -72,11 +72,12 @@ def source(config: Config) -> str:
     """SHA-256 of the weights file; empty without one."""
     from gcdis_ray.models.backbones import file_sha256
 
-    return file_sha256(Path(config.weights)) if _needs_weights(config) else ""
+    path = _weights_path(config)
+    return file_sha256(path) if path else ""
 
 
-def _needs_weights(config: Config) -> bool:
-    return config.backbone in NEEDS_WEIGHTS
+def _weights_path(config: Config) -> Path | None:
+    return Path(config.weights) if config.weights and config.backbone in NEEDS_WEIGHTS else None
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
@@ -88,10 +89,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         "use_mask": config.use_mask,
     }
     weights = None
-    if config.weights is not None and _needs_weights(config):
+    if path := _weights_path(config):
         from gcdis_ray.models.backbones import read_weights
 
-        work.write_tensors("backbone", read_weights(Path(config.weights), config.sha256))
+        work.write_tensors("backbone", read_weights(path, config.sha256))
         weights = work.tensor_file("backbone")
         spec["weights_sha256"] = source(config)
     elif config.backbone == "proposer":

@@ -64,12 +64,11 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     stored = propose.json("proposer_spec").get("detector")
     detector = config.detector or DetectorConfig(**(stored or {}))
     initialised = config.init_from_proposer and propose.has("proposer")
-    if initialised:  # the proposer's weights include its backbone's
-        detector = detector.model_copy(update={"weights": None})
     task = SegmentationTask(
         config=config.training,
         seed=work.seed,
-        detector=detector,
+        # the proposer's weights include its backbone's
+        detector=detector.model_copy(update={"weights": None}) if initialised else detector,
         augment=config.augment,
         cache_mb=config.image_cache_mb,
         images=ingest.table("images"),

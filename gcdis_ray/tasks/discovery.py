@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.artifacts import Table
-from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
+from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
 from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.augment import plain_view, random_view, with_mask, wobble
 from gcdis_ray.data.crop_store import CropStore
 from gcdis_ray.errors import DataError
 from gcdis_ray.losses.clustering import sharpened_target
-from gcdis_ray.models.momentum import MomentumEncoder
+from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 from gcdis_ray.models.queue import FeatureQueue
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 from gcdis_ray.tasks.discovery_model import DiscoveryObjective, build_discovery_model
@@ -86,7 +86,7 @@ class DiscoveryTask(TrainingTask):
         self._epoch_steps = max(1, math.ceil(len(labels) / self.config.batch_size))
         model = build_discovery_model(self._model_config, self._num_classes).to(device)
         self._objective = DiscoveryObjective(model, self._model_config, discovery)
-        self._teacher = MomentumEncoder(model, discovery.momentum)
+        self._teacher = MomentumEncoder(model)
         dim = self._model_config.heads.projection_dim
         self._queue = FeatureQueue(discovery.queue_size, dim, device)
         self._headness = HeadnessTable(
@@ -134,7 +134,9 @@ class DiscoveryTask(TrainingTask):
         self._step_mass = exchange.rows(probabilities).sum(dim=0)
         mass = self._kept_mass() + self._step_mass
         num_labeled = (self._key_labels >= 0).sum() / self.config.micro_batches
+        queued = self._discovery.negatives == "queue"
         shared = dict(
+            num_contrasted=self._queue.num_valid * queued + len(self._keys),
             keys=torch.cat([self._keys, self._queue.keys]),
             key_labels=torch.cat([self._key_labels, self._queue.labels]),
             key_instances=torch.cat([self._key_instances, self._queue.instances]),
@@ -158,7 +160,7 @@ class DiscoveryTask(TrainingTask):
     @torch.no_grad()
     def after_step(self, step: int, exchange: Exchange) -> dict[str, float]:
         finished = step + 1
-        self._teacher.update(self._objective.model)
+        self._teacher.update(self._objective.model, self._momentum(step))
         self._queue.enqueue(self._keys, self._key_labels, self._key_instances)
         self._mass = self._kept_mass() + self._step_mass
         headness = exchange.rows(self._objective.seen_headness)
@@ -174,6 +176,10 @@ class DiscoveryTask(TrainingTask):
             cluster_entropy=float(torch.special.entr(share).sum()),
             temperature=float(self._temperatures(self._key_instances, step).mean()),
         )
+
+    def _momentum(self, step: int) -> float:
+        start, end = self._discovery.momentum_start, self._discovery.momentum
+        return end if start is None else rising_momentum(step / self.config.steps, start, end)
 
     def _clustering_start(self) -> int:
         """Finished steps before the clustering loss counts."""
@@ -206,40 +212,54 @@ class DiscoveryTask(TrainingTask):
     # ------------------------------------------------------------ prototypes
 
     def _place_prototypes(self, exchange: Exchange) -> None:
-        """Move novel prototypes to clusters of the momentum encoder's features."""
+        """Start all prototypes at clusters of the momentum encoder's projections."""
         config = self._discovery.prototypes
         rng = np.random.default_rng([self.seed, 1])
         rows = torch.from_numpy(rng.permutation(len(self._labels))[: config.samples])
-        features = self._embed(rows, exchange)
+        features, projections = self._embed(rows, exchange)
+        labels = self._labels[rows].to(self._device)
         centers = semi_supervised_kmeans(
-            features,
-            self._labels[rows].to(self._device),
+            projections,
+            labels,
             self._num_known,
             self._num_classes,
             torch.Generator().manual_seed(self.seed),
             iterations=config.iterations,
             restarts=config.restarts,
         )
-        centers = exchange.rows([centers] * len(self._local_parts))[: self._num_classes]
-        novel = torch.arange(self._num_known, self._num_classes, device=self._device)
-        for model in (self._objective.model, self._teacher.module):
-            model.classifier.place(novel, centers[novel])
+        nearest = (projections @ centers.T).argmax(dim=1)
+        clusters = torch.where(labels >= 0, labels, nearest)
+        sums = torch.zeros(self._num_classes, features.shape[1], device=self._device)
+        sums.index_add_(0, clusters, features)
+        prototypes = fit_prototypes(
+            features,
+            clusters,
+            F.normalize(sums, dim=1),
+            self._discovery.losses.softmax_temperature,
+        )
+        prototypes = exchange.rows([prototypes] * len(self._local_parts))[: self._num_classes]
+        self._objective.model.classifier.place(prototypes)
+        self._teacher.module.classifier.place(prototypes)
         self._mass = torch.zeros_like(self._mass)  # it counted the earlier prototypes
 
-    def _embed(self, rows: Tensor, exchange: Exchange) -> Tensor:
-        """Unit features of un-augmented crops, (len(rows), F); parts share the work."""
+    def _embed(self, rows: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
+        """Unit features and projections of un-augmented crops, a row each; parts share the work."""
         chunk = math.ceil(len(rows) / self.config.micro_batches)
         padded = torch.cat([rows, rows[-1:].expand(chunk * self.config.micro_batches - len(rows))])
-        found = [self._features(padded[part * chunk : (part + 1) * chunk]) for part in self._local_parts]
-        return exchange.rows(found)[: len(rows)]
+        found = [
+            self._look(padded[part * chunk : (part + 1) * chunk]) for part in self._local_parts
+        ]
+        features = exchange.rows([features for features, _ in found])[: len(rows)]
+        return features, exchange.rows([projections for _, projections in found])[: len(rows)]
 
-    def _features(self, rows: Tensor) -> Tensor:
-        out = []
+    def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        features, projections = [], []
         for some in rows.split(_EMBED_ROWS):
             view = plain_view(*self._store.get(some), self._model_config.encoder.input_px)
-            features = self._teacher.module(self._input(*view).to(self._device)).features_NF
-            out.append(F.normalize(features.float(), dim=1))
-        return torch.cat(out)
+            found = self._teacher.module(self._input(*view).to(self._device))
+            features.append(F.normalize(found.features_NF.float(), dim=1))
+            projections.append(found.projections_ND.float())
+        return torch.cat(features), torch.cat(projections)
 
     # ------------------------------------------------------------ what is kept
 

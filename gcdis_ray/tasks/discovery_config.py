@@ -152,13 +152,13 @@ class AugmentConfig(Closed):
 
 
 class PrototypeConfig(Closed):
-    """Start of the clustering loss: where novel prototypes begin. A departure from the paper,
-    whose prototypes start at random (``kmeans: false``)."""
+    """Start of the clustering loss: where prototypes begin. A departure from the paper, whose
+    prototypes start at random (``kmeans: false``)."""
 
     kmeans: bool = Field(
         True,
-        description="place novel prototypes by semi-supervised k-means on the momentum "
-        "encoder's features when clustering starts",
+        description="when clustering starts, place prototypes where they tell apart the clusters "
+        "of semi-supervised k-means on the momentum encoder's projections",
     )
     samples: int = Field(20_000, ge=10, le=10_000_000, description="crops it looks at, at most")
     iterations: int = Field(50, ge=1, le=10_000)
@@ -168,9 +168,9 @@ class PrototypeConfig(Closed):
 class ModelConfig(Closed):
     """Everything needed to build f_d, but for the number of classes."""
 
-    encoder: EncoderConfig = EncoderConfig()
-    attention: AttentionConfig = AttentionConfig()
-    heads: HeadsConfig = HeadsConfig()
+    encoder: EncoderConfig = EncoderConfig.model_validate({})
+    attention: AttentionConfig = AttentionConfig.model_validate({})
+    heads: HeadsConfig = HeadsConfig.model_validate({})
 
 
 class DiscoveryConfig(Closed):
@@ -178,6 +178,17 @@ class DiscoveryConfig(Closed):
 
     momentum: float = Field(
         0.999, ge=0, lt=1, description="of the momentum encoder, per step; 0.99 for short runs"
+    )
+    momentum_start: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="momentum at the first step, rising to momentum along a cosine; null: constant",
+    )
+    negatives: Literal["queue", "batch"] = Field(
+        "queue",
+        description="keys an anchor is contrasted with: batch and queue (paper), or only the "
+        "batch: in short runs the momentum encoder outruns older keys, which then are too easy",
     )
     queue_size: int = Field(
         4096, ge=1, le=10_000_000, description="keys kept; 65536 in the paper; below the crops"
@@ -189,8 +200,8 @@ class DiscoveryConfig(Closed):
         description="share of labeled crops in a batch; null: crops as they come (paper's code)",
     )
     cache_px: int = Field(40, ge=16, le=2048, description="side at which crops are kept")
-    temperature: TemperatureConfig = TemperatureConfig()
-    target: TargetConfig = TargetConfig()
-    losses: LossesConfig = LossesConfig()
-    augment: AugmentConfig = AugmentConfig()
-    prototypes: PrototypeConfig = PrototypeConfig()
+    temperature: TemperatureConfig = TemperatureConfig.model_validate({})
+    target: TargetConfig = TargetConfig.model_validate({})
+    losses: LossesConfig = LossesConfig.model_validate({})
+    augment: AugmentConfig = AugmentConfig.model_validate({})
+    prototypes: PrototypeConfig = PrototypeConfig.model_validate({})

@@ -62,30 +62,32 @@ class DiscoveryObjective(nn.Module):
         self._contour = (contour + contour[-1:] * stages)[:stages]
         self.seen_headness: list[Tensor] = []
 
-    def forward(self, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Args:
         batch: ``images`` (N, 3 or 4, S, S), ``masks`` (N, 1, S, S), ``labels`` (N,), ``instances``
             (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D), ``key_labels``,
             ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
+            ``num_contrasted`` (int: how many of the first keys are contrasted with),
             ``num_labeled`` () (mean over the parts of the step), ``clusters`` () in {0, 1}.
         """
         found: Discovered = self.model(batch["images"])
         weights, labels = self._config.losses, batch["labels"]
         projections, cosines = found.projections_ND.float(), found.cosines_NK.float()
         self._measure_headness(projections.detach(), batch)
+        near = int(batch["num_contrasted"])
         log_p_NM = contrastive_log_probabilities(
             projections,
-            batch["keys"],
+            batch["keys"][:near],
             batch["temperatures"],
             batch["instances"],
-            batch["key_instances"],
+            batch["key_instances"][:near],
             batch["own"],
         )
         count = float(batch["num_labeled"])
         heat = weights.softmax_temperature
         losses = dict(
             instance=instance_contrastive_loss(log_p_NM, batch["own"]),
-            class_=class_contrastive_loss(log_p_NM, labels, batch["key_labels"], count),
+            class_=class_contrastive_loss(log_p_NM, labels, batch["key_labels"][:near], count),
             clustering=clustering_loss(batch["targets"], cosines, heat),
             supervised=classification_loss(cosines, labels, heat, count),
             balance=balance_loss(cosines, batch["mass"], heat),

@@ -30,7 +30,7 @@ def detector_spec(
     return {
         "detector": detector.model_dump(mode="json"),
         "num_classes": num_classes,
-        "classifier": classifier.model_dump(mode="json") if classifier else {},
+        "classifier": classifier.model_dump(mode="json") if classifier else None,
     }
 
 
@@ -38,7 +38,7 @@ def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> MaskRCNN:
     """The detector that a stage stored, ready to infer on the CPU or, if there is one, a GPU."""
     detector = DetectorConfig(**spec["detector"])
     detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
-    classifier = ClassifierConfig(**spec["classifier"])
+    classifier = ClassifierConfig(**spec["classifier"]) if spec["classifier"] else None
     model = build_mask_rcnn(detector, spec["num_classes"], 0, classifier)
     model.load_state_dict(weights.load())
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()

@@ -18,9 +18,7 @@ def test_three_instances_by_hand():
     def kl(p, r):
         return sum(a * math.log(a / b) for a, b in zip(p, r, strict=True))
 
-    expected = [
-        sum(1 / max(kl(last[i], q[t][i]), 1e-6) for t in range(2)) for i in range(3)
-    ]
+    expected = [sum(1 / max(kl(last[i], q[t][i]), 1e-6) for t in range(2)) for i in range(3)]
     np.testing.assert_allclose(stability(q), expected, rtol=1e-5)
     means = [-np.mean([max(kl(last[i], q[t][i]), 1e-6) for t in range(2)]) for i in range(3)]
     np.testing.assert_allclose(stability(q, "neg_mean_kl"), means, rtol=1e-5)
@@ -29,7 +27,8 @@ def test_three_instances_by_hand():
 
 def test_zeros_and_equal_snapshots_stay_finite():
     q = np.array([[[1.0, 0.0]], [[0.0, 1.0]], [[1.0, 0.0]]])
-    assert np.isfinite(stability(q)).all() and np.isfinite(stability(q, "neg_mean_kl")).all()
+    assert np.isfinite(stability(q)).all()
+    assert np.isfinite(stability(q, "neg_mean_kl")).all()
     assert stability(np.stack([q[0]] * 5))[0] == pytest.approx(4e6)
 
 

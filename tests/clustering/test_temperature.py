@@ -88,7 +88,8 @@ def test_percentiles_leave_out_the_never_visited_and_clip():
     table.update(torch.arange(11), torch.arange(11) / 10.0)
     table.assign()
     t = table.temperatures[:11]
-    assert t[0] == t[1] == pytest.approx(0.07) and t[9] == t[10] == pytest.approx(1.0)
+    assert t[0] == t[1] == pytest.approx(0.07)
+    assert t[9] == t[10] == pytest.approx(1.0)
     assert t[5].item() == pytest.approx((0.07 + 1.0) / 2, rel=1e-4)
 
 
@@ -113,5 +114,7 @@ def test_survives_save_and_load():
 
 def test_cosine_schedule_stays_in_range():
     values = [cosine_temperature(i / 100, 0.1, 1.0, 5) for i in range(101)]
-    assert max(values) == pytest.approx(1.0) and min(values) == pytest.approx(0.1)
-    assert values[0] == pytest.approx(1.0) and values[10] == pytest.approx(0.1)
+    assert max(values) == pytest.approx(1.0)
+    assert min(values) == pytest.approx(0.1)
+    assert values[0] == pytest.approx(1.0)
+    assert values[10] == pytest.approx(0.1)

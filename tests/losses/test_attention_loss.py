@@ -22,7 +22,8 @@ def test_contour_weight_by_hand():
     weights = contour_weights(square(), 0.25)[0, 0]
     assert weights[3, 3] == weights[4, 4] == 1  # inside, away from the border
     assert weights[2, 2] == weights[1, 3] == weights[1, 1] == 0.25  # both sides of the border
-    assert weights[0].eq(1).all() and weights[:, -1].eq(1).all()  # the outermost ring
+    assert weights[0].eq(1).all()
+    assert weights[:, -1].eq(1).all()
     assert int((weights == 0.25).sum()) == 32  # 36 pixels around the border less 4 inside
 
 
@@ -30,7 +31,9 @@ def test_outermost_ring_keeps_full_weight():
     mask = torch.zeros(1, 1, 6, 6)
     mask[..., 0:3, :] = 1
     weights = contour_weights(mask, 0.5)[0, 0]
-    assert weights[2, 1:5].eq(0.5).all() and weights[2, 0] == 1 and weights[3, 5] == 1
+    assert weights[2, 1:5].eq(0.5).all()
+    assert weights[2, 0] == 1
+    assert weights[3, 5] == 1
 
 
 @pytest.mark.parametrize("side", [1, 2, 3])

@@ -24,7 +24,8 @@ def test_target_by_hand():
 
 def test_target_survives_an_empty_cluster():
     target = sharpened_target(torch.tensor([[0.7, 0.3, 0.0]]), torch.tensor([2.0, 1.0, 0.0]))
-    assert target.isfinite().all() and target.sum() == pytest.approx(1)
+    assert target.isfinite().all()
+    assert target.sum() == pytest.approx(1)
 
 
 def test_clustering_loss_is_the_kl_and_has_a_gradient():
@@ -36,7 +37,8 @@ def test_clustering_loss_is_the_kl_and_has_a_gradient():
     loss = clustering_loss(target, cosines, 0.1)
     torch.testing.assert_close(loss, expected)
     loss.backward()
-    assert cosines.grad is not None and cosines.grad.abs().sum() > 0
+    assert cosines.grad is not None
+    assert cosines.grad.abs().sum() > 0
     assert clustering_loss(q.detach(), cosines, 0.1).item() == pytest.approx(0, abs=1e-6)
 
 
@@ -57,7 +59,8 @@ def test_classification_without_labels_is_zero_not_nan(labels):
     cosines = torch.randn(2, 4, requires_grad=True)
     loss = classification_loss(cosines, torch.tensor(labels), 0.1, sum(y >= 0 for y in labels))
     loss.backward()
-    assert loss.isfinite() and cosines.grad is not None
+    assert loss.isfinite()
+    assert cosines.grad is not None
     assert bool(cosines.grad[0].eq(0).all())
     assert (loss.item() == 0) == (max(labels) < 0)
 

@@ -57,7 +57,8 @@ def test_equals_brute_force(labels):
     assert instance.item() == pytest.approx(expected[0], rel=1e-12)
     assert supervised.item() == pytest.approx(expected[1] / count, rel=1e-12, abs=1e-12)
     (instance + supervised).backward()
-    assert anchors.grad is not None and anchors.grad.isfinite().all()
+    assert anchors.grad is not None
+    assert anchors.grad.isfinite().all()
     assert anchors.grad.abs().sum() > 0
 
 

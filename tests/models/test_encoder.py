@@ -54,4 +54,5 @@ def test_paper_encoder_has_its_stages_and_torchvision_names():
 
 def test_without_attention_no_saliency():
     features, saliencies = ResNetEncoder(**SMALL | dict(attention=False))(torch.randn(2, 3, 32, 32))
-    assert saliencies == [] and features.isfinite().all()
+    assert saliencies == []
+    assert features.isfinite().all()

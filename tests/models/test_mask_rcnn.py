@@ -28,6 +28,9 @@ from gcdis_ray.models.instance_heads import (
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn, load_all_but_classifier
 
 
+FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}
+
+
 def _target(boxes, labels, weights=None, ignore=(), side=64):
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     masks = torch.zeros(len(boxes), side, side, dtype=torch.uint8)
@@ -144,6 +147,18 @@ class TestTraining:
         other = _losses(build_mask_rcnn(TINY, 2, seed=4), target)
         assert torch.equal(first["total"], again["total"])
         assert not torch.equal(first["total"], other["total"])
+
+    def test_boxes_keep_their_precision_in_bfloat16(self):
+        model = build_mask_rcnn(TINY, 2, seed=0)
+        target = _target([[8, 8, 40, 40]], [1])
+        with torch.autocast("cpu", torch.bfloat16):
+            losses = _losses(model, target)
+            images = model._images([_image()])
+            boxes, _, _ = model.rpn(images, model._features(images))
+        losses["total"].backward()
+        assert boxes[0].dtype == torch.float32
+        assert losses["total"].dtype == torch.float32
+        assert torch.isfinite(losses["total"])
 
     def test_cosine_logits_are_bounded(self):
         model = build_mask_rcnn(TINY, 5, 0, ClassifierConfig(kind="cosine", cosine_scale=7.0))
@@ -265,6 +280,7 @@ class TestConfig:
             ({"max_side_px": 32}, "max_side_px"),
             ({"norm": "frozen_batch"}, "norm"),
             ({"weights": "file"}, "weights_sha256"),
+            ({"backbone": "mobilenet_v2", "blocks": (1, 1, 1, 1), **FOUR_LEVELS}, "weights"),
         ],
     )
     def test_contradictions(self, change, key):

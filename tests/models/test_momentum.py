@@ -1,15 +1,16 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
-from gcdis_ray.models.momentum import MomentumEncoder
+from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 
 
 def test_exact_copy_then_moves_by_the_share_of_the_students_move():
     torch.manual_seed(0)
     student = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)).double()
-    momentum = MomentumEncoder(student, 0.999)
+    momentum = MomentumEncoder(student)
     start = {name: value.clone() for name, value in student.state_dict().items()}
     for name, value in momentum.module.state_dict().items():
         assert torch.equal(value, start[name])
@@ -17,7 +18,7 @@ def test_exact_copy_then_moves_by_the_share_of_the_students_move():
         student(torch.randn(8, 4, dtype=torch.float64))  # moves the running statistics
         for parameter in student.parameters():
             parameter += torch.randn_like(parameter)
-    momentum.update(student)
+    momentum.update(student, 0.999)
     for name, value in momentum.module.state_dict().items():
         now = student.state_dict()[name]
         if value.is_floating_point():
@@ -28,6 +29,14 @@ def test_exact_copy_then_moves_by_the_share_of_the_students_move():
 
 
 def test_never_trained():
-    momentum = MomentumEncoder(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)), 0.9)
+    momentum = MomentumEncoder(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
     assert not any(p.requires_grad for p in momentum.module.parameters())
     assert not any(m.training for m in momentum.module.modules())
+
+
+def test_rising_momentum():
+    values = [rising_momentum(k / 10, 0.7, 0.999) for k in range(11)]
+    assert values[0] == pytest.approx(0.7)
+    assert values[-1] == pytest.approx(0.999)
+    assert values[5] == pytest.approx((0.7 + 0.999) / 2)
+    assert values == sorted(values)

@@ -36,4 +36,5 @@ def test_state_brings_back_the_same_queue():
     more = torch.randn(3, 2)
     for queue in (first, second):
         queue.enqueue(more, ids[:3], ids[:3] + 50)
-    assert rows(first) == rows(second) and torch.equal(first.keys, second.keys)
+    assert rows(first) == rows(second)
+    assert torch.equal(first.keys, second.keys)

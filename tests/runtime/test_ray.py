@@ -101,22 +101,99 @@ import sys
 from pathlib import Path
 from toy_training import ToyTask, digests, toy_config, toy_plan
 from gcdis_ray.runtime.ray_runtime import RayRuntime
-plan = toy_plan(Path(sys.argv[1]), strategy="deepspeed", runtime="ray", num_cpus=4, object_store_mb=200)
+compute = dict(strategy="deepspeed", runtime="ray", num_cpus=4, object_store_mb=200)
+plan = toy_plan(Path(sys.argv[1]), **compute)
 runtime = RayRuntime(plan.compute)
+print("UP", flush=True)
 try:
-    task = ToyTask(toy_config(), slow_s=float(sys.argv[2]))
+    task = ToyTask(toy_config(steps=12), slow_s=float(sys.argv[2]))
     members = runtime.fit(task, plan, lambda p: print("AT", p.done, p.note, flush=True))
-    print("WEIGHTS", digests(members)["history"], flush=True)
+    print("HISTORY", digests(members)["history"], flush=True)
 finally:
     runtime.close()
 """
 
 
-def driver(folder: Path, slow_s: float) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(folder), str(slow_s)],
-        env={**os.environ, "PYTHONPATH": TESTS},
-        stdout=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+class Driver:
+    """A program of its own with a Ray of its own; every process it starts carries a mark."""
+
+    def __init__(self, folder: Path, slow_s: float) -> None:
+        self.mark = f"GCDIS_TEST_MARK={folder.name}-{time.monotonic_ns()}"
+        name, _, value = self.mark.partition("=")
+        environment = {k: v for k, v in os.environ.items() if k not in RAYS_OWN}
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", DRIVER, str(folder), str(slow_s)],
+            env={**environment, "PYTHONPATH": TESTS, name: value},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def read_until(self, prefix: str, at_least: int = 0) -> list[str]:
+        """Lines up to the one that starts with ``prefix`` (and then a number not below)."""
+        assert self.process.stdout is not None
+        lines: list[str] = []
+        for line in self.process.stdout:
+            lines.append(line.strip())
+            words = line.split()
+            if words[:1] == [prefix] and (prefix != "AT" or int(words[1]) >= at_least):
+                return lines
+        raise AssertionError(f"ended without {prefix}: {lines}")
+
+    def left_over(self, within_s: float) -> list[str]:
+        """Commands of marked processes that are still there after ``within_s``."""
+        deadline = time.monotonic() + within_s
+        while (found := self._marked()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return found
+
+    def _marked(self) -> list[str]:
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if self.mark.encode() in (folder / "environ").read_bytes():
+                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:80])
+            except OSError:
+                continue
+        return found
+
+
+RAYS_OWN = {name for name in os.environ if name.startswith("RAY_") and name != "RAY_AUTH_MODE"}
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_driver_killed_in_training_resumes(tmp_path: Path):
+    first = Driver(tmp_path, slow_s=0.5)
+    first.read_until("AT", at_least=4)
+    first.process.kill()
+    second = Driver(tmp_path, slow_s=0.0)
+    lines = second.read_until("HISTORY")
+    assert second.process.wait(30) == 0
+    resumed = [line for line in lines if line.endswith("resumed")]
+    assert len(resumed) == 1
+    assert int(resumed[0].split()[1]) >= 3
+    plan = toy_plan(tmp_path / "whole", strategy="ddp", checkpoint_every_s=1e9)
+    task = ToyTask(toy_config(steps=12))
+    whole = LocalRuntime(plan.compute).fit(task, plan, lambda progress: None)
+    history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")
+    assert_equal_curves(next(history), tmp_path / "whole/toy/0" / whole["history"][0].path)
+    assert second.left_over(10) == []
+    assert first.left_over(20) == []
+
+
+def assert_equal_curves(found: Path, expected: Path) -> None:
+    import pyarrow.parquet as pq
+
+    tables = [pq.read_table(path).to_pydict() for path in (found, expected)]
+    assert tables[0]["step"] == tables[1]["step"]
+    assert tables[0]["name"] == tables[1]["name"]
+    assert tables[0]["value"] == pytest.approx(tables[1]["value"], rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+def test_driver_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):
+    program = Driver(tmp_path, slow_s=0.5)
+    program.read_until("AT")
+    program.process.send_signal(number)
+    assert program.process.wait(30) != 0
+    assert program.left_over(10) == []

@@ -284,6 +284,7 @@ def test_bad_annotations_are_quarantined(root: Path, local_work: StageWork):
     ):
         assert reason in text
     assert local_work.table("instances").read(["instance_id"])["instance_id"].to_pylist() == [
+        20,
         30,
         40,
     ]

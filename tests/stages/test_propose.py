@@ -95,7 +95,7 @@ class TestExternal:
             propose.source(self._config(tmp_path / "missing.json"))
 
     def test_file_must_be_named(self):
-        with pytest.raises(ConfigError, match="external.results"):
+        with pytest.raises(ConfigError, match=r"external\.results"):
             _config(source="external")
 
 

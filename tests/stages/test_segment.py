@@ -14,7 +14,12 @@ from gcdis_ray.stages import segment
 from gcdis_ray.tasks.inference import Detect, detector_spec
 
 CLASSES = [
-    {"class_index": i, "name": f"class {i}", "known": i < 2, "category_id": i + 1 if i < 2 else None}
+    {
+        "class_index": i,
+        "name": f"class {i}",
+        "known": i < 2,
+        "category_id": i + 1 if i < 2 else None,
+    }
     for i in range(3)
 ]
 

@@ -179,7 +179,9 @@ class TestModel:
         proposer = build_mask_rcnn(TINY, 1, seed=5).state_dict()
         task = _segmentation(rectangles, proposer=memory_tensors(proposer))
         state = task.setup(CPU).state_dict()
-        assert torch.equal(state["rpn.head.cls_logits.weight"], proposer["rpn.head.cls_logits.weight"])
+        assert torch.equal(
+            state["rpn.head.cls_logits.weight"], proposer["rpn.head.cls_logits.weight"]
+        )
         assert state["heads.box_predictor.classifier.weight"].shape[0] == 6
 
     def test_tasks_travel(self, rectangles):

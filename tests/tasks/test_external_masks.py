@@ -37,12 +37,17 @@ class TestImport:
         found = _import(rectangles, entries)
         assert found["quarantine"].num_rows == 0
         first, second = check_schema("proposals", found["proposals"]).to_pylist()
-        assert np.array_equal(np.flatnonzero(decode(first["mask_rle"], 64, 64).any(0))[[0, -1]], [10, 29])
+        assert np.array_equal(
+            np.flatnonzero(decode(first["mask_rle"], 64, 64).any(0))[[0, -1]], [10, 29]
+        )
         assert second["mask_rle"] == truth["mask_rle"]
         assert second["bbox_xyxy"] == truth["bbox_xyxy"]
         assert second["area_px"] == truth["area_px"]
         assert second["origin"] == "external"
-        assert [first["proposal_id"], second["proposal_id"]] == [proposal_id(2, 0), proposal_id(2, 1)]
+        assert [first["proposal_id"], second["proposal_id"]] == [
+            proposal_id(2, 0),
+            proposal_id(2, 1),
+        ]
 
     @pytest.mark.parametrize(
         ("changes", "reason"),
@@ -103,5 +108,5 @@ def test_limit_on_refused():
     rows = [{"split": "unlabeled", "uri": "image 5", "reason": "empty mask"}] * 2
     refused = memory_table("quarantine", [rows])
     check_refused(refused, 200, 0.01)
-    with pytest.raises(DataError, match="2 of 100 .*image 5: empty mask"):
+    with pytest.raises(DataError, match=r"2 of 100 .*image 5: empty mask"):
         check_refused(refused, 100, 0.01)

@@ -1,0 +1,117 @@
+"""MobileNetV2 with fixed, trained weights as the body of a detector: good features, no backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gcdis_ray.models.backbones import INVERTED_RESIDUALS, MobileNetV2, build_backbone, read_weights
+
+CHANNELS = (24, 32, 96, 320)  # of the levels of stride 4, 8, 16 and 32
+_LAST_BLOCKS = (3, 6, 13, 17)  # whose outputs these are
+_STEM = "features.0.0"
+
+
+def _layers() -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    """Name and weight shape of every convolution up to the last level."""
+    yield _STEM, (32, 3, 3, 3)
+    channels, block = 32, 1
+    for expansion, out, repeats, _ in INVERTED_RESIDUALS:
+        for _ in range(repeats):
+            hidden, prefix = channels * expansion, f"features.{block}.conv"
+            if expansion > 1:
+                yield f"{prefix}.0.0", (hidden, channels, 1, 1)
+            part = int(expansion > 1)
+            yield f"{prefix}.{part}.0", (hidden, 1, 3, 3)
+            yield f"{prefix}.{part + 1}", (out, hidden, 1, 1)
+            channels, block = out, block + 1
+
+
+class MobileNetBody(nn.Module):
+    """``forward((N, 3, H, W))`` gives the four levels, named ``0`` to ``3``.
+
+    Weights have batch norm folded in, are stored with the detector and never trained. How the
+    network they come from padded and normalised its images is stored with them.
+
+    Args:
+        mean, std: (3, 1, 1), the normalisation of the images given, of RGB values in [0, 255].
+    """
+
+    def __init__(self, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.layers = nn.ParameterDict()
+        for name, shape in _layers():
+            self.layers[_key(name, "weight")] = _fixed(torch.zeros(shape))
+            self.layers[_key(name, "bias")] = _fixed(torch.zeros(shape[0]))
+        self.scale = _fixed(torch.ones(3, 1, 1))
+        self.shift = _fixed(torch.zeros(3, 1, 1))
+        self.same_padding = _fixed(torch.zeros(()))  # 1: TensorFlow's, uneven at stride 2
+        self._given = (mean, std)
+
+    def load(self, path: str, sha256: str) -> None:
+        """Take the weights of a file that :func:`gcdis_ray.models.backbones.read_weights` reads.
+
+        Raises:
+            ConfigError: missing, another file than pinned, or not of a MobileNetV2.
+        """
+        net = build_backbone("mobilenet_v2", read_weights(Path(path), sha256), where=path)
+        if not isinstance(net, MobileNetV2):
+            raise TypeError(f"{type(net).__name__} is no MobileNetV2")
+        with torch.no_grad():
+            for name, _ in _layers():
+                weight, bias = net._layers[name]
+                self.layers[_key(name, "weight")].copy_(weight)
+                self.layers[_key(name, "bias")].copy_(bias)
+            mean, std = self._given  # given images -> [0, 1] -> as the network knows them
+            self.scale.copy_(std / 255 / net._std.view(3, 1, 1))
+            self.shift.copy_((mean / 255 - net._mean.view(3, 1, 1)) / net._std.view(3, 1, 1))
+            self.same_padding.fill_(float(net._same))
+
+    @torch.no_grad()
+    def forward(self, images_N3HW: Tensor) -> dict[str, Tensor]:
+        same = bool(self.same_padding > 0)
+        x = self._conv(_STEM, images_N3HW * self.scale + self.shift, same, stride=2)
+        levels, block = {}, 1
+        for expansion, _, repeats, first_stride in INVERTED_RESIDUALS:
+            for repeat in range(repeats):
+                stride = first_stride if repeat == 0 else 1
+                y, part, prefix = x, int(expansion > 1), f"features.{block}.conv"
+                if part:
+                    y = self._conv(f"{prefix}.0.0", y, same)
+                y = self._conv(f"{prefix}.{part}.0", y, same, stride=stride, groups=y.shape[1])
+                y = self._conv(f"{prefix}.{part + 1}", y, same, relu=False)
+                x = x + y if y.shape == x.shape else y
+                if block in _LAST_BLOCKS:
+                    levels[str(len(levels))] = x
+                block += 1
+        return levels
+
+    def _conv(
+        self,
+        name: str,
+        x: Tensor,
+        same: bool,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        relu: bool = True,
+    ) -> Tensor:
+        weight = self.layers[_key(name, "weight")]
+        padding = weight.shape[-1] // 2
+        if same and padding and stride == 2:  # even sizes: nothing before, one after
+            x, padding = F.pad(x, (0, 1, 0, 1)), 0
+        bias = self.layers[_key(name, "bias")]
+        y = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
+        return F.relu6(y) if relu else y
+
+
+def _key(name: str, kind: str) -> str:
+    return f"{name}.{kind}".replace(".", "_")
+
+
+def _fixed(value: Tensor) -> nn.Parameter:
+    return nn.Parameter(value, requires_grad=False)

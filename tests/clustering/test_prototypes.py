@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
+
+
+def blobs(per_class: int = 30, num_classes: int = 6, noise: float = 0.15):
+    generator = torch.Generator().manual_seed(0)
+    means = torch.eye(num_classes, 8)
+    classes = torch.arange(num_classes).repeat_interleave(per_class)
+    points = means[classes] + noise * torch.randn(len(classes), 8, generator=generator)
+    return F.normalize(points, dim=1), classes
+
+
+def test_finds_novel_clusters_and_keeps_known_ones_in_place():
+    points, classes = blobs()
+    labels = torch.where((classes < 3) & (torch.arange(len(classes)) % 2 == 0), classes, -1)
+    centers = semi_supervised_kmeans(points, labels, 3, 6, torch.Generator().manual_seed(1))
+    torch.testing.assert_close(centers.norm(dim=1), torch.ones(6))
+    found = (points @ centers.T).argmax(dim=1)
+    assert (found[classes < 3] == classes[classes < 3]).float().mean() == 1
+    novel = [set(found[classes == c].tolist()) for c in (3, 4, 5)]
+    assert all(len(one) == 1 for one in novel)
+    assert set.union(*novel) == {3, 4, 5}
+
+
+@pytest.mark.parametrize("num_unlabeled", [0, 1, 2])
+def test_fewer_samples_than_classes(num_unlabeled):
+    points, _ = blobs(per_class=1)
+    points = points[: 2 + num_unlabeled]
+    labels = torch.tensor([0, 1] + [-1] * num_unlabeled)
+    centers = semi_supervised_kmeans(points, labels, 2, 5, torch.Generator().manual_seed(0))
+    assert centers.shape == (5, 8)
+    assert centers.isfinite().all()
+    torch.testing.assert_close(centers[0], points[0])
+
+
+def test_same_generator_same_centers():
+    points, classes = blobs()
+    labels = torch.where(classes < 2, classes, -1)
+    runs = [
+        semi_supervised_kmeans(points, labels, 2, 6, torch.Generator().manual_seed(3))
+        for _ in range(2)
+    ]
+    assert torch.equal(*runs)
+
+
+def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clusters():
+    points, classes = blobs(noise=0.1)
+    drift = torch.zeros(len(points), 8)
+    drift[:, 7] = torch.linspace(-4, 4, len(points))[torch.randperm(len(points))]
+    features = F.normalize(points + drift + torch.ones(8), dim=1)
+    sums = torch.zeros(6, 8).index_add(0, classes, features)
+    start = F.normalize(sums, dim=1)
+    fitted = fit_prototypes(features, classes, start, 0.1)
+
+    def accuracy(prototypes):
+        return ((features @ prototypes.T).argmax(1) == classes).float().mean().item()
+
+    torch.testing.assert_close(fitted.norm(dim=1), torch.ones(6))
+    assert accuracy(fitted) > 0.95 > accuracy(start)

@@ -1,0 +1,406 @@
+"""Average precision against pycocotools itself, and against a slow reading of the LVIS rules."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.errors import DataError
+from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_scores
+
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+SIZE = (60, 200)
+
+
+def _rle(mask_HW: np.ndarray) -> dict[str, Any]:
+    rle = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
+    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
+
+
+def _shape(rng: np.random.Generator, big: bool = False) -> np.ndarray:
+    mask = np.zeros(SIZE, dtype=bool)
+    height, width = rng.integers(40, 58) if big else rng.integers(1, 45), rng.integers(1, 190)
+    y, x = rng.integers(0, SIZE[0] - height), rng.integers(0, SIZE[1] - width)
+    mask[y : y + height, x : x + width] = True
+    mask[y, x] = height * width == 1
+    return mask
+
+
+def _moved(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.roll(mask, (rng.integers(-4, 5), rng.integers(-12, 13)), axis=(0, 1))
+
+
+def _random_set(seed: int, lvis: bool = False) -> tuple[dict, list[dict]]:
+    """Objects of all sizes with crowds, ties in score, empty images and empty classes."""
+    rng = np.random.default_rng(seed)
+    images = [{"id": 10 + i, "height": SIZE[0], "width": SIZE[1]} for i in range(4)]
+    categories = [{"id": 2 * c + 1, "name": f"c{c}", "frequency": "rcf"[c % 3]} for c in range(4)]
+    annotations, results = [], []
+    for image in images[:3]:
+        for _ in range(rng.integers(0, 9)):
+            mask = _shape(rng)
+            category = int(rng.choice([1, 3, 5]))
+            box = coco_mask.toBbox(_rle(mask)).tolist()
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": image["id"],
+                    "category_id": category,
+                    "segmentation": _rle(mask),
+                    "bbox": box,
+                    "area": float(mask.sum()),
+                    "iscrowd": int(not lvis and rng.random() < 0.2),
+                }
+            )
+            for _ in range(rng.integers(0, 3)):
+                results.append((image["id"], category, _moved(mask, rng)))
+    for _ in range(rng.integers(0, 8)):
+        results.append((int(rng.choice([10, 11, 12, 13])), int(rng.choice([1, 3, 7])), _shape(rng)))
+    detections = [
+        {
+            "image_id": image_id,
+            "category_id": category,
+            "segmentation": _rle(mask),
+            "score": float(rng.integers(0, 6)) / 5,
+        }
+        for image_id, category, mask in results
+    ]
+    rng.shuffle(detections)  # pyright: ignore[reportArgumentType]
+    if lvis:
+        for image in images:
+            image["neg_category_ids"] = [int(c) for c in rng.choice([1, 3, 5, 7], 2, replace=False)]
+            image["not_exhaustive_category_ids"] = [int(rng.choice([1, 3, 5, 7]))]
+    return {"images": images, "categories": categories, "annotations": annotations}, detections
+
+
+def _as_boxes(detections: list[dict]) -> list[dict]:
+    rows = []
+    for row in detections:
+        box = coco_mask.toBbox(row["segmentation"]).tolist()
+        rows.append({k: v for k, v in row.items() if k != "segmentation"} | {"bbox": box})
+    return rows
+
+
+def _write(folder: Path, truth: Any, results: Any) -> tuple[Path, Path]:
+    paths = folder / "truth.json", folder / "results.json"
+    for path, value in zip(paths, (truth, results), strict=True):
+        path.write_text(json.dumps(value))
+    return paths
+
+
+def _pycocotools(truth: Path, results: Path, kind: str) -> tuple[list[float], np.ndarray]:
+    with contextlib.redirect_stdout(io.StringIO()):
+        gt = COCO(str(truth))
+        evaluation = COCOeval(gt, gt.loadRes(str(results)), kind)
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return list(evaluation.stats), evaluation.eval["precision"][:, :, :, 0, -1]
+
+
+def _plain(value: float | None) -> float:
+    return -1.0 if value is None else value
+
+
+@pytest.mark.parametrize("block", range(10))
+def test_equals_pycocotools_on_random_sets(tmp_path: Path, block: int) -> None:
+    for seed in range(block * 10, block * 10 + 10):
+        truth, detections = _random_set(seed)
+        if not detections:
+            continue
+        for kind, key, rows in (
+            ("segm", "mask", detections),
+            ("bbox", "box", _as_boxes(detections)),
+        ):
+            paths = _write(tmp_path, truth, rows)
+            stats, precision = _pycocotools(*paths, kind)
+            ours = evaluate_files(*paths, known_classes=["c0"])
+            np.testing.assert_allclose([_plain(ours[key][n]) for n in NAMES], stats, atol=1e-12)
+            for part, columns in (("known", [0]), ("novel", [1, 2, 3])):
+                values = precision[:, :, columns]
+                want = values[values > -1].mean() if (values > -1).any() else -1
+                assert _plain(ours[key][part]["AP"]) == pytest.approx(want, abs=1e-12)
+            for column, name in enumerate(("c0", "c1", "c2", "c3")):
+                values = precision[:, :, column]
+                want = values[values > -1].mean() if (values > -1).any() else -1
+                found = ours["per_class"][name][f"{key}_ap"]
+                assert _plain(found) == pytest.approx(want, abs=1e-12)
+
+
+def _slow_lvis(truth: dict, detections: list[dict], limit: int) -> dict[str, float]:
+    """LVIS rules one class, image, threshold and detection at a time (masks)."""
+    thresholds = np.linspace(0.5, 0.95, 10)
+    areas = {"": (0, 1e10), "s": (0, 32**2), "m": (32**2, 96**2), "l": (96**2, 1e10)}
+    limited = []
+    for image in truth["images"]:
+        mine = [d for d in detections if d["image_id"] == image["id"]]
+        limited += sorted(mine, key=lambda d: -d["score"])[:limit]
+    per_class: dict[tuple[str, int], list[float]] = {}
+    for area, (low, high) in areas.items():
+        for category in truth["categories"]:
+            values = []
+            for threshold in thresholds:
+                rows, total = [], 0
+                for image in truth["images"]:
+                    objects = [
+                        a
+                        for a in truth["annotations"]
+                        if (a["image_id"], a["category_id"]) == (image["id"], category["id"])
+                    ]
+                    if not objects and category["id"] not in image["neg_category_ids"]:
+                        continue
+                    counts = [low <= a["area"] <= high for a in objects]
+                    total += sum(counts)
+                    used = [False] * len(objects)
+                    mine = [
+                        d
+                        for d in limited
+                        if (d["image_id"], d["category_id"]) == (image["id"], category["id"])
+                    ]
+                    for d in sorted(mine, key=lambda d: -d["score"]):
+                        ious = [
+                            float(
+                                coco_mask.iou([d["segmentation"]], [a["segmentation"]], [0])[0, 0]
+                            )
+                            for a in objects
+                        ]
+                        fits = [n for n, iou in enumerate(ious) if iou >= threshold and not used[n]]
+                        pool = [n for n in fits if counts[n]] or fits
+                        if pool:
+                            best = max(pool, key=lambda n: (ious[n], n))
+                            used[best] = True
+                            if counts[best]:
+                                rows.append((d["score"], 1))
+                            continue
+                        outside = not low <= coco_mask.area(d["segmentation"]) <= high
+                        if outside or category["id"] in image["not_exhaustive_category_ids"]:
+                            continue
+                        rows.append((d["score"], 0))
+                if not total:
+                    continue
+                rows.sort(key=lambda r: -r[0])
+                hits = np.array([hit for _, hit in rows])
+                tp = np.cumsum(hits) if len(hits) else np.zeros(0)
+                precision = tp / (np.arange(len(hits)) + 1)
+                recall = tp / total
+                values.append(
+                    np.mean(
+                        [max(precision[recall >= r], default=0.0) for r in np.linspace(0, 1, 101)]
+                    )
+                )
+            if values:
+                per_class[area, category["id"]] = values
+    result = {}
+    for area in areas:
+        values = [v for (a, _), v in per_class.items() if a == area]
+        result[f"AP{area}"] = float(np.mean(values)) if values else -1.0
+    for group in "rcf":
+        ids = {c["id"] for c in truth["categories"] if c["frequency"] == group}
+        values = [v for (a, c), v in per_class.items() if a == "" and c in ids]
+        result[f"AP{group}"] = float(np.mean(values)) if values else -1.0
+    return result
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_lvis_rules_equal_a_slow_reading(
+    tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcdis_ray.metrics.detection.LVIS_MAX_DETS", 9)
+    for seed in range(1000 + block * 10, 1010 + block * 10):
+        truth, detections = _random_set(seed, lvis=True)
+        # a score per detection: the order of ties over images is no part of the rules
+        for n, row in enumerate(detections):
+            row["score"] = (n * 37 % 101) / 101
+        ours = evaluate_files(*_write(tmp_path, truth, detections))
+        assert ours["protocol"]["mask"].startswith("LVIS")
+        want = _slow_lvis(truth, detections, 9)
+        for name, value in want.items():
+            assert _plain(ours["mask"][name]) == pytest.approx(value, abs=1e-9), (seed, name)
+
+
+@pytest.mark.parametrize(
+    ("folder", "truth", "suffix", "expected", "split"),
+    [
+        ("voc2007-seg", "instances.json", "", "expected_metrics.json", None),
+        ("coco-subset", "instances.json", "", "expected_metrics.json", "val"),
+        ("lvis-sample", "instances.json", "_44", "expected_metrics_44.json", None),
+        ("lvis-sample", "annotations_only_80_images.json", "_80", "expected_metrics_80.json", None),
+    ],
+)
+def test_equals_the_reference_numbers(
+    shared_data: Path, folder: str, truth: str, suffix: str, expected: str, split: str | None
+) -> None:
+    root = shared_data / folder
+    want = json.loads((root / "reference_eval" / expected).read_text())
+    images = json.loads((root / "splits.json").read_text())[split] if split else None
+    for kind, key in (("segm", "mask"), ("bbox", "box")):
+        results = root / "reference_eval" / f"results_{kind}{suffix}.json"
+        ours = evaluate_files(root / truth, results, image_ids=images)
+        for name, value in want[kind].items():
+            assert ours[key][name.replace("@300", "")] == pytest.approx(value, abs=1e-6), name
+
+
+def test_a_perfect_result_scores_one_and_the_kinds_follow_the_files(tmp_path: Path) -> None:
+    truth, _ = _random_set(3)
+    for row in truth["annotations"]:
+        row["iscrowd"] = 0
+    perfect = [
+        {k: row[k] for k in ("image_id", "category_id", "segmentation", "bbox")} | {"score": 1.0}
+        for row in truth["annotations"]
+    ]
+    both = evaluate_files(*_write(tmp_path, truth, perfect))
+    assert both["mask"]["AP"] == both["box"]["AP"] == pytest.approx(1)
+    boxes = evaluate_files(*_write(tmp_path, truth, _as_boxes(perfect)))
+    assert boxes["mask"] is None
+    assert "have no mask" in boxes["protocol"]["mask"]
+    assert boxes["box"]["AP"] == pytest.approx(1)
+    for row in truth["annotations"]:
+        del row["segmentation"]
+    assert evaluate_files(*_write(tmp_path, truth, perfect))["mask"] is None
+    assert "mask" in format_scores(both)
+    assert format_scores(boxes).count("not scored") == 1
+
+
+def test_no_detections_score_zero(tmp_path: Path) -> None:
+    truth, _ = _random_set(4)
+    scores = evaluate_files(*_write(tmp_path, truth, []))
+    assert scores["mask"]["AP"] == scores["box"]["AR"] == 0
+
+
+def test_names_win_over_ids_and_typos_are_answered(tmp_path: Path) -> None:
+    truth, detections = _random_set(5)
+    truth["categories"][1]["name"] = "1"  # the id of another class
+    paths = _write(tmp_path, truth, detections)
+    by_name = evaluate_files(*paths, known_classes=["1"])["mask"]["known"]
+    assert by_name == evaluate_files(*paths, known_classes=[3])["mask"]["known"]
+    with pytest.raises(DataError, match="did you mean 'c2'"):
+        evaluate_files(*paths, known_classes=["C2"])
+
+
+def _broken(change: str) -> tuple[Any, Any, str]:
+    truth, detections = _random_set(6)
+    row = detections[0]
+    if change == "image":
+        row["image_id"] = 999
+        return truth, detections, "image_id 999 is not in the ground truth"
+    if change == "category":
+        row["category_id"] = 2
+        return truth, detections, "category_id 2 is not in the ground truth"
+    if change == "score":
+        row["score"] = "high"
+        return truth, detections, "'score' must be a finite number"
+    if change == "no score":
+        del row["score"]
+        return truth, detections, "no 'score'"
+    if change == "cut rle":
+        row["segmentation"]["counts"] = row["segmentation"]["counts"][:-1]
+        return truth, detections, "malformed RLE"
+    if change == "open rle":
+        row["segmentation"]["counts"] += "o"
+        return truth, detections, "malformed RLE"
+    if change == "size":
+        row["segmentation"]["size"] = [3, 3]
+        return truth, detections, "malformed RLE"
+    if change == "nothing":
+        del row["segmentation"]
+        return truth, detections, "neither 'segmentation' nor 'bbox'"
+    if change == "not a list":
+        return truth, {"a": 1}, "not a COCO results file"
+    if change == "row":
+        return truth, [3], "an object is needed"
+    if change == "bbox":
+        row["bbox"] = [0, 0, -1, 2]
+        return truth, detections, "negative size"
+    truth["annotations"] = None
+    return truth, detections, "not a COCO annotation file"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "image", "category", "score", "no score", "cut rle", "open rle", "size", "nothing",
+        "not a list", "row", "bbox", "truth",
+    ],
+)  # fmt: skip
+def test_bad_files_are_named_in_a_line(tmp_path: Path, change: str) -> None:
+    truth, results, message = _broken(change)
+    with pytest.raises(DataError, match=message) as caught:
+        evaluate_files(*_write(tmp_path, truth, results))
+    assert str(caught.value).count("\n") <= 1
+
+
+def test_files_that_are_no_files(tmp_path: Path) -> None:
+    truth, results = _write(tmp_path, *_random_set(7))
+    with pytest.raises(DataError, match="no such file"):
+        evaluate_files(tmp_path / "none.json", results)
+    results.write_bytes(b"\xff\xd8 not json")
+    with pytest.raises(DataError, match="not JSON"):
+        evaluate_files(truth, results)
+
+
+def test_tables_give_the_numbers_of_files(tmp_path: Path) -> None:
+    truth, detections = _random_set(8)
+    for row in detections:
+        row["category_id"] = {7: 5}.get(row["category_id"], row["category_id"])
+    ours = evaluate_files(*_write(tmp_path, truth, detections), known_classes=["c0"])
+
+    def xyxy(rle: dict) -> list[float]:
+        x, y, w, h = coco_mask.toBbox(rle).tolist()
+        return [x, y, x + w, y + h]
+
+    common = {"height_px": SIZE[0], "width_px": SIZE[1]}
+    objects = [
+        common
+        | {
+            "instance_id": row["id"],
+            "image_id": row["image_id"],
+            "category_id": row["category_id"],
+            "class_index": -1,
+            "bbox_xyxy": xyxy(row["segmentation"]),
+            "mask_rle": row["segmentation"]["counts"],
+            "area_px": row["area"],
+            "iscrowd": bool(row["iscrowd"]),
+            "split": "validation",
+        }
+        for row in truth["annotations"]
+    ]
+    to_class = {1: 0, 3: 4, 5: 2}
+    predicted = [
+        common
+        | {
+            "image_id": row["image_id"],
+            "class_index": to_class[row["category_id"]],
+            "score": row["score"],
+            "bbox_xyxy": xyxy(row["segmentation"]),
+            "mask_rle": row["segmentation"]["counts"],
+        }
+        for row in detections
+    ]
+    predicted.append(predicted[0] | {"class_index": 9})
+    scores = evaluate_tables(
+        [row["id"] for row in truth["images"]],
+        pa.Table.from_pylist(objects, schema=SCHEMAS["truth_instances"]),
+        pa.Table.from_pylist(predicted, schema=SCHEMAS["predictions"]),
+        [
+            {"category_id": c["id"], "name": c["name"], "known": c["name"] == "c0"}
+            for c in truth["categories"]
+        ],
+        {c: category for category, c in to_class.items()},
+    )
+    assert scores["counts"]["unmapped_predictions"] == 1
+    for part in ("", "known", "novel"):
+        found, want = (r["mask"][part] if part else r["mask"] for r in (scores, ours))
+        for name in ("AP", "AP50"):
+            assert found[name] == pytest.approx(want[name], abs=1e-12)
+    assert scores["per_class"]["c1"]["mask_ap"] == ours["per_class"]["c1"]["mask_ap"]

@@ -1,0 +1,86 @@
+"""Matching of clusters to classes and of boxes to boxes, against brute force."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from gcdis_ray.metrics.matching import box_iou, count_matrix, greedy_pairs, match_clusters
+
+counts_KC = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
+    lambda shape: arrays(np.int64, shape, elements=st.integers(0, 20))
+)
+
+
+def _best_total(counts: np.ndarray, fixed: dict[int, int]) -> int:
+    rows = [k for k in range(counts.shape[0]) if k not in fixed]
+    columns = [c for c in range(counts.shape[1]) if c not in fixed.values()]
+    kept = sum(int(counts[k, c]) for k, c in fixed.items())
+    if len(rows) > len(columns):
+        counts, rows, columns = counts.T, columns, rows
+    best = max(
+        (
+            sum(int(counts[r, c]) for r, c in zip(rows, chosen, strict=True))
+            for chosen in permutations(columns, len(rows))
+        ),
+        default=0,
+    )
+    return kept + best
+
+
+@settings(max_examples=500, deadline=None)
+@given(counts_KC, st.integers(0, 6), st.sampled_from(["novel_only", "all"]))
+def test_no_other_assignment_agrees_on_more_crops(
+    counts: np.ndarray, num_known: int, scope: str
+) -> None:
+    fixed = {k: k for k in range(min(num_known, *counts.shape))}
+    mapping = match_clusters(counts, fixed, scope)  # pyright: ignore[reportArgumentType]
+    assert len(set(mapping.values())) == len(mapping)
+    kept = fixed if scope == "novel_only" else {}
+    assert kept.items() <= mapping.items()
+    assert sum(counts[k, c] for k, c in mapping.items()) == _best_total(counts, kept)
+
+
+def test_a_cluster_without_agreement_stands_for_nothing() -> None:
+    counts = np.array([[5, 0], [0, 0], [4, 0]])
+    assert match_clusters(counts, {}, "all") == {0: 0}
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40))
+def test_count_matrix_counts(pairs: list[tuple[int, int]]) -> None:
+    cluster = np.array([k for k, _ in pairs], dtype=np.int64)
+    truth = np.array([c for _, c in pairs], dtype=np.int64)
+    counts = count_matrix(cluster, truth, 5, 4)
+    for k in range(5):
+        for c in range(4):
+            assert counts[k, c] == pairs.count((k, c))
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    arrays(
+        np.float64,
+        st.tuples(st.integers(0, 5), st.integers(0, 5)),
+        elements=st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.9]),
+    )
+)
+def test_greedy_pairs_takes_the_best_free_pair_each_time(iou: np.ndarray) -> None:
+    pairs = greedy_pairs(iou, 0.5)
+    left = iou.copy()
+    for row, column, value in pairs:
+        assert value == left.max() == left[row, column]
+        left[row, :], left[:, column] = -1, -1
+    assert not (left >= 0.5).any()
+
+
+def test_box_iou_by_hand() -> None:
+    left = np.array([[0, 0, 2, 2], [5, 5, 5, 5]])
+    right = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [9, 9, 10, 10]])
+    assert box_iou(left, right) == pytest.approx(np.array([[1 / 7, 1, 0], [0, 0, 0]]))
+    assert box_iou(np.zeros((0, 4)), right).shape == (0, 3)

@@ -1,0 +1,260 @@
+"""Crops: which objects, in what order, showing what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.attempt import Attempt
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.data import masks
+from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.stages import crop
+from gcdis_ray.storage import LocalStorage
+from gcdis_ray.work import StageWork
+
+HEIGHT, WIDTH = 60, 80
+SPLITS = ("labeled", "labeled", "unlabeled", "unlabeled", "validation")
+
+
+def picture(seed: int) -> np.ndarray:
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(pixels, (WIDTH, HEIGHT), interpolation=cv2.INTER_CUBIC)
+
+
+def mask_of(x0: int, y0: int, x1: int, y1: int) -> str:
+    return masks.encode_window(np.ones((y1 - y0, x1 - x0)), x0, y0, HEIGHT, WIDTH)
+
+
+def rectangle(x0: int, y0: int, x1: int, y1: int, image_id: int, **more: Any) -> dict[str, Any]:
+    return {
+        "image_id": image_id,
+        "bbox_xyxy": [x0, y0, x1, y1],
+        "mask_rle": mask_of(x0, y0, x1, y1),
+        "height_px": HEIGHT,
+        "width_px": WIDTH,
+        "area_px": float((x1 - x0) * (y1 - y0)),
+        **more,
+    }
+
+
+def instance(number: int, box: tuple[int, int, int, int], image_id: int, **more: Any) -> dict:
+    row = rectangle(*box, image_id, instance_id=number, category_id=5, class_index=1, iscrowd=False)
+    return {**row, **more}
+
+
+def proposal(number: int, box: tuple[int, int, int, int], image_id: int, score: float) -> dict:
+    return rectangle(*box, image_id, proposal_id=number, objectness=score, origin="model")
+
+
+class Inputs:
+    """Two artifacts in one: shard i has image i + 1 only."""
+
+    def __init__(self, work: StageWork, instances: list[dict], proposals: list[dict]) -> None:
+        rows = [
+            {
+                "image_id": i,
+                "uri": f"{i}.png",
+                "bytes": cv2.imencode(".png", picture(i)[..., ::-1])[1].tobytes(),
+                "height_px": HEIGHT,
+                "width_px": WIDTH,
+                "sha256": "",
+                "split": split,
+            }
+            for i, split in enumerate(SPLITS, 1)
+        ]
+        members = {"images": rows, "instances": instances, "proposals": proposals}
+
+        class Write:
+            def open(self):
+                def write(index: int) -> dict[str, pa.Table]:
+                    return {
+                        name: pa.Table.from_pylist(
+                            [row for row in table if row["image_id"] == index + 1], SCHEMAS[name]
+                        )
+                        for name, table in members.items()
+                    }
+
+                return write
+
+        work.map_shards(Write(), [], gives=tuple(members), num_shards=len(SPLITS))
+        self._work = work
+
+    def table(self, name: str):
+        return self._work.table(name)
+
+
+@pytest.fixture
+def cut(tmp_path: Path) -> Callable[..., StageWork]:
+    compute = ComputeConfig(runtime="local", workers=1, threads=1)
+    numbers = iter(range(100))
+
+    def run(instances: list[dict], proposals: list[dict], **config: Any) -> StageWork:
+        def new() -> StageWork:
+            storage = LocalStorage(str(tmp_path / f"out{next(numbers)}"))
+            attempt = Attempt(storage, "crop/k", "attempt-0")
+            return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda _: None)
+
+        both: Any = Inputs(new(), instances, proposals)
+        work = new()
+        crop.run({"ingest": both, "propose": both}, crop.Config(**config), work)
+        return work
+
+    return run
+
+
+BOX = (10, 20, 30, 50)
+
+
+def rows_of(work: StageWork) -> list[dict[str, Any]]:
+    return work.table("crops").read().to_pylist()
+
+
+def decoded(row: dict[str, Any]) -> tuple[np.ndarray, np.ndarray]:
+    image = cv2.imdecode(np.frombuffer(row["jpeg"], np.uint8), cv2.IMREAD_COLOR_RGB)
+    mask = cv2.imdecode(np.frombuffer(row["mask_png"], np.uint8), cv2.IMREAD_UNCHANGED)
+    return image, mask
+
+
+def test_who_becomes_a_crop(cut):
+    work = cut(
+        [
+            instance(9, BOX, 1),
+            instance(4, (0, 0, 20, 20), 1, class_index=0),
+            instance(5, BOX, 2, iscrowd=True),
+            instance(6, BOX, 2, mask_rle=None),
+            instance(7, (0, 0, 5, 30), 2),  # too narrow
+            instance(8, BOX, 2, area_px=3.0),  # too few pixels
+        ],
+        [
+            proposal(1, BOX, 1, 1.0),  # labeled image
+            proposal(2, BOX, 3, 0.5),
+            proposal(3, BOX, 3, 0.9),
+            proposal(5, (0, 0, 20, 20), 3, 0.9),
+            proposal(6, BOX, 4, 0.05),  # below min_objectness
+            proposal(7, BOX, 4, 0.7),
+            proposal(8, BOX, 5, 1.0),  # validation image
+        ],
+        max_proposals_per_image=2,
+        min_objectness=0.1,
+    )
+    rows = rows_of(work)
+    assert [(r["image_id"], r["source_id"], r["class_index"]) for r in rows] == [
+        (1, 4, 0), (1, 9, 1), (3, 3, -1), (3, 5, -1), (4, 7, -1)
+    ]  # fmt: skip
+    assert [r["crop_index"] for r in rows] == list(range(5))
+    table = work.table("crops")
+    assert table.read().schema.equals(SCHEMAS["crops"])
+    assert [table.shard(i).num_rows for i in range(5)] == [2, 0, 2, 1, 0]
+
+
+def test_what_a_crop_shows(cut):
+    row = rows_of(cut([instance(1, BOX, 1)], [], context=0.1, jpeg_quality=100))[0]
+    assert row["window_xyxy"] == [7, 17, 33, 53]  # 3 px: a tenth of the longer side
+    assert row["bbox_xyxy"] == list(BOX)
+    image, mask = decoded(row)
+    assert np.abs(image.astype(int) - picture(1)[17:53, 7:33]).mean() < 3
+    want = np.zeros((HEIGHT, WIDTH), np.uint8)
+    want[20:50, 10:30] = 255
+    assert np.array_equal(mask, want[17:53, 7:33])
+
+
+def test_large_crops_are_scaled_down(cut):
+    row = rows_of(cut([instance(1, (0, 10, 80, 40), 1)], [], context=0, max_side_px=20))[0]
+    image, mask = decoded(row)
+    assert image.shape == (8, 20, 3)
+    assert mask.shape == (8, 20)
+    assert set(np.unique(mask)) == {255}
+    assert row["window_xyxy"] == [0, 10, 80, 40]
+
+
+def test_hair_thin_mask_survives_scaling(cut):
+    bitmap = np.eye(60, 80, dtype=bool)
+    thin = instance(1, (0, 0, 60, 60), 1, mask_rle=masks.encode(bitmap), area_px=60.0)
+    _, mask = decoded(rows_of(cut([thin], [], context=0, max_side_px=8))[0])
+    assert mask.any()
+
+
+def test_colours_are_not_swapped(cut):
+    image, _ = decoded(rows_of(cut([instance(1, (0, 0, 80, 60), 1)], [], context=0))[0])
+    want = picture(1).astype(int)
+    assert np.abs(image - want).mean() < 6 < np.abs(image[..., ::-1] - want).mean()
+
+
+def test_same_bytes_every_time(cut):
+    objects = [instance(i, (i, i, i + 30, i + 30), 1 + i % 2) for i in range(6)]
+    found = [proposal(i, (i, 2 * i, i + 20, 2 * i + 15), 3, 0.5) for i in range(6)]
+    first, again = cut(objects, found), cut(objects, found)
+    shuffled = cut(objects[::-1], found[::-1])
+    hashes = [[r.sha256 for r in work.files["crops"]] for work in (first, again, shuffled)]
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_nothing_to_cut(cut):
+    with pytest.raises(DataError, match="no object is large enough"):
+        cut([instance(1, BOX, 1)], [], min_side_px=50)
+
+
+@given(
+    st.tuples(st.floats(0, 79), st.floats(0, 59), st.floats(0.1, 80), st.floats(0.1, 60)),
+    st.floats(0, 4),
+)
+@settings(max_examples=300, deadline=None)
+def test_windows_hold_the_box_and_stay_inside(box, context: float):
+    x0, y0 = box[0], box[1]
+    x1, y1 = min(x0 + box[2], WIDTH), min(y0 + box[3], HEIGHT)
+    left, top, right, bottom = crop.crop_window((x0, y0, x1, y1), context, HEIGHT, WIDTH)
+    assert 0 <= left <= x0
+    assert 0 <= top <= y0
+    assert x1 <= right <= WIDTH
+    assert y1 <= bottom <= HEIGHT
+    margin = context * max(x1 - x0, y1 - y0)
+    assert x0 - left < margin + 1
+    assert bottom - y1 < margin + 1
+
+
+@pytest.mark.parametrize("name", sorted(crop.Config.model_fields))
+def test_bounds(name: str):
+    field = crop.Config.model_json_schema()["properties"][name]
+    for bound, outside in (("minimum", -1), ("maximum", 1)):
+        crop.Config(**{name: field[bound]})
+        with pytest.raises(ValidationError):
+            crop.Config(**{name: field[bound] + outside})
+
+
+def test_real_photographs(shared_data: Path):
+    """Mask and window of real objects agree with the full bitmap."""
+    from gcdis_ray.data.annotations import read_checked
+    from gcdis_ray.data.coco import CocoFile
+    from gcdis_ray.data.images import decode_rgb
+    from gcdis_ray.data.splits import SourceImage
+
+    folder = shared_data / "voc2007-seg"
+    file = CocoFile(folder / "instances.json")
+    images = [
+        SourceImage(r.image_id, r.file_name, r.height_px, r.width_px, r.image_id)
+        for r in file.images[:8]
+    ]
+    checked = read_checked(file, images, None)
+    config = crop.Config(max_side_px=4096, context=0.2)
+    for image in images:
+        pixels = decode_rgb((folder / "images" / image.uri).read_bytes())
+        for annotation in checked.by_image.get(image.image_id, ()):
+            assert annotation.mask_rle
+            row = crop.cut_crop(pixels, annotation.mask_rle, config)
+            x0, y0, x1, y1 = row["window_xyxy"]
+            full = masks.decode(annotation.mask_rle, *pixels.shape[:2])
+            _, mask = decoded(row)
+            assert np.array_equal(mask > 0, full[y0:y1, x0:x1])
+            assert mask.astype(bool).sum() == full.sum()

@@ -1,0 +1,67 @@
+"""Stage discover on a few crops in this process."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_discover
+
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.stages import discover
+
+
+@pytest.fixture
+def discovered(local_work):
+    return run_discover(local_work)
+
+
+def test_discover_assigns_every_crop_in_its_shard(discovered):
+    found, crops = discovered.table("assignments"), discovered.table("crops")
+    assert [s.rows for s in found.shards] == [len(shard) for shard in SHARDS]
+    rows = found.read()
+    assert rows["crop_index"].to_pylist() == crops.read()["crop_index"].to_pylist()
+    assert rows["class_index"].to_pylist() == [y for shard in SHARDS for y in shard]
+    for row in rows.to_pylist():
+        assert row["cluster_id"] == row["topk_ids"][0]
+        assert 0 <= row["cluster_id"] < 5
+        assert row["topk_probabilities"] == sorted(row["topk_probabilities"], reverse=True)
+        assert sum(row["topk_probabilities"]) == pytest.approx(1, abs=1e-5)  # all 5 of 5
+        assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-5)
+        assert row["temperature"] >= 0.07 - 1e-6
+    assert len(set(rows["headness"].to_pylist())) > 1
+
+
+def test_discover_names_known_classes_first(discovered):
+    table = artifact(discovered).json("discovered_classes")
+    assert [row["name"] for row in table] == ["cat", "dog", "novel 1", "novel 2", "novel 3"]
+    assert [row["class_index"] for row in table] == [0, 1, 2, 3, 4]
+    assert [row["category_id"] for row in table] == [7, 40, None, None, None]
+    assert [row["known"] for row in table] == [True, True, False, False, False]
+
+
+def test_encoder_spec_rebuilds_the_model(discovered):
+    from gcdis_ray.tasks.discovery_model import load_discovery_model
+
+    found = artifact(discovered)
+    spec = found.json("encoder_spec")
+    assert spec["snapshots"] == ["snapshot_6", "snapshot_8", "snapshot_10"]
+    final = found.tensor_file("encoder").load()
+    last = found.tensor_file("snapshot_10").load()
+    assert all(bool((final[name] == last[name]).all()) for name in final)
+    assert not load_discovery_model(spec, final).training
+
+
+def test_fewer_classes_than_known_is_refused(local_work):
+    work = local_work
+    work.map_shards(WriteCrops([[0]]), [], gives=["crops"], num_shards=1, args=[{}])
+    work.write_json("classes", CLASSES)
+    work.write_json("class_count", {"num_classes": 1})
+    with pytest.raises(ArtifactError, match="1 classes in all, but 2 are known"):
+        discover.run(dict.fromkeys(discover.TAKES, artifact(work)), CONFIG, work)
+
+
+def test_snapshot_steps_end_at_the_last_step():
+    config = discover.Config.model_validate({"training": {"steps": 100}})
+    assert config.snapshot_steps() == [52, 64, 76, 88, 100]
+    with pytest.raises(ValueError, match="snapshots"):
+        discover.Config.model_validate({"training": {"steps": 1}})

@@ -1,0 +1,27 @@
+"""Stage label on the few crops of a small discovery."""
+
+from __future__ import annotations
+
+import pytest
+from small_discovery import artifact, run_discover
+
+from gcdis_ray.stages import label
+
+
+def test_ranks_unlabeled_crops_over_all_shards(local_work):
+    discovered = run_discover(local_work)
+    label.run(dict.fromkeys(label.TAKES, artifact(discovered)), label.Config(), discovered)
+    table = discovered.table("pseudo_labels")
+    assert [shard.rows for shard in table.shards] == [0, 4, 0, 3]
+    rows = table.read().to_pylist()
+    assignments = {r["crop_index"]: r for r in discovered.table("assignments").read().to_pylist()}
+    for row in rows:
+        found = assignments[row["crop_index"]]
+        assert row["class_index"] == found["cluster_id"]
+        assert row["probability"] == found["topk_probabilities"][0]
+        assert row["source_id"] == row["crop_index"] + 100
+        assert row["stability"] > 0
+        same = [r["stability"] for r in rows if r["class_index"] == row["class_index"]]
+        below = sum(s < row["stability"] for s in same)
+        equal = sum(s == row["stability"] for s in same)
+        assert row["reliability"] == pytest.approx((below + (equal + 1) / 2) / len(same))

@@ -1,0 +1,204 @@
+"""The discovery task: gradients, repeatability, resume, workers, labels or none."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import pyarrow as pa
+import pytest
+import torch
+from torch import Tensor
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.config import TrainingConfig
+from gcdis_ray.tasks.discovery import DiscoveryTask
+from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+
+MODEL = ModelConfig.model_validate(
+    {
+        "encoder": {"input_px": 16, "blocks": [1, 1], "widths": [8, 16], "stem_width": 8},
+        "heads": {"projection_hidden": 16, "projection_dim": 8},
+    }
+)
+SETTINGS = {
+    "momentum": 0.9,
+    "queue_size": 21,
+    "cache_px": 20,
+    "losses": {"clustering_from": 0.4, "balance": 0.5},
+    "prototypes": {"restarts": 2},
+    "augment": {"rotation_deg": 20, "noise": 0.05, "elastic": 0.1},
+}
+
+
+class Crops:
+    """Stands in for the table ``crops``."""
+
+    def __init__(self, labels: Sequence[int]) -> None:
+        rng, rows = np.random.default_rng(0), []
+        for index, label in enumerate(labels):
+            side = int(rng.integers(14, 26))
+            image, mask = rng.integers(0, 255, (side, side, 3)), np.zeros((side, side))
+            mask[3 : 3 + side // 2, 2 : 2 + side // 2] = 255
+            image[mask > 0] = (40 * (label % 5), 90, 200)
+            rows.append(
+                dict(
+                    crop_index=index,
+                    image_id=index // 3,
+                    source_id=index,
+                    class_index=label,
+                    window_xyxy=[0, 0, side, side],
+                    bbox_xyxy=[0.0, 0.0, side, side],
+                    jpeg=cv2.imencode(".jpg", image)[1].tobytes(),
+                    mask_png=cv2.imencode(".png", mask)[1].tobytes(),
+                )
+            )
+        self.table = pa.Table.from_pylist(rows, schema=SCHEMAS["crops"])
+
+    def read(self, columns=None) -> pa.Table:
+        return self.table.select(columns)
+
+
+class AllParts:
+    def rows(self, parts: Sequence[Tensor]) -> Tensor:
+        return torch.cat([part.detach() for part in parts])
+
+
+def make(labels: Sequence[int], steps: int = 6, **changes) -> DiscoveryTask:
+    training = TrainingConfig(steps=steps, batch_size=12, micro_batches=2, lr=0.05)
+    settings = {**SETTINGS, **changes}
+    return DiscoveryTask(
+        training=training,
+        model=settings.pop("model", MODEL),
+        discovery=DiscoveryConfig.model_validate(settings),
+        crops=Crops(labels),  # type: ignore[arg-type]
+        num_known=2,
+        num_classes=4,
+        snapshot_steps=[steps],
+        seed=5,
+    )
+
+
+class Run:
+    """The training loop in a few lines: parts one after another."""
+
+    def __init__(self, task: DiscoveryTask) -> None:
+        torch.manual_seed(task.seed)
+        self.task, self.module = task, task.setup(torch.device("cpu"))
+        self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.05, momentum=0.9)
+
+    def step(self, step: int) -> dict[str, float]:
+        parts = self.task.prepare([self.task.batch(step, p) for p in (0, 1)], AllParts())
+        values: dict[str, float] = {}
+        for part in parts:
+            losses = self.module(part)
+            (losses["total"] / 2).backward()
+            values |= {name: float(loss.detach()) for name, loss in losses.items()}
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return values | self.task.after_step(step, AllParts())
+
+
+MIXED = [0, 1, -1, 0, 1, -1, -1, -1, 0, -1, -1, 1, -1, -1, 0, -1, -1]
+
+
+def test_every_loss_reaches_the_student_and_none_the_momentum_encoder():
+    run = Run(make(MIXED, losses={"clustering_from": 0.0}, prototypes={"kmeans": False}))
+    run.step(0)
+    run.step(1)  # the momentum encoder now differs from the student
+    parts = run.task.prepare([run.task.batch(2, p) for p in (0, 1)], AllParts())
+    for name in ("attention", "instance", "class", "clustering", "supervised", "balance"):
+        losses = run.module(parts[0])
+        losses[name].backward()
+        gradient = run.module.model.encoder.conv1.weight.grad
+        assert gradient is not None, name
+        assert gradient.abs().sum() > 0, name
+        run.optimizer.zero_grad()
+    assert all(p.grad is None for p in run.task._teacher.module.parameters())
+
+
+def test_keys_are_of_the_second_view_and_own_points_at_them():
+    run = Run(make(MIXED))
+    parts = run.task.prepare([run.task.batch(0, p) for p in (0, 1)], AllParts())
+    for part in parts:
+        assert torch.equal(part["key_instances"][part["own"]], part["instances"])
+        expected = run.task._teacher.module(part["second"]).projections_ND
+        torch.testing.assert_close(part["keys"][part["own"]], expected)
+        assert not torch.equal(part["images"], part["second"])
+        assert not part["keys"].requires_grad
+        assert not part["targets"].requires_grad
+
+
+@pytest.mark.parametrize("labels", [MIXED, [-1] * 14, [0, 1] * 7, [0] + [-1] * 13])
+@pytest.mark.parametrize("share", [0.5, None])
+def test_finite_whatever_is_labeled(labels, share):
+    run = Run(make(labels, labeled_share=share))
+    for step in range(4):
+        assert all(np.isfinite(value) for value in run.step(step).values())
+
+
+def test_resume_is_bitwise():
+    straight = Run(make(MIXED))
+    trace = [straight.step(step) for step in range(6)]
+    for stop in (1, 2, 4):
+        first = Run(make(MIXED))
+        for step in range(stop):
+            first.step(step)
+        second = Run(make(MIXED))
+        second.module.load_state_dict(first.module.state_dict())
+        second.optimizer.load_state_dict(first.optimizer.state_dict())
+        second.task.load_state(first.task.state())
+        assert [second.step(step) for step in range(stop, 6)] == trace[stop:]
+        for name, value in straight.task.snapshot().items():
+            assert torch.equal(value, second.task.snapshot()[name]), name
+
+
+def test_batches_depend_on_seed_step_and_part_alone():
+    one, two = Run(make(MIXED)).task, Run(make(MIXED)).task
+    two.batch(3, 0)
+    for step, part in ((0, 0), (0, 1), (5, 1)):
+        a, b = one.batch(step, part), two.batch(step, part)
+        assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], Tensor))
+    assert not torch.equal(one.batch(0, 0)["images"], one.batch(1, 0)["images"])
+
+
+def test_half_of_a_part_is_labeled_and_an_epoch_shows_every_crop():
+    task = Run(make(MIXED)).task
+    seen = [task.batch(step, part) for step in range(2) for part in (0, 1)]
+    assert all(int((part["labels"] >= 0).sum()) == 3 for part in seen)
+    free = torch.cat([part["instances"][part["labels"] < 0] for part in seen])
+    assert len(set(free.tolist())) == 10  # all unlabeled crops within one pass over them
+
+
+def test_prototypes_are_placed_when_clustering_starts():
+    run = Run(make(MIXED))
+    student, teacher = run.module.model.classifier, run.task._teacher.module.classifier
+    run.step(0)
+    assert not student.offset.any()
+    run.step(1)  # 0.4 of 6 steps
+    assert bool((student.offset.abs().sum(dim=1) > 0).all())
+    torch.testing.assert_close(student.prototypes(), teacher.prototypes())
+
+
+def test_export_gives_every_crop_its_temperature():
+    run = Run(make(MIXED))
+    for step in range(6):
+        run.step(step)
+    state = run.task.export()["instance_state"]
+    assert state["temperature"].shape == state["headness"].shape == (len(MIXED),)
+    assert bool((state["temperature"] >= 0.07 - 1e-6).all())
+    assert state["temperature"].unique().numel() > 1
+    assert run.task.is_snapshot(6)
+    assert not run.task.is_snapshot(5)
+
+
+def test_mask_as_input_changes_what_the_encoder_sees():
+    model = ModelConfig.model_validate(
+        {**MODEL.model_dump(), "encoder": {**MODEL.encoder.model_dump(), "mask_input": True}}
+    )
+    run = Run(make(MIXED, model=model))
+    batch = run.task.batch(0, 0)
+    assert batch["images"].shape[1] == 4
+    assert torch.equal(batch["images"][:, 3:], 2 * batch["masks"] - 1)
+    assert np.isfinite(run.step(0)["total"])

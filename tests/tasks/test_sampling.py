@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcdis_ray.tasks.sampling import CropSampler, Shuffle
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 20), st.integers(0, 60), st.integers(0, 30))
+def test_pieces_of_the_stream_fit_together(size, start, count):
+    stream = Shuffle(np.arange(size) + 100, seed=1, stream=2)
+    whole = stream.take(0, start + count).tolist() if start + count else []
+    assert (stream.take(start, count).tolist() if count else []) == whole[start:]
+    for lap in range(len(whole) // size):
+        assert sorted(whole[lap * size : (lap + 1) * size]) == list(range(100, 100 + size))
+
+
+def test_laps_differ():
+    taken = Shuffle(np.arange(50), seed=0, stream=0).take(0, 100).tolist()
+    assert taken[:50] != taken[50:]
+
+
+def test_share_is_kept_in_every_part():
+    labels = np.array([0, 1] + [-1] * 30)
+    sampler = CropSampler(labels, 0.25, 8, 4, seed=0)
+    for step in range(3):
+        for part in range(4):
+            rows = sampler.crops(step, part).numpy()
+            assert len(rows) == 8
+            assert (labels[rows] >= 0).sum() == 2
+
+
+def test_one_kind_alone_falls_back_to_a_plain_shuffle():
+    for labels in (np.array([0, 1, 2]), np.array([-1, -1, -1])):
+        rows = CropSampler(labels, 0.5, 3, 1, seed=0).crops(0, 0)
+        assert sorted(rows.tolist()) == [0, 1, 2]
