@@ -1,4 +1,4 @@
-"""Stage discover on a few crops in this process: shared by the tests of stages discover and label."""
+"""Stage discover on a few crops in this process, for the tests of stages discover and label."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.artifacts import FileRecord, Table
 from gcdis_ray.config import ComputeConfig
+from gcdis_ray.errors import RuntimeUnavailable
 from gcdis_ray.runtime.base import (
     FitPlan,
     Progress,
@@ -58,6 +59,12 @@ class LocalRuntime:
         from gcdis_ray.training.loop import train
 
         device = torch.device("cuda" if self._compute.gpus_per_worker else "cpu")
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise RuntimeUnavailable(
+                "this machine has no GPU that torch can use",
+                where="compute.gpus_per_worker",
+                fix="set compute.gpus_per_worker=0",
+            )
         checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         if self._compute.strategy == "deepspeed":
             _ensure_process_group(self._compute)

@@ -7,6 +7,7 @@ this process's environment alone.
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
 import socket
@@ -47,7 +48,16 @@ def cluster_address(compute: ComputeConfig) -> str | None:
 def local_cpus(compute: ComputeConfig) -> int:
     """Logical CPUs of a Ray of our own: a promise to its scheduler, not a limit on cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return compute.num_cpus or max(LOGICAL_CPUS, cores or 1, compute.data_workers)
+    wanted = max(LOGICAL_CPUS, compute.data_workers, math.ceil(train_resources(compute)["CPU"]))
+    return compute.num_cpus or max(wanted, cores or 1)
+
+
+def train_resources(compute: ComputeConfig) -> dict[str, float]:
+    """What all workers of a training run need together."""
+    need = {"CPU": TRAIN_CPUS * compute.workers}
+    if compute.gpus_per_worker:
+        need["GPU"] = compute.gpus_per_worker * compute.workers
+    return need
 
 
 class RaySession:
@@ -67,6 +77,22 @@ class RaySession:
         self.own_ray = address is None  # Ray ends with this process
         if self._owned:
             _start(compute, address)
+        if self.own_ray:
+            self._check_room(compute)
+
+    def _check_room(self, compute: ComputeConfig) -> None:
+        """A cluster can grow, a Ray of our own cannot: do not wait for what will never come."""
+        import ray
+
+        need, have = train_resources(compute), ray.cluster_resources()
+        if any(have.get(name, 0) < amount for name, amount in need.items()):
+            self.close()
+            raise RuntimeUnavailable(
+                f"{compute.workers} training worker(s) need {text(need)}, this Ray has {text(have)}",
+                where="compute.workers, compute.gpus_per_worker, compute.num_cpus",
+                fix="lower compute.workers or compute.gpus_per_worker, raise compute.num_cpus, or "
+                "give the compute.address of a larger cluster",
+            )
 
     def close(self) -> None:
         """Leave the cluster, and stop it if it is ours. Calling it twice is fine."""

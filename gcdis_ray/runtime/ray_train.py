@@ -21,7 +21,7 @@ from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, RuntimeUnavailable
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
-from gcdis_ray.runtime.ray_session import TRAIN_CPUS, shortage
+from gcdis_ray.runtime.ray_session import shortage, train_resources
 from gcdis_ray.training.checkpoints import KEEP
 from gcdis_ray.training.task import TrainingTask
 
@@ -145,7 +145,9 @@ def fit(
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
             use_gpu=compute.gpus_per_worker > 0,
-            resources_per_worker=_resources(compute),
+            resources_per_worker={
+                name: amount / compute.workers for name, amount in train_resources(compute).items()
+            },
         ),
         run_config=RunConfig(
             name=plan.name,
@@ -172,11 +174,6 @@ def fit(
     if isinstance(outcome[0], BaseException):
         raise _explain(outcome[0], compute) from outcome[0]
     return outcome[0]
-
-
-def _resources(compute: ComputeConfig) -> dict[str, float]:
-    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
-    return {"CPU": TRAIN_CPUS, **gpus}
 
 
 def _storage(plan: FitPlan) -> tuple[str, Any]:
@@ -214,8 +211,8 @@ def _watch(
                 progress(Progress(latest.done, steps, "steps", post))
         if not started and time.monotonic() - said > compute.wait_s:
             said = time.monotonic()
-            need = {name: n * compute.workers for name, n in _resources(compute).items()}
-            progress(Progress(latest.done, steps, "steps", shortage(need)))
+            note = shortage(train_resources(compute))
+            progress(Progress(latest.done, steps, "steps", note))
 
 
 def _explain(error: BaseException, compute: ComputeConfig) -> BaseException:

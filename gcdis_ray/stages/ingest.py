@@ -78,6 +78,11 @@ def source(config: Config) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
+def num_images(config: Config) -> int:
+    """Images a run would read: for a plan's estimate."""
+    return sum(len(images) for images in plan_data(config).images.values())
+
+
 def _file_digest(path: Path, config: Config) -> str | None:
     """None if it cannot be read: such an image is quarantined later."""
     try:

@@ -1,4 +1,4 @@
-"""MobileNetV2 as a detector's body: the features of its file, fixed, and stored with the detector."""
+"""MobileNetV2 as a detector's body: the features of its file, never trained, always stored."""
 
 from __future__ import annotations
 

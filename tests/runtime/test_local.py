@@ -7,7 +7,7 @@ from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import DataError
+from gcdis_ray.errors import DataError, RuntimeUnavailable
 from gcdis_ray.runtime.local import LocalRuntime
 
 
@@ -57,3 +57,10 @@ def test_fit_with_every_strategy_and_a_second_time(tmp_path: Path, strategy: str
     first = runtime.fit(ToyTask(toy_config()), plan, lambda progress: None)
     again = runtime.fit(ToyTask(toy_config()), plan, lambda progress: None)
     assert digests(first) == digests(again)
+
+
+def test_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    plan = toy_plan(tmp_path, gpus_per_worker=1)
+    with pytest.raises(RuntimeUnavailable, match=r"gpus_per_worker=0"):
+        LocalRuntime(plan.compute).fit(ToyTask(toy_config()), plan, lambda progress: None)

@@ -15,7 +15,7 @@ from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import DataError
+from gcdis_ray.errors import DataError, RuntimeUnavailable
 from gcdis_ray.runtime.base import Progress, Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 
@@ -48,6 +48,19 @@ def run(runtime: Runtime, task: AddTask, shards: Shards) -> None:
     runtime.map_shards(
         task, [shards.table], shards.args, EVERYTHING, shards.writer, shards.records.append
     )
+
+
+def test_room_that_will_never_come_is_an_error_at_once(runtime: Runtime):
+    from gcdis_ray.runtime.ray_session import RaySession
+
+    with pytest.raises(RuntimeUnavailable, match=r"need 1 CPU, 2 GPU, this Ray has 4 CPU"):
+        RaySession(ComputeConfig(**COMPUTE, gpus_per_worker=1))
+
+
+def test_shard_that_always_kills_its_worker_is_named(runtime: Runtime, tmp_path: Path):
+    shards = Shards(tmp_path)
+    with pytest.raises(RuntimeUnavailable, match=r"shard 3 lost its worker 2 time"):
+        run(runtime, AddTask(kill_file=str(tmp_path / "no" / "file")), shards)
 
 
 def test_killed_worker_loses_and_doubles_no_shard(runtime: Runtime, tmp_path: Path):

@@ -12,6 +12,7 @@ from gcdis_ray.runtime.ray_session import RaySession, describe, local_cpus, text
 def test_logical_cpus_leave_room_for_rays_helpers():
     assert local_cpus(ComputeConfig()) >= 4
     assert local_cpus(ComputeConfig(data_workers=50)) >= 50
+    assert local_cpus(ComputeConfig(workers=100)) >= 50
     assert local_cpus(ComputeConfig(num_cpus=2)) == 2
 
 
