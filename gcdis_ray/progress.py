@@ -36,10 +36,11 @@ class Reporter:
     """Turns pipeline events into lines."""
 
     def __init__(
-        self, stream: TextIO = sys.stderr, clock: Callable[[], float] = time.monotonic
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream, self._clock = stream, clock
-        self._live = stream.isatty()
+        """Args: stream: where lines go; standard error unless given."""
+        self._stream, self._clock = stream or sys.stderr, clock
+        self._live = self._stream.isatty()
         self._began = self._last_shown = 0.0
         self._first: Progress | None = None
         self._first_at = 0.0

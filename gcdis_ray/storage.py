@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 MANIFEST = "manifest.json"
+_REACH = "check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network"
+_RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
 
 
 class Storage(Protocol):
@@ -237,20 +239,24 @@ def _s3_errors(where: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "?")
         fix = "check the bucket's name and your rights to it, then run again"
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "403"):
-            fix = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403"):
+            fix = _RIGHTS
         raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
     except BotoCoreError as error:
         raise StorageError(
             f"S3 cannot be reached ({type(error).__name__})",
             where=where,
-            fix="check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network",
+            fix=_REACH,
         ) from error
-    except OSError as error:  # pyarrow reports everything as OSError
-        text = str(error).splitlines()[0][:200]
-        raise StorageError(
-            text, where=where, fix="check endpoint, credentials and bucket, then run again"
-        ) from error
+    except OSError as error:  # pyarrow reports everything as OSError, with the cause in the text
+        text = str(error)
+        if any(word in text for word in ("NETWORK_CONNECTION", "curlCode")):
+            what, fix = "S3 cannot be reached", _REACH
+        elif any(word in text for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE")):
+            what, fix = "S3 refused the credentials", _RIGHTS
+        else:
+            what, fix = text.splitlines()[0][:200], "check endpoint, credentials and bucket"
+        raise StorageError(what, where=where, fix=fix) from error
 
 
 @dataclass(frozen=True)

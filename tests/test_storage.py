@@ -231,3 +231,20 @@ def test_unwritable_folder(tmp_path: Path):
 def test_unknown_scheme():
     with pytest.raises(StorageError, match="scheme"):
         open_storage("ftp://host/x")
+
+
+def test_refused_credentials_are_one_line(s3_endpoint: str):
+    """The server checks nobody by default; a client error as AWS sends it is raised instead."""
+    from botocore.exceptions import ClientError
+
+    from gcdis_ray import storage as module
+
+    refusal = ClientError({"Error": {"Code": "InvalidAccessKeyId"}}, "PutObject")
+    client = mock.Mock()
+    client.put_object.side_effect = refusal
+    with (
+        mock.patch.object(module, "_s3_client", lambda endpoint: client),
+        pytest.raises(StorageError, match="InvalidAccessKeyId") as caught,
+    ):
+        open_storage("s3://bucket/x", s3_endpoint).check()
+    assert "AWS_ACCESS_KEY_ID" in str(caught.value)

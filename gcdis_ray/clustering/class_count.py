@@ -31,7 +31,8 @@ from torch import Tensor
 from gcdis_ray.clustering.kmeans import Backend, kmeans
 from gcdis_ray.errors import DataError
 
-SMOOTHING = 0.2  # in ln K: at K = 10 the values from 9 to 12 are averaged
+SMOOTHING = 0.15  # in ln K: at K = 10 the values from 9 to 11 are averaged
+LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
 MAX_ITERATIONS = 30
 
 
@@ -244,6 +245,11 @@ def _conclude(found: dict[int, NDArray[np.float64]], search: Search) -> ClassCou
         warning = (
             f"the curve is flat: anything from {tried[low]} to {tried[high]} classes fits about "
             "as well"
+        )
+    elif curve[chosen]["accuracy"] < LOW_ACCURACY:
+        warning = (
+            f"even known classes are found again for only {curve[chosen]['accuracy']:.0%} of their "
+            "crops: the embeddings do not separate classes well, take the count as a guess"
         )
     return ClassCount(tried[chosen], (tried[low], tried[high]), curve, warning)
 

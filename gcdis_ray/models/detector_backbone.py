@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +46,7 @@ class SmallResNet(nn.Module):
 
 
 def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, channels // 4), channels)
+    return nn.GroupNorm(math.gcd(32, channels // 4), channels)  # at most 32 groups, at least of 4
 
 
 def build_backbone(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Module:

@@ -88,7 +88,7 @@ class RaySession:
         if any(have.get(name, 0) < amount for name, amount in need.items()):
             self.close()
             raise RuntimeUnavailable(
-                f"{compute.workers} training worker(s) need {text(need)}, this Ray has {text(have)}",
+                f"{compute.workers} training worker(s) need {text(need)}, here are {text(have)}",
                 where="compute.workers, compute.gpus_per_worker, compute.num_cpus",
                 fix="lower compute.workers or compute.gpus_per_worker, raise compute.num_cpus, or "
                 "give the compute.address of a larger cluster",

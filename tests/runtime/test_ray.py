@@ -53,7 +53,7 @@ def run(runtime: Runtime, task: AddTask, shards: Shards) -> None:
 def test_room_that_will_never_come_is_an_error_at_once(runtime: Runtime):
     from gcdis_ray.runtime.ray_session import RaySession
 
-    with pytest.raises(RuntimeUnavailable, match=r"need 1 CPU, 2 GPU, this Ray has 4 CPU"):
+    with pytest.raises(RuntimeUnavailable, match=r"need 1 CPU, 2 GPU, here are 4 CPU"):
         RaySession(ComputeConfig(**COMPUTE, gpus_per_worker=1))
 
 
@@ -190,7 +190,7 @@ def test_driver_killed_in_training_resumes(tmp_path: Path):
     history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")
     assert_equal_curves(next(history), tmp_path / "whole/toy/0" / whole["history"][0].path)
     assert second.left_over(10) == []
-    assert first.left_over(20) == []
+    assert first.left_over(60) == []
 
 
 def assert_equal_curves(found: Path, expected: Path) -> None:

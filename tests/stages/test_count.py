@@ -1,0 +1,89 @@
+"""Stage count: by hand, and from embeddings."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scene_tables import FakeArtifact, memory_table
+
+from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.stages import count
+
+
+def _inputs(num_classes: int = 6, num_known: int = 3, per_class: int = 40) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(0)
+    center = F.normalize(torch.randn(num_classes, 16, generator=generator), dim=1)
+    rows = []
+    for n in range(num_classes * per_class):
+        label = n % num_classes
+        vector = center[label] + 0.1 * torch.randn(16, generator=generator)
+        labeled = label < num_known and n % 2 == 0
+        rows.append(
+            {
+                "crop_index": n,
+                "class_index": label if labeled else -1,
+                "embedding": F.normalize(vector, dim=0).tolist(),
+            }
+        )
+    rows.sort(key=lambda row: row["class_index"] < 0)
+    classes = [{"class_index": c, "category_id": c + 1, "name": str(c)} for c in range(num_known)]
+    return {
+        "embed": FakeArtifact({"embeddings": memory_table("embeddings", [rows[:40], rows[40:]])}),
+        "ingest": FakeArtifact({"classes": classes}),
+    }
+
+
+def _config(**values: Any) -> count.Config:
+    return count.Config.model_validate(values)
+
+
+def _result(work) -> dict[str, Any]:
+    return json.loads(work._opener.read_bytes(work.files["class_count"][0]))
+
+
+def test_a_given_number_is_taken(local_work) -> None:
+    count.run(_inputs(), _config(method="given", num_novel=12), local_work)
+    assert _result(local_work) == {
+        "method": "given",
+        "num_known": 3,
+        "num_novel": 12,
+        "num_classes": 15,
+        "interval": [15, 15],
+        "curve": [],
+        "warning": None,
+    }
+
+
+def test_the_number_is_estimated_from_embeddings(local_work) -> None:
+    inputs = _inputs(num_classes=7, num_known=4)
+    count.run(inputs, _config(), local_work)
+    result = _result(local_work)
+    assert result["num_classes"] == pytest.approx(7, abs=1)
+    assert result["num_novel"] == result["num_classes"] - 4
+    assert result["interval"][0] <= result["num_classes"] <= result["interval"][1]
+    assert {"num_classes", "score", "accuracy", "silhouette"} <= result["curve"][0].keys()
+    assert result["method"] == "labeled_accuracy"
+
+
+def test_known_classes_without_crops_still_count(local_work) -> None:
+    inputs = _inputs(num_classes=4, num_known=2)
+    more = inputs["ingest"].json("classes") + [{"class_index": c} for c in range(2, 30)]
+    count.run(inputs | {"ingest": FakeArtifact({"classes": more})}, _config(), local_work)
+    result = _result(local_work)
+    assert result["num_classes"] == result["num_known"] == 30
+    assert result["interval"] == [30, 30]
+
+
+def test_nothing_labeled_is_a_short_error(local_work) -> None:
+    with pytest.raises(DataError, match="without labeled crops"):
+        count.run(_inputs(num_known=0), _config(), local_work)
+
+
+@pytest.mark.parametrize("values", [{"method": "given"}, {"num_novel": 3}])
+def test_half_a_wish_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="num_novel goes with method: given"):
+        _config(**values)
