@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from torch import Tensor, nn
@@ -76,7 +76,8 @@ def build_backbone(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Modu
         last = body.inplanes
         channels = [last // 8, last // 4, last // 2, last]
     if config.weights is not None:
-        _load_weights(body, config.weights, str(config.weights_sha256))
+        tensors = read_resnet(config.weights, str(config.weights_sha256))
+        load_backbone(body, tensors, config.weights)
     stem = ["conv1", "bn1"] if config.frozen_stages else []
     for name in stem + [f"layer{i + 1}" for i in range(config.frozen_stages)]:
         if hasattr(body, name):
@@ -88,11 +89,16 @@ def build_backbone(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Modu
     return backbone
 
 
-def _load_weights(body: nn.Module, path: str, sha256: str) -> None:
+def read_resnet(path: str, sha256: str) -> dict[str, Tensor]:
+    """Tensors of a ResNet in torchvision's names, without its classifier."""
     tensors = read_weights(Path(path), sha256)
-    kept = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+    return {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+
+
+def load_backbone(body: nn.Module, tensors: Mapping[str, Tensor], path: str) -> None:
+    """Load all of a backbone's tensors, or say in a ConfigError why they do not fit."""
     try:
-        body.load_state_dict(kept)
+        body.load_state_dict(tensors)
     except RuntimeError as error:
         raise ConfigError(
             f"{path} does not fit the backbone: {str(error).splitlines()[1].strip()[:200]}",

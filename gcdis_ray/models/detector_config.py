@@ -84,6 +84,12 @@ class DetectorConfig(Closed):
                 where="detector.anchor_sizes_px",
                 fix=f"give {self.num_levels} sizes, smallest first",
             )
+        if self.library == "detectron2" and not self.backbone.startswith("resnet"):
+            raise ConfigError(
+                f"detectron2 has no backbone {self.backbone!r}",
+                where="detector.backbone",
+                fix="use a resnet, or library: torchvision",
+            )
         if self.max_side_px < self.min_side_px:
             raise ConfigError(
                 f"{self.max_side_px} is below min_side_px {self.min_side_px}",

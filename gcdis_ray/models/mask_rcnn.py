@@ -5,7 +5,7 @@ The segmenter differs from the proposer in its classifier alone, so all else can
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -18,7 +18,8 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
-from gcdis_ray.errors import ArtifactError
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.detector import IMAGE_MEAN, IMAGE_STD, Detector
 from gcdis_ray.models.detector_backbone import build_backbone
 from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.models.instance_heads import (
@@ -31,29 +32,20 @@ from gcdis_ray.models.instance_heads import (
     Target,
 )
 
-_CLASSIFIER = "heads.box_predictor.classifier."
-_MEAN = (123.675, 116.28, 103.53)  # of ImageNet, what published backbones expect
-_STD = (58.395, 57.12, 57.375)
 _PADDED_TO = 32  # px; the largest stride of a backbone stage
 
 
-class MaskRCNN(nn.Module):
-    """Detector over ``num_classes`` classes (1 for class-agnostic proposals).
+class MaskRCNN(Detector):
+    """Detector over ``num_classes`` classes (1 for class-agnostic proposals)."""
 
-    ``forward(batch)`` gives the training losses and their sum ``total``. A batch is
-    ``{"images": [uint8 (3, H, W) RGB], "targets": [Target]}`` with sizes already scaled to the
-    configured sides. Regions are sampled with torch's generator, which the training loop seeds.
-    """
-
-    mean: Tensor
-    std: Tensor
+    classifier_prefix = "heads.box_predictor.classifier."
 
     def __init__(
         self, config: DetectorConfig, num_classes: int, classifier: ClassifierConfig | None
     ) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
-        mean, std = torch.tensor(_MEAN)[:, None, None], torch.tensor(_STD)[:, None, None]
+        mean, std = torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None]
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.backbone = build_backbone(config, mean, std)
@@ -149,26 +141,23 @@ def build_mask_rcnn(
     num_classes: int,
     seed: int,
     classifier: ClassifierConfig | None = None,
-) -> MaskRCNN:
-    """A detector whose weights depend on the seed alone."""
+) -> Detector:
+    """A detector of the configured library, whose weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
+        if config.library == "detectron2":
+            return _import_detectron2()(config, num_classes, classifier)
         return MaskRCNN(config, num_classes, classifier)
 
 
-def load_all_but_classifier(model: MaskRCNN, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Take over backbone, pyramid, proposals, box trunk and mask head from another detector.
-
-    Raises:
-        ArtifactError: the other detector has a different architecture.
-    """
-    own = model.state_dict()
-    shared = {k: v for k, v in tensors.items() if not k.startswith(_CLASSIFIER)}
-    wanted = {k: v.shape for k, v in own.items() if not k.startswith(_CLASSIFIER)}
-    if {k: v.shape for k, v in shared.items()} != wanted:
-        raise ArtifactError(
-            "the proposer has another architecture than the segmenter",
-            where=where,
-            fix="give both stages the same detector settings, or set init_from_proposer: false",
-        )
-    model.load_state_dict({**own, **shared})
+def _import_detectron2() -> Callable[..., Detector]:
+    try:
+        from gcdis_ray.models.detectron2_adapter import Detectron2MaskRCNN
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"detectron2 is not installed ({error})",
+            where="detector.library",
+            fix="pip install 'gcdis-ray[detectron2]', then pip install --no-build-isolation "
+            "git+https://github.com/facebookresearch/detectron2; or use library: torchvision",
+        ) from error
+    return Detectron2MaskRCNN

@@ -15,7 +15,7 @@ from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
 from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.instance_heads import Target
-from gcdis_ray.models.mask_rcnn import MaskRCNN
+from gcdis_ray.models.detector import Detector
 from gcdis_ray.training.task import TrainingTask
 
 _AUGMENT = 1_000_003  # tag of the augmentation's random stream
@@ -30,7 +30,7 @@ class DetectionTask(TrainingTask):
     detector: DetectorConfig
     augment: AugmentConfig
     cache_mb: int
-    _model: MaskRCNN = field(init=False, repr=False)
+    _model: Detector = field(init=False, repr=False)
     _streams: list[Scenes] = field(init=False, repr=False)
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(
         init=False, repr=False, default_factory=dict
@@ -51,7 +51,7 @@ class DetectionTask(TrainingTask):
         """Labels (n,) from 1 and loss weights (n,) of an image's objects."""
 
     @abstractmethod
-    def build(self) -> MaskRCNN:
+    def build(self) -> Detector:
         """The model at the start of training."""
 
     def setup(self, device: torch.device) -> nn.Module:

@@ -16,8 +16,9 @@ from gcdis_ray.artifacts import SCHEMAS, TensorFile
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
 from gcdis_ray.data.scenes import fitted_size, resized
+from gcdis_ray.models.detector import Detector
 from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn
+from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.tasks.external_masks import proposal_id
 
 _IMAGE_COLUMNS = ("image_id", "bytes", "height_px", "width_px")
@@ -34,7 +35,7 @@ def detector_spec(
     }
 
 
-def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> MaskRCNN:
+def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> Detector:
     """The detector that a stage stored, ready to infer on the CPU or, if there is one, a GPU."""
     detector = DetectorConfig(**spec["detector"])
     detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
@@ -81,7 +82,7 @@ class Detect:
 
         return run
 
-    def _detect(self, model: MaskRCNN, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _detect(self, model: Detector, image: Mapping[str, Any]) -> list[dict[str, Any]]:
         height, width = image["height_px"], image["width_px"]
         pixels = decode_rgb(image["bytes"])
         sides = (model.config.min_side_px, model.config.max_side_px)

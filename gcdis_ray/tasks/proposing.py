@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from gcdis_ray.artifacts import Table
 from gcdis_ray.data.scenes import Objects, Scenes, read_instances
 from gcdis_ray.errors import DataError
-from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn
+from gcdis_ray.models.detector import Detector
+from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.tasks.detection import DetectionTask
 
 
@@ -35,7 +36,7 @@ class ProposingTask(DetectionTask):
     def stream_share(self) -> float:
         return 1.0
 
-    def build(self) -> MaskRCNN:
+    def build(self) -> Detector:
         return build_mask_rcnn(self.detector, 1, self.seed)
 
     def labels_and_weights(

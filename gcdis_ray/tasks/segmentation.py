@@ -15,8 +15,9 @@ from gcdis_ray.artifacts import Table, TensorFile
 from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
 from gcdis_ray.data.scenes import Objects, Scenes, read_instances, read_pseudo_labels
 from gcdis_ray.errors import DataError
+from gcdis_ray.models.detector import Detector, load_all_but_classifier
 from gcdis_ray.models.detector_config import ClassifierConfig
-from gcdis_ray.models.mask_rcnn import MaskRCNN, build_mask_rcnn, load_all_but_classifier
+from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.tasks.detection import DetectionTask
 
 
@@ -52,7 +53,7 @@ class SegmentationTask(DetectionTask):
     def stream_share(self) -> float:
         return self.labeled_share
 
-    def build(self) -> MaskRCNN:
+    def build(self) -> Detector:
         model = build_mask_rcnn(self.detector, self.num_classes, self.seed, self.classifier)
         if self.proposer is not None:
             load_all_but_classifier(model, self.proposer.load(), "stages.segment.detector")

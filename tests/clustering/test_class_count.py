@@ -35,12 +35,13 @@ def _points(
 
 
 @pytest.mark.parametrize(
-    ("num_classes", "num_known"), [(3, 2), (6, 3), (10, 5), (10, 8), (20, 6), (50, 20)]
+    ("num_classes", "num_known"), [(3, 2), (6, 3), (10, 5), (10, 8), (20, 6), (30, 10)]
 )
 def test_separate_classes_are_counted(num_classes: int, num_known: int) -> None:
     points, given = _points(num_classes, num_known, [40] * num_classes, 0.4, seed=num_classes)
-    found = estimate(points, given, Search(max_classes=max(25, 5 * num_known)), seed=0)
-    assert found.num_classes == pytest.approx(num_classes, abs=max(1, 0.12 * num_classes))
+    search = Search(max_classes=max(25, 5 * num_known), num_seeds=2)
+    found = estimate(points, given, search, seed=0)
+    assert 0.9 * num_classes <= found.num_classes <= max(num_classes + 1, 1.2 * num_classes)
     low, high = found.interval
     assert low <= found.num_classes <= high
     assert [row["num_classes"] for row in found.curve] == sorted(
@@ -55,11 +56,11 @@ def test_a_long_tail_costs_little() -> None:
     assert 8 <= found.num_classes <= 13
 
 
-def test_noise_is_reported_as_flat() -> None:
+def test_noise_is_called_a_guess() -> None:
     points, given = _points(1, 1, [400], 5.0, seed=2)
     given = torch.where(given >= 0, torch.arange(400) // 2 % 4, given)
     found = estimate(points, given, Search(max_classes=25), seed=0)
-    assert found.warning is not None
+    assert "take the count as a guess" in str(found.warning)
 
 
 def test_a_search_that_ends_too_early_says_so() -> None:

@@ -1,0 +1,196 @@
+"""The same detector built from detectron2's parts, for users who keep their models there.
+
+Backbone, pyramid, region proposals and heads are detectron2's; the weighted losses, the
+classifiers and everything around the model are ours, so either library trains under the same
+rules. Two things differ from the torchvision detector: areas of crowds count as background, and
+proposals can only be scored by the box head.
+"""
+
+# pyright: reportMissingImports=false
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from detectron2.layers import ShapeSpec
+from detectron2.modeling.anchor_generator import DefaultAnchorGenerator
+from detectron2.modeling.backbone import FPN, BasicStem, ResNet
+from detectron2.modeling.backbone.fpn import LastLevelMaxPool
+from detectron2.modeling.box_regression import Box2BoxTransform
+from detectron2.modeling.matcher import Matcher
+from detectron2.modeling.meta_arch import GeneralizedRCNN
+from detectron2.modeling.poolers import ROIPooler
+from detectron2.modeling.proposal_generator import RPN, StandardRPNHead
+from detectron2.modeling.roi_heads import (
+    FastRCNNConvFCHead,
+    FastRCNNOutputLayers,
+    MaskRCNNConvUpsampleHead,
+    StandardROIHeads,
+)
+from detectron2.structures import BitMasks, Boxes, Instances
+from detectron2.utils.events import EventStorage
+from torch import Tensor
+
+from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.detector import IMAGE_MEAN, IMAGE_STD, Detector
+from gcdis_ray.models.detector_backbone import load_backbone, read_resnet
+from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.models.instance_heads import (
+    CosineClassifier,
+    Detections,
+    Target,
+    instance_losses,
+    mask_loss,
+)
+
+_STAGES = ("res2", "res3", "res4", "res5")
+_LEVELS = ("p2", "p3", "p4", "p5")
+
+
+class Detectron2MaskRCNN(Detector):
+    """See :class:`~gcdis_ray.models.detector.Detector`."""
+
+    classifier_prefix = "net.roi_heads.box_predictor.cls_score."
+
+    def __init__(
+        self, config: DetectorConfig, num_classes: int, classifier: ClassifierConfig | None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.net = GeneralizedRCNN(
+            backbone=_build_backbone(config),
+            proposal_generator=_build_rpn(config),
+            roi_heads=_build_heads(config, num_classes, classifier),
+            pixel_mean=IMAGE_MEAN,
+            pixel_std=IMAGE_STD,
+            input_format="RGB",
+        )
+
+    @property
+    def backbone(self):  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.net.backbone
+
+    @property
+    def mean(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.net.pixel_mean
+
+    @property
+    def std(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.net.pixel_std
+
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        inputs = [
+            {"image": image, "instances": _instances(target, image.shape[-2:])}
+            for image, target in zip(batch["images"], batch["targets"], strict=True)
+        ]
+        with EventStorage():  # detectron2 writes its counts somewhere
+            losses = dict(self.net(inputs))
+        losses["total"] = torch.stack([loss.float() for loss in losses.values()]).sum()
+        return losses
+
+    @torch.inference_mode()
+    def detect(
+        self,
+        images: Sequence[Tensor],
+        *,
+        min_score: float,
+        nms_iou: float,
+        max_per_image: int,
+        score: str = "box",
+    ) -> list[Detections]:
+        if score != "box":
+            raise ConfigError(
+                f"a detector of detectron2 has no score {score!r}",
+                where="stages.propose.objectness",
+                fix="use objectness: box, or library: torchvision",
+            )
+        predictor = self.net.roi_heads.box_predictor
+        predictor.test_score_thresh = min_score
+        predictor.test_nms_thresh = nms_iou
+        predictor.test_topk_per_image = max_per_image
+        found = self.net.inference([{"image": image} for image in images], do_postprocess=False)
+        return [
+            Detections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
+            for f in found
+        ]
+
+
+class WeightedOutputLayers(FastRCNNOutputLayers):
+    """Classes and boxes with the weight of each region's instance."""
+
+    def losses(self, predictions, proposals):
+        logits_RC, deltas_R4 = predictions
+        labels = torch.cat([p.gt_classes for p in proposals])
+        boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
+        matched = torch.cat([_matched(p, "gt_boxes", p.proposal_boxes).tensor for p in proposals])
+        ones = [torch.ones(len(p), device=labels.device) for p in proposals]
+        weights = [
+            _matched(p, "gt_weights", one) for p, one in zip(proposals, ones, strict=True)
+        ]
+        labels = (labels + 1) % (self.num_classes + 1)  # background is last there, first here
+        return instance_losses(
+            logits_RC.roll(1, dims=1),
+            deltas_R4,
+            labels,
+            self.box2box_transform.get_deltas(boxes, matched),
+            torch.cat(weights).where(labels > 0, 1.0),
+        )
+
+
+class WeightedMaskHead(MaskRCNNConvUpsampleHead):
+    """Masks with the weight of each region's instance; an object without mask weighs nothing."""
+
+    def forward(self, x, instances):
+        if not self.training:
+            return super().forward(x, instances)
+        logits_PMM = self.layers(x)[:, 0]
+        wanted, weights, count = [logits_PMM[:0]], [logits_PMM.new_zeros(0)], 0
+        for found in instances:
+            if len(found):
+                side = logits_PMM.shape[-1]
+                masks = found.gt_masks.crop_and_resize(found.proposal_boxes.tensor, side)
+                wanted.append(masks.float())
+                weights.append(found.gt_weights * found.gt_has_mask)
+                count += int(found.gt_has_mask.sum())
+        return {"roi_mask": mask_loss(logits_PMM, torch.cat(wanted), torch.cat(weights), count)}
+
+
+def _matched(proposals: Instances, name: str, otherwise):
+    """A field of the matched instances; images without instances have none."""
+    return proposals.get(name) if proposals.has(name) else otherwise
+
+
+def _instances(target: Target, size: Sequence[int]) -> Instances:
+    height, width = int(size[0]), int(size[1])
+    found = Instances((height, width))
+    found.gt_boxes = Boxes(target["boxes"])
+    found.gt_classes = target["labels"] - 1
+    found.gt_weights = target["weights"]
+    found.gt_has_mask = target["has_mask"]
+    masks = target["masks"][:, None].float()
+    if masks.shape[-2:] != (height, width) and len(masks):
+        masks = F.interpolate(masks, (height, width), mode="bilinear", antialias=True)
+    found.gt_masks = BitMasks(masks[:, 0].reshape(-1, height, width) >= 0.5)
+    return found
+
+
+def _build_backbone(config: DetectorConfig) -> FPN:
+    norm = "FrozenBN" if config.norm == "frozen_batch" else "GN"
+    depth = int(config.backbone.removeprefix("resnet"))
+    wide = {"out_channels": 64} if depth < 50 else {}
+    stages = _stages(depth, norm) if wide else ResNet.make_default_stages(
+        depth, norm=norm, stride_in_1x1=False
+    )
+    body = ResNet(
+        BasicStem(3, 64, norm=norm), stages, out_features=list(_STAGES), freeze_at=0
+    )
+    if config.weights is not None:
+        tensors = read_resnet(config.weights, str(config.weights_sha256))
+        load_backbone(body, {_renamed(k): v for k, v in tensors.items()}, config.weights)
+    if config.frozen_stages:
+        body.freeze(config.frozen_stages + 1)  # detectron2 counts the stem as the first
+    return FPN(body, list(_STAGES), config.fpn_channels, top_block=LastLevelMaxPool())
