@@ -134,7 +134,12 @@ def _random_affine(num: int, config: AugmentConfig, generator: Generator) -> Ten
     shift_x = _uniform(num, -1, 1, generator) * (1 - wide)
     shift_y = _uniform(num, -1, 1, generator) * (1 - high)
     cos, sin = torch.cos(angle), torch.sin(angle)
-    rows = [cos * wide * mirror, -sin * high, shift_x, sin * wide * mirror, cos * high, shift_y]
+    slant = _uniform(num, -1, 1, generator) * config.shear  # x follows y before the turn
+    left, right = wide * mirror, high
+    rows = [
+        *(cos * left, (cos * slant - sin) * right, shift_x),
+        *(sin * left, (sin * slant + cos) * right, shift_y),
+    ]
     return torch.stack(rows, dim=1).view(num, 2, 3)
 
 

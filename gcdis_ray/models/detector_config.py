@@ -28,6 +28,9 @@ class DetectorConfig(Closed):
     ``mobilenet_v2`` needs ``weights`` and keeps them as they are: a cheap start for photographs.
     """
 
+    library: Literal["torchvision", "detectron2"] = Field(
+        "torchvision", description="what it is built from; detectron2 is installed separately"
+    )
     backbone: Literal["small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"] = (
         "small"
     )

@@ -128,9 +128,7 @@ class WeightedOutputLayers(FastRCNNOutputLayers):
         boxes = torch.cat([p.proposal_boxes.tensor for p in proposals])
         matched = torch.cat([_matched(p, "gt_boxes", p.proposal_boxes).tensor for p in proposals])
         ones = [torch.ones(len(p), device=labels.device) for p in proposals]
-        weights = [
-            _matched(p, "gt_weights", one) for p, one in zip(proposals, ones, strict=True)
-        ]
+        weights = [_matched(p, "gt_weights", one) for p, one in zip(proposals, ones, strict=True)]
         labels = (labels + 1) % (self.num_classes + 1)  # background is last there, first here
         return instance_losses(
             logits_RC.roll(1, dims=1),
@@ -179,18 +177,95 @@ def _instances(target: Target, size: Sequence[int]) -> Instances:
 
 
 def _build_backbone(config: DetectorConfig) -> FPN:
-    norm = "FrozenBN" if config.norm == "frozen_batch" else "GN"
     depth = int(config.backbone.removeprefix("resnet"))
-    wide = {"out_channels": 64} if depth < 50 else {}
-    stages = _stages(depth, norm) if wide else ResNet.make_default_stages(
-        depth, norm=norm, stride_in_1x1=False
-    )
+    norm = "FrozenBN" if config.norm == "frozen_batch" else "GN"
+    options: dict[str, Any] = {} if depth < 50 else {"stride_in_1x1": False}
     body = ResNet(
-        BasicStem(3, 64, norm=norm), stages, out_features=list(_STAGES), freeze_at=0
+        BasicStem(3, 64, norm=norm),
+        ResNet.make_default_stages(depth, norm=norm, **options),
+        out_features=list(_STAGES),
     )
     if config.weights is not None:
         tensors = read_resnet(config.weights, str(config.weights_sha256))
-        load_backbone(body, {_renamed(k): v for k, v in tensors.items()}, config.weights)
+        load_backbone(body, _renamed(tensors), config.weights)
     if config.frozen_stages:
         body.freeze(config.frozen_stages + 1)  # detectron2 counts the stem as the first
     return FPN(body, list(_STAGES), config.fpn_channels, top_block=LastLevelMaxPool())
+
+
+def _renamed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """torchvision's names of a ResNet's tensors -> detectron2's."""
+    renamed = {}
+    for name, value in tensors.items():
+        if name.endswith("num_batches_tracked"):
+            continue
+        name = name if name.startswith("layer") else f"stem.{name}"
+        name = re.sub(r"^layer(\d)", lambda found: f"res{int(found[1]) + 1}", name)
+        name = re.sub(r"bn(\d)", r"conv\1.norm", name)
+        name = name.replace("downsample.0", "shortcut").replace("downsample.1", "shortcut.norm")
+        renamed[name] = value
+    return renamed
+
+
+def _build_rpn(config: DetectorConfig) -> RPN:
+    return RPN(
+        in_features=[*_LEVELS, "p6"],
+        head=StandardRPNHead(
+            in_channels=config.fpn_channels, num_anchors=len(config.anchor_ratios)
+        ),
+        anchor_generator=DefaultAnchorGenerator(
+            sizes=[[size] for size in config.anchor_sizes_px],
+            aspect_ratios=list(config.anchor_ratios),
+            strides=[4, 8, 16, 32, 64],
+        ),
+        anchor_matcher=Matcher([0.3, 0.7], [0, -1, 1], allow_low_quality_matches=True),
+        box2box_transform=Box2BoxTransform(weights=(1.0, 1.0, 1.0, 1.0)),
+        batch_size_per_image=config.rpn_batch,
+        positive_fraction=0.5,
+        pre_nms_topk=(config.rpn_pre_nms,) * 2,
+        post_nms_topk=(config.rpn_post_nms,) * 2,
+        nms_thresh=config.rpn_nms_iou,
+    )
+
+
+def _build_heads(
+    config: DetectorConfig, num_classes: int, classifier: ClassifierConfig | None
+) -> StandardROIHeads:
+    channels, width = config.fpn_channels, config.box_channels
+    predictor = WeightedOutputLayers(
+        ShapeSpec(channels=width),
+        box2box_transform=Box2BoxTransform(weights=(10.0, 10.0, 5.0, 5.0)),
+        num_classes=num_classes,
+        cls_agnostic_bbox_reg=True,
+    )
+    if classifier is not None and classifier.kind == "cosine":
+        predictor.cls_score = CosineClassifier(width, num_classes + 1, classifier.cosine_scale)
+    return StandardROIHeads(
+        num_classes=num_classes,
+        batch_size_per_image=config.roi_batch,
+        positive_fraction=config.roi_positive,
+        proposal_matcher=Matcher([0.5], [0, 1], allow_low_quality_matches=False),
+        box_in_features=list(_LEVELS),
+        box_pooler=_pooler(config, 7),
+        box_head=FastRCNNConvFCHead(
+            ShapeSpec(channels=channels, height=7, width=7), conv_dims=[], fc_dims=[width] * 2
+        ),
+        box_predictor=predictor,
+        mask_in_features=list(_LEVELS),
+        mask_pooler=_pooler(config, config.mask_roi),
+        mask_head=WeightedMaskHead(
+            ShapeSpec(channels=channels, height=config.mask_roi, width=config.mask_roi),
+            num_classes=1,
+            conv_dims=[config.mask_channels] * (config.mask_convs + 1),
+        ),
+    )
+
+
+def _pooler(config: DetectorConfig, side: int) -> ROIPooler:
+    return ROIPooler(
+        output_size=side,
+        scales=(1 / 4, 1 / 8, 1 / 16, 1 / 32),
+        sampling_ratio=config.roi_samples,
+        pooler_type="ROIAlignV2",
+        canonical_box_size=config.roi_canonical_px,
+    )

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
+from gcdis_ray.models.detector import Detector
 from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.instance_heads import Target
-from gcdis_ray.models.detector import Detector
 from gcdis_ray.training.task import TrainingTask
 
 _AUGMENT = 1_000_003  # tag of the augmentation's random stream

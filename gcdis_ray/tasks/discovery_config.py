@@ -131,6 +131,7 @@ class AugmentConfig(Closed):
     min_mask: float = Field(0.25, ge=0, le=1, description="share of the mask that must stay")
     flip: bool = Field(True, description="horizontal; turn off where handedness is meaning")
     rotation_deg: float = Field(0.0, ge=0, le=180)
+    shear: float = Field(0.0, ge=0, le=1, description="largest slant, as a tangent")
     elastic: float = Field(0.0, ge=0, le=0.5, description="smooth warp, share of the side")
     jitter: float = Field(0.8, ge=0, le=1, description="probability of colour jitter")
     brightness: float = Field(0.4, ge=0, le=1)

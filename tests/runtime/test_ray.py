@@ -96,7 +96,7 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     assert any(progress.note == "resumed" and progress.done > 0 for progress in told)
     assert told[-1].done == told[-1].total == 8
 
-    # The same run again finds itself finished, under DeepSpeed's name of mistakes too.
+    # The same run again finds itself finished: no batch is made, or this one would fail.
     plan = toy_plan(tmp_path, **COMPUTE)
     assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 

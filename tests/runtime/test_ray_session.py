@@ -31,10 +31,9 @@ def test_ray_client_is_refused_with_the_way_out():
         RaySession(ComputeConfig(address="ray://head:10001"))
 
 
-@pytest.mark.parametrize("address", ["auto", "127.0.0.1:1"])
-def test_no_cluster_there(address: str):
+def test_no_cluster_there():
     with pytest.raises(RuntimeUnavailable, match=r"compute\.address(.|\n)*next: "):
-        RaySession(ComputeConfig(address=address))
+        RaySession(ComputeConfig(address="127.0.0.1:1"))
 
 
 def test_not_an_address():

@@ -1,0 +1,91 @@
+"""``ray job submit`` on a local head, exactly as the README says; the exit status propagates."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from small_run import ROOT, small_overrides
+
+BIN = Path(sys.executable).parent
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def head() -> Iterator[dict[str, str]]:
+    """A head of our own, stopped by its own process group; gives the environment of a client."""
+    port, dashboard = _free_port(), _free_port()
+    env = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    env.pop("RAY_ADDRESS", None)
+    command = [
+        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
+        f"--dashboard-port={dashboard}", "--object-store-memory=200000000",
+        "--disable-usage-stats",
+    ]  # fmt: skip
+    server = subprocess.Popen(
+        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )  # fmt: skip
+    address = f"http://127.0.0.1:{dashboard}"
+    try:
+        for _ in range(240):
+            try:
+                urllib.request.urlopen(f"{address}/api/version", timeout=1)
+                break
+            except OSError:
+                time.sleep(0.5)
+        else:
+            pytest.fail("the head did not come up")
+        yield env | {"RAY_API_SERVER_ADDRESS": address}
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(30)
+
+
+def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "jobs/run.py",
+         "configs/quickstart.yaml", *arguments],
+        cwd=ROOT, env=env | {"PATH": f"{BIN}:{env['PATH']}"}, capture_output=True, text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_submit_runs_and_propagates_status(head: dict[str, str], tmp_path: Path):
+    overrides = small_overrides(tmp_path, runtime="ray")
+    sets = [text for override in overrides for text in ("--set", override)]
+    done = _submit(head, *sets, "--until", "ingest")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert list((tmp_path / "storage" / "ingest").glob("*/manifest.json"))
+    wrong = _submit(head, "--set", "stages.ingest.roott=x")
+    assert wrong.returncode == 1  # Ray reports every failure of an entry point as 1
+    assert "did you mean 'root'" in wrong.stdout + wrong.stderr
+
+
+def test_the_package_sent_along_is_small():
+    """What .rayignore and .gitignore leave of the working tree is far below Ray's limit."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard"],
+        cwd=ROOT, capture_output=True, text=True, check=True,
+    ).stdout.splitlines()  # fmt: skip
+    ignored = tuple(
+        line for line in (ROOT / ".rayignore").read_text().split() if line.endswith("/")
+    )
+    sent = [f for f in listed if not f.startswith(ignored)]
+    assert "jobs/run.py" in sent
+    assert sum((ROOT / f).stat().st_size for f in sent if (ROOT / f).is_file()) < 5_000_000
