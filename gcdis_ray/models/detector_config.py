@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -78,6 +79,16 @@ class DetectorConfig(Closed):
     def num_levels(self) -> int:
         """Pyramid levels: one per stage, and torchvision's pooled one above a standard ResNet."""
         return {"small": len(self.blocks), "mobilenet_v2": 4}.get(self.backbone, 5)
+
+    def located(self) -> Self:
+        """The same with an absolute path: workers may run in another folder."""
+        if self.weights is None:
+            return self
+        return self.model_copy(update={"weights": str(Path(self.weights).resolve())})
+
+    def key_fields(self) -> dict[str, Any]:
+        """Plain data for an artifact's key: what the weights are, not where they lie."""
+        return self.model_dump(mode="json", exclude={"weights"})
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

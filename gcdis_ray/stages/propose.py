@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -58,6 +58,9 @@ class Config(StageConfig):
     def not_in_key(cls) -> frozenset[str]:
         return frozenset({"image_cache_mb"})
 
+    def key_fields(self) -> dict[str, Any]:
+        return super().key_fields() | {"detector": self.detector.key_fields()}
+
     @model_validator(mode="after")
     def _has_results(self) -> Self:
         if self.source == "external" and self.external is None:
@@ -94,7 +97,7 @@ def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
     task = ProposingTask(
         config=config.training,
         seed=work.seed,
-        detector=config.detector,
+        detector=config.detector.located(),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
         images=images,

@@ -7,6 +7,7 @@ the pseudo-labels of the unlabeled images. It starts from the proposer unless to
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from pydantic import Field
 
@@ -52,6 +53,10 @@ class Config(StageConfig):
     def not_in_key(cls) -> frozenset[str]:
         return frozenset({"image_cache_mb"})
 
+    def key_fields(self) -> dict[str, Any]:
+        detector = self.detector.key_fields() if self.detector else None
+        return super().key_fields() | {"detector": detector}
+
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
@@ -68,7 +73,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         config=config.training,
         seed=work.seed,
         # the proposer's weights include its backbone's
-        detector=detector.model_copy(update={"weights": None}) if initialised else detector,
+        detector=(
+            detector.model_copy(update={"weights": None}) if initialised else detector.located()
+        ),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
         images=ingest.table("images"),

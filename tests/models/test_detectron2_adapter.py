@@ -56,7 +56,7 @@ def _losses(model, **options):
 def test_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2", None)
     monkeypatch.delitem(sys.modules, "gcdis_ray.models.detectron2_adapter", raising=False)
-    with pytest.raises(ConfigError, match="git\\+https://github.com/facebookresearch/detectron2"):
+    with pytest.raises(ConfigError, match=r"git\+https://github.com/facebookresearch/detectron2"):
         build_mask_rcnn(CONFIG, 1, seed=0)
 
 

@@ -99,6 +99,13 @@ class TestExternal:
             _config(source="external")
 
 
-def test_memory_is_not_in_the_key():
+def test_key_is_what_changes_the_result():
     assert _config(image_cache_mb=5).key_fields() == _config().key_fields()
+    pinned = [
+        TINY.model_copy(update={"weights": path, "weights_sha256": 64 * digit}).model_dump()
+        for path, digit in (("here", "0"), ("there", "0"), ("there", "1"))
+    ]
+    here, there, other = (_config(detector=detector).key_fields() for detector in pinned)
+    assert here == there
+    assert there != other
     assert _config(min_score=0.5).key_fields() != _config().key_fields()

@@ -1,0 +1,43 @@
+"""The check of compressed run lengths against pycocotools, which trusts its input."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco_mask
+
+from gcdis_ray.metrics.coco_files import _fill
+
+masks = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.booleans())
+
+
+def _counts(mask: np.ndarray) -> str:
+    return coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(masks, min_size=1, max_size=6))
+def test_every_encoded_mask_fills_its_image_and_no_other(found: list[np.ndarray]) -> None:
+    counts = [_counts(mask) for mask in found]
+    size = np.array([mask.size for mask in found])
+    assert _fill(counts, size).all()
+    assert not _fill(counts, size + 1).any()
+    mixed = [text if n % 2 else text[:-1] + "o" for n, text in enumerate(counts)]
+    assert _fill(mixed, size).tolist() == [n % 2 == 1 for n in range(len(mixed))]
+
+
+def test_large_runs_and_long_masks() -> None:
+    mask = np.zeros((1500, 1500), np.uint8)
+    mask[3:1400, 700:1203:2] = 1
+    assert _fill([_counts(mask), _counts(1 - mask)], np.array([mask.size] * 2)).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.text(max_size=12), st.integers(0, 50))
+def test_no_text_breaks_the_check(text: str, size: int) -> None:
+    good = bool(_fill([text], np.array([size]))[0])
+    if good:
+        rle = {"size": [size, 1], "counts": text.encode()}
+        assert coco_mask.decode(rle).shape == (size, 1)
