@@ -31,7 +31,7 @@ from torch import Tensor
 from gcdis_ray.clustering.kmeans import Backend, kmeans
 from gcdis_ray.errors import DataError
 
-SMOOTHING = 0.15  # in ln K: at K = 10 the values from 9 to 11 are averaged
+SMOOTHING = 0.2  # in ln K: at K = 10 the values from 9 to 12 are averaged
 LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
 MAX_ITERATIONS = 30
 

@@ -1,4 +1,4 @@
-"""Semi-supervised k-means on unit vectors: known classes keep their members, the rest is found.
+"""Where prototypes begin: semi-supervised clustering of unit vectors, known classes in place.
 
 Shape letters: M samples, D dimension, K classes, L known classes.
 """
@@ -75,6 +75,42 @@ def _start(unlabeled: Tensor, known_LD: Tensor, num_classes: int, generator: Gen
         centers.append(unlabeled[index])
         distance = torch.minimum(distance, 2 - 2 * (unlabeled @ unlabeled[index]))
     return torch.stack(centers)
+
+
+def refine_by_mixture(
+    vectors_MD: Tensor,
+    labels_M: Tensor,
+    centers_KD: Tensor,
+    concentration: float,
+    *,
+    iterations: int = 30,
+) -> Tensor:
+    """Cluster of every sample under a mixture of von Mises-Fisher distributions.
+
+    k-means prefers clusters of equal mass: with a long tail it splits frequent classes and lumps
+    rare ones. A mixture learns how frequent each cluster is among the unlabeled samples, and
+    samples are shared between clusters. Labeled samples keep their class.
+
+    Args:
+        vectors_MD: unit rows.
+        labels_M: known class of a labeled sample, -1 of an unlabeled one.
+        centers_KD: start, known classes first.
+        concentration: kappa, common to all clusters; larger comes closer to k-means.
+
+    Returns:
+        (M,) cluster in 0..K-1.
+    """
+    num_classes, free_M = len(centers_KD), labels_M < 0
+    given_MK = F.one_hot(labels_M.clamp(min=0), num_classes).to(vectors_MD.dtype)
+    log_share_K = torch.zeros(num_classes, device=vectors_MD.device, dtype=vectors_MD.dtype)
+    for _ in range(iterations):
+        log_p_MK = concentration * vectors_MD @ centers_KD.T + log_share_K
+        part_MK = torch.where(free_M[:, None], torch.softmax(log_p_MK, dim=1), given_MK)
+        centers_KD = F.normalize(part_MK.T @ vectors_MD, dim=1)
+        if bool(free_M.any()):
+            log_share_K = part_MK[free_M].mean(dim=0).clamp(min=1e-6).log()
+    scores_MK = concentration * vectors_MD @ centers_KD.T + log_share_K
+    return torch.where(free_M, scores_MK.argmax(dim=1), labels_M)
 
 
 def fit_prototypes(

@@ -33,7 +33,7 @@ SETS = ("labeled", "unlabeled", "validation")
 _FORMAT = "gcdis-digit-scenes-1"
 _MARKER = "scenes.json"
 _HEAD_TO_TAIL = (1, 6, 0, 7, 4, 9, 3, 5, 2, 8)  # known and novel take turns
-_HEAD_OVER_TAIL = 6.0
+_HEAD_OVER_TAIL = 4.0
 _SAMPLE_SHARES = {  # of a digit's samples: no sample serves two sets
     "known": {"labeled": 0.40, "unlabeled": 0.35, "validation": 0.25},
     "novel": {"labeled": 0.0, "unlabeled": 0.75, "validation": 0.25},
@@ -71,8 +71,8 @@ def write_scenes(
     num_validation: int = 100,
     size_px: int = 128,
     digits_per_scene: tuple[int, int] = (3, 6),
-    stroke_px: tuple[int, int] = (20, 42),
-    max_rotation_deg: float = 20.0,
+    stroke_px: tuple[int, int] = (22, 44),
+    max_rotation_deg: float = 12.0,
 ) -> bool:
     """Write scenes of digits below ``root``, unless exactly these are there already.
 

@@ -18,7 +18,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.artifacts import Table
-from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
+from gcdis_ray.clustering.prototypes import (
+    fit_prototypes,
+    refine_by_mixture,
+    semi_supervised_kmeans,
+)
 from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.augment import plain_view, random_view, with_mask, wobble
@@ -227,8 +231,7 @@ class DiscoveryTask(TrainingTask):
             iterations=config.iterations,
             restarts=config.restarts,
         )
-        nearest = (projections @ centers.T).argmax(dim=1)
-        clusters = torch.where(labels >= 0, labels, nearest)
+        clusters = refine_by_mixture(projections, labels, centers, config.concentration)
         sums = torch.zeros(self._num_classes, features.shape[1], device=self._device)
         sums.index_add_(0, clusters, features)
         prototypes = fit_prototypes(

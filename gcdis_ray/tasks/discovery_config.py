@@ -164,6 +164,12 @@ class PrototypeConfig(Closed):
     samples: int = Field(20_000, ge=10, le=10_000_000, description="crops it looks at, at most")
     iterations: int = Field(50, ge=1, le=10_000)
     restarts: int = Field(10, ge=1, le=1000)
+    concentration: float = Field(
+        8.0,
+        gt=0,
+        le=10_000,
+        description="of the mixture that corrects k-means for unequal clusters; large: k-means",
+    )
 
 
 class ModelConfig(Closed):

@@ -4,7 +4,11 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
+from gcdis_ray.clustering.prototypes import (
+    fit_prototypes,
+    refine_by_mixture,
+    semi_supervised_kmeans,
+)
 
 
 def blobs(per_class: int = 30, num_classes: int = 6, noise: float = 0.15):
@@ -62,3 +66,35 @@ def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clust
 
     torch.testing.assert_close(fitted.norm(dim=1), torch.ones(6))
     assert accuracy(fitted) > 0.95 > accuracy(start)
+
+
+def long_tail():
+    """A wide, frequent cluster beside two narrow, rare ones that lie close together."""
+    generator = torch.Generator().manual_seed(4)
+    sizes, noises = (400, 40, 40), (0.45, 0.15, 0.15)
+    means = torch.zeros(3, 8)
+    means[0, 0], means[1, 1], means[2, 1], means[2, 2] = 1.0, 1.0, 0.6, 0.8
+    rows = [
+        means[k] + noise * torch.randn(size, 8, generator=generator)
+        for k, (size, noise) in enumerate(zip(sizes, noises, strict=True))
+    ]
+    return F.normalize(torch.cat(rows), dim=1), torch.arange(3).repeat_interleave(
+        torch.tensor(sizes)
+    )
+
+
+def test_mixture_follows_shares_and_keeps_labels():
+    points, classes = long_tail()
+    labels = torch.full((len(points),), -1)
+    start = F.normalize(torch.zeros(3, 8).index_add(0, classes, points), dim=1)
+    nearest = (points @ start.T).argmax(dim=1)
+    found = refine_by_mixture(points, labels, start, 8.0)
+    assert (found == classes).float().mean() > (nearest == classes).float().mean()
+    labels[:20] = 2  # what we were told stays, however unlikely
+    assert refine_by_mixture(points, labels, start, 8.0)[:20].tolist() == [2] * 20
+
+
+def test_mixture_of_labeled_samples_alone():
+    points, classes = blobs(per_class=3)
+    centers = F.normalize(torch.zeros(6, 8).index_add(0, classes, points), dim=1)
+    assert torch.equal(refine_by_mixture(points, classes, centers, 8.0), classes)

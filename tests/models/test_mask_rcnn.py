@@ -28,7 +28,6 @@ from gcdis_ray.models.instance_heads import (
 )
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 
-
 FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}
 
 

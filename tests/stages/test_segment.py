@@ -102,7 +102,7 @@ def _final(work):
     return work.tensor_file("segmenter").load()
 
 
-def test_starts_from_the_proposer_or_from_scratch(inputs, local_work, tmp_path):
+def test_starts_from_the_proposer(inputs, local_work):
     frozen = _config(1, detector=TINY.model_copy(update={"frozen_stages": 1}).model_dump())
     segment.run(inputs, frozen, local_work)
     proposer = inputs["propose"].tensor_file("proposer").load()
