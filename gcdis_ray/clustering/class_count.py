@@ -102,7 +102,7 @@ def estimate(
         raise DataError(
             f"the number of classes cannot be estimated without {which} crops",
             where="stages.count",
-            fix="set stages.count.method: given and stages.count.num_novel",
+            fix="set stages.count.num_novel",
         )
     draws = [
         _draw(embeddings_ND, labels_N, search, torch.Generator().manual_seed(seed * 1000 + n))

@@ -7,13 +7,12 @@ sees what the unlabeled crops really are.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gcdis_ray.artifacts import Artifact
 from gcdis_ray.config import StageConfig
-from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -24,11 +23,11 @@ SEEDED = True
 class Config(StageConfig):
     """The estimator, or the number itself."""
 
-    method: Literal["labeled_accuracy", "given"] = Field(
-        "labeled_accuracy", description="estimate it, or take num_novel"
+    method: Literal["labeled_accuracy"] = Field(
+        "labeled_accuracy", description="how to estimate it, unless num_novel is given"
     )
     num_novel: int | None = Field(
-        None, ge=0, le=1_000_000, description="number of novel classes, for method: given"
+        None, ge=0, le=1_000_000, description="number of novel classes, given by hand"
     )
     max_classes: int | None = Field(
         None, ge=2, le=1_000_000, description="largest number tried; none: five per known class, "
@@ -59,16 +58,6 @@ class Config(StageConfig):
     )
     backend: Literal["torch", "faiss"] = Field("torch", description="nearest-center search")
 
-    @model_validator(mode="after")
-    def _is_given(self) -> Self:
-        if (self.method == "given") != (self.num_novel is not None):
-            raise ConfigError(
-                "num_novel goes with method: given, and with nothing else",
-                where="stages.count",
-                fix="set both stages.count.method: given and stages.count.num_novel, or neither",
-            )
-        return self
-
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write JSON ``class_count``."""
@@ -81,7 +70,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     else:
         result = _estimate(inputs["embed"], num_known, config, work)
     result |= {
-        "method": config.method,
+        "method": config.method if config.num_novel is None else "given",
         "num_known": num_known,
         "num_novel": result["num_classes"] - num_known,
     }

@@ -30,7 +30,7 @@ _INFERENCE_ROWS = 256  # crops per forward
 class Config(StageConfig):
     """Defaults fit some thousand crops and a CPU. The paper's scale: ``model.encoder`` as its
     docstring says at 224 px, ``attention.pools: [18, 12, 8]``, projection 2048 -> 256 without
-    norms, queue 65536, momentum 0.999, ``prototypes.kmeans: false``, SGD at lr 0.1 and batch 256.
+    norms, queue 65536, momentum 0.999, ``prototypes.start: random``, SGD at lr 0.1 and batch 256.
     """
 
     training: TrainingConfig = TrainingConfig.model_validate(

@@ -20,8 +20,8 @@ from torch.nn import functional as F
 from gcdis_ray.artifacts import Table
 from gcdis_ray.clustering.prototypes import (
     fit_prototypes,
-    refine_by_mixture,
     semi_supervised_kmeans,
+    semi_supervised_linkage,
 )
 from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.config import TrainingConfig
@@ -172,7 +172,7 @@ class DiscoveryTask(TrainingTask):
         epoch, rest = divmod(finished, self._epoch_steps)
         if rest == 0 and epoch >= self._discovery.temperature.warmup_epochs:
             self._headness.assign()
-        if finished == self._clustering_start() and self._discovery.prototypes.kmeans:
+        if finished == self._clustering_start() and self._discovery.prototypes.start != "random":
             self._place_prototypes(exchange)
         share = self._mass / self._mass.sum().clamp(min=1e-12)
         return dict(
@@ -222,28 +222,31 @@ class DiscoveryTask(TrainingTask):
         rows = torch.from_numpy(rng.permutation(len(self._labels))[: config.samples])
         features, projections = self._embed(rows, exchange)
         labels = self._labels[rows].to(self._device)
-        centers = semi_supervised_kmeans(
-            projections,
-            labels,
-            self._num_known,
-            self._num_classes,
-            torch.Generator().manual_seed(self.seed),
-            iterations=config.iterations,
-            restarts=config.restarts,
-        )
-        clusters = refine_by_mixture(projections, labels, centers, config.concentration)
+        clusters = self._clusters(projections, labels)
         sums = torch.zeros(self._num_classes, features.shape[1], device=self._device)
         sums.index_add_(0, clusters, features)
+        start = F.normalize(sums, dim=1)
+        empty = sums.norm(dim=1, keepdim=True) == 0
+        start = torch.where(empty, self._teacher.module.classifier.prototypes(), start)
         prototypes = fit_prototypes(
-            features,
-            clusters,
-            F.normalize(sums, dim=1),
-            self._discovery.losses.softmax_temperature,
+            features, clusters, start, self._discovery.losses.softmax_temperature
         )
         prototypes = exchange.rows([prototypes] * len(self._local_parts))[: self._num_classes]
         self._objective.model.classifier.place(prototypes)
         self._teacher.module.classifier.place(prototypes)
         self._mass = torch.zeros_like(self._mass)  # it counted the earlier prototypes
+
+    def _clusters(self, projections: Tensor, labels: Tensor) -> Tensor:
+        config, known, total = self._discovery.prototypes, self._num_known, self._num_classes
+        if config.start == "linkage":
+            return semi_supervised_linkage(
+                projections, labels, known, total, min_share=config.min_share
+            )
+        generator = torch.Generator().manual_seed(self.seed)
+        centers = semi_supervised_kmeans(
+            projections, labels, known, total, generator, restarts=config.restarts
+        )
+        return torch.where(labels >= 0, labels, (projections @ centers.T).argmax(dim=1))
 
     def _embed(self, rows: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
         """Unit features and projections of un-augmented crops, a row each; parts share the work."""

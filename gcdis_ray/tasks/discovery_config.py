@@ -154,22 +154,21 @@ class AugmentConfig(Closed):
 
 class PrototypeConfig(Closed):
     """Start of the clustering loss: where prototypes begin. A departure from the paper, whose
-    prototypes start at random (``kmeans: false``)."""
+    prototypes start at random; the others place them where they tell apart clusters of the momentum
+    encoder's projections when the clustering loss starts."""
 
-    kmeans: bool = Field(
-        True,
-        description="when clustering starts, place prototypes where they tell apart the clusters "
-        "of semi-supervised k-means on the momentum encoder's projections",
+    start: Literal["linkage", "kmeans", "random"] = Field(
+        "linkage",
+        description="linkage: semi-supervised average linkage, best for a long tail of up to some "
+        "hundred classes; kmeans: semi-supervised k-means, for many crops; random: paper",
     )
-    samples: int = Field(20_000, ge=10, le=10_000_000, description="crops it looks at, at most")
-    iterations: int = Field(50, ge=1, le=10_000)
-    restarts: int = Field(10, ge=1, le=1000)
-    concentration: float = Field(
-        8.0,
-        gt=0,
-        le=10_000,
-        description="of the mixture that corrects k-means for unequal clusters; large: k-means",
+    samples: int = Field(
+        6000, ge=10, le=10_000_000, description="crops it looks at; linkage needs samples^2 memory"
     )
+    min_share: float = Field(
+        0.005, ge=0, le=0.5, description="linkage: smaller clusters are outliers, not classes"
+    )
+    restarts: int = Field(10, ge=1, le=1000, description="starts of k-means")
 
 
 class ModelConfig(Closed):

@@ -6,8 +6,8 @@ from torch.nn import functional as F
 
 from gcdis_ray.clustering.prototypes import (
     fit_prototypes,
-    refine_by_mixture,
     semi_supervised_kmeans,
+    semi_supervised_linkage,
 )
 
 
@@ -69,32 +69,52 @@ def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clust
 
 
 def long_tail():
-    """A wide, frequent cluster beside two narrow, rare ones that lie close together."""
+    """A frequent novel class that varies along an arc, two rare narrow ones, and a known one."""
     generator = torch.Generator().manual_seed(4)
-    sizes, noises = (400, 40, 40), (0.45, 0.15, 0.15)
-    means = torch.zeros(3, 8)
-    means[0, 0], means[1, 1], means[2, 1], means[2, 2] = 1.0, 1.0, 0.6, 0.8
-    rows = [
-        means[k] + noise * torch.randn(size, 8, generator=generator)
-        for k, (size, noise) in enumerate(zip(sizes, noises, strict=True))
-    ]
-    return F.normalize(torch.cat(rows), dim=1), torch.arange(3).repeat_interleave(
-        torch.tensor(sizes)
-    )
+    classes = torch.tensor([1, 2, 3, 0]).repeat_interleave(torch.tensor([400, 25, 25, 60]))
+    means = torch.eye(8)[torch.tensor([7, 0, 1, 2])]
+    means[3, 1] = 0.45  # the rare ones lie close together
+    points = means[classes] + 0.08 * torch.randn(len(classes), 8, generator=generator)
+    points[classes == 1, 3] += torch.linspace(-0.8, 0.8, 400)
+    labels = torch.where((classes == 0) & (torch.arange(len(classes)) % 2 == 0), 0, -1)
+    return F.normalize(points, dim=1), classes, labels
 
 
-def test_mixture_follows_shares_and_keeps_labels():
-    points, classes = long_tail()
-    labels = torch.full((len(points),), -1)
-    start = F.normalize(torch.zeros(3, 8).index_add(0, classes, points), dim=1)
-    nearest = (points @ start.T).argmax(dim=1)
-    found = refine_by_mixture(points, labels, start, 8.0)
-    assert (found == classes).float().mean() > (nearest == classes).float().mean()
-    labels[:20] = 2  # what we were told stays, however unlikely
-    assert refine_by_mixture(points, labels, start, 8.0)[:20].tolist() == [2] * 20
+def test_linkage_finds_a_long_tail_where_kmeans_splits_the_head():
+    points, classes, labels = long_tail()
+    found = semi_supervised_linkage(points, labels, 1, 4, min_share=0.01)
+    assert (found == classes).float().mean() > 0.98  # novel clusters from large to small
+    centers = semi_supervised_kmeans(points, labels, 1, 4, torch.Generator().manual_seed(0))
+    nearest = (points @ centers.T).argmax(dim=1)
+    assert len(nearest[classes == 1].unique()) > 1
 
 
-def test_mixture_of_labeled_samples_alone():
-    points, classes = blobs(per_class=3)
-    centers = F.normalize(torch.zeros(6, 8).index_add(0, classes, points), dim=1)
-    assert torch.equal(refine_by_mixture(points, classes, centers, 8.0), classes)
+def test_linkage_does_not_count_outliers_as_classes():
+    points, classes, labels = long_tail()
+    strays = F.normalize(-points[:3] + 0.3 * torch.eye(8)[5:8], dim=1)
+    points = torch.cat([points, strays])
+    labels = torch.cat([labels, torch.full((3,), -1)])
+    found = semi_supervised_linkage(points, labels, 1, 4, min_share=0.01)
+    assert (found[:-3] == classes).float().mean() > 0.98
+    assert not torch.equal(found, semi_supervised_linkage(points, labels, 1, 4))
+
+
+def test_linkage_keeps_what_it_was_told_and_known_classes_apart():
+    points, classes = blobs(num_classes=4)
+    labels = torch.where(torch.arange(len(classes)) % 3 == 0, classes % 2, -1)  # labels that lie
+    found = semi_supervised_linkage(points, labels, 2, 4)
+    assert torch.equal(found[labels >= 0], labels[labels >= 0])
+
+
+@pytest.mark.parametrize("num_unlabeled", [0, 1, 2])
+@pytest.mark.parametrize("known", [[], [0], [0, 0, 2]])
+def test_linkage_with_few_samples_or_an_unseen_known_class(num_unlabeled, known):
+    if not known and not num_unlabeled:
+        return
+    points, _ = blobs(per_class=1)
+    labels = torch.tensor(known + [-1] * num_unlabeled)
+    found = semi_supervised_linkage(points[: len(labels)], labels, 3, 5)
+    assert found.shape == labels.shape
+    assert found[: len(known)].tolist() == known
+    assert bool((found >= 0).all())
+    assert bool((found < 5).all())

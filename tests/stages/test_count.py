@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from scene_tables import FakeArtifact, memory_table
 
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.errors import DataError
 from gcdis_ray.stages import count
 
 
@@ -46,7 +46,7 @@ def _result(work) -> dict[str, Any]:
 
 
 def test_a_given_number_is_taken(local_work) -> None:
-    count.run(_inputs(), _config(method="given", num_novel=12), local_work)
+    count.run(_inputs(), _config(num_novel=12), local_work)
     assert _result(local_work) == {
         "method": "given",
         "num_known": 3,
@@ -81,9 +81,3 @@ def test_known_classes_without_crops_still_count(local_work) -> None:
 def test_nothing_labeled_is_a_short_error(local_work) -> None:
     with pytest.raises(DataError, match="without labeled crops"):
         count.run(_inputs(num_known=0), _config(), local_work)
-
-
-@pytest.mark.parametrize("values", [{"method": "given"}, {"num_novel": 3}])
-def test_half_a_wish_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="num_novel goes with method: given"):
-        _config(**values)

@@ -104,7 +104,7 @@ MIXED = [0, 1, -1, 0, 1, -1, -1, -1, 0, -1, -1, 1, -1, -1, 0, -1, -1]
 
 
 def test_every_loss_reaches_the_student_and_none_the_momentum_encoder():
-    run = Run(make(MIXED, losses={"clustering_from": 0.0}, prototypes={"kmeans": False}))
+    run = Run(make(MIXED, losses={"clustering_from": 0.0}, prototypes={"start": "random"}))
     run.step(0)
     run.step(1)  # the momentum encoder now differs from the student
     parts = run.task.prepare([run.task.batch(2, p) for p in (0, 1)], AllParts())
@@ -171,8 +171,9 @@ def test_half_of_a_part_is_labeled_and_an_epoch_shows_every_crop():
     assert len(set(free.tolist())) == 10  # all unlabeled crops within one pass over them
 
 
-def test_prototypes_are_placed_when_clustering_starts():
-    run = Run(make(MIXED))
+@pytest.mark.parametrize("start", ["linkage", "kmeans"])
+def test_prototypes_are_placed_when_clustering_starts(start):
+    run = Run(make(MIXED, prototypes={"start": start}))
     student, teacher = run.module.model.classifier, run.task._teacher.module.classifier
     run.step(0)
     assert not student.offset.any()
