@@ -10,7 +10,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from gcdis_ray import __version__
 from gcdis_ray.errors import GcdisError
@@ -192,9 +192,11 @@ def _print_metrics(pipeline: Pipeline) -> None:
 def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:
     from gcdis_ray.pipeline import iter_status
     from gcdis_ray.report.page import write_report
-    from gcdis_ray.report.view import RunView
+    from gcdis_ray.report.view import RunView, StageRow
 
-    name = f"reports/{pipeline.config.name}.html"
+    stages = list(iter_status(pipeline))
+    done = [stage["key"] for stage in stages if stage["state"] == "done"]
+    name = f"reports/{pipeline.config.name}-{done[-1][:8] if done else 'empty'}.html"
     if only_if_missing and name in pipeline.storage.list("reports"):
         return f"{pipeline.storage.uri}/{name}"
     page = write_report(
@@ -204,7 +206,7 @@ def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool 
             seed=pipeline.config.seed,
             config=pipeline.config.model_dump(mode="json"),
             storage=pipeline.storage.uri,
-            stages=list(iter_status(pipeline)),
+            stages=cast("list[StageRow]", stages),
             artifacts=pipeline.artifacts(),
         )
     ).encode()

@@ -41,22 +41,28 @@ class StageConfig(Closed):
 class TrainingConfig(Closed):
     """One training run. All of it changes the result, so all of it enters the key."""
 
-    steps: int = Field(400, ge=1, le=10_000_000, description="optimiser steps")
-    batch_size: int = Field(64, ge=1, le=65_536, description="samples per step over all workers")
+    steps: int = Field(default=400, ge=1, le=10_000_000, description="optimiser steps")
+    batch_size: int = Field(
+        default=64, ge=1, le=65_536, description="samples per step over all workers"
+    )
     micro_batches: int = Field(
-        2,
+        default=2,
         ge=1,
         le=1024,
         description="equal parts a step is computed in; workers share them out, so any worker "
         "count that divides it gives the same numbers",
     )
     optimizer: Literal["sgd", "adamw"] = "sgd"
-    lr: float = Field(0.05, gt=0, le=10, description="peak learning rate")
-    final_lr_ratio: float = Field(1e-3, ge=0, le=1, description="last over peak learning rate")
-    warmup: float = Field(0.05, ge=0, le=1, description="share of steps with linear warm-up")
-    momentum: float = Field(0.9, ge=0, lt=1, description="SGD momentum")
-    weight_decay: float = Field(1e-4, ge=0, le=1, description="none on 1-d parameters")
-    clip_norm: float = Field(5.0, ge=0, le=1e6, description="global gradient norm, 0 = off")
+    lr: float = Field(default=0.05, gt=0, le=10, description="peak learning rate")
+    final_lr_ratio: float = Field(
+        default=1e-3, ge=0, le=1, description="last over peak learning rate"
+    )
+    warmup: float = Field(
+        default=0.05, ge=0, le=1, description="share of steps with linear warm-up"
+    )
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="SGD momentum")
+    weight_decay: float = Field(default=1e-4, ge=0, le=1, description="none on 1-d parameters")
+    clip_norm: float = Field(default=5.0, ge=0, le=1e6, description="global gradient norm, 0 = off")
     precision: Literal["fp32", "bf16"] = "fp32"
 
 
@@ -64,18 +70,22 @@ class ComputeConfig(Closed):
     """Where it runs. Nothing here enters an artifact's key."""
 
     runtime: Literal["local", "ray"] = "ray"
-    address: str | None = Field(None, description="Ray address; none starts a local Ray")
-    workers: int = Field(2, ge=1, le=4096, description="training workers")
-    data_workers: int = Field(2, ge=1, le=65_536, description="actors of a data stage")
-    threads: int = Field(1, ge=1, le=1024, description="torch threads per worker")
-    gpus_per_worker: float = Field(0, ge=0, le=64)
+    address: str | None = Field(default=None, description="Ray address; none starts a local Ray")
+    workers: int = Field(default=2, ge=1, le=4096, description="training workers")
+    data_workers: int = Field(default=2, ge=1, le=65_536, description="actors of a data stage")
+    threads: int = Field(default=1, ge=1, le=1024, description="torch threads per worker")
+    gpus_per_worker: float = Field(default=0, ge=0, le=64)
     strategy: Literal["ddp", "deepspeed"] = "ddp"
-    zero_stage: Literal[1, 2] = Field(1, description="ZeRO stage of strategy deepspeed")
-    checkpoint_every_s: float = Field(30, ge=0, description="seconds between checkpoints")
-    max_failures: int = Field(3, ge=0, le=1000, description="worker failures a stage survives")
-    num_cpus: int | None = Field(None, ge=1, description="logical CPUs of a local Ray")
-    object_store_mb: int = Field(300, ge=80, le=1_000_000, description="of a local Ray")
-    wait_s: float = Field(60, gt=0, description="seconds to wait for resources before saying so")
+    zero_stage: Literal[1, 2] = Field(default=1, description="ZeRO stage of strategy deepspeed")
+    checkpoint_every_s: float = Field(default=30, ge=0, description="seconds between checkpoints")
+    max_failures: int = Field(
+        default=3, ge=0, le=1000, description="worker failures a stage survives"
+    )
+    num_cpus: int | None = Field(default=None, ge=1, description="logical CPUs of a local Ray")
+    object_store_mb: int = Field(default=300, ge=80, le=1_000_000, description="of a local Ray")
+    wait_s: float = Field(
+        default=60, gt=0, description="seconds to wait for resources before saying so"
+    )
 
 
 class RunConfig(Closed):
@@ -83,9 +93,13 @@ class RunConfig(Closed):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the run")
     recipe: str = "gcdis"
-    seed: int = Field(0, ge=0, le=2**31 - 1)
-    storage: str = Field("runs/default", min_length=1, description="folder or s3://bucket/prefix")
-    storage_endpoint: str | None = Field(None, description="URL of an S3-compatible service")
+    seed: int = Field(default=0, ge=0, le=2**31 - 1)
+    storage: str = Field(
+        default="runs/default", min_length=1, description="folder or s3://bucket/prefix"
+    )
+    storage_endpoint: str | None = Field(
+        default=None, description="URL of an S3-compatible service"
+    )
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     stages: Any
 

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
 
 MANIFEST = "manifest.json"
+_REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
 _REACH = "check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network"
 _RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
 
@@ -239,7 +240,7 @@ def _s3_errors(where: str) -> Iterator[None]:
     except ClientError as error:
         code = error.response.get("Error", {}).get("Code", "?")
         fix = "check the bucket's name and your rights to it, then run again"
-        if code in ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403"):
+        if code in _REFUSALS:
             fix = _RIGHTS
         raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
     except BotoCoreError as error:

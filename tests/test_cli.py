@@ -50,13 +50,13 @@ def _assert_short(error: str) -> None:
 
 
 def test_ingest_then_status_and_plan(gcdis, tmp_path: Path):
-    status, out, _ = gcdis("plan", "--json")
+    _, out, _ = gcdis("plan", "--json")
     entries = {e["name"]: e for e in json.loads(out)["stages"]}
     assert entries["ingest"]["action"] == "run"
     assert entries["ingest"]["rows"] == 30
     assert not (tmp_path / "store").exists()
     assert gcdis("run", "--until", "ingest")[0] == 0
-    status, out, _ = gcdis("status", "--json")
+    _, out, _ = gcdis("status", "--json")
     stages = {s["name"]: s for s in json.loads(out)["stages"]}
     assert stages["ingest"]["state"] == "done"
     assert stages["ingest"]["rows"] == 30

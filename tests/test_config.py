@@ -71,8 +71,10 @@ def test_every_number_is_bounded_in_the_schema():
     for path, model in _models(MODEL):
         for name, schema in model.model_json_schema()["properties"].items():
             for option in schema.get("anyOf", [schema]):
-                if option.get("type") in ("integer", "number") and "enum" not in option and not (
-                    {"minimum", "exclusiveMinimum"} & set(option)
+                if (
+                    option.get("type") in ("integer", "number")
+                    and "enum" not in option
+                    and not ({"minimum", "exclusiveMinimum"} & set(option))
                 ):
                     unbounded.append(f"{path}.{name}")
     assert unbounded == []

@@ -243,7 +243,7 @@ def test_refused_credentials_are_one_line(s3_endpoint: str):
     client = mock.Mock()
     client.put_object.side_effect = refusal
     with (
-        mock.patch.object(module, "_s3_client", lambda endpoint: client),
+        mock.patch.object(module, "_s3_client", return_value=client),
         pytest.raises(StorageError, match="InvalidAccessKeyId") as caught,
     ):
         open_storage("s3://bucket/x", s3_endpoint).check()

@@ -27,8 +27,8 @@ class ShardTask(Protocol):
     ``open()`` runs once per worker and returns the function that is called once per shard with
     ``(index, *tables, **args)``: the shard's number, its slice of every input table and the
     shard's own arguments. It returns ``{member: table}`` with every promised member, or a
-    :class:`ShardOutput` to add counts. It must be a pure function of these. A task with an attribute
-    ``wants_gpu = True`` gets ``compute.gpus_per_worker`` on Ray.
+    :class:`ShardOutput` to add counts. It must be a pure function of these. A task with an
+    attribute ``wants_gpu = True`` gets ``compute.gpus_per_worker`` on Ray.
     """
 
     def open(self) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]: ...

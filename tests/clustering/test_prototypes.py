@@ -71,7 +71,7 @@ def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clust
 def long_tail():
     """A frequent novel class that varies along an arc, two rare narrow ones, and a known one."""
     generator = torch.Generator().manual_seed(4)
-    classes = torch.tensor([1, 2, 3, 0]).repeat_interleave(torch.tensor([400, 25, 25, 60]))
+    classes = torch.tensor([1, 2, 3, 0]).repeat_interleave(torch.tensor([400, 35, 25, 60]))
     means = torch.eye(8)[torch.tensor([7, 0, 1, 2])]
     means[3, 1] = 0.45  # the rare ones lie close together
     points = means[classes] + 0.08 * torch.randn(len(classes), 8, generator=generator)
