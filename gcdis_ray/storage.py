@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -141,9 +141,9 @@ class LocalStorage:
         target = self._at(path)
         with _local_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=target.parent, prefix=".writing-")
+            name = str(target.parent / f".writing-{uuid.uuid4().hex}")
             try:
-                with os.fdopen(handle, "wb") as file:
+                with open(name, "xb") as file:  # with the rights the user's umask gives
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())

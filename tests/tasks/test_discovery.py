@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import cv2
 import numpy as np
@@ -152,6 +155,53 @@ def test_resume_is_bitwise():
         assert [second.step(step) for step in range(stop, 6)] == trace[stop:]
         for name, value in straight.task.snapshot().items():
             assert torch.equal(value, second.task.snapshot()[name]), name
+
+
+class TwoRanks:
+    """An exchange between two threads, one part each."""
+
+    def __init__(self) -> None:
+        self.barrier, self.slots = threading.Barrier(2, timeout=60), [torch.zeros(0)] * 2
+
+    def of(self, rank: int) -> AllParts:
+        exchange = self
+
+        class Mine(AllParts):
+            def rows(self, parts: Sequence[Tensor]) -> Tensor:
+                exchange.slots[rank] = super().rows(parts)
+                exchange.barrier.wait()
+                both = torch.cat(exchange.slots)
+                exchange.barrier.wait()
+                return both
+
+        return Mine()
+
+
+def test_two_workers_see_what_one_sees():
+    alone, ranks, pair = Run(make(MIXED)), TwoRanks(), [Run(make(MIXED)) for _ in (0, 1)]
+    alone.step(0)
+    whole = alone.task.prepare([alone.task.batch(1, p) for p in (0, 1)], AllParts())
+
+    def work(rank: int) -> Mapping[str, Any]:
+        run, exchange = pair[rank], ranks.of(rank)
+        (part,) = run.task.prepare([run.task.batch(0, rank)], exchange)
+        run.module(part)
+        run.task.after_step(0, exchange)
+        return run.task.prepare([run.task.batch(1, rank)], exchange)[0]
+
+    with ThreadPoolExecutor(2) as pool:
+        parts = list(pool.map(work, (0, 1)))
+    for ours, expected in zip(parts, whole, strict=True):
+        same = ("images", "own", "key_instances", "key_labels", "temperatures", "num_labeled")
+        assert all(torch.equal(ours[name], expected[name]) for name in same)
+        # keys of step 0, now in the queue (those of step 1 follow the optimiser)
+        torch.testing.assert_close(ours["keys"][12:], expected["keys"][12:])
+    states = [run.task.state() for run in (alone, *pair)]
+    for state in states[1:]:
+        for name in ("sum", "visits"):
+            torch.testing.assert_close(state["headness"][name], states[0]["headness"][name])
+        torch.testing.assert_close(state["mass"], states[0]["mass"])
+    assert torch.equal(states[1]["queue"]["keys"], states[2]["queue"]["keys"])
 
 
 def test_batches_depend_on_seed_step_and_part_alone():
