@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -128,6 +129,8 @@ def _run_until(args: argparse.Namespace, start: str | None, until: str | None) -
 
     pipeline = _open(args)
     before_run(pipeline.config)
+    # Before torch is imported: sums in this process, too, must not depend on the machine's cores.
+    os.environ["OMP_NUM_THREADS"] = str(pipeline.config.compute.threads)
     todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]
     if todo:
         pipeline.storage.check()
