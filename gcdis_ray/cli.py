@@ -1,4 +1,4 @@
-"""``gcdis``: plan, run, status, report, evaluate, doctor, gc, digits.
+"""``gcdis``: plan, run, status, report, evaluate, doctor, gc, track, digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -76,6 +76,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("gc", _gc, "remove files of unfinished attempts and finished trainings", "")
     sub.add_argument("--dry-run", action="store_true", help="only say what would go")
     sub.add_argument("--older-than-h", type=float, default=24.0, metavar="H", help="default 24")
+    sub = command("track", _track, "write training curves for TensorBoard (extra: track)", "")
+    sub.add_argument("--output", metavar="FOLDER", required=True)
     sub = command("digits", _digits, "write the handwritten-digit scenes of the quickstart")
     sub.add_argument("folder", help="where to write a COCO folder")
     sub.add_argument("--seed", type=int, default=0)
@@ -178,18 +180,21 @@ def _print_metrics(pipeline: Pipeline) -> None:
         return
     for title, path in (
         ("clustering accuracy", ("discovery", "accuracy")),
-        ("  k-means baseline", ("discovery", "kmeans_accuracy")),
+        ("  k-means, embeddings", ("discovery", "kmeans_accuracy")),
+        ("  k-means, pixels", ("discovery", "kmeans_pixels_accuracy")),
         ("mask AP", ("detection", "mask_ap")),
         ("box AP", ("detection", "box_ap")),
     ):
-        values = metrics[path[0]][path[1]] or {}
+        values = metrics[path[0]].get(path[1])
+        if not values:
+            continue
         shown = "   ".join(
             f"{part} {values[part]:.3f}" if values.get(part) is not None else f"{part} n/a"
             for part in ("all", "known", "novel")
         )
-        print(f"{title:<20} {shown}")
+        print(f"{title:<22} {shown}")
     count = metrics["class_count"]
-    print(f"{'class count':<20} estimate {count['estimate']}   truth {count['truth']}")
+    print(f"{'class count':<22} estimate {count['estimate']}   truth {count['truth']}")
 
 
 def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:
@@ -259,6 +264,13 @@ def _doctor(args: argparse.Namespace) -> int:
     for check in results:
         print(f"{marks[check.state]} {check.name:<14} {check.detail}")
     return 2 if any(check.state == "fail" for check in results) else 0
+
+
+def _track(args: argparse.Namespace) -> int:
+    from gcdis_ray.report.tracking import write_curves
+
+    print(f"{write_curves(_open(args).artifacts(), Path(args.output))} values in {args.output}")
+    return 0
 
 
 def _gc(args: argparse.Namespace) -> int:

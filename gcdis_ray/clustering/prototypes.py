@@ -90,6 +90,7 @@ def semi_supervised_linkage(
     num_classes: int,
     *,
     min_share: float = 0.0,
+    labeled_stretch: float = 1.0,
 ) -> Tensor:
     """Cluster of every sample by average linkage of cosines, labels kept.
 
@@ -104,6 +105,9 @@ def semi_supervised_linkage(
         labels_M: known class of a labeled sample, -1 of an unlabeled one.
         min_share: clusters of fewer unlabeled samples than this share are outliers: they do not
             count as classes and join the nearest cluster that does.
+        labeled_stretch: factor on distances between labeled and unlabeled samples. Training on
+            labels draws labeled samples together; more than 1 keeps a look-alike novel class from
+            joining them whole.
 
     Returns:
         (M,) known classes first, then novel clusters from large to small. Fewer than
@@ -116,6 +120,9 @@ def semi_supervised_linkage(
     told = np.flatnonzero(labels >= 0)
     same = labels[told][:, None] == labels[told][None]
     distances[np.ix_(told, told)] = np.where(same, 0.0, _APART)
+    rest = np.flatnonzero(labels < 0)
+    distances[np.ix_(told, rest)] *= labeled_stretch
+    distances[np.ix_(rest, told)] *= labeled_stretch
     np.fill_diagonal(distances, 0)
     tree = linkage(squareform(distances, checks=False), "average")
     smallest = min_share * np.count_nonzero(labels < 0)

@@ -55,6 +55,11 @@ class Config(StageConfig):
     def _room_for_snapshots(self) -> Config:
         if len(self.snapshot_steps()) < 2:
             raise ValueError("training.steps leaves no room for two snapshots")
+        if self.snapshot_steps()[0] <= self.discovery.losses.clustering_from * self.training.steps:
+            raise ValueError(
+                "a snapshot before clustering starts knows no novel class: raise snapshots_from to "
+                "discovery.losses.clustering_from or above"
+            )
         return self
 
     def snapshot_steps(self) -> list[int]:

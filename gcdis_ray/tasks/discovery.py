@@ -240,7 +240,12 @@ class DiscoveryTask(TrainingTask):
         config, known, total = self._discovery.prototypes, self._num_known, self._num_classes
         if config.start == "linkage":
             return semi_supervised_linkage(
-                projections, labels, known, total, min_share=config.min_share
+                projections,
+                labels,
+                known,
+                total,
+                min_share=config.min_share,
+                labeled_stretch=config.labeled_stretch,
             )
         generator = torch.Generator().manual_seed(self.seed)
         centers = semi_supervised_kmeans(

@@ -168,6 +168,13 @@ class PrototypeConfig(Closed):
     min_share: float = Field(
         0.005, ge=0, le=0.5, description="linkage: smaller clusters are outliers, not classes"
     )
+    labeled_stretch: float = Field(
+        1.5,
+        ge=0.1,
+        le=10,
+        description="linkage: factor on distances between labeled and unlabeled crops; more keeps "
+        "look-alike novel classes apart from known ones",
+    )
     restarts: int = Field(10, ge=1, le=1000, description="starts of k-means")
 
 

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
-from small_run import arguments, contents, environment, gcdis, small_overrides
+from small_run import arguments, contents, environment, gcdis
 
 STAGES = (
     "ingest",
@@ -23,6 +23,8 @@ STAGES = (
     "ground_truth",
     "evaluate",
 )
+
+SECONDS_IN = {"propose": 8, "discover": 5, "segment": 5}  # after its start, before the kill
 
 
 def _kill_in(stage: str, overrides: list[str], after_s: float) -> bool:
@@ -47,23 +49,23 @@ def _kill_in(stage: str, overrides: list[str], after_s: float) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_driver_killed_in_every_stage(tmp_path: Path):
-    quiet, rough = tmp_path / "quiet", tmp_path / "rough"
-    quiet.mkdir()
-    overrides = small_overrides(quiet)
-    done = gcdis("run", overrides)
-    assert done.returncode == 0, done.stderr
-    expected = contents(overrides)
-    assert set(expected) == set(STAGES)
-
-    rough.mkdir()
-    overrides = [*overrides, f"storage={rough / 'storage'}"]
-    killed = [
-        stage
-        for stage in STAGES
-        if _kill_in(stage, overrides, {"propose": 8, "discover": 6, "segment": 6}.get(stage, 0.02))
-    ]
+def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
+    overrides = [*small_run.overrides, f"storage={tmp_path / 'storage'}"]
+    assert set(small_run.contents) == set(STAGES)
+    killed = [stage for stage in STAGES if _kill_in(stage, overrides, SECONDS_IN.get(stage, 0.02))]
     assert {"ingest", "propose", "discover", "segment", "evaluate"} <= set(killed)
     done = gcdis("run", overrides)
     assert done.returncode == 0, done.stderr
-    assert contents(overrides) == expected
+    assert contents(overrides) == small_run.contents
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_ray_with_a_killed_driver_equals_one_process(tmp_path: Path, small_run):
+    """Two Ray workers, one kill -9 in the middle of training: the same files, bit for bit."""
+    overrides = [*small_run.overrides, f"storage={tmp_path / 'storage'}", "compute.runtime=ray"]
+    assert _kill_in("discover", overrides, 15)
+    done = gcdis("run", overrides)
+    assert done.returncode == 0, done.stderr
+    assert contents(overrides) == small_run.contents

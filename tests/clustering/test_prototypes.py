@@ -118,3 +118,19 @@ def test_linkage_with_few_samples_or_an_unseen_known_class(num_unlabeled, known)
     assert found[: len(known)].tolist() == known
     assert bool((found >= 0).all())
     assert bool((found < 5).all())
+
+
+def test_stretch_keeps_a_look_alike_apart_from_a_known_class():
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.tensor([0, 1, 2]).repeat_interleave(40)
+    means = torch.eye(8)[[0, 0, 2]]
+    means[1, 1] = 0.65  # novel, near the known class; the other novel class varies more
+    points = means[classes] + 0.05 * torch.randn(120, 8, generator=generator)
+    points[classes == 2, 5] += torch.tensor([-0.35, 0.35]).repeat(20)
+    points = F.normalize(points, dim=1)
+    labels = torch.where((classes == 0) & (torch.arange(120) % 2 == 0), 0, -1)
+    plain = semi_supervised_linkage(points, labels, 1, 3)
+    stretched = semi_supervised_linkage(points, labels, 1, 3, labeled_stretch=2.0)
+    assert bool((plain[classes == 1] == 0).all())
+    assert bool((stretched[classes == 1] != 0).all())
+    assert bool((stretched[classes == 0] == 0).all())

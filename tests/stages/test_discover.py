@@ -63,5 +63,9 @@ def test_fewer_classes_than_known_is_refused(local_work):
 def test_snapshot_steps_end_at_the_last_step():
     config = discover.Config.model_validate({"training": {"steps": 100}})
     assert config.snapshot_steps() == [52, 64, 76, 88, 100]
-    with pytest.raises(ValueError, match="snapshots"):
+    with pytest.raises(ValueError, match="two snapshots"):
         discover.Config.model_validate({"training": {"steps": 1}})
+    late = {"losses": {"clustering_from": 0.7}}
+    with pytest.raises(ValueError, match="knows no novel class"):
+        discover.Config.model_validate({"discovery": late})
+    assert discover.Config.model_validate({"discovery": late, "snapshots_from": 0.7})

@@ -1,0 +1,35 @@
+"""Training curves of a run, for TensorBoard."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from gcdis_ray.artifacts import Artifact
+from gcdis_ray.errors import ConfigError
+
+
+def write_curves(artifacts: Mapping[str, Artifact], folder: Path) -> int:
+    """Write every ``history`` table below ``folder``, one TensorBoard run per stage.
+
+    Returns:
+        the number of values written.
+
+    Raises:
+        ConfigError: TensorBoard is not installed.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            "TensorBoard is not installed", where="gcdis track", fix="uv sync --extra track"
+        ) from error
+    written = 0
+    for stage, artifact in artifacts.items():
+        if not artifact.has("history"):
+            continue
+        with SummaryWriter(str(folder / f"{stage}-{artifact.key[:8]}")) as writer:
+            for row in artifact.table("history").read().to_pylist():
+                writer.add_scalar(row["name"], row["value"], row["step"])
+                written += 1
+    return written

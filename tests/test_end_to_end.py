@@ -1,0 +1,48 @@
+"""The whole pipeline in small: what it prints and stores, on a folder and on S3."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from small_run import contents, gcdis, open_pipeline
+
+
+@pytest.mark.slow
+def test_status_has_what_scripts_rely_on(small_run):
+    done = gcdis("status", small_run.overrides, "--json")
+    status = json.loads(done.stdout)
+    assert len(status["stages"]) == 10
+    assert {stage["state"] for stage in status["stages"]} == {"done"}
+    metrics = status["metrics"]
+    for name in ("accuracy", "kmeans_accuracy"):
+        assert set(metrics["discovery"][name]) >= {"all", "known", "novel"}
+    for name in ("mask_ap", "box_ap"):
+        assert set(metrics["detection"][name]) >= {"all", "known", "novel"}
+    assert metrics["class_count"]["truth"] == 10
+    assert metrics["class_count"]["estimate"] >= 5
+    assert "clustering accuracy" in small_run.printed
+
+
+@pytest.mark.slow
+def test_a_second_run_does_nothing(small_run):
+    done = gcdis("run", small_run.overrides)
+    assert done.returncode == 0
+    assert done.stderr.count("cached") == 11  # ten stages and the closing line
+    report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
+    assert report.read_text().startswith("<!")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_s3_holds_the_same_bytes(small_run, s3_endpoint: str):
+    overrides = [
+        *small_run.overrides,
+        "storage=s3://bucket/small",
+        f"storage_endpoint={s3_endpoint}",
+    ]
+    done = gcdis("run", overrides)
+    assert done.returncode == 0, done.stderr
+    assert contents(overrides) == small_run.contents
+    assert open_pipeline(overrides).storage.uri == "s3://bucket/small"
