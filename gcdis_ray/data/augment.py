@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 if TYPE_CHECKING:
-    from gcdis_ray.tasks.discovery_config import AugmentConfig
+    from gcdis_ray.data.augment_config import AugmentConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gcdis_ray.data.augment import normalize, plain_view, random_view, with_mask, wobble
-from gcdis_ray.tasks.discovery_config import AugmentConfig
+from gcdis_ray.data.augment_config import AugmentConfig
 
 STILL = {
     "min_area": 1.0,
