@@ -71,6 +71,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--ground-truth", metavar="FILE", help="COCO or LVIS annotations")
     sub.add_argument("--results", metavar="FILE", help="COCO results")
     sub.add_argument("--known-classes", nargs="+", metavar="CLASS", help="names or category ids")
+    sub.add_argument(
+        "--images",
+        metavar="FILE[:KEY]",
+        help="score only the image ids in this JSON list, or list under KEY, as in splits.json:val",
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
     command("doctor", _doctor, "check this machine, the storage and Ray", "?")
     sub = command("gc", _gc, "remove files of unfinished attempts and finished trainings", "")
@@ -230,13 +235,35 @@ def _report(args: argparse.Namespace) -> int:
     return 0
 
 
+def _read_ids(where: str) -> list[int]:
+    from gcdis_ray.errors import ConfigError
+
+    path, _, key = where.partition(":")
+    try:
+        ids = json.loads(Path(path).read_text())
+        ids = ids[key] if key else ids
+        if isinstance(ids, list) and all(type(i) is int for i in ids):
+            return ids
+        what = "not a list of image ids"
+    except OSError as error:
+        what = error.strerror or str(error)
+    except (ValueError, KeyError, TypeError) as error:
+        what = f"no such list ({error})"
+    raise ConfigError(what, where=f"--images {where}", fix="use FILE.json or FILE.json:KEY")
+
+
 def _evaluate(args: argparse.Namespace) -> int:
     from gcdis_ray.errors import ConfigError
 
     if args.ground_truth and args.results and not args.config:
         from gcdis_ray.metrics.detection import evaluate_files, format_scores
 
-        scores = evaluate_files(Path(args.ground_truth), Path(args.results), args.known_classes)
+        scores = evaluate_files(
+            Path(args.ground_truth),
+            Path(args.results),
+            args.known_classes,
+            image_ids=_read_ids(args.images) if args.images else None,
+        )
         print(json.dumps(scores) if args.json else format_scores(scores))
         return 0
     if not args.config or args.ground_truth or args.results:

@@ -238,3 +238,44 @@ def test_doctor_says_what_is_wrong(gcdis, capsys: pytest.CaptureFixture[str], tm
     status, out, _ = gcdis("doctor", "--set", f"storage={tmp_path / 'file' / 'x'}")
     assert status == 2
     assert "✗ storage" in out
+
+
+@pytest.mark.parametrize(
+    ("folder", "truth", "results", "expected", "images"),
+    [
+        ("coco-subset", "instances", "results_segm", "expected_metrics", "splits.json:val"),
+        ("coco-subset", "instances", "results_bbox", "expected_metrics", "splits.json:val"),
+        ("voc2007-seg", "instances", "results_segm", "expected_metrics", None),
+        ("voc2007-seg", "instances", "results_bbox", "expected_metrics", None),
+    ],
+)
+def test_evaluate_equals_the_reference(
+    shared_data: Path,
+    capsys: pytest.CaptureFixture[str],
+    folder: str,
+    truth: str,
+    results: str,
+    expected: str,
+    images: str | None,
+):
+    root = shared_data / folder
+    where = root / "reference_eval"
+    command = ["evaluate", "--ground-truth", str(root / f"{truth}.json"), "--json"]
+    command += ["--results", str(where / f"{results}.json")]
+    command += ["--images", str(root / images)] if images else []
+    assert main(command) == 0
+    scores = json.loads(capsys.readouterr().out)
+    kind, name = ("mask", "segm") if "segm" in results else ("box", "bbox")
+    want = json.loads((where / f"{expected}.json").read_text())[name]
+    for metric in ("AP", "AP50", "AP75", "APs", "APm", "APl"):
+        assert scores[kind][metric] == pytest.approx(want[metric], abs=1e-6)
+    assert scores[kind]["AR"] == pytest.approx(want["AR100"], abs=1e-6)
+    assert scores["per_class"]
+
+
+@pytest.mark.parametrize("where", ["absent.json", "{file}:nothing", "{file}:l.x", "{file}"])
+def test_bad_image_lists(folder: Path, where: str, capsys: pytest.CaptureFixture[str]):
+    where = where.format(file=folder / "lists.json")
+    command = ["evaluate", "--ground-truth", "a", "--results", "b", "--images", where]
+    assert main(command) == 2
+    _assert_short(capsys.readouterr().err)
