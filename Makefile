@@ -1,15 +1,15 @@
 # Two commands do everything: `make quickstart` and `make test`. Both set up what they need.
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
-RUN := $(UV) run --no-sync
+RUN := .venv/bin/
 export UV_COMPILE_BYTECODE = 1
 export UV_PYTHON_DOWNLOADS = never
 
 .PHONY: quickstart setup test lint types format clean
 
 quickstart: setup
-	$(RUN) gcdis digits runs/digits-scenes
-	$(RUN) gcdis run configs/quickstart.yaml
+	$(RUN)gcdis digits runs/digits-scenes
+	$(RUN)gcdis run configs/quickstart.yaml
 
 setup: .venv/.synced
 
@@ -22,17 +22,17 @@ setup: .venv/.synced
 	.venv-uv/bin/pip install --quiet uv
 
 test: setup
-	$(RUN) pytest
+	$(RUN)pytest
 
 lint: setup
-	$(RUN) ruff check .
-	$(RUN) ruff format --check .
-	$(RUN) lint-imports
-	$(RUN) pyright
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)lint-imports
+	$(RUN)pyright
 
 format: setup
-	$(RUN) ruff check --fix .
-	$(RUN) ruff format .
+	$(RUN)ruff check --fix .
+	$(RUN)ruff format .
 
 clean:
 	rm -rf .venv .venv-uv runs/quickstart runs/digits-scenes

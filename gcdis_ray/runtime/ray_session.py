@@ -29,6 +29,8 @@ _SETTINGS = {
     "RAY_CHDIR_TO_TRIAL_DIR": "0",  # relative paths mean the same in workers as in the driver
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.25",  # a run ends this long after its last step
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "300",  # importing torch on a busy machine is slow
+    # Under `uv run` Ray would build every worker a new environment; ours is already the right one.
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes to the terminal

@@ -52,7 +52,9 @@ class Config(StageConfig):
         return frozenset({"cache_mb"})
 
     @model_validator(mode="after")
-    def _room_for_snapshots(self) -> Config:
+    def _can_run(self) -> Config:
+        if self.training.batch_size < 2 * self.training.micro_batches:
+            raise ValueError("batch norm needs two crops per part: raise training.batch_size")
         if len(self.snapshot_steps()) < 2:
             raise ValueError("training.steps leaves no room for two snapshots")
         if self.snapshot_steps()[0] <= self.discovery.losses.clustering_from * self.training.steps:

@@ -126,8 +126,9 @@ class LossesConfig(Closed):
 
 class PrototypeConfig(Closed):
     """Start of the clustering loss: where prototypes begin. A departure from the paper, whose
-    prototypes start at random; the others place them where they tell apart clusters of the momentum
-    encoder's projections when the clustering loss starts."""
+    prototypes start at random. When the clustering loss starts, after a share of training without
+    it (``losses.clustering_from`` above 0), the others place them where they tell apart clusters of
+    the momentum encoder's projections."""
 
     start: Literal["linkage", "kmeans", "random"] = Field(
         "linkage",

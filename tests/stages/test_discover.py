@@ -65,6 +65,8 @@ def test_snapshot_steps_end_at_the_last_step():
     assert config.snapshot_steps() == [52, 64, 76, 88, 100]
     with pytest.raises(ValueError, match="two snapshots"):
         discover.Config.model_validate({"training": {"steps": 1}})
+    with pytest.raises(ValueError, match="two crops per part"):
+        discover.Config.model_validate({"training": {"batch_size": 6, "micro_batches": 4}})
     late = {"losses": {"clustering_from": 0.7}}
     with pytest.raises(ValueError, match="knows no novel class"):
         discover.Config.model_validate({"discovery": late})
