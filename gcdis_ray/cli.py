@@ -10,11 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from gcdis_ray import __version__
-from gcdis_ray.errors import GcdisError
+from gcdis_ray.errors import GcdisError, StorageError
 
 if TYPE_CHECKING:
     from gcdis_ray.config import ComputeConfig
@@ -96,9 +97,12 @@ def _open(args: argparse.Namespace) -> Pipeline:
 
 
 def _plan(args: argparse.Namespace) -> int:
+    from gcdis_ray.checks import before_run
     from gcdis_ray.plan import describe, rows_for_people
 
-    entries = describe(_open(args))
+    pipeline = _open(args)
+    before_run(pipeline.config)
+    entries = describe(pipeline)
     print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
     return 0
 
@@ -130,7 +134,10 @@ def _run(args: argparse.Namespace) -> int:
     return _run_until(args, args.start, args.until)
 
 
-def _run_until(args: argparse.Namespace, start: str | None, until: str | None) -> int:
+def _run_until(
+    args: argparse.Namespace, start: str | None, until: str | None, quiet: bool = False
+) -> int:
+    """Args: quiet: leave standard output to the caller."""
     from gcdis_ray.checks import before_run
     from gcdis_ray.progress import Reporter
 
@@ -149,8 +156,9 @@ def _run_until(args: argparse.Namespace, start: str | None, until: str | None) -
     if not todo:
         print("Nothing to do: everything is cached.", file=sys.stderr)
     report = _write_report(pipeline, None, only_if_missing=not todo)
-    _print_metrics(pipeline)
-    print(f"report: {report}")
+    with redirect_stdout(sys.stderr if quiet else sys.stdout):
+        _print_metrics(pipeline)
+        print(f"report: {report}")
     return 0
 
 
@@ -224,7 +232,10 @@ def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool 
         )
     ).encode()
     if output:
-        Path(output).write_bytes(page)
+        try:
+            Path(output).write_bytes(page)
+        except OSError as error:
+            raise StorageError(error.strerror or str(error), where=f"--output {output}") from error
         return str(Path(output).absolute())
     pipeline.storage.write(name, page)
     return f"{pipeline.storage.uri}/{name}"
@@ -266,13 +277,13 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
         print(json.dumps(scores) if args.json else format_scores(scores))
         return 0
-    if not args.config or args.ground_truth or args.results:
+    if not args.config or any((args.ground_truth, args.results, args.known_classes, args.images)):
         raise ConfigError(
-            "give either a config, or both --ground-truth and --results",
+            "give either a config alone, or both --ground-truth and --results",
             where="gcdis evaluate",
             fix="gcdis evaluate --ground-truth instances.json --results results.json",
         )
-    status = _run_until(args, None, "evaluate")
+    status = _run_until(args, None, "evaluate", quiet=args.json)
     if args.json:
         print(json.dumps(_metrics(_open(args))))
     return status
@@ -302,11 +313,15 @@ def _track(args: argparse.Namespace) -> int:
 
 def _gc(args: argparse.Namespace) -> int:
     from gcdis_ray.collect import sweep
+    from gcdis_ray.errors import ConfigError
     from gcdis_ray.progress import size
 
     pipeline = _open(args)
     freed = 0
-    for folder, num_bytes in sweep(pipeline.storage, args.older_than_h, delete=not args.dry_run):
+    if args.older_than_h < 0:
+        raise ConfigError("must not be negative", where="--older-than-h", fix="give hours, or 0")
+    garbage = sweep(pipeline.storage, pipeline.nodes, args.older_than_h, delete=not args.dry_run)
+    for folder, num_bytes in garbage:
         freed += num_bytes
         print(f"{'would remove' if args.dry_run else 'removed'} {folder}  {size(num_bytes)}")
     print(f"{size(freed)} {'to free' if args.dry_run else 'freed'}")

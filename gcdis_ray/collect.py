@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from gcdis_ray.storage import Storage, read_manifest
 
-NOT_STAGES = frozenset({"reports"})
+_KEY = re.compile(r"[0-9a-f]{24}")  # anything else in the storage is not ours
 
 
-def sweep(storage: Storage, older_than_h: float, *, delete: bool) -> Iterator[tuple[str, int]]:
+def sweep(
+    storage: Storage, stages: Iterable[str], older_than_h: float, *, delete: bool
+) -> Iterator[tuple[str, int]]:
     """Folders that can go, with their bytes; removed if ``delete``.
 
     A committed artifact keeps the attempts its manifest names and loses the others and its
@@ -18,10 +21,8 @@ def sweep(storage: Storage, older_than_h: float, *, delete: bool) -> Iterator[tu
     ``older_than_h`` hours: it may be a run in progress, or one to resume.
     """
     limit = time.time() - older_than_h * 3600
-    for stage in storage.folders(""):
-        if stage in NOT_STAGES or stage.startswith("."):
-            continue
-        for key in storage.folders(stage):
+    for stage in stages:
+        for key in filter(_KEY.fullmatch, storage.folders(stage)):
             base = f"{stage}/{key}"
             manifest = read_manifest(storage, stage, key)
             if manifest is None:

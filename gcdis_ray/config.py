@@ -77,14 +77,16 @@ class ComputeConfig(Closed):
     gpus_per_worker: float = Field(default=0, ge=0, le=64)
     strategy: Literal["ddp", "deepspeed"] = "ddp"
     zero_stage: Literal[1, 2] = Field(default=1, description="ZeRO stage of strategy deepspeed")
-    checkpoint_every_s: float = Field(default=30, ge=0, description="seconds between checkpoints")
+    checkpoint_every_s: float = Field(
+        default=30, ge=0, le=86_400, description="seconds between checkpoints"
+    )
     max_failures: int = Field(
         default=3, ge=0, le=1000, description="worker failures a stage survives"
     )
     num_cpus: int | None = Field(default=None, ge=1, description="logical CPUs of a local Ray")
     object_store_mb: int = Field(default=300, ge=80, le=1_000_000, description="of a local Ray")
     wait_s: float = Field(
-        default=60, gt=0, description="seconds to wait for resources before saying so"
+        default=60, gt=0, le=86_400, description="seconds to wait for resources before saying so"
     )
 
 
@@ -147,7 +149,9 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         path, equals, value = text.partition("=")
         if not equals or not path:
             raise ConfigError(
-                f"override {text!r} has no value", where="--set", fix="--set stages.count.k=12"
+                f"override {text!r} has no value",
+                where="--set",
+                fix="for example --set stages.discover.training.steps=500",
             )
         *parents, last = path.split(".")
         node = data

@@ -168,6 +168,10 @@ class Pipeline:
                 raise ConfigError(f"no stage {value!r}", where=flag, fix=f"one of {names}")
         first = names.index(start) if start else 0
         last = names.index(until) if until else len(names) - 1
+        if last < first:
+            raise ConfigError(
+                f"{until} comes before {start}", where="--until", fix=f"the order is {names}"
+            )
         missing = [name for name in names[:first] if self.manifest(name) is None]
         if missing:
             raise ConfigError(

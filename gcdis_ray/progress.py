@@ -64,7 +64,7 @@ class Reporter:
             adopted = f", {event.adopted} finished earlier" if event.adopted else ""
             self._line(f"✓ {event.stage:<12} {what}  {took}{adopted}", keep=True)
             for name, count in sorted(event.manifest.counts.items()):
-                if count and name.startswith(("quarantined", "rejected", "skipped")):
+                if count:
                     self._line(f"    {name}: {count}", keep=True)
 
     def _progress(self, stage: str, progress: Progress, now: float) -> None:

@@ -89,7 +89,14 @@ def open_storage(uri: str, endpoint: str | None = None) -> Storage:
     """
     scheme = urlparse(uri).scheme
     if scheme == "s3":
-        return S3Storage(uri.rstrip("/"), endpoint or os.environ.get("AWS_ENDPOINT_URL"))
+        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
+        if not urlparse(uri).netloc:
+            raise StorageError("no bucket", where=f"storage: {uri}", fix="use s3://bucket/prefix")
+        if endpoint and urlparse(endpoint).scheme not in ("http", "https"):
+            raise StorageError(
+                f"not a URL: {endpoint!r}", where="storage_endpoint", fix="use http(s)://host:port"
+            )
+        return S3Storage(uri.rstrip("/"), endpoint)
     if scheme in ("", "file"):
         return LocalStorage(str(Path(urlparse(uri).path if scheme else uri).absolute()))
     raise StorageError(
@@ -104,11 +111,16 @@ def check_path(path: str) -> str:
 
 
 @contextmanager
-def _local_errors(where: Path) -> Iterator[None]:
+def _local_errors(where: Path, writing: bool = False) -> Iterator[None]:
+    """A file that is not there is an answer when reading, a mistake when writing."""
     try:
         yield
-    except FileNotFoundError:
-        raise
+    except FileNotFoundError as error:
+        if not writing:
+            raise
+        raise StorageError(
+            "cannot be created", where=str(where), fix="choose another storage folder"
+        ) from error
     except OSError as error:
         fix = {
             13: "make the folder writable, or choose another storage",
@@ -139,7 +151,7 @@ class LocalStorage:
     @contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
         target = self._at(path)
-        with _local_errors(target):
+        with _local_errors(target, writing=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             name = str(target.parent / f".writing-{uuid.uuid4().hex}")
             try:

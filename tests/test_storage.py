@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pickle
 from concurrent.futures import ThreadPoolExecutor
@@ -128,17 +129,23 @@ def test_damage_is_found(storage: Storage, damage: str):
 
 
 def test_gc_keeps_what_a_manifest_names(storage: Storage):
-    used = Attempt(storage, "count/k1", "attempt-used")
-    manifest = commit(storage, _manifest({"history": [used.table("history", _history(2))]}))
-    Attempt(storage, "count/k1", "attempt-lost").table("history", _history(9))
-    storage.write("count/k1/train/checkpoint", b"x")
-    Attempt(storage, "count/k2", "attempt-running").table("history", _history(1))
-    assert list(sweep(storage, 24, delete=True)) == []  # everything is younger
-    gone = {folder for folder, _ in sweep(storage, -1, delete=False)}
-    assert gone == {"count/k1/attempt-lost", "count/k1/train", "count/k2"}
-    list(sweep(storage, -1, delete=True))
+    done, other = "0" * 24, "1" * 24
+    used = Attempt(storage, f"count/{done}", "attempt-used")
+    files = {"history": [used.table("history", _history(2))]}
+    manifest = commit(storage, dataclasses.replace(_manifest(files), key=done))
+    Attempt(storage, f"count/{done}", "attempt-lost").table("history", _history(9))
+    storage.write(f"count/{done}/train/checkpoint", b"x")
+    Attempt(storage, f"count/{other}", "attempt-running").table("history", _history(1))
+    storage.write("count/mine/notes", b"not an artifact")
+    storage.write("photos/images/a.jpg", b"not a stage")
+    assert list(sweep(storage, ["count"], 24, delete=True)) == []  # everything is younger
+    gone = {folder for folder, _ in sweep(storage, ["count"], -1, delete=False)}
+    lost, train = f"count/{done}/attempt-lost", f"count/{done}/train"
+    assert gone == {lost, train, f"count/{other}"}
+    list(sweep(storage, ["count"], -1, delete=True))
     assert verify(storage, manifest, print) == 0
-    assert storage.folders("count") == ["k1"]
+    assert storage.folders("count") == [done, "mine"]
+    assert storage.folders("photos") == ["images"]
 
 
 def test_extension_types_are_refused(tmp_path: Path):
