@@ -172,7 +172,10 @@ class DiscoveryTask(TrainingTask):
         epoch, rest = divmod(finished, self._epoch_steps)
         if rest == 0 and epoch >= self._discovery.temperature.warmup_epochs:
             self._headness.assign()
-        if finished == self._clustering_start() and self._discovery.prototypes.start != "random":
+        if (
+            finished == max(1, self._clustering_start())
+            and self._discovery.prototypes.start != "random"
+        ):
             self._place_prototypes(exchange)
         share = self._mass / self._mass.sum().clamp(min=1e-12)
         return dict(
