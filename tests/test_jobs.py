@@ -29,6 +29,7 @@ def head() -> Iterator[dict[str, str]]:
     """A head of our own, stopped by its own process group; gives the environment of a client."""
     port, dashboard = _free_port(), _free_port()
     env = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
+    env["PATH"] = f"{BIN}:{env['PATH']}"  # a job's `python` is the head's
     env.pop("RAY_ADDRESS", None)
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
@@ -52,14 +53,18 @@ def head() -> Iterator[dict[str, str]]:
         yield env | {"RAY_API_SERVER_ADDRESS": address}
     finally:
         os.killpg(server.pid, signal.SIGTERM)
-        server.wait(30)
+        try:
+            server.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "jobs/run.py",
          "configs/quickstart.yaml", *arguments],
-        cwd=ROOT, env=env | {"PATH": f"{BIN}:{env['PATH']}"}, capture_output=True, text=True,
+        cwd=ROOT, env=env, capture_output=True, text=True,
     )  # fmt: skip
 
 

@@ -290,7 +290,12 @@ def _fill(counts: Sequence[str], num_pixels: NDArray[np.int64]) -> NDArray[np.bo
     character that it is negative. From the fourth on it is the change since two runs before.
     """
     raw = [text.encode("ascii", "replace") for text in counts]
-    good = np.array([bool(_NUMBERS.fullmatch(text)) for text in raw])
+    good = np.array(
+        [
+            text.isascii() and bool(_NUMBERS.fullmatch(data))
+            for text, data in zip(counts, raw, strict=True)
+        ]
+    )
     kept = [text for text, ok in zip(raw, good.tolist(), strict=True) if ok]
     if not kept:
         return good

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
@@ -35,6 +35,7 @@ def test_large_runs_and_long_masks() -> None:
 
 
 @settings(max_examples=200, deadline=None)
+@example("\x80", 15)
 @given(st.text(max_size=12), st.integers(0, 50))
 def test_no_text_breaks_the_check(text: str, size: int) -> None:
     good = bool(_fill([text], np.array([size]))[0])
