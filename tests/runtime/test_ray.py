@@ -184,7 +184,7 @@ def test_driver_killed_in_training_resumes(tmp_path: Path):
     resumed = [line for line in lines if line.endswith("resumed")]
     assert len(resumed) == 1
     assert int(resumed[0].split()[1]) >= 3
-    plan = toy_plan(tmp_path / "whole", strategy="ddp", checkpoint_every_s=1e9)
+    plan = toy_plan(tmp_path / "whole", strategy="ddp", checkpoint_every_s=86400)
     task = ToyTask(toy_config(steps=12))
     whole = LocalRuntime(plan.compute).fit(task, plan, lambda progress: None)
     history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")

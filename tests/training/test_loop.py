@@ -39,7 +39,7 @@ def load(folder: Path, record: FileRecord) -> dict[str, torch.Tensor]:
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Digests of an uninterrupted run that never saved a checkpoint before its end."""
-    plan = toy_plan(tmp_path_factory.mktemp("whole"), checkpoint_every_s=1e9)
+    plan = toy_plan(tmp_path_factory.mktemp("whole"), checkpoint_every_s=86400)
     return digests(fit(plan, ToyTask(toy_config())))
 
 
@@ -81,7 +81,7 @@ def test_interrupted_by_bad_data_then_continued(tmp_path: Path, expected: dict[s
 
 def test_steps_after_the_last_checkpoint_are_redone_once(tmp_path: Path, expected: dict[str, str]):
     """Snapshots of redone steps exist exactly once, with the bytes of an unbroken run."""
-    plan = toy_plan(tmp_path, checkpoint_every_s=1e9)
+    plan = toy_plan(tmp_path, checkpoint_every_s=86400)
     with pytest.raises(DataError):
         fit(plan, ToyTask(toy_config(), fail_at=7))
     assert len(list(Path(plan.scratch_uri, "snapshots").iterdir())) == 2
@@ -152,7 +152,7 @@ def test_clipping_and_decay_apply(tmp_path: Path, expected: dict[str, str]):
 def test_every_precision_and_optimizer_learns(tmp_path: Path, optimizer: str, precision: str):
     lr = 0.1 if optimizer == "sgd" else 0.02
     config = toy_config(steps=60, lr=lr, optimizer=optimizer, precision=precision)
-    plan = toy_plan(tmp_path, checkpoint_every_s=1e9)
+    plan = toy_plan(tmp_path, checkpoint_every_s=86400)
     record = fit(plan, ToyTask(config))["history"][0]
     import pyarrow.parquet as pq
 

@@ -85,7 +85,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def alone(folder: Path, name: str) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     """The same case, uninterrupted, in this process with DDP's settings."""
-    plan = toy_plan(folder / name, checkpoint_every_s=1e9)
+    plan = toy_plan(folder / name, checkpoint_every_s=86400)
     runtime = LocalRuntime(plan.compute)
     task = ToyTask(toy_config(**CASES[name][0]))
     members = runtime.fit(task, plan, lambda progress: None)
