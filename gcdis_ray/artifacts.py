@@ -183,6 +183,14 @@ class FileRecord:
 
 
 @dataclass(frozen=True)
+class Size:
+    """How large an artifact is: rows of its longest table, bytes of all its files."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The commit record of an artifact: what it holds and where it came from."""
 
@@ -198,6 +206,13 @@ class Manifest:
     timings_s: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     created: str = ""
+
+    @property
+    def size(self) -> Size:
+        rows = [sum(f.rows or 0 for f in files) for files in self.files.values()]
+        return Size(
+            max(rows, default=0), sum(f.bytes for files in self.files.values() for f in files)
+        )
 
     def to_json(self) -> str:
         data = dict(self.__dict__)

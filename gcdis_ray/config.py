@@ -8,7 +8,8 @@ where results go (``storage``, never in a key).
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -42,6 +43,10 @@ class TrainingConfig(Closed):
     """One training run. All of it changes the result, so all of it enters the key."""
 
     steps: int = Field(default=400, ge=1, le=10_000_000, description="optimiser steps")
+    epochs: float | None = Field(
+        default=None, gt=0, le=100_000, description="passes over the samples; if given, steps "
+        "follow from it",
+    )  # fmt: skip
     batch_size: int = Field(
         default=64, ge=1, le=65_536, description="samples per step over all workers"
     )
@@ -64,6 +69,13 @@ class TrainingConfig(Closed):
     weight_decay: float = Field(default=1e-4, ge=0, le=1, description="none on 1-d parameters")
     clip_norm: float = Field(default=5.0, ge=0, le=1e6, description="global gradient norm, 0 = off")
     precision: Literal["fp32", "bf16"] = "fp32"
+
+    def over(self, num_samples: int) -> TrainingConfig:
+        """The same training with its steps known: ``epochs`` passes over ``num_samples``."""
+        if self.epochs is None:
+            return self
+        steps = max(1, math.ceil(self.epochs * num_samples / self.batch_size))
+        return self.model_copy(update={"steps": steps, "epochs": None})
 
 
 class ComputeConfig(Closed):
@@ -179,10 +191,7 @@ def validate(model: type[ModelT], data: Mapping[str, Any], where: str) -> ModelT
 def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     path = ".".join(str(part) for part in item["loc"])
     if item["type"] == "extra_forbidden":
-        names = list(_fields_at(model, item["loc"][:-1]))
-        near = difflib.get_close_matches(str(item["loc"][-1]), names, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"valid: {', '.join(sorted(names))}"
-        return f"unknown key {path!r}, {hint}"
+        return f"unknown key {path!r}, {_hint(model, [str(part) for part in item['loc']])}"
     if item["type"] == "missing":
         return f"missing key {path!r}"
     seen = item.get("input")
@@ -190,14 +199,30 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
     return f"{path!r}: {item['msg']}{value}"
 
 
-def _fields_at(model: type[BaseModel], loc: Sequence[Any]) -> Iterable[str]:
-    """Field names of the model found by walking ``loc`` (list positions and tags are skipped)."""
-    for part in loc:
-        field = model.model_fields.get(str(part))
-        if field is None:
-            continue
+def _hint(root: type[BaseModel], loc: Sequence[str]) -> str:
+    """The valid key that was meant by the unknown one at ``loc``: a slip of the pen, the same name
+    in another section (the nearest one), or any likeness; else every key of the section."""
+    name, section = loc[-1], loc[:-1]
+    here = [path[-1] for path in _paths(root) if path[:-1] == list(section)]
+    for cutoff in (0.8, 0.5):
+        if near := difflib.get_close_matches(name, here, n=1, cutoff=cutoff):
+            return f"did you mean {near[0]!r}?"
+        if elsewhere := [path for path in _paths(root) if path[-1] == name]:
+            nearest = min(elsewhere, key=lambda path: (-_shared(path, section), len(path)))
+            return f"did you mean {'.'.join(nearest)!r}?"
+    return f"valid: {', '.join(sorted(here))}"
+
+
+def _shared(path: Sequence[str], section: Sequence[str]) -> int:
+    """Number of leading parts two paths have in common."""
+    pairs = zip(path, section, strict=False)
+    return next((n for n, (a, b) in enumerate(pairs) if a != b), min(len(path), len(section)))
+
+
+def _paths(model: type[BaseModel]) -> Iterator[list[str]]:
+    """Every dotted key of a config, sections before what is in them."""
+    for name, field in model.model_fields.items():
+        yield [name]
         for kind in (field.annotation, *get_args(field.annotation)):
             if isinstance(kind, type) and issubclass(kind, BaseModel):
-                model = kind
-                break
-    return model.model_fields
+                yield from ([name, *path] for path in _paths(kind))

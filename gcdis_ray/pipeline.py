@@ -20,7 +20,7 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import gcdis_ray
-from gcdis_ray.artifacts import Artifact, Manifest, artifact_key
+from gcdis_ray.artifacts import Artifact, Manifest, Size, artifact_key
 from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import (
     RunConfig,
@@ -40,7 +40,8 @@ MAY_OPEN_SEALED = frozenset({"evaluate"})
 
 
 class StageModule(Protocol):
-    """What a file in ``gcdis_ray/stages`` holds. ``source(config)`` is optional."""
+    """What a file in ``gcdis_ray/stages`` holds. ``source(config)``, the fingerprint of data it
+    reads from outside, is optional."""
 
     __name__: str
     VERSION: int
@@ -48,6 +49,7 @@ class StageModule(Protocol):
     SEEDED: bool
     Config: type[StageConfig]
 
+    def forecast(self, config: Any, inputs: Mapping[str, Size]) -> Size: ...
     def run(self, inputs: Mapping[str, Artifact], config: Any, work: Any) -> None: ...
 
 
@@ -139,16 +141,20 @@ class Pipeline:
         found = {name: self.manifest(name) for name in self.nodes}
         return {name: open_artifact(self.storage, m) for name, m in found.items() if m}
 
+    def newest(self, name: str) -> Manifest | None:
+        """The artifact of a stage that was committed last, under whatever key."""
+        keys = self.storage.folders(name)
+        earlier = [m for key in keys if (m := read_manifest(self.storage, name, key))]
+        return max(earlier, key=lambda m: m.created, default=None)
+
     def why(self, name: str) -> str:
         """Why a stage has to run: what differs from the newest artifact of that stage."""
         node = self.nodes[name]
-        keys = self.storage.folders(name)
-        if node.key in keys:
+        if node.key in self.storage.folders(name):
             return "interrupted, will continue"
-        earlier = [m for key in keys if (m := read_manifest(self.storage, name, key))]
-        if not earlier:
+        last = self.newest(name)
+        if last is None:
             return "never run"
-        last = max(earlier, key=lambda m: m.created)
         config = node.config.key_fields()
         changed = [f"{k} changed" for k in sorted(config) if last.config.get(k) != config[k]]
         changed += [f"{k} differs" for k, v in node.inputs.items() if last.inputs.get(k) != v]
@@ -248,13 +254,6 @@ def _versions() -> dict[str, str]:
     return ours | {name: package_version(name) for name in names}
 
 
-def rows_and_bytes(manifest: Manifest) -> tuple[int, int]:
-    """Rows of the artifact's longest table, and bytes of all its files."""
-    rows = [sum(f.rows or 0 for f in files) for files in manifest.files.values()]
-    total = sum(f.bytes for files in manifest.files.values() for f in files)
-    return max(rows, default=0), total
-
-
 def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     """One entry per stage: name, key, state (done | interrupted | missing), uri, seconds, rows."""
     for name, node in pipeline.nodes.items():
@@ -262,13 +261,13 @@ def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
         state = "done" if manifest else "missing"
         if not manifest and node.key in pipeline.storage.folders(name):
             state = "interrupted"
-        rows, size = rows_and_bytes(manifest) if manifest else (None, None)
+        size = manifest.size if manifest else None
         yield dict(
             name=name,
             key=node.key,
             state=state,
             uri=f"{pipeline.storage.uri}/{name}/{node.key}",
             seconds=manifest.timings_s.get("wall") if manifest else None,
-            rows=rows,
-            bytes=size,
+            rows=size.rows if size else None,
+            bytes=size.bytes if size else None,
         )

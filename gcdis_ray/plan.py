@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from gcdis_ray.artifacts import Manifest
-from gcdis_ray.pipeline import Pipeline, rows_and_bytes
+from gcdis_ray.artifacts import Size
+from gcdis_ray.pipeline import Node, Pipeline
 from gcdis_ray.progress import size
 from gcdis_ray.storage import read_manifest
 
@@ -13,17 +14,13 @@ from gcdis_ray.storage import read_manifest
 def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
     """Per stage: name, takes, key, action (cached | run), why, rows, bytes, estimated.
 
-    Sizes of a stage that has to run are those of its newest earlier artifact, scaled by the number
-    of images; null where there is none to go by.
+    The size of a stage that has to run is forecast by the stage from the sizes of its inputs. An
+    earlier artifact of that stage corrects this: by its size over what its inputs would forecast.
     """
-    images = _num_images(pipeline)
-    entries = []
+    entries, sizes = [], {}
     for name, node in pipeline.nodes.items():
         manifest = pipeline.manifest(name)
-        if manifest:
-            rows, num_bytes = rows_and_bytes(manifest)
-        else:
-            rows, num_bytes = _estimate(pipeline, name, images)
+        sizes[name] = manifest.size if manifest else _forecast(pipeline, node, sizes)
         entries.append(
             dict(
                 name=name,
@@ -31,50 +28,36 @@ def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
                 key=node.key,
                 action="cached" if manifest else "run",
                 why="" if manifest else pipeline.why(name),
-                rows=rows,
-                bytes=num_bytes,
+                rows=sizes[name].rows,
+                bytes=sizes[name].bytes,
                 estimated=manifest is None,
             )
         )
     return entries
 
 
-def _num_images(pipeline: Pipeline) -> int | None:
-    node = pipeline.nodes.get("ingest")
-    count = getattr(node.stage, "num_images", None) if node else None
-    return count(node.config) if node and count else None
-
-
-def _estimate(pipeline: Pipeline, name: str, images: int | None) -> tuple[int | None, int | None]:
-    earlier = [
-        m
-        for key in pipeline.storage.folders(name)
-        if (m := read_manifest(pipeline.storage, name, key))
-    ]
-    if not earlier:
-        return (images, None) if name == "ingest" else (None, None)
-    last = max(earlier, key=lambda m: m.created)
-    rows, num_bytes = rows_and_bytes(last)
-    then = _images_behind(pipeline, last)
-    scale = images / then if images and then else 1.0
-    return round(rows * scale), round(num_bytes * scale)
-
-
-def _images_behind(pipeline: Pipeline, manifest: Manifest) -> int | None:
-    """Rows of the images table an earlier artifact was made from."""
-    if manifest.stage == "ingest":
-        return sum(f.rows or 0 for f in manifest.files.get("images", []))
-    key = manifest.inputs.get("ingest")
-    source = read_manifest(pipeline.storage, "ingest", key) if key else None
-    return _images_behind(pipeline, source) if source else None
+def _forecast(pipeline: Pipeline, node: Node, sizes: Mapping[str, Size]) -> Size:
+    expected = node.stage.forecast(node.config, {name: sizes[name] for name in node.inputs})
+    last = pipeline.newest(node.name)
+    inputs = {
+        name: source.size
+        for name, key in (last.inputs.items() if last else ())
+        if (source := read_manifest(pipeline.storage, name, key))
+    }
+    if last is None or set(inputs) != set(node.inputs) or not inputs:
+        return expected
+    then = node.stage.forecast(node.config, inputs)
+    return Size(
+        round(expected.rows * (last.size.rows / then.rows if then.rows else 1)),
+        round(expected.bytes * (last.size.bytes / then.bytes if then.bytes else 1)),
+    )
 
 
 def rows_for_people(entries: list[dict[str, Any]]) -> str:
     lines = []
     for e in entries:
-        about = "~" if e["estimated"] and e["rows"] is not None else ""
-        rows = f"{about}{e['rows']:,} rows" if e["rows"] is not None else "? rows"
-        num_bytes = f"{about}{size(e['bytes'])}" if e["bytes"] is not None else "?"
+        about = "~" if e["estimated"] else ""
+        rows, num_bytes = f"{about}{e['rows']:,} rows", f"{about}{size(e['bytes'])}"
         mark = "=" if e["action"] == "cached" else ">"
         takes = ", ".join(e["takes"]) or "source data"
         lines.append(

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from gcdis_ray.pipeline import Event, rows_and_bytes
+from gcdis_ray.pipeline import Event
 from gcdis_ray.runtime.base import Progress
 
 LOG_EVERY_S = 10.0
@@ -55,8 +55,8 @@ class Reporter:
         elif event.kind == "progress" and event.progress:
             self._progress(event.stage, event.progress, now)
         elif event.manifest:
-            rows, num_bytes = rows_and_bytes(event.manifest)
-            what = f"{rows:>8,} rows  {size(num_bytes):>9}"
+            made = event.manifest.size
+            what = f"{made.rows:>8,} rows  {size(made.bytes):>9}"
             if event.kind == "cached":
                 self._line(f"= {event.stage:<12} {what}  cached {event.manifest.key}", keep=True)
                 return

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.artifacts import artifact_key, canonical_json
-from gcdis_ray.config import apply_overrides, read_yaml, run_config_model, validate
+from gcdis_ray.config import TrainingConfig, apply_overrides, read_yaml, run_config_model, validate
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.pipeline import load_config, load_recipe, recipe_names
 
@@ -51,6 +51,32 @@ def test_shipped_configs_are_valid(path: Path):
 
 def test_minimal_config_is_enough():
     assert validate(MODEL, MINIMAL, "test").compute.workers == 2
+
+
+@pytest.mark.parametrize(
+    ("wrong", "meant"),
+    [
+        ("stages.discover.epochs=5", "stages.discover.training.epochs"),
+        ("count.num_novel=12", "stages.count"),
+        ("stages.discover.training.step=5", "steps"),
+        ("stages.segment.cosine_scale=10", "stages.segment.classifier.cosine_scale"),
+        ("workers=3", "compute.workers"),
+        ("stages.count.zzz=1", "valid: backend"),
+    ],
+)
+def test_unknown_key_names_the_one_that_was_meant(wrong: str, meant: str):
+    with pytest.raises(ConfigError) as caught:
+        validate(MODEL, apply_overrides(MINIMAL, [wrong]), "test")
+    assert meant in str(caught.value)
+
+
+def test_epochs_give_the_steps():
+    training = TrainingConfig(epochs=2.5, batch_size=32)
+    assert training.over(100).steps == 8
+    assert training.over(1).steps == 1
+    assert TrainingConfig(steps=7).over(100).steps == 7
+    with pytest.raises(ConfigError, match="epochs"):
+        validate(MODEL, apply_overrides(MINIMAL, ["stages.propose.training.epochs=0"]), "test")
 
 
 @pytest.mark.parametrize("path", sorted({p for p, _ in _models(MODEL)}))

@@ -74,9 +74,10 @@ def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
 def test_submit_runs_and_propagates_status(head: dict[str, str], tmp_path: Path):
     overrides = small_overrides(tmp_path, runtime="ray")
     sets = [text for override in overrides for text in ("--set", override)]
-    done = _submit(head, *sets, "--until", "ingest")
+    done = _submit(head, *sets, "--until", "propose")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert list((tmp_path / "storage" / "ingest").glob("*/manifest.json"))
+    for stage in ("ingest", "propose"):  # a Ray Data step, and two workers of Ray Train
+        assert list((tmp_path / "storage" / stage).glob("*/manifest.json"))
     wrong = _submit(head, "--set", "stages.ingest.roott=x")
     assert wrong.returncode == 1  # Ray reports every failure of an entry point as 1
     assert "did you mean 'root'" in wrong.stdout + wrong.stderr

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact
+from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
 
@@ -57,6 +57,11 @@ class Config(StageConfig):
         20, ge=3, le=1000, description="numbers tried on a logarithmic grid, then around the best"
     )
     backend: Literal["torch", "faiss"] = Field("torch", description="nearest-center search")
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """No table: one curve."""
+    return Size(0, 120 * 2 * config.num_candidates)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

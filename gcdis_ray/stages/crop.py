@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.artifacts import SCHEMAS, Size
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
 
@@ -55,6 +55,12 @@ class Config(StageConfig):
         20, ge=1, le=10_000, description="the best by objectness become crops"
     )
     min_objectness: float = Field(0.0, ge=0, le=1, description="of proposals")
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """Every proposal and some labeled objects; three bits a pixel of its JPEG and mask."""
+    rows = round(1.2 * inputs["propose"].rows)
+    return Size(rows, rows * config.max_side_px**2 * 3 // 8)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

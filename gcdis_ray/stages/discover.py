@@ -14,9 +14,9 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, TensorFile
+from gcdis_ray.artifacts import Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
-from gcdis_ray.errors import ArtifactError
+from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 
@@ -55,22 +55,44 @@ class Config(StageConfig):
     def _can_run(self) -> Config:
         if self.training.batch_size < 2 * self.training.micro_batches:
             raise ValueError("batch norm needs two crops per part: raise training.batch_size")
-        if len(self.snapshot_steps()) < 2:
-            raise ValueError("training.steps leaves no room for two snapshots")
-        if self.snapshot_steps()[0] <= self.discovery.losses.clustering_from * self.training.steps:
+        if self.training.epochs is None:
+            self.snapshot_steps(self.training.steps)
+        late = 1 - self.snapshots_from
+        if self.snapshots_from + late / self.snapshots <= self.discovery.losses.clustering_from:
             raise ValueError(
                 "a snapshot before clustering starts knows no novel class: raise snapshots_from to "
                 "discovery.losses.clustering_from or above"
             )
         return self
 
-    def snapshot_steps(self) -> list[int]:
-        """Equally spaced over the last part of training; the last one is the final step."""
+    def snapshot_steps(self, steps: int) -> list[int]:
+        """Equally spaced over the last part of ``steps``; the last one is the final step.
+
+        Raises:
+            ConfigError: fewer than two of them differ.
+        """
         late = 1 - self.snapshots_from
         shares = [
             self.snapshots_from + late * (k + 1) / self.snapshots for k in range(self.snapshots)
         ]
-        return sorted({max(1, round(share * self.training.steps)) for share in shares})
+        chosen = sorted({max(1, round(share * steps)) for share in shares})
+        if len(chosen) < 2:
+            raise ConfigError(
+                f"{steps} step(s) leave no room for two snapshots",
+                where="stages.discover.training",
+                fix="train for more steps or epochs",
+            )
+        return chosen
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """An assignment for every crop, and the model as often as there are snapshots."""
+    from gcdis_ray.models.stored import stored_bytes
+    from gcdis_ray.tasks.discovery_model import build_discovery_model
+
+    rows = inputs["crop"].rows
+    weights = stored_bytes(lambda: build_discovery_model(config.model, 100))
+    return Size(rows, 500 * rows + (config.snapshots + 1) * weights)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
@@ -84,10 +106,11 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         raise ArtifactError(
             f"{num_classes} classes in all, but {num_known} are known", where="count: class_count"
         )
-    steps = config.snapshot_steps()
+    training = config.training.over(crops.num_rows)
+    steps = config.snapshot_steps(training.steps)
     work.fit(
         DiscoveryTask(
-            training=config.training,
+            training=training,
             model=config.model,
             discovery=config.discovery,
             crops=crops,

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, TensorFile
+from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
@@ -28,6 +28,7 @@ TAKES = ("crop", "propose")
 SEEDED = False
 
 NEEDS_WEIGHTS = ("mobilenet_v2", "resnet50")
+_DIMENSIONS = {"wavelet": 330, "mobilenet_v2": 1280, "resnet50": 2048, "proposer": 256}  # about
 _BATCH = 64  # fixed: sums inside a convolution may depend on it
 
 
@@ -78,6 +79,14 @@ def source(config: Config) -> str:
 
 def _weights_path(config: Config) -> Path | None:
     return Path(config.weights) if config.weights and config.backbone in NEEDS_WEIGHTS else None
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """One vector a crop, and the weights if they come from a file."""
+    path = _weights_path(config)
+    weights = path.stat().st_size if path and path.is_file() else 0
+    rows = inputs["crop"].rows
+    return Size(rows, 4 * rows * _DIMENSIONS[config.backbone] + weights)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

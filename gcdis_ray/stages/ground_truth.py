@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS, canonical_json
+from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
 from gcdis_ray.data.annotations import annotation_digests, read_checked
 from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact
     from gcdis_ray.runtime.base import Work
 
-__all__ = ["SEEDED", "TAKES", "VERSION", "Config", "run", "source"]
+__all__ = ["SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 
 VERSION = 1
 TAKES: tuple[str, ...] = ()
@@ -42,6 +42,13 @@ def source(config: Config) -> str:
             "annotations": annotation_digests(plan.files[split], plan.images[split], None),
         }
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """Some five objects an image."""
+    images = plan_data(config).images
+    rows = 5 * sum(len(images[split]) for split in images if split != "labeled")
+    return Size(rows, 170 * rows)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.artifacts import SCHEMAS, canonical_json
+from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
 from gcdis_ray.data.annotations import Rejected, annotation_digests, read_checked
 from gcdis_ray.data.coco import Annotation
 from gcdis_ray.data.images import ImageLimits, check_image
@@ -78,9 +78,12 @@ def source(config: Config) -> str:
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
-def num_images(config: Config) -> int:
-    """Images a run would read: for a plan's estimate."""
-    return sum(len(images) for images in plan_data(config).images.values())
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """All images, with the bytes of their files."""
+    plan = plan_data(config)
+    images = [image for split in plan.images.values() for image in split]
+    paths = [plan.root / image.uri for image in images]
+    return Size(len(images), sum(path.stat().st_size for path in paths if path.is_file()))
 
 
 def _file_digest(path: Path, config: Config) -> str | None:

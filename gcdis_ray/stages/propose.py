@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact
+from gcdis_ray.artifacts import SCHEMAS, Artifact, Size
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
 from gcdis_ray.data.scenes import AugmentConfig
 from gcdis_ray.errors import ConfigError
@@ -81,6 +81,18 @@ def source(config: Config) -> str:
     return hashlib.sha256(open_results(config.external.results)).hexdigest()
 
 
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """Some five objects an image, and the proposer."""
+    from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+    from gcdis_ray.models.stored import stored_bytes
+
+    rows, weights = inputs["ingest"].rows * min(config.max_per_image, 5), 0
+    if config.source == "model":
+        detector = config.detector.model_copy(update={"weights": None})
+        weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
+    return Size(rows, 480 * rows + weights)
+
+
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``."""
     if config.source == "external" and config.external is not None:
@@ -94,8 +106,9 @@ def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
     from gcdis_ray.tasks.proposing import ProposingTask
 
     images = ingest.table("images")
+    num_labeled = images.read(["split"])["split"].to_pylist().count("labeled")
     task = ProposingTask(
-        config=config.training,
+        config=config.training.over(num_labeled),
         seed=work.seed,
         detector=config.detector.located(),
         augment=config.augment,

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact
+from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.clustering.reliability import Decay
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
 from gcdis_ray.data.scenes import AugmentConfig
@@ -58,6 +58,16 @@ class Config(StageConfig):
         return super().key_fields() | {"detector": detector}
 
 
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """The weights; its longest table is the history of training."""
+    from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+    from gcdis_ray.models.stored import stored_bytes
+
+    detector = (config.detector or DetectorConfig()).model_copy(update={"weights": None})
+    weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
+    return Size(700, weights)
+
+
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
@@ -69,8 +79,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     stored = propose.json("proposer_spec").get("detector")
     detector = config.detector or DetectorConfig(**(stored or {}))
     initialised = config.init_from_proposer and propose.has("proposer")
+    images = ingest.table("images")
+    splits = images.read(["split"])["split"].to_pylist()
     task = SegmentationTask(
-        config=config.training,
+        config=config.training.over(splits.count("labeled") + splits.count("unlabeled")),
         seed=work.seed,
         # the proposer's weights include its backbone's
         detector=(
@@ -78,7 +90,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         ),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
-        images=ingest.table("images"),
+        images=images,
         instances=ingest.table("instances"),
         proposals=propose.table("proposals"),
         pseudo_labels=inputs["label"].table("pseudo_labels"),

@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from marked import Mark, looks_into_proc
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -131,12 +131,11 @@ class Driver:
     """A program of its own with a Ray of its own; every process it starts carries a mark."""
 
     def __init__(self, folder: Path, slow_s: float) -> None:
-        self.mark = f"GCDIS_TEST_MARK={folder.name}-{time.monotonic_ns()}"
-        name, _, value = self.mark.partition("=")
+        self.mark = Mark(folder.name)
         environment = {k: v for k, v in os.environ.items() if k not in RAYS_OWN}
         self.process = subprocess.Popen(
             [sys.executable, "-c", DRIVER, str(folder), str(slow_s)],
-            env={**environment, "PYTHONPATH": TESTS, name: value},
+            env={**environment, **self.mark.variable, "PYTHONPATH": TESTS},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -152,28 +151,11 @@ class Driver:
                 return lines
         raise AssertionError(f"ended without {prefix}: {lines}")
 
-    def left_over(self, within_s: float) -> list[str]:
-        """Commands of marked processes that are still there after ``within_s``."""
-        deadline = time.monotonic() + within_s
-        while (found := self._marked()) and time.monotonic() < deadline:
-            time.sleep(0.2)
-        return found
-
-    def _marked(self) -> list[str]:
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if self.mark.encode() in (folder / "environ").read_bytes():
-                    found.append((folder / "cmdline").read_text().replace("\0", " ")[:80])
-            except OSError:
-                continue
-        return found
-
 
 RAYS_OWN = {name for name in os.environ if name.startswith("RAY_") and name != "RAY_AUTH_MODE"}
 
 
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+@looks_into_proc
 def test_driver_killed_in_training_resumes(tmp_path: Path):
     first = Driver(tmp_path, slow_s=0.5)
     first.read_until("AT", at_least=4)
@@ -189,8 +171,8 @@ def test_driver_killed_in_training_resumes(tmp_path: Path):
     whole = LocalRuntime(plan.compute).fit(task, plan, lambda progress: None)
     history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")
     assert_equal_curves(next(history), tmp_path / "whole/toy/0" / whole["history"][0].path)
-    assert second.left_over(10) == []
-    assert first.left_over(60) == []
+    assert second.mark.left_over(10) == []
+    assert first.mark.left_over(60) == []
 
 
 def assert_equal_curves(found: Path, expected: Path) -> None:
@@ -203,10 +185,10 @@ def assert_equal_curves(found: Path, expected: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="looks into /proc")
+@looks_into_proc
 def test_driver_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):
     program = Driver(tmp_path, slow_s=0.5)
     program.read_until("AT")
     program.process.send_signal(number)
     assert program.process.wait(30) != 0
-    assert program.left_over(10) == []
+    assert program.mark.left_over(10) == []

@@ -1,0 +1,44 @@
+"""Processes that carry a mark: whatever a program of a test started, Ray's included."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+looks_into_proc = pytest.mark.skipif(
+    not Path("/proc/self/environ").exists(), reason="looks into /proc"
+)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """An environment variable that every process of one program inherits."""
+
+    name: str
+    variable: dict[str, str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        value = f"{self.name}-{time.monotonic_ns()}"
+        object.__setattr__(self, "variable", {"GCDIS_TEST_MARK": value})
+
+    def processes(self) -> dict[int, str]:
+        """Process id -> command line, of those that live."""
+        mark = "GCDIS_TEST_MARK={GCDIS_TEST_MARK}".format(**self.variable).encode()
+        found = {}
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and mark in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue
+        return found
+
+    def left_over(self, within_s: float) -> list[str]:
+        """Commands of those still there after ``within_s``."""
+        deadline = time.monotonic() + within_s
+        while (found := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        return [command[:80] for command in found.values()]
