@@ -27,14 +27,14 @@ def _free_port() -> int:
 @pytest.fixture(scope="module")
 def head() -> Iterator[dict[str, str]]:
     """A head of our own, stopped by its own process group; gives the environment of a client."""
-    port, dashboard = _free_port(), _free_port()
+    port, dashboard, agent = _free_port(), _free_port(), _free_port()
     env = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{BIN}:{env['PATH']}"  # a job's `python` is the head's
     env.pop("RAY_ADDRESS", None)
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
-        f"--dashboard-port={dashboard}", "--object-store-memory=200000000",
-        "--disable-usage-stats",
+        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
+        "--object-store-memory=200000000", "--disable-usage-stats",
     ]  # fmt: skip
     server = subprocess.Popen(
         command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -61,11 +61,16 @@ def head() -> Iterator[dict[str, str]]:
 
 
 def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "jobs/run.py",
-         "configs/quickstart.yaml", *arguments],
-        cwd=ROOT, env=env, capture_output=True, text=True,
-    )  # fmt: skip
+    command = [
+        str(BIN / "ray"), "job", "submit", "--working-dir", ".", "--", "python", "jobs/run.py",
+        "configs/quickstart.yaml", *arguments,
+    ]  # fmt: skip
+    for _ in range(20):
+        done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
+        if "No available agent to submit job" not in done.stderr:  # the head is still coming up
+            break
+        time.sleep(1)
+    return done
 
 
 @pytest.mark.ray

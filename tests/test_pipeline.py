@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import pytest
 from pydantic import Field
 
 from gcdis_ray import pipeline as walker
+from gcdis_ray.artifacts import Size
 from gcdis_ray.config import ComputeConfig, StageConfig, run_config_model, validate
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.pipeline import Event, Pipeline, iter_status
@@ -63,11 +65,14 @@ def _stages(calls: Path) -> dict[str, Any]:
         with pytest.raises(KeyError):
             inputs["sealed"]
 
+    def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+        rows = 10 * inputs["first"].rows if inputs else 4 * config.rows
+        return Size(rows, 100 * rows)
+
+    common = dict(VERSION=1, Config=Config, forecast=forecast)
     return {
-        "first": SimpleNamespace(VERSION=1, TAKES=(), SEEDED=True, Config=Config, run=first),
-        "second": SimpleNamespace(
-            VERSION=1, TAKES=("first",), SEEDED=False, Config=Config, run=second
-        ),
+        "first": SimpleNamespace(TAKES=(), SEEDED=True, run=first, **common),
+        "second": SimpleNamespace(TAKES=("first",), SEEDED=False, run=second, **common),
     }
 
 
@@ -128,6 +133,18 @@ def test_says_why_a_stage_runs(open_pipeline):
 def test_plan_writes_nothing(open_pipeline, tmp_path: Path):
     describe(open_pipeline())
     assert not (tmp_path / "s").exists()
+
+
+def test_plan_forecasts_and_learns_from_earlier_artifacts(open_pipeline):
+    first, second = describe(open_pipeline())
+    assert (first["rows"], first["bytes"]) == (8, 800)
+    assert (second["rows"], second["bytes"], second["estimated"]) == (80, 8000, True)
+    _run(open_pipeline())
+    made = describe(open_pipeline())[1]
+    assert not made["estimated"]
+    larger = describe(open_pipeline(rows=6))[1]  # thrice the input: thrice what it gave then
+    assert larger["estimated"]
+    assert (larger["rows"], larger["bytes"]) == (3 * made["rows"], 3 * made["bytes"])
 
 
 def test_from_and_until(open_pipeline):

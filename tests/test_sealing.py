@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from small_run import open_pipeline, small_overrides
+from small_run import contents, gcdis, open_pipeline, small_overrides
 
 
 def _permuted(data: dict[str, Any]) -> None:
@@ -40,6 +41,29 @@ def test_no_key_before_evaluate_depends_on_them(
     path.write_text(json.dumps(data))
     after = _keys(overrides)
     assert {name for name in before if before[name] != after[name]} == {"ground_truth", "evaluate"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_byte_before_evaluate_depends_on_them(tmp_path: Path, small_run):
+    """The whole small run again, from nothing, on data whose sealed annotations differ."""
+    root = next(o.partition("=")[2] for o in small_run.overrides if "ingest.root=" in o)
+    shutil.copytree(root, tmp_path / "scenes")
+    for split, change in (("unlabeled", _permuted), ("validation", _deleted)):
+        path = tmp_path / "scenes" / "annotations" / f"{split}.json"
+        data = json.loads(path.read_text())
+        change(data)
+        path.write_text(json.dumps(data))
+    overrides = [
+        *small_run.overrides,
+        f"storage={tmp_path / 'storage'}",
+        f"stages.ingest.root={tmp_path / 'scenes'}",
+    ]
+    done = gcdis("run", overrides, "--until", "segment")
+    assert done.returncode == 0, done.stderr
+    expected = dict(small_run.contents)
+    del expected["ground_truth"], expected["evaluate"]
+    assert contents(overrides) == expected
 
 
 def test_labeled_annotations_do_change_the_keys(tmp_path: Path):

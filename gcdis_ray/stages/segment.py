@@ -63,7 +63,9 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     from gcdis_ray.models.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
-    detector = (config.detector or DetectorConfig()).model_copy(update={"weights": None})
+    detector = (config.detector or DetectorConfig.model_validate({})).model_copy(
+        update={"weights": None}
+    )
     weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
     return Size(700, weights)
 

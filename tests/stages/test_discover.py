@@ -63,7 +63,7 @@ def test_fewer_classes_than_known_is_refused(local_work):
 def test_snapshot_steps_end_at_the_last_step():
     config = discover.Config.model_validate({"training": {"steps": 100}})
     assert config.snapshot_steps(100) == [52, 64, 76, 88, 100]
-    with pytest.raises(ConfigError, match="1 step.* leave no room for two snapshots"):
+    with pytest.raises(ConfigError, match=r"1 step.* leave no room for two snapshots"):
         discover.Config.model_validate({"training": {"steps": 1}})
     with pytest.raises(ValueError, match="two crops per part"):
         discover.Config.model_validate({"training": {"batch_size": 6, "micro_batches": 4}})
