@@ -86,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--output", metavar="FOLDER", required=True)
     sub = command("digits", _digits, "write the handwritten-digit scenes of the quickstart")
     sub.add_argument("folder", help="where to write a COCO folder")
-    sub.add_argument("--seed", type=int, default=0)
+    sub.add_argument("--seed", type=int, default=0, help="0 or more")
     return parser
 
 
@@ -148,10 +148,11 @@ def _run_until(
     todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]
     if todo:
         pipeline.storage.check()
-    runtime = _LazyRuntime(pipeline.config.compute)
+    runtime, reporter = _LazyRuntime(pipeline.config.compute), Reporter()
     try:
-        pipeline.run(runtime, Reporter(), start, until)
+        pipeline.run(runtime, reporter, start, until)
     finally:
+        reporter.close()
         runtime.close()
     if not todo:
         print("Nothing to do: everything is cached.", file=sys.stderr)
@@ -330,7 +331,10 @@ def _gc(args: argparse.Namespace) -> int:
 
 def _digits(args: argparse.Namespace) -> int:
     from gcdis_ray.data.digits import write_scenes
+    from gcdis_ray.errors import ConfigError
 
+    if args.seed < 0:
+        raise ConfigError("must not be negative", where="--seed", fix="use 0 or more")
     write_scenes(Path(args.folder), seed=args.seed)
     print(Path(args.folder).absolute())
     return 0

@@ -45,6 +45,14 @@ class Reporter:
         self._first: Progress | None = None
         self._first_at = 0.0
         self._note = ""
+        self._open = False  # a live line without its end
+
+    def close(self) -> None:
+        """End a line that would have been rewritten: what is printed next starts on its own."""
+        if self._open:
+            self._stream.write("\n")
+            self._stream.flush()
+        self._open = False
 
     def __call__(self, event: Event) -> None:
         now = self._clock()
@@ -91,6 +99,7 @@ class Reporter:
     def _line(self, text: str, keep: bool) -> None:
         if self._live:
             self._stream.write(f"\r\x1b[2K{text}" + ("\n" if keep else ""))
+            self._open = not keep
         else:
             self._stream.write(text + "\n")
         self._stream.flush()

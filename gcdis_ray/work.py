@@ -81,7 +81,15 @@ class StageWork:
 
         self.progress(len(records), total, unit)
         if missing:
-            self._runtime().map_shards(task, tables, args or [{}] * total, missing, writer, done)
+            self._runtime().map_shards(
+                task,
+                tables,
+                args or [{}] * total,
+                missing,
+                writer,
+                done,
+                lambda reason: self.progress(len(records), total, unit, reason),
+            )
         for name in gives:
             self._add(name, [records[index].files[name] for index in range(total)])
         for index in range(total):

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
+from coco_folder import make_coco_folder
 from hypothesis import given
 from hypothesis import strategies as st
+from small_run import open_pipeline, small_overrides
 
 from gcdis_ray.artifacts import artifact_key, canonical_json
-from gcdis_ray.config import TrainingConfig, apply_overrides, read_yaml, run_config_model, validate
+from gcdis_ray.config import (
+    ComputeConfig,
+    TrainingConfig,
+    apply_overrides,
+    read_yaml,
+    run_config_model,
+    validate,
+)
+from gcdis_ray.data.splits import plan_data
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.pipeline import load_config, load_recipe, recipe_names
 
@@ -47,6 +58,22 @@ def _models(model: Any, path: str = ""):
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.name)
 def test_shipped_configs_are_valid(path: Path):
     assert load_config(path).name
+
+
+def test_a_coco_folder_without_splits_by_the_lines_in_the_config(tmp_path: Path):
+    """What the head of ``coco_folder.yaml`` tells people to write gives three disjoint sets."""
+    path = CONFIGS[0].with_name("coco_folder.yaml")
+    lines = re.findall(r"^#   (labeled|unlabeled|validation|known_classes): (.*)$",
+                       path.read_text(), re.M)  # fmt: skip
+    assert len(lines) == 4
+    make_coco_folder(tmp_path / "data", num_images=40)
+    (tmp_path / "data" / "all.json").rename(tmp_path / "data" / "instances.json")
+    overrides = [f"stages.ingest.{name}={value}" for name, value in lines]
+    overrides += ["stages.ingest.known_classes=[cat, dog]", f"storage={tmp_path / 'storage'}"]
+    config = load_config(path, [*overrides, f"stages.ingest.root={tmp_path / 'data'}"])
+    images = plan_data(config.stages.ingest).images
+    assert min(len(part) for part in images.values()) > 0
+    assert sum(len(part) for part in images.values()) == 40
 
 
 def test_minimal_config_is_enough():
@@ -179,15 +206,19 @@ def test_key_changes_with_every_part():
     assert len(keys) == 7
 
 
-def test_where_it_runs_changes_no_key():
-    from gcdis_ray.pipeline import Pipeline
+def test_where_it_runs_changes_no_key(tmp_path: Path):
+    overrides = small_overrides(tmp_path)
 
-    config = CONFIGS[0].parent / "quickstart.yaml"
-    scenes = Path(load_config(config).stages.ingest.root)
-    if not scenes.is_dir():
-        pytest.skip("needs the quickstart's scenes (make quickstart writes them)")
-    keys = [
-        {n: node.key for n, node in Pipeline(load_config(config, overrides)).nodes.items()}
-        for overrides in ([], ["compute.workers=1", "compute.runtime=local", "storage=elsewhere"])
-    ]
-    assert keys[0] == keys[1]
+    def keys(*more: str) -> dict[str, str]:
+        return {n: node.key for n, node in open_pipeline([*overrides, *more]).nodes.items()}
+
+    elsewhere = {
+        "runtime": "ray", "address": "auto", "workers": 1, "data_workers": 7, "threads": 3,
+        "gpus_per_worker": 1, "strategy": "deepspeed", "zero_stage": 2, "checkpoint_every_s": 5,
+        "max_failures": 0, "num_cpus": 3, "object_store_mb": 100, "wait_s": 7,
+    }  # fmt: skip
+    assert set(elsewhere) == set(ComputeConfig.model_fields)
+    changes = [f"compute.{name}={value}" for name, value in elsewhere.items()]
+    assert keys() == keys(*changes, f"storage={tmp_path / 'elsewhere'}", "name=other")
+    assert keys()["ingest"] == keys("stages.ingest.max_quarantined_share=0.5")["ingest"]
+    assert keys()["propose"] != keys("stages.propose.training.precision=bf16")["propose"]

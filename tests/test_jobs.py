@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from small_run import ROOT, small_overrides
+from small_run import ROOT
 
 BIN = Path(sys.executable).parent
 
@@ -25,11 +25,12 @@ def _free_port() -> int:
 
 
 @pytest.fixture(scope="module")
-def head() -> Iterator[dict[str, str]]:
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """A head of our own, stopped by its own process group; gives the environment of a client."""
     port, dashboard, agent = _free_port(), _free_port(), _free_port()
     env = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
     env["PATH"] = f"{BIN}:{env['PATH']}"  # a job's `python` is the head's
+    env["GCDIS_HOME"] = str(tmp_path_factory.mktemp("home"))
     env.pop("RAY_ADDRESS", None)
     command = [
         str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
@@ -76,13 +77,14 @@ def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_submit_runs_and_propagates_status(head: dict[str, str], tmp_path: Path):
-    overrides = small_overrides(tmp_path, runtime="ray")
-    sets = [text for override in overrides for text in ("--set", override)]
-    done = _submit(head, *sets, "--until", "propose")
+def test_submit_runs_and_propagates_status(head: dict[str, str]):
+    """The README's command, with fewer steps and no more than the first two stages that compute."""
+    steps = "stages.propose.training.steps=20"
+    done = _submit(head, "--set", steps, "--until", "propose")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    home = Path(head["GCDIS_HOME"])
     for stage in ("ingest", "propose"):  # a Ray Data step, and two workers of Ray Train
-        assert list((tmp_path / "storage" / stage).glob("*/manifest.json"))
+        assert list((home / "runs" / "quickstart" / stage).glob("*/manifest.json"))
     wrong = _submit(head, "--set", "stages.ingest.roott=x")
     assert wrong.returncode == 1  # Ray reports every failure of an entry point as 1
     assert "did you mean 'root'" in wrong.stdout + wrong.stderr

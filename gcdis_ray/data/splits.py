@@ -97,8 +97,9 @@ class DataConfig(StageConfig):
 
     @classmethod
     def not_in_key(cls) -> frozenset[str]:
-        # what lies in the folder counts (see `source` of the stages), not where the folder lies
-        return frozenset({"root"})
+        # What lies in the folder counts (see `source` of the stages), not where the folder lies; and
+        # the limit decides whether an artifact is made, not what is in it.
+        return frozenset({"root", "max_quarantined_share"})
 
     @field_validator("labeled")
     @classmethod

@@ -21,6 +21,7 @@ from gcdis_ray.stages import (
 
 STAGES = (
     ingest,
+    ground_truth,  # sealed: the other half of ingest, that evaluate alone may open
     propose,
     crop,
     embed,
@@ -28,6 +29,5 @@ STAGES = (
     discover,
     label,
     segment,
-    ground_truth,  # sealed: the other half of ingest, that evaluate alone may open
     evaluate,
 )

@@ -149,8 +149,10 @@ class Runtime(Protocol):
         indices: Sequence[int],
         writer: ShardWriter,
         done: Callable[[ShardRecord], None],
+        waiting: Callable[[str], None] = lambda reason: None,
     ) -> None:
-        """Run ``task`` for the shards in ``indices``; call ``done`` as each is written."""
+        """Run ``task`` for the shards in ``indices``; call ``done`` as each is written, and
+        ``waiting`` with a line for people while no worker can be had."""
         ...
 
     def fit(

@@ -42,6 +42,7 @@ class LocalRuntime:
         indices: Sequence[int],
         writer: ShardWriter,
         done: Callable[[ShardRecord], None],
+        waiting: Callable[[str], None] = lambda reason: None,
     ) -> None:
         if not indices:
             return

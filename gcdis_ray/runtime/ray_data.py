@@ -27,8 +27,6 @@ from gcdis_ray.runtime.local import limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage
 
-logger = logging.getLogger("gcdis_ray")
-
 
 class ShardWorker:
     """One actor of the pool. Called with a batch of one shard number, gives one result: the
@@ -81,6 +79,7 @@ def map_shards(
     indices: Sequence[int],
     writer: ShardWriter,
     done: Callable[[ShardRecord], None],
+    waiting: Callable[[str], None],
     board: Board,
 ) -> None:
     """Run ``task`` for the shards in ``indices``; see :class:`gcdis_ray.runtime.base.Runtime`."""
@@ -112,7 +111,7 @@ def map_shards(
         num_cpus=need["CPU"],
         num_gpus=need["GPU"] or None,
     )
-    _drain(data, compute, need, done, board)
+    _drain(data, compute, need, done, waiting, board)
 
 
 def _pool_size(wanted: int, num_shards: int, need: Mapping[str, float]) -> int:
@@ -134,6 +133,7 @@ def _drain(
     compute: ComputeConfig,
     need: Mapping[str, float],
     done: Callable[[ShardRecord], None],
+    waiting: Callable[[str], None],
     board: Board,
 ) -> None:
     """Consume results as they come. Ray's iterator runs in a thread, so that this one can notice
@@ -158,7 +158,7 @@ def _drain(
                 started = STARTED in board.take()
                 if not started:
                     said = time.monotonic()
-                    logger.warning(shortage(need))
+                    waiting(shortage(need))
             continue
         if result is None:
             return

@@ -32,10 +32,11 @@ class RayRuntime:
         indices: Sequence[int],
         writer: ShardWriter,
         done: Callable[[ShardRecord], None],
+        waiting: Callable[[str], None] = lambda reason: None,
     ) -> None:
         from gcdis_ray.runtime.ray_data import map_shards
 
-        map_shards(self._compute, task, tables, args, indices, writer, done, self._board)
+        map_shards(self._compute, task, tables, args, indices, writer, done, waiting, self._board)
 
     def fit(
         self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]

@@ -71,7 +71,8 @@ def _entries(path: str) -> Iterator[Mapping[str, Any]]:
                 raise DataError(f"{path}: an entry is no object", where=WHERE, fix=_FIX)
             yield entry
     except ijson.JSONError as error:
-        raise DataError(f"{path} is not JSON: {error}", where=WHERE, fix=_FIX) from error
+        first = (str(error).strip() or "empty").splitlines()[0].removeprefix("b'")
+        raise DataError(f"{path} is not JSON ({first[:120]})", where=WHERE, fix=_FIX) from None
 
 
 @dataclass(frozen=True)

@@ -5,59 +5,33 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 
 import pytest
 from marked import Mark, looks_into_proc
-from small_run import arguments, contents, environment, gcdis
+from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline
 
-STAGES = (
-    "ingest",
-    "propose",
-    "crop",
-    "embed",
-    "count",
-    "discover",
-    "label",
-    "segment",
-    "ground_truth",
-    "evaluate",
-)
-
-SECONDS_IN = {"propose": 6, "discover": 3, "segment": 0.7}  # after its start, before the kill
-
-
-def _kill_in(stage: str, overrides: list[str], after_s: float) -> bool:
-    """Run until ``stage`` starts, then kill -9. False if the stage was over before that."""
-    driver = subprocess.Popen(
-        arguments("run", overrides), stderr=subprocess.PIPE, text=True, env=environment()
-    )
-    assert driver.stderr is not None
-    watchdog = threading.Timer(240, driver.kill)
-    watchdog.start()
-    try:
-        for line in driver.stderr:
-            if line.startswith(f"  {stage} "):
-                time.sleep(after_s)
-                driver.send_signal(signal.SIGKILL)
-                break
-        driver.stderr.close()
-        return driver.wait() == -signal.SIGKILL
-    finally:
-        watchdog.cancel()
+DYING_RUN = Path(__file__).with_name("dying_run.py")
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
+    """A run that dies in each stage in turn, always going on from the run before it."""
     overrides = [*small_run.overrides, f"storage={tmp_path / 'storage'}"]
-    assert set(small_run.contents) == set(STAGES)
-    killed = [stage for stage in STAGES if _kill_in(stage, overrides, SECONDS_IN.get(stage, 0.02))]
-    assert {"ingest", "propose", "discover", "segment"} <= set(killed)
+    for stage in open_pipeline(overrides).nodes:
+        died = subprocess.run(
+            [sys.executable, str(DYING_RUN), stage, str(CONFIG), *overrides],
+            env=environment(), stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        assert died.returncode == -signal.SIGKILL, (stage, died.stderr)
+        assert stage not in open_pipeline(overrides).artifacts()
     done = gcdis("run", overrides)
     assert done.returncode == 0, done.stderr
+    assert "finished earlier" in done.stderr  # of evaluate: its detections
     assert contents(overrides) == small_run.contents
 
 
@@ -66,11 +40,22 @@ def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
 @pytest.mark.timeout(900)
 def test_ray_with_a_killed_driver_equals_one_process(tmp_path: Path, small_run):
     """Two Ray workers, one kill -9 in the middle of training: the same files, bit for bit."""
-    overrides = [*small_run.overrides, f"storage={tmp_path / 'storage'}", "compute.runtime=ray"]
-    assert _kill_in("discover", overrides, 15)
+    storage = tmp_path / "storage"
+    overrides = [*small_run.overrides, f"storage={storage}", "compute.runtime=ray"]
+    driver = subprocess.Popen(
+        arguments("run", overrides), stderr=subprocess.DEVNULL, env=environment()
+    )
+    while driver.poll() is None and not has_checkpoint(storage / "discover"):
+        time.sleep(0.05)
+    driver.kill()
+    assert driver.wait() == -signal.SIGKILL  # it was not over yet
     done = gcdis("run", overrides)
     assert done.returncode == 0, done.stderr
     assert contents(overrides) == small_run.contents
+
+
+def has_checkpoint(stage: Path) -> bool:
+    return any(stage.glob("*/train/*/step-*"))
 
 
 # Workers as their command lines name them: actors of data steps, ranks of trainings.
@@ -102,7 +87,7 @@ class WorkerKiller(threading.Thread):
             time.sleep(0.02)
 
     def _at_work(self, stage: str, kind: str) -> bool:
-        return kind == DATA or any((self.storage / stage).glob("*/train/*/step-*"))
+        return kind == DATA or has_checkpoint(self.storage / stage)
 
 
 @looks_into_proc
@@ -124,7 +109,7 @@ def test_a_worker_killed_in_every_stage(tmp_path: Path, small_run):
     lines = []
     for line in driver.stderr:
         lines.append(line)
-        if (words := line.split()) and words[0] in STAGES:
+        if (words := line.split()) and words[0] in small_run.contents:
             killer.stage = words[0]
     killer.stage = "over"
     assert driver.wait() == 0, "".join(lines)

@@ -26,7 +26,7 @@ EVERYTHING = list(range(NUM_SHARDS))
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
     from gcdis_ray.runtime.ray_runtime import RayRuntime
 
     with pytest.MonkeyPatch.context() as patch:
@@ -99,6 +99,16 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     # The same run again finds itself finished: no batch is made, or this one would fail.
     plan = toy_plan(tmp_path, **COMPUTE)
     assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
+
+
+def test_fit_on_s3_survives_a_worker(
+    runtime: Runtime, tmp_path: Path, s3_endpoint: str, expected: dict[str, str]
+):
+    plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
+    told = list[Progress]()
+    task = ToyTask(toy_config(), die_at=5, die_file=str(tmp_path / "died"), slow_s=0.3)
+    assert digests(runtime.fit(task, plan, told.append)) == expected
+    assert any(progress.note == "resumed" and progress.done > 0 for progress in told)
 
 
 def test_mistake_in_training_ends_the_run_without_another_try(runtime: Runtime, tmp_path: Path):
