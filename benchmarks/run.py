@@ -33,9 +33,10 @@ MARK = "GCDIS_BENCHMARK"
 
 
 class PeakMemory(Thread):
-    """Watches every process with the mark in its environment."""
+    """Watches every process with the mark in its environment. Reading a large process's pages costs
+    some milliseconds, so it looks every other second."""
 
-    def __init__(self, mark: str, every_s: float = 0.5) -> None:
+    def __init__(self, mark: str, every_s: float = 2.0) -> None:
         super().__init__(daemon=True)
         self._mark, self._every_s = f"{MARK}={mark}".encode(), every_s
         self.stage, self.peak_bytes = "", dict[str, int]()

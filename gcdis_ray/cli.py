@@ -192,19 +192,21 @@ def _print_metrics(pipeline: Pipeline) -> None:
     metrics = _metrics(pipeline)
     if metrics is None:
         return
-    for title, path in (
-        ("clustering accuracy", ("discovery", "accuracy")),
-        ("  k-means, embeddings", ("discovery", "kmeans_accuracy")),
-        ("  k-means, pixels", ("discovery", "kmeans_pixels_accuracy")),
-        ("mask AP", ("detection", "mask_ap")),
-        ("box AP", ("detection", "box_ap")),
+    kinds, thirds = ("all", "known", "novel"), ("head", "mid", "tail")
+    for title, section, name, parts in (
+        ("clustering accuracy", "discovery", "accuracy", kinds),
+        ("  by class frequency", "discovery", "accuracy_by_frequency", thirds),
+        ("  k-means, embeddings", "discovery", "kmeans_accuracy", kinds),
+        ("  k-means, pixels", "discovery", "kmeans_pixels_accuracy", kinds),
+        ("mask AP", "detection", "mask_ap", kinds),
+        ("box AP", "detection", "box_ap", kinds),
     ):
-        values = metrics[path[0]].get(path[1])
+        values = metrics[section].get(name)
         if not values:
             continue
         shown = "   ".join(
             f"{part} {values[part]:.3f}" if values.get(part) is not None else f"{part} n/a"
-            for part in ("all", "known", "novel")
+            for part in parts
         )
         print(f"{title:<22} {shown}")
     count = metrics["class_count"]

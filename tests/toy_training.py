@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
 from gcdis_ray.artifacts import FileRecord
@@ -139,6 +141,33 @@ def toy_plan(folder: Path | str, endpoint: str | None = None, **compute: Any) ->
         compute=ComputeConfig(**{**defaults, **compute}),
         scratch_endpoint=endpoint,
     )
+
+
+class FolderCheckpoints:
+    """Every checkpoint of a run, none deleted; all ranks write into one folder, as on Ray.
+
+    Args:
+        start: finished steps to resume from; None: the newest, -1: from nothing.
+        save: False to leave the folder as it is.
+    """
+
+    def __init__(self, folder: Path, *, start: int | None = None, save: bool = True) -> None:
+        self.folder, self._start, self._save = folder, start, save
+
+    def latest(self) -> AbstractContextManager[Path | None]:
+        if self._start is not None:
+            return nullcontext(self.folder / f"{self._start:010d}" if self._start >= 0 else None)
+        folders = sorted(self.folder.glob("0*"))
+        return nullcontext(folders[-1] if folders else None)
+
+    def save(self, step: int, write: Callable[[Path], None] | None) -> None:
+        if self._save:
+            folder = self.folder / f"{step:010d}"
+            folder.mkdir(parents=True, exist_ok=True)
+            if write is not None:
+                write(folder)
+            if dist.is_initialized():
+                dist.barrier()
 
 
 def digests(members: Mapping[str, list[FileRecord]]) -> dict[str, str]:

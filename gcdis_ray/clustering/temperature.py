@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+_NO_SPREAD = 1e-5  # relative: closer values differ by rounding alone
+
 
 def headness(
     anchors_ND: Tensor,
@@ -28,9 +30,15 @@ def headness(
         (N,) in (0, 1]; zeros where no other instance has a key.
     """
     foreign_NM = anchor_instances_N[:, None] != key_instances_M[None, :]
-    weights_NM = torch.exp(anchors_ND @ keys_MD.T) * foreign_NM
+    with torch.autocast(anchors_ND.device.type, enabled=False):  # shares differ by little
+        return headness_of(anchors_ND @ keys_MD.T, foreign_NM, neighbor_share)
+
+
+def headness_of(similarities_NM: Tensor, foreign_NM: Tensor, neighbor_share: float) -> Tensor:
+    """:func:`headness` from z_i . z'_j and whether key j shows another instance than anchor i."""
+    weights_NM = torch.exp(similarities_NM) * foreign_NM
     if weights_NM.shape[1] == 0:
-        return torch.zeros(len(anchors_ND), device=anchors_ND.device)
+        return torch.zeros(len(weights_NM), device=weights_NM.device)
     num_near = max(1, round(neighbor_share * weights_NM.shape[1]))
     near_N = weights_NM.topk(num_near, dim=1).values.sum(dim=1)
     return near_N / weights_NM.sum(dim=1).clamp(min=1e-12)
@@ -65,12 +73,12 @@ class HeadnessTable:
 
     def update(self, instances_N: Tensor, headness_N: Tensor) -> None:
         """One visit each. An instance seen twice in a batch counts once, with its mean."""
-        unique, inverse = torch.unique(instances_N, return_inverse=True)
-        total = torch.zeros(len(unique), device=self._sum_I.device)
-        total.index_add_(0, inverse, headness_N.to(total.dtype))
-        mean = total / torch.bincount(inverse, minlength=len(unique))
-        self._sum_I[unique] = self.momentum * self._sum_I[unique] + (1 - self.momentum) * mean
-        self._visits_I[unique] += 1
+        same_NN = instances_N[:, None] == instances_N[None, :]  # unlike unique(), no wait for a GPU
+        mean_N = torch.where(same_NN, headness_N.to(self._sum_I.dtype), 0.0).sum(dim=1)
+        mean_N = mean_N / same_NN.sum(dim=1)
+        old_N = self._sum_I[instances_N]
+        self._sum_I[instances_N] = self.momentum * old_N + (1 - self.momentum) * mean_N
+        self._visits_I[instances_N] = self._visits_I[instances_N] + 1
 
     @property
     def visited(self) -> Tensor:
@@ -90,7 +98,7 @@ class HeadnessTable:
         values_I = self.values
         seen = values_I[self.visited].sort().values
         low, high = _percentile(seen, 0.1), _percentile(seen, 0.9)
-        if high - low <= 1e-12:
+        if high - low <= _NO_SPREAD * high:
             return
         scale_I = ((values_I - low) / (high - low)).clamp(0.0, 1.0)
         spread_I = self.minimum + (self.maximum - self.minimum) * scale_I

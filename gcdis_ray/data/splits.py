@@ -97,8 +97,8 @@ class DataConfig(StageConfig):
 
     @classmethod
     def not_in_key(cls) -> frozenset[str]:
-        # What lies in the folder counts (see `source` of the stages), not where the folder lies; and
-        # the limit decides whether an artifact is made, not what is in it.
+        # What lies in the folder counts (see `source` of the stages), not where it lies; and the
+        # limit decides whether an artifact is made, not what is in it.
         return frozenset({"root", "max_quarantined_share"})
 
     @field_validator("labeled")

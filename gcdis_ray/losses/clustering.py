@@ -23,28 +23,44 @@ def sharpened_target(probabilities_NK: Tensor, mass_K: Tensor, balance: float = 
     return raw_NK / raw_NK.sum(dim=1, keepdim=True)
 
 
-def clustering_loss(target_NK: Tensor, cosines_NK: Tensor, temperature: float) -> Tensor:
+def clustering_loss(
+    target_NK: Tensor, cosines_NK: Tensor, temperature: float, weight_N: Tensor | float = 1.0
+) -> Tensor:
     """L_u^cls: mean over crops of KL(target || softmax(cosines / temperature)).
 
     Args:
         target_NK: no gradient flows into it.
+        weight_N: of each crop's term before the mean; 0 leaves it out.
     """
     log_q_NK = torch.log_softmax(cosines_NK / temperature, dim=1)
-    entropy = torch.special.entr(target_NK.detach()).sum(dim=1)
-    return (-(target_NK.detach() * log_q_NK).sum(dim=1) - entropy).mean()
+    entropy_N = torch.special.entr(target_NK.detach()).sum(dim=1)
+    terms_N = -(target_NK.detach() * log_q_NK).sum(dim=1) - entropy_N
+    return (weight_N * terms_N).mean()
+
+
+def unlabeled_weights(labels_N: Tensor, num_labeled: Tensor | float) -> Tensor:
+    """Weights (N,) that turn a mean over crops into one over the unlabeled crops of a step.
+
+    Args:
+        labels_N: class index, -1 without label.
+        num_labeled: labeled crops of a part, as a mean over the parts of the step.
+    """
+    num_unlabeled = len(labels_N) - torch.as_tensor(num_labeled, device=labels_N.device)
+    return (labels_N < 0) * (len(labels_N) / num_unlabeled.float().clamp(min=1e-6))
 
 
 def classification_loss(
-    cosines_NK: Tensor, labels_N: Tensor, temperature: float, count: float
+    cosines_NK: Tensor, labels_N: Tensor, temperature: float, count: Tensor | float
 ) -> Tensor:
     """L_s^cls: sum over labeled crops of -log q_{i, y_i}, over ``count``.
 
     Args:
         labels_N: class index, -1 without label.
-        count: labeled crops to average over; 0 or no labeled crop gives 0.
+        count: labeled crops to average over, a fraction of one where few are shared by many parts
+            of a step; 0 or no labeled crop gives 0.
     """
     total = F.cross_entropy(cosines_NK / temperature, labels_N, ignore_index=-1, reduction="sum")
-    return total / max(count, 1.0)
+    return total / torch.as_tensor(count, dtype=total.dtype, device=total.device).clamp(min=1e-6)
 
 
 def balance_loss(cosines_NK: Tensor, mass_K: Tensor, temperature: float) -> Tensor:

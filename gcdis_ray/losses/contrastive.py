@@ -1,6 +1,6 @@
 """Instance-wise and class-wise contrastive losses of GCDIS, with a temperature per anchor.
 
-Shape letters: N anchors, M keys (of the current batch, then of the queue), D projection.
+Shape letters: N anchors, M keys (of the current batch, then of the queue).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ from torch import Tensor
 
 
 def contrastive_log_probabilities(
-    anchors_ND: Tensor,
-    keys_MD: Tensor,
+    similarities_NM: Tensor,
     temperature_N: Tensor,
     anchor_instances_N: Tensor,
     key_instances_M: Tensor,
@@ -23,7 +22,7 @@ def contrastive_log_probabilities(
     negatives that show the same object).
 
     Args:
-        anchors_ND, keys_MD: unit vectors; keys carry no gradient.
+        similarities_NM: z_i . z'_j of unit vectors.
         temperature_N: tau_i > 0.
         anchor_instances_N, key_instances_M: which crop each row shows.
         own_N: index into the keys of anchor i's positive z'_i.
@@ -31,7 +30,7 @@ def contrastive_log_probabilities(
     Returns:
         (N, M)
     """
-    logits_NM = anchors_ND @ keys_MD.T / temperature_N[:, None]
+    logits_NM = similarities_NM / temperature_N[:, None]
     stale_NM = anchor_instances_N[:, None] == key_instances_M[None, :]
     stale_NM = stale_NM.scatter(1, own_N[:, None], False)
     return torch.log_softmax(logits_NM.masked_fill(stale_NM, -torch.inf), dim=1)
@@ -43,7 +42,7 @@ def instance_contrastive_loss(log_probabilities_NM: Tensor, own_N: Tensor) -> Te
 
 
 def class_contrastive_loss(
-    log_probabilities_NM: Tensor, labels_N: Tensor, key_labels_M: Tensor, count: float
+    log_probabilities_NM: Tensor, labels_N: Tensor, key_labels_M: Tensor, count: Tensor | float
 ) -> Tensor:
     """L_s^rep: sum over labeled anchors of -mean_{k in P_i} log p(k), over ``count``; SupCon.
 
@@ -51,11 +50,12 @@ def class_contrastive_loss(
 
     Args:
         labels_N, key_labels_M: class index, -1 without label.
-        count: labeled anchors to average over; 0 or no labeled anchor gives 0 with a gradient
-            of zero.
+        count: labeled anchors to average over, a fraction of one where few are shared by many
+            parts of a step; 0 or no labeled anchor gives 0 with a gradient of zero.
     """
     positive_NM = (labels_N[:, None] == key_labels_M[None, :]) & (labels_N >= 0)[:, None]
     positive_NM &= log_probabilities_NM > -torch.inf
     terms_NM = torch.where(positive_NM, log_probabilities_NM, 0.0)
     terms_N = terms_NM.sum(dim=1) / positive_NM.sum(dim=1).clamp(min=1)
-    return -terms_N.sum() / max(count, 1.0)
+    total = -terms_N.sum()
+    return total / torch.as_tensor(count, dtype=total.dtype, device=total.device).clamp(min=1e-6)

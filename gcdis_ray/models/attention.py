@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcdis_ray.models.folding import ConvNorm
+
 
 def pooled_sizes(base: Sequence[int], stage: int) -> tuple[int, ...]:
     """Sides of the pooled grids at ``stage`` (0 = first): the base halved per stage, at least 1.
@@ -39,9 +41,9 @@ class SoftAttention(nn.Module):
         super().__init__()
         reduced = max(1, channels // reduction)
         self.sizes = tuple(sizes)
-        self.theta = nn.ModuleList(_conv_norm(channels, reduced) for _ in self.sizes)
-        self.phi = _conv_norm(channels, reduced)
-        self.gate = _conv_norm(channels, channels)
+        self.theta = nn.ModuleList(Embedding(channels, reduced) for _ in self.sizes)
+        self.phi = Embedding(channels, reduced)
+        self.gate = Embedding(channels, channels)
         tokens = sum(side * side for side in self.sizes)
         self.nu = nn.Parameter(torch.empty(tokens + 1))
         nn.init.normal_(self.nu, std=(tokens + 1) ** -0.5)
@@ -65,5 +67,11 @@ class SoftAttention(nn.Module):
         return saliency_N1HW * map_NCHW, saliency_N1HW
 
 
-def _conv_norm(channels: int, out: int) -> nn.Sequential:
-    return nn.Sequential(nn.Conv2d(channels, out, 1, bias=False), nn.BatchNorm2d(out), nn.ReLU())
+class Embedding(ConvNorm):
+    """1x1 convolution, norm, ReLU."""
+
+    def __init__(self, channels: int, out: int) -> None:
+        super().__init__(nn.Conv2d(channels, out, 1, bias=False))
+
+    def forward(self, map_NCHW: Tensor) -> Tensor:
+        return F.relu(super().forward(map_NCHW), inplace=True)

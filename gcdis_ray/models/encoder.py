@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.models.attention import SoftAttention, pooled_sizes
+from gcdis_ray.models.folding import ConvNorm, conv_norm
 
 
 def _conv3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
@@ -30,8 +31,8 @@ class BasicBlock(nn.Module):
         self.downsample = _shortcut(channels, out, stride)
 
     def forward(self, map_NCHW: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(map_NCHW)), inplace=True)
-        return F.relu(self.bn2(self.conv2(out)) + self.downsample(map_NCHW), inplace=True)
+        out = F.relu(conv_norm(map_NCHW, self.conv1, self.bn1), inplace=True)
+        return _join(conv_norm(out, self.conv2, self.bn2), self.downsample(map_NCHW))
 
 
 class Bottleneck(nn.Module):
@@ -46,17 +47,20 @@ class Bottleneck(nn.Module):
         self.downsample = _shortcut(channels, out, stride)
 
     def forward(self, map_NCHW: Tensor) -> Tensor:
-        out = F.relu(self.bn1(self.conv1(map_NCHW)), inplace=True)
-        out = F.relu(self.bn2(self.conv2(out)), inplace=True)
-        return F.relu(self.bn3(self.conv3(out)) + self.downsample(map_NCHW), inplace=True)
+        out = F.relu(conv_norm(map_NCHW, self.conv1, self.bn1), inplace=True)
+        out = F.relu(conv_norm(out, self.conv2, self.bn2), inplace=True)
+        return _join(conv_norm(out, self.conv3, self.bn3), self.downsample(map_NCHW))
+
+
+def _join(out_NCHW: Tensor, shortcut_NCHW: Tensor) -> Tensor:
+    """relu(out + shortcut), written over ``out``: batch norm needs its output for nothing."""
+    return F.relu(out_NCHW.add_(shortcut_NCHW), inplace=True)
 
 
 def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
     if stride == 1 and channels == out:
         return nn.Identity()
-    return nn.Sequential(
-        nn.Conv2d(channels, out, 1, stride=stride, bias=False), nn.BatchNorm2d(out)
-    )
+    return ConvNorm(nn.Conv2d(channels, out, 1, stride=stride, bias=False))
 
 
 class ResNetEncoder(nn.Module):
@@ -125,7 +129,7 @@ class ResNetEncoder(nn.Module):
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: images normalised per channel. Returns features (N, C) and saliencies per stage,
         each (N, 1, H, W); an empty list without attention."""
-        out = F.relu(self.bn1(self.conv1(images_NCHW)), inplace=True)
+        out = F.relu(conv_norm(images_NCHW, self.conv1, self.bn1), inplace=True)
         if self.stem_pool:
             out = F.max_pool2d(out, 3, stride=2, padding=1)
         saliencies: list[Tensor] = []

@@ -37,7 +37,7 @@ class Projector(nn.Sequential):
                 nn.init.zeros_(module.bias)
 
     def forward(self, features_NF: Tensor) -> Tensor:
-        return F.normalize(super().forward(features_NF), dim=1)
+        return F.normalize(_at_least_fp32(super().forward(features_NF)), dim=1)
 
 
 class CosineClassifier(nn.Module):
@@ -65,8 +65,13 @@ class CosineClassifier(nn.Module):
         self.offset.copy_(F.normalize(prototypes_KF, dim=1) - self.weight)
 
     def forward(self, features_NF: Tensor) -> Tensor:
-        """Cosines in [-1, 1], (N, K)."""
-        return F.normalize(features_NF, dim=1) @ self.prototypes().T
+        """Cosines in [-1, 1], (N, K); never less than fp32: a temperature will divide them."""
+        with torch.autocast(features_NF.device.type, enabled=False):
+            return F.normalize(_at_least_fp32(features_NF), dim=1) @ self.prototypes().T
+
+
+def _at_least_fp32(values: Tensor) -> Tensor:
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
 
 
 class Discovered(NamedTuple):

@@ -1,6 +1,6 @@
 """Ring of the newest keys, with the labels and instances they came from.
 
-Shape letters: Q capacity, V filled rows, N incoming rows, D key length.
+Shape letters: Q capacity, V filled rows, N incoming rows, F rows in front, D key length.
 """
 
 from __future__ import annotations
@@ -14,18 +14,40 @@ from torch import Tensor
 class FeatureQueue:
     """The last ``capacity`` keys. Slots that were never filled are never shown.
 
+    In front of the ring there is room for the keys of the step at hand, so that they and the ring
+    are one matrix without copying the ring.
+
     Args:
         capacity: Q, at least 1.
         dim: D.
+        front: F, keys of one step.
     """
 
-    def __init__(self, capacity: int, dim: int, device: torch.device | None = None) -> None:
-        self.capacity = capacity
-        self._keys_QD = torch.zeros(capacity, dim, device=device)
-        self._labels_Q = torch.full((capacity,), -1, dtype=torch.int64, device=device)
-        self._instances_Q = torch.full((capacity,), -1, dtype=torch.int64, device=device)
+    def __init__(
+        self, capacity: int, dim: int, device: torch.device | None = None, *, front: int = 0
+    ) -> None:
+        self.capacity, self.front = capacity, front
+        self._all_keys = torch.zeros(front + capacity, dim, device=device)
+        self._all_labels = torch.full((front + capacity,), -1, dtype=torch.int64, device=device)
+        self._all_instances = torch.full_like(self._all_labels, -1)
+        self._keys_QD = self._all_keys[front:]
+        self._labels_Q, self._instances_Q = self._all_labels[front:], self._all_instances[front:]
         self._next = 0
         self.num_valid = 0
+
+    @torch.no_grad()
+    def show(
+        self, keys_FD: Tensor, labels_F: Tensor, instances_F: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The given keys, then the ring's: (F + V, D), labels and instances (F + V,).
+
+        Views: the next call overwrites the first F rows, :meth:`enqueue` some of the others.
+        """
+        self._all_keys[: self.front] = keys_FD
+        self._all_labels[: self.front] = labels_F
+        self._all_instances[: self.front] = instances_F
+        end = self.front + self.num_valid
+        return self._all_keys[:end], self._all_labels[:end], self._all_instances[:end]
 
     @property
     def keys(self) -> Tensor:

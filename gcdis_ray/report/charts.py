@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from gcdis_ray.report import figures, findings
 from gcdis_ray.report.assigned import Crops
+from gcdis_ray.report.diagnostics import diagnostic_panels
 from gcdis_ray.report.series import read_history, sample_points
 from gcdis_ray.report.view import ClassView, RunView
 
@@ -35,8 +36,7 @@ def run_charts(
         charts["sizes"] = figures.size_figure(classes, sizes)
         charts["trust"] = figures.trust_figure(_trust_columns(crops, classes))
         charts["map"], charts["map_points"] = _embedding_map(view, classes, crops)
-    if bins := [b for b in metrics.get("reliability_bins") or [] if b["num_crops"]]:
-        charts["diagram"] = figures.reliability_figure(bins)
+    charts["diagnostics"] = diagnostic_panels(view, metrics, classes)
     for stage in _TRAINED:
         if history := read_history(view, stage):
             charts["training"][stage] = figures.training_figure(stage, history)

@@ -9,6 +9,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from gcdis_ray.report.marks import (
+    ACCENT,
+    CALM,
+    dumbbells,
+    integer_axis,
+    legend,
+    log_axis,
+    short,
+    smooth,
+    thin,
+)
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.svg import INK, draw_svg
 from gcdis_ray.report.view import ClassView
@@ -17,10 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACCENT = "#e4572e"
-CALM = "#5b8e9f"
 _MAX_PANELS = 16
-_MAX_POINTS_PER_LINE = 300
 
 
 def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
@@ -68,7 +76,7 @@ def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
             )
         axes.set_xlabel("number of classes, known and novel")
         axes.set_ylabel("score")
-        _integer_axis(axes)
+        integer_axis(axes)
 
     label = f"Score over the number of classes; estimate {estimate}, interval {low} to {high}"
     return draw_svg("class-count", label, (6.2, 3.2), draw)
@@ -86,24 +94,7 @@ def accuracy_figure(
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        for y, group in enumerate(reversed(groups)):
-            ours, theirs = float(found[group] or 0), baseline.get(group)
-            if theirs is not None:
-                axes.plot([theirs, ours], [y, y], color=INK, alpha=0.25, linewidth=3, zorder=1)
-                axes.scatter([theirs], [y], s=60, color=CALM, zorder=2)
-                below = theirs <= ours
-                _beside(axes, theirs, y, f"{theirs:.2f}", left=below, color=CALM)
-                _beside(axes, ours, y, f"{ours:.2f}", left=not below, color=ACCENT)
-            else:
-                _beside(axes, ours, y, f"{ours:.2f}", left=False, color=ACCENT)
-            axes.scatter([ours], [y], s=90, color=ACCENT, zorder=3)
-        axes.set_yticks(range(len(groups)), list(reversed(groups)))
-        axes.tick_params(axis="y", length=0, labelsize=11)
-        axes.set_ylim(-0.6, len(groups) - 0.4)
-        axes.set_xlim(-0.02, 1.02)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("clustering accuracy")
-        _legend(figure, [("this run", ACCENT), ("k-means on the frozen embeddings", CALM)])
+        dumbbells(figure, axes, {group: group for group in groups}, found, baseline)
 
     return draw_svg("accuracy", "Clustering accuracy of this run and of k-means", (6.2, 3.2), draw)
 
@@ -126,7 +117,7 @@ def size_figure(classes: Sequence[ClassView], sizes: Mapping[int, int]) -> Marku
         )
         if len(ranked) <= 90:
             dense = len(ranked) > 45
-            names = [_short(c.name, 16) for c in ranked]
+            names = [short(c.name, 16) for c in ranked]
             axes.set_xticks(range(len(ranked)), names, rotation=90 if len(ranked) > 14 else 0)
             axes.tick_params(axis="x", length=0, labelsize=7 if dense else 9)
         else:
@@ -143,56 +134,40 @@ def trust_figure(columns: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Markup
     """Histograms of how far assignments can be trusted, known and novel classes stacked.
 
     Args:
-        columns: title -> (values in [0, 1] in known classes, values in discovered classes).
+        columns: title -> (values in known classes, values in discovered classes). Stability has no
+            bounds: values outside [0, 1] get an axis of their own, logarithmic if all are positive.
     """
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(1, len(columns), squeeze=False)[0]
         for axes, (title, (known, novel)) in zip(panels, columns.items(), strict=True):
+            bins, logarithmic = _trust_bins(np.concatenate([known, novel]))
             axes.hist(
                 [known, novel],
-                bins=np.linspace(0, 1, 21),
+                bins=bins.tolist(),
                 stacked=True,
                 color=[CALM, ACCENT],
                 rwidth=0.92,
             )
             axes.set_title(title)
-            axes.set_xlim(0, 1)
+            axes.set_xlim(bins[0], bins[-1])
+            if logarithmic:
+                log_axis(axes)
         panels[0].set_ylabel("unlabeled crops")
-        _legend(figure, [("known classes", CALM), ("discovered classes", ACCENT)])
+        legend(figure, [("known classes", CALM), ("discovered classes", ACCENT)])
 
     size = (3.8 * len(columns), 2.7)
     return draw_svg("trust", "Histograms of " + ", ".join(columns), size, draw)
 
 
-def reliability_figure(bins: Sequence[Mapping[str, Any]]) -> Markup:
-    """Share of right labels over reliability; rising bars mean that trust is well placed.
-
-    Args:
-        bins: ``from``, ``to``, ``num_crops`` and ``accuracy`` of each slice of reliability.
-    """
-
-    def draw(figure: Figure) -> None:
-        axes = figure.subplots()
-        for slice_ in bins:
-            middle, width = (slice_["from"] + slice_["to"]) / 2, slice_["to"] - slice_["from"]
-            accuracy = float(slice_["accuracy"] or 0)
-            axes.bar(middle, accuracy, width=0.9 * width, color=CALM)
-            axes.annotate(
-                f"{accuracy:.2f}",
-                (middle, accuracy),
-                xytext=(0, 3),
-                textcoords="offset points",
-                ha="center",
-                fontsize=8,
-            )
-        axes.set_xlim(0, 1)
-        axes.set_ylim(0, 1.08)
-        axes.set_xlabel("reliability")
-        axes.set_ylabel("share of right labels")
-
-    label = "Share of right pseudo-labels for slices of reliability, from low to high"
-    return draw_svg("reliability", label, (6.2, 3.0), draw)
+def _trust_bins(values: np.ndarray) -> tuple[np.ndarray, bool]:
+    """Edges of 20 bins, and whether they grow by a factor."""
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    if low >= 0 and high <= 1:
+        return np.linspace(0, 1, 21), False
+    if low > 0:
+        return np.geomspace(low, max(high, 1.001 * low), 21), True
+    return np.linspace(low, max(high, low + 1e-6), 21), False
 
 
 def training_figure(stage: str, history: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Markup:
@@ -212,10 +187,10 @@ def training_figure(stage: str, history: Mapping[str, tuple[np.ndarray, np.ndarr
         for axes in panels[len(shown) :]:
             axes.set_axis_off()
         for axes, name in zip(panels, shown, strict=False):
-            steps, values = _thin(*history[name])
+            steps, values = thin(*history[name])
             axes.plot(steps, values, color=CALM, linewidth=0.8, alpha=0.5)
-            axes.plot(steps, _smooth(values), color=CALM, linewidth=1.8)
-            axes.set_title(_short(name, 30), fontsize=9)
+            axes.plot(steps, smooth(values), color=CALM, linewidth=1.8)
+            axes.set_title(short(name, 30), fontsize=9)
             axes.tick_params(labelsize=8)
             axes.margins(x=0.02)
             if len(values):
@@ -292,63 +267,10 @@ def _name_classes(
         x, y = np.median(points[indices == index], axis=0)
         chosen = by_index[index]
         axes.annotate(
-            _short(chosen.name, 18),
+            short(chosen.name, 18),
             (float(x), float(y)),
             ha="center",
             va="center",
             fontsize=8,
             weight="normal" if chosen.known else "bold",
         )
-
-
-def _beside(axes: Axes, x: float, y: float, text: str, *, left: bool, color: str) -> None:
-    axes.annotate(
-        text,
-        (x, y),
-        xytext=(-9 if left else 9, 0),
-        textcoords="offset points",
-        ha="right" if left else "left",
-        va="center",
-        color=color,
-        weight="bold",
-    )
-
-
-def _legend(figure: Figure, entries: Sequence[tuple[str, str]]) -> None:
-    from matplotlib.patches import Patch
-
-    handles = [Patch(color=color, label=text) for text, color in entries]
-    figure.legend(handles=handles, loc="outside lower left", ncols=len(entries), fontsize=9)
-
-
-def _integer_axis(axes: Axes) -> None:
-    from matplotlib.ticker import MaxNLocator
-
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-
-
-def _short(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
-
-
-def _thin(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``_MAX_POINTS_PER_LINE`` points: means over equal runs of the finite values."""
-    finite = np.isfinite(values)
-    steps, values = steps[finite], values[finite]
-    if len(values) <= _MAX_POINTS_PER_LINE:
-        return steps, values
-    parts = np.array_split(np.arange(len(values)), _MAX_POINTS_PER_LINE)
-    return (
-        np.array([steps[p[-1]] for p in parts]),
-        np.array([values[p].mean() for p in parts]),
-    )
-
-
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """Exponential moving average over about a twentieth of the line, corrected at the start."""
-    decay = 1 - 1 / max(1.0, len(values) / 20)
-    out, total, weight = np.empty(len(values)), 0.0, 0.0
-    for i, value in enumerate(values):
-        total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
-        out[i] = total / weight
-    return out

@@ -93,6 +93,7 @@ def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("scenes", "Images", bool(scenes and scenes.scenes)),
         ("discovery", "Discovery", "count" in charts or "accuracy" in charts),
         ("clusters", "Clusters", "sizes" in charts),
+        ("diagnostics", "Diagnostics", bool(charts["diagnostics"])),
         ("detection", "Detection", bool(context["detection"] or context["per_class"])),
         ("training", "Training", bool(charts["training"])),
         ("stages", "Stages", True),

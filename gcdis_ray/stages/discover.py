@@ -20,7 +20,7 @@ from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 
-VERSION = 1
+VERSION = 2
 TAKES = ("ingest", "crop", "embed", "count")
 SEEDED = True
 
@@ -44,7 +44,10 @@ class Config(StageConfig):
     )
     top_k: int = Field(5, ge=1, le=1000, description="probabilities kept per crop")
     cache_mb: int = Field(
-        2000, ge=0, le=10_000_000, description="decoded crops in memory; beyond it, decode again"
+        2000,
+        ge=0,
+        le=10_000_000,
+        description="decoded crops in memory; beyond it, they stay encoded in a scratch file",
     )
 
     @classmethod

@@ -16,7 +16,7 @@ from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.config import Closed, StageConfig
 from gcdis_ray.runtime.base import Work
 
-VERSION = 1
+VERSION = 2
 TAKES = (
     "ingest",
     "ground_truth",

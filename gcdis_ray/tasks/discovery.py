@@ -69,19 +69,18 @@ class DiscoveryTask(TrainingTask):
         self._crops, self._num_known, self._num_classes = crops, num_known, num_classes
         self._snapshot_steps = frozenset(snapshot_steps)
         self._part_size = training.batch_size // training.micro_batches
+        self._bf16 = training.precision == "bf16"
 
     # ------------------------------------------------------------ setup and batches
 
     def setup(self, device: torch.device) -> nn.Module:
-        table = self._crops.read(["class_index", "jpeg", "mask_png"])
-        if table.num_rows == 0:
+        if self._crops.num_rows == 0:
             raise DataError("no crop to learn from", where="crops")
-        labels = table["class_index"].to_numpy().astype(np.int64)
         discovery, temperature = self._discovery, self._discovery.temperature
-        self._store = CropStore(table, discovery.cache_px, self._cache_mb)
-        self._labels = torch.from_numpy(labels.copy())
+        self._store = CropStore(self._crops, discovery.cache_px, self._cache_mb)
+        self._labels = labels = self._store.labels
         self._sampler = CropSampler(
-            labels,
+            labels.numpy(),
             discovery.labeled_share,
             self._part_size,
             self.config.micro_batches,
@@ -89,10 +88,13 @@ class DiscoveryTask(TrainingTask):
         )
         self._epoch_steps = max(1, math.ceil(len(labels) / self.config.batch_size))
         model = build_discovery_model(self._model_config, self._num_classes).to(device)
+        if self._bf16:  # convolutions in bf16 are fastest that way
+            model = model.to(memory_format=torch.channels_last)
         self._objective = DiscoveryObjective(model, self._model_config, discovery)
         self._teacher = MomentumEncoder(model)
         dim = self._model_config.heads.projection_dim
-        self._queue = FeatureQueue(discovery.queue_size, dim, device)
+        size = self._part_size * self.config.micro_batches
+        self._queue = FeatureQueue(discovery.queue_size, dim, device, front=size)
         self._headness = HeadnessTable(
             len(labels), temperature.momentum, temperature.minimum, temperature.maximum, device
         )
@@ -106,14 +108,19 @@ class DiscoveryTask(TrainingTask):
         side, augment = self._model_config.encoder.input_px, self._discovery.augment
         seed = np.random.SeedSequence([self.seed, step, part]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))
-        first, first_masks = random_view(images, masks, side, augment, generator)
-        second, second_masks = random_view(images, masks, side, augment, generator)
+
+        def view() -> tuple[Tensor, Tensor]:  # crops go to the device as bytes, views stay there
+            seen, shape = random_view(images, masks, side, augment, generator, self._device)
+            return self._input(seen, wobble(shape, augment.mask_wobble, generator)), shape
+
+        first, first_masks = view()
+        second, _ = view()
         return dict(
             step=step,
             part=part,
-            images=self._input(first, wobble(first_masks, augment.mask_wobble, generator)),
+            images=first,
             masks=first_masks,
-            second=self._input(second, wobble(second_masks, augment.mask_wobble, generator)),
+            second=second,
             labels=self._labels[rows],
             instances=rows,
         )
@@ -128,7 +135,8 @@ class DiscoveryTask(TrainingTask):
         step, size = int(parts[0]["step"]), self._part_size
         self._local_parts = [int(part["part"]) for part in parts]
         self._objective.seen_headness.clear()
-        seen = [self._teacher.module(part["second"]) for part in parts]
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
+            seen = [self._teacher.module(part["second"]) for part in parts]
         cosines = [out.cosines_NK.float() for out in seen]
         heat = self._target_temperature(step)
         probabilities = [torch.softmax(c / heat, dim=1) for c in cosines]
@@ -139,14 +147,17 @@ class DiscoveryTask(TrainingTask):
         mass = self._kept_mass() + self._step_mass
         num_labeled = (self._key_labels >= 0).sum() / self.config.micro_batches
         queued = self._discovery.negatives == "queue"
+        keys, key_labels, key_instances = self._queue.show(
+            self._keys, self._key_labels, self._key_instances
+        )
         shared = dict(
             num_contrasted=self._queue.num_valid * queued + len(self._keys),
-            keys=torch.cat([self._keys, self._queue.keys]),
-            key_labels=torch.cat([self._key_labels, self._queue.labels]),
-            key_instances=torch.cat([self._key_instances, self._queue.instances]),
+            keys=keys,
+            key_labels=key_labels,
+            key_instances=key_instances,
             mass=mass,
             num_labeled=num_labeled,
-            clusters=torch.tensor(float(step >= self._clustering_start()), device=self._device),
+            clusters=float(step >= self._clustering_start()),
         )
         own = torch.arange(size, device=self._device)
         dec = self._discovery.target.kind == "dec"
@@ -162,7 +173,7 @@ class DiscoveryTask(TrainingTask):
         ]
 
     @torch.no_grad()
-    def after_step(self, step: int, exchange: Exchange) -> dict[str, float]:
+    def after_step(self, step: int, exchange: Exchange) -> dict[str, float | Tensor]:
         finished = step + 1
         self._teacher.update(self._objective.model, self._momentum(step))
         self._queue.enqueue(self._keys, self._key_labels, self._key_instances)
@@ -179,9 +190,9 @@ class DiscoveryTask(TrainingTask):
             self._place_prototypes(exchange)
         share = self._mass / self._mass.sum().clamp(min=1e-12)
         return dict(
-            headness=float(headness.mean()),
-            cluster_entropy=float(torch.special.entr(share).sum()),
-            temperature=float(self._temperatures(self._key_instances, step).mean()),
+            headness=headness.mean(),
+            cluster_entropy=torch.special.entr(share).sum(),
+            temperature=self._temperatures(self._key_instances, step).mean(),
         )
 
     def _momentum(self, step: int) -> float:

@@ -118,6 +118,11 @@ class LossesConfig(Closed):
         le=100,
         description="mean-entropy regulariser (SimGCD) within the clustering loss; 0 = paper",
     )
+    clustering_on: Literal["all", "unlabeled"] = Field(
+        "all",
+        description="crops that the clustering loss is a mean over: all as in the paper's code, or "
+        "the unlabeled ones as in its text",
+    )
     softmax_temperature: float = Field(0.1, gt=0, le=1, description="of the student's classifier")
     clustering_from: float = Field(
         0.0, ge=0, lt=1, description="share of training before the clustering loss starts"

@@ -8,9 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcdis_ray.clustering.temperature import headness
+from gcdis_ray.clustering.temperature import headness_of
 from gcdis_ray.losses.attention import attention_loss
-from gcdis_ray.losses.clustering import balance_loss, classification_loss, clustering_loss
+from gcdis_ray.losses.clustering import (
+    balance_loss,
+    classification_loss,
+    clustering_loss,
+    unlabeled_weights,
+)
 from gcdis_ray.losses.contrastive import (
     class_contrastive_loss,
     contrastive_log_probabilities,
@@ -68,27 +73,24 @@ class DiscoveryObjective(nn.Module):
             (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D), ``key_labels``,
             ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
             ``num_contrasted`` (int: how many of the first keys are contrasted with),
-            ``num_labeled`` () (mean over the parts of the step), ``clusters`` () in {0, 1}.
+            ``num_labeled`` () (mean over the parts of the step), ``clusters`` (0 or 1).
         """
         found: Discovered = self.model(batch["images"])
-        weights, labels = self._config.losses, batch["labels"]
-        projections, cosines = found.projections_ND.float(), found.cosines_NK.float()
-        self._measure_headness(projections.detach(), batch)
+        with torch.autocast(batch["images"].device.type, enabled=False):  # temperatures divide
+            return self._losses(found, batch)
+
+    def _losses(self, found: Discovered, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        weights, labels, count = self._config.losses, batch["labels"], batch["num_labeled"]
+        cosines = found.cosines_NK.float()
         near = int(batch["num_contrasted"])
-        log_p_NM = contrastive_log_probabilities(
-            projections,
-            batch["keys"][:near],
-            batch["temperatures"],
-            batch["instances"],
-            batch["key_instances"][:near],
-            batch["own"],
-        )
-        count = float(batch["num_labeled"])
+        log_p_NM = self._contrast(found.projections_ND.float(), batch)
         heat = weights.softmax_temperature
+        only_free = weights.clustering_on == "unlabeled"
+        clustered = unlabeled_weights(labels, count) if only_free else 1.0
         losses = dict(
             instance=instance_contrastive_loss(log_p_NM, batch["own"]),
             class_=class_contrastive_loss(log_p_NM, labels, batch["key_labels"][:near], count),
-            clustering=clustering_loss(batch["targets"], cosines, heat),
+            clustering=clustering_loss(batch["targets"], cosines, heat, clustered),
             supervised=classification_loss(cosines, labels, heat, count),
             balance=balance_loss(cosines, batch["mass"], heat),
         )
@@ -101,17 +103,22 @@ class DiscoveryObjective(nn.Module):
             weights.contrastive * (free * losses["instance"] + taught * losses["class"])
             + batch["clusters"] * free * clustering
             + taught * losses["supervised"]
-            + weights.attention * losses.get("attention", torch.zeros(()))
+            + weights.attention * losses.get("attention", 0.0)
         )
         return losses
 
-    def _measure_headness(self, projections_ND: Tensor, batch: Mapping[str, Tensor]) -> None:
-        self.seen_headness.append(
-            headness(
-                projections_ND,
-                batch["keys"],
-                batch["instances"],
-                batch["key_instances"],
-                self._config.temperature.neighbor_share,
-            )
+    def _contrast(self, projections_ND: Tensor, batch: Mapping[str, Any]) -> Tensor:
+        """log p over the keys contrasted with; the headness waits aside. One product serves both:
+        with a queue of 65,536 keys it is most of the losses' cost."""
+        near, instances = int(batch["num_contrasted"]), batch["instances"]
+        similarities_NM = projections_ND @ batch["keys"].T
+        foreign_NM = instances[:, None] != batch["key_instances"][None, :]
+        share = self._config.temperature.neighbor_share
+        self.seen_headness.append(headness_of(similarities_NM.detach(), foreign_NM, share))
+        return contrastive_log_probabilities(
+            similarities_NM[:, :near],
+            batch["temperatures"],
+            instances,
+            batch["key_instances"][:near],
+            batch["own"],
         )

@@ -12,16 +12,25 @@ class Shuffle:
 
     def __init__(self, rows: np.ndarray, seed: int, stream: int) -> None:
         self._rows, self._seed, self._stream = rows, seed, stream
+        self._lap: tuple[int, np.ndarray] = (-1, rows[:0])  # the last one asked for: its rows
 
     def take(self, start: int, count: int) -> Tensor:
         """Positions ``start`` to ``start + count`` of the stream, int64."""
         taken, size = [], len(self._rows)
         while count > 0:
             lap, offset = divmod(start, size)
-            order = np.random.default_rng([self._seed, self._stream, lap]).permutation(size)
-            taken.append(self._rows[order[offset : offset + count]])
+            taken.append(self._shuffled(lap)[offset : offset + count])
             start, count = start + len(taken[-1]), count - len(taken[-1])
         return torch.from_numpy(np.concatenate(taken).astype(np.int64))
+
+    def _shuffled(self, lap: int) -> np.ndarray:
+        """All rows in the order of a lap; shuffled once a lap, not once a step."""
+        kept, rows = self._lap
+        if kept != lap:
+            rng = np.random.default_rng([self._seed, self._stream, lap])
+            rows = self._rows[rng.permutation(len(self._rows))]
+            self._lap = (lap, rows)
+        return rows
 
 
 class CropSampler:
@@ -37,9 +46,10 @@ class CropSampler:
     def __init__(
         self, labels: np.ndarray, share: float | None, part_size: int, num_parts: int, seed: int
     ) -> None:
-        labeled, unlabeled = np.flatnonzero(labels >= 0), np.flatnonzero(labels < 0)
+        rows = np.arange(len(labels), dtype=np.int32 if len(labels) < 2**31 else np.int64)
+        labeled, unlabeled = rows[labels >= 0], rows[labels < 0]
         if share is None or len(labeled) == 0 or len(unlabeled) == 0:
-            groups = [(np.arange(len(labels)), part_size)]
+            groups = [(rows, part_size)]
         else:
             num_labeled = min(max(round(share * part_size), 1), part_size - 1)
             groups = [(labeled, num_labeled), (unlabeled, part_size - num_labeled)]

@@ -2,7 +2,9 @@
 
 Keys that others script against, always there (null where they cannot be had, and ``reason`` says
 why): ``discovery.accuracy``, ``discovery.kmeans_accuracy``, ``detection.mask_ap`` and
-``detection.box_ap``, each ``{all, known, novel}`` in [0, 1]; ``class_count.{estimate, truth}``.
+``detection.box_ap``, each ``{all, known, novel}`` in [0, 1];
+``discovery.accuracy_by_frequency``, ``{head, mid, tail}`` in [0, 1];
+``class_count.{estimate, truth}``.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ from numpy.typing import NDArray
 from gcdis_ray.artifacts import Artifact, Table
 from gcdis_ray.clustering.kmeans import kmeans, nearest
 from gcdis_ray.data.crop_store import decode_crops
-from gcdis_ray.metrics import discovery
+from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.detection import evaluate_tables
+from gcdis_ray.metrics.frequency import NO_THIRDS, accuracy_by_third, frequency_thirds
 from gcdis_ray.metrics.matching import Scope, count_matrix, match_clusters
 from gcdis_ray.tasks.crop_truth import CropTruth, detection_counts, match_crops, true_objects
 
@@ -68,6 +71,8 @@ class Scorer:
             true_objects(self._truth, "unlabeled"),
             settings.match_iou,
         )
+        objects = self._crop_truth.objects_per_category
+        self._thirds = frequency_thirds({self._column_of[c]: n for c, n in objects.items()})
 
     def metrics(self) -> dict[str, Any]:
         """The whole document, plain JSON."""
@@ -83,7 +88,7 @@ class Scorer:
             "coverage": self._coverage(crops, matched),
             "per_class": self._per_class(named_N, matched, scores),
             "clusters": self._clusters(mapping, pseudo, matched),
-            "reliability_bins": self._reliability_bins(mapping, pseudo),
+            **self._trust(mapping, pseudo),
         }
 
     # ------------------------------------------------------------ crops and clusters
@@ -101,7 +106,8 @@ class Scorer:
             "accuracy_hungarian": discovery.NOTHING,
             "kmeans_accuracy": discovery.NOTHING,
             "kmeans_pixels_accuracy": discovery.NOTHING,
-            "accuracy_by_frequency": {"head": None, "mid": None, "tail": None},
+            "accuracy_by_frequency": NO_THIRDS,
+            "kmeans_accuracy_by_frequency": NO_THIRDS,
             "nmi": None,
             "ari": None,
             "num_clusters_used": len(np.unique(cluster_N[self._crop_truth.unlabeled_N])),
@@ -110,6 +116,8 @@ class Scorer:
                 "accuracy": f"known_identity: {discovery.PROTOCOLS['known_identity']}",
                 "accuracy_hungarian": f"hungarian_all: {discovery.PROTOCOLS['hungarian_all']}",
                 "kmeans_accuracy": f"hungarian_all: {discovery.PROTOCOLS['hungarian_all']}",
+                "accuracy_by_frequency": "classes by number of true unlabeled objects, in thirds: "
+                "share of right crops, matched as for accuracy",
                 "crops": "crops of unlabeled training images matched one-to-one to a true object "
                 f"at IoU >= {self._settings.match_iou:g}; all others are left out",
             },
@@ -132,7 +140,9 @@ class Scorer:
         result["accuracy_hungarian"], _ = discovery.clustering_accuracy(
             cluster, class_N, size, known
         )
-        result["accuracy_by_frequency"] = discovery.accuracy_by_frequency(cluster, class_N, mapping)
+        result["accuracy_by_frequency"] = accuracy_by_third(
+            named_N[matched] == class_N, class_N, self._thirds
+        )
         result |= discovery.agreement(cluster, class_N)
         for name, points in (
             ("kmeans_accuracy", self._embeddings()),
@@ -140,7 +150,14 @@ class Scorer:
         ):
             if points is not None:
                 baseline = self._kmeans(points)[matched]
-                result[name], _ = discovery.clustering_accuracy(baseline, class_N, size, known)
+                result[name], mapping = discovery.clustering_accuracy(
+                    baseline, class_N, size, known
+                )
+                if name == "kmeans_accuracy":
+                    right = discovery.named_classes(baseline, mapping) == class_N
+                    result["kmeans_accuracy_by_frequency"] = accuracy_by_third(
+                        right, class_N, self._thirds
+                    )
         return result, named_N
 
     def _embeddings(self) -> torch.Tensor:
@@ -174,7 +191,7 @@ class Scorer:
 
     def _pseudo_labels(self) -> dict[str, NDArray[Any]]:
         table = self._inputs["label"].table("pseudo_labels")
-        rows = table.read(["crop_index", "class_index", "reliability"])
+        rows = table.read(["crop_index", "class_index", "probability", "stability", "reliability"])
         return {name: rows[name].to_numpy() for name in rows.column_names}
 
     def _mapping(self, pseudo: Mapping[str, NDArray[Any]]) -> tuple[dict[int, int], dict[str, Any]]:
@@ -276,6 +293,7 @@ class Scorer:
         self, named_N: Ints, matched: NDArray[np.bool_], scores: dict[str, Any] | None
     ) -> list[dict[str, Any]]:
         class_N, named = self._true_columns(matched), named_N[matched]
+        heat_of = self._heat(matched)
         ap = list(scores["per_class"].values()) if scores else None
         rows = []
         for column, category in enumerate(self._categories):
@@ -288,13 +306,37 @@ class Scorer:
                     "num_objects": self._crop_truth.objects_per_category.get(
                         category["category_id"], 0
                     ),
+                    "frequency": self._thirds.get(column),
                     "num_crops": int(mine.sum()),
+                    **heat_of[column],
                     "accuracy": float((named[mine] == column).mean()) if mine.any() else None,
                     "mask_ap": ap[column]["mask_ap"] if ap else None,
                     "box_ap": ap[column]["box_ap"] if ap else None,
                 }
             )
         return rows
+
+    def _heat(self, matched: NDArray[np.bool_]) -> list[dict[str, Any]]:
+        """By column: the crops that discovery trained on, and their mean headness and temperature.
+
+        Labeled crops are of the class they were given, unlabeled ones of the object they show.
+        """
+        assignments = self._inputs["discover"].table("assignments")
+        rows = assignments.read(["crop_index", "class_index", "headness", "temperature"])
+        order = np.argsort(rows["crop_index"].to_numpy())
+        column_N = np.full(len(matched), -1, dtype=np.int64)
+        column_N[matched] = self._true_columns(matched)
+        for class_index, column in self._fixed.items():
+            column_N[rows["class_index"].to_numpy()[order] == class_index] = column
+        found = []
+        for column in range(len(self._categories)):
+            mine = column_N == column
+            means = {
+                name: float(rows[name].to_numpy()[order][mine].mean()) if mine.any() else None
+                for name in ("headness", "temperature")
+            }
+            found.append({"num_training_crops": int(mine.sum()), **means})
+        return found
 
     def _clusters(
         self,
@@ -328,16 +370,18 @@ class Scorer:
             )
         return rows
 
-    def _reliability_bins(
+    def _trust(
         self, mapping: Mapping[int, int], pseudo: Mapping[str, NDArray[Any]]
-    ) -> list[dict[str, Any]]:
+    ) -> dict[str, Any]:
+        """How right pseudo-labels are against what claims to tell right from wrong."""
         category_N = self._crop_truth.category_N[pseudo["crop_index"]]
         keep = category_N >= 0
-        if not keep.any():
-            return []
         named = discovery.named_classes(pseudo["class_index"][keep].astype(np.int64), mapping)
         true = np.array([self._column_of[c] for c in category_N[keep].tolist()], dtype=np.int64)
-        return discovery.reliability_bins(pseudo["reliability"][keep], named == true)
+        return trust.trust_scores(
+            {name: pseudo[name][keep] for name in ("probability", "stability", "reliability")},
+            named == true,
+        )
 
 
 def _dense(table: Table, column: str, size: int) -> Ints:

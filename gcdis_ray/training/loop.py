@@ -32,6 +32,7 @@ from gcdis_ray.storage import open_storage
 from gcdis_ray.training.checkpoints import Checkpoints, Snapshots
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank, rank
 from gcdis_ray.training.history import History
+from gcdis_ray.training.readings import Readings
 from gcdis_ray.training.schedule import learning_rate
 from gcdis_ray.training.strategy import build_strategy, check_layout, read_tensors
 from gcdis_ray.training.task import TrainingTask
@@ -61,11 +62,15 @@ def train(
         ConfigError: a checkpoint of another strategy or, with ZeRO, another number of workers.
     """
     with _threads(plan.compute.threads):
-        return _Run(task, plan, checkpoints, device, progress).run()
+        return TrainingRun(task, plan, checkpoints, device, progress).run()
 
 
-class _Run:
-    """One rank's share of one training run."""
+class TrainingRun:
+    """One rank's share of one training run.
+
+    A step reads nothing back from the device: its values arrive as :class:`Readings` (on a GPU one
+    step late), and all of them before anything is saved.
+    """
 
     def __init__(
         self,
@@ -75,10 +80,10 @@ class _Run:
         device: torch.device,
         progress: Callable[[Progress], None],
     ) -> None:
-        self._task, self._plan, self._checkpoints = task, plan, checkpoints
+        self.task, self._plan, self._checkpoints = task, plan, checkpoints
         self._device, self._progress = device, progress
         self._config = task.config
-        self._exchange = GroupExchange()
+        self.exchange = GroupExchange()
         self._parts = parts_of_rank(self._config.micro_batches)
         self._snapshots = Snapshots(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         torch.manual_seed(task.seed)
@@ -88,29 +93,33 @@ class _Run:
         self._counters = [b for b in buffers if not b.is_floating_point()]
         self._strategy = build_strategy(self._module, self._config, plan.compute, device)
         self._history = History(max(1, self._config.steps // HISTORY_ROWS))
+        self.readings, self._loss, self._due = Readings(device), math.nan, False
+        self._on_host: dict[int, dict[str, float]] = {}  # values of a step that need no reading
         self._checkpointed_at = time.monotonic()
         self._told_at = -math.inf
 
     def run(self) -> dict[str, list[FileRecord]]:
         start, steps = self._resume(), self._config.steps
         self._tell(start, "resumed" if start else "")
-        for step, batches in self._batches_ahead(start, steps):
-            values, due = self._step(step, batches)
+        for step, parts in self._batches_ahead(start, steps):
+            self.step(step, parts)
             finished = step + 1
-            self._history.add(finished, values, last=finished == steps)
-            if self._task.is_snapshot(finished) and rank() == 0:
-                self._snapshots.write(finished, encode_tensors(_plain(self._task.snapshot())))
-            if due or finished == steps:
+            keep = self.task.is_snapshot(finished)
+            self._read(everything=keep or finished == steps)
+            if keep and rank() == 0:
+                self._snapshots.write(finished, encode_tensors(_plain(self.task.snapshot())))
+            if self._due or finished == steps:
+                self._read(everything=True)
                 self._save(finished)
             if finished == steps or time.monotonic() - self._told_at > PROGRESS_EVERY_S:
-                self._tell(finished, f"loss {values['total']:.3f}")
+                self._tell(finished, f"loss {self._loss:.3f}")
         return self._export(self._plan.writer) if rank() == 0 else {}
 
     def _batches_ahead(self, start: int, steps: int) -> Iterator[tuple[int, Sequence[Any]]]:
         """(step, this rank's parts); the next step's are made in a thread while one computes."""
 
         def make(step: int) -> list[Any]:
-            return [_to(self._task.batch(step, part), self._device) for part in self._parts]
+            return [self.to_device(self.task.batch(step, part)) for part in self._parts]
 
         threads = self._plan.compute.threads
         with ThreadPoolExecutor(1, "batches", torch.set_num_threads, (threads,)) as ahead:
@@ -120,41 +129,70 @@ class _Run:
                 waiting = ahead.submit(make, step + 1) if step + 1 < steps else None
                 yield step, batches
 
-    def _step(self, step: int, batches: Sequence[Any]) -> tuple[dict[str, float], bool]:
-        """One optimiser step. Returns values to log (means over parts), and whether rank 0 wants
-        a checkpoint: ranks save together, but only one clock may decide when."""
-        batches = self._task.prepare(batches, self._exchange)
+    def to_device(self, batch: Any) -> Any:
+        """The tensors of a part's batch, on the run's device."""
+        return _to(batch, self._device)
+
+    def step(self, step: int, batches: Sequence[Any]) -> None:
+        """Enqueue one optimiser step; its values go to the readings.
+
+        Args:
+            step: from 0.
+            batches: this rank's parts, on the device.
+        """
+        batches = self.task.prepare(batches, self.exchange)
+        # ranks save together, but only one clock may decide when: that of rank 0, sent as a value
         due = time.monotonic() - self._checkpointed_at >= self._plan.compute.checkpoint_every_s
         before, counters = self._flat_buffers(), [c.clone() for c in self._counters]
         rows, names = [], []
         for index, (part, batch) in enumerate(zip(self._parts, batches, strict=True)):
-            torch.manual_seed(_sub_seed(self._task.seed, step, part))
+            torch.manual_seed(_sub_seed(self.task.seed, step, part))
             if index:  # every part starts from the state before the step
                 self._set_buffers(before)
                 for counter, value in zip(self._counters, counters, strict=True):
                     counter.copy_(value)
             losses = self._strategy.part(batch, last=index == len(batches) - 1)
             names = sorted(losses)
-            logged = [torch.tensor(float(due), device=self._device)]
+            logged = [torch.full((), float(due), device=self._device)]
             logged += [losses[name].float() for name in names]
             rows.append(torch.cat([torch.stack(logged), self._flat_buffers() - before])[None])
-        rows_P = self._exchange.rows(rows)  # P parts of the step: due, losses, changes of buffers
+        rows_P = self.exchange.rows(rows)  # P parts of the step: due, losses, changes of buffers
         self._set_buffers(before + rows_P[:, 1 + len(names) :].mean(0))
-        columns = rows_P[:, 1 : 1 + len(names)].T.tolist()
-        values = {n: math.fsum(v) / len(v) for n, v in zip(names, columns, strict=True)}
-        self._check_finite(step, values)
         lr = learning_rate(self._config, step)
         self._strategy.step(lr)
-        torch.manual_seed(_sub_seed(self._task.seed, step, self._config.micro_batches))
-        values |= self._task.after_step(step, self._exchange)
-        return {**values, "lr": lr}, bool(rows_P[0, 0] > 0)
+        torch.manual_seed(_sub_seed(self.task.seed, step, self._config.micro_batches))
+        after = self.task.after_step(step, self.exchange)
+        here = {name: value for name, value in after.items() if not isinstance(value, Tensor)}
+        there = {name: value.float() for name, value in after.items() if isinstance(value, Tensor)}
+        self._on_host[step] = {**here, "lr": lr}
+        logged_PV = rows_P[:, : 1 + len(names)]
+        if there:
+            others_PV = torch.stack(list(there.values())).expand(len(logged_PV), -1)
+            logged_PV = torch.cat([logged_PV, others_PV], dim=1)
+        self.readings.put(step, ["due", *names, *there], logged_PV)
+
+    def _read(self, *, everything: bool) -> None:
+        """Take what has arrived into the history.
+
+        Raises:
+            DataError: a loss that is not finite.
+        """
+        for reading in self.readings.take(everything=everything):
+            finished, due = reading.step + 1, reading.values[0][0] > 0  # what rank 0's clock said
+            columns = list(zip(*reading.values, strict=True))[1:]
+            means = [math.fsum(column) / len(column) for column in columns]
+            values = dict(zip(reading.names[1:], means, strict=True))
+            self._check_finite(reading.step, values)
+            values |= self._on_host.pop(reading.step)
+            self._history.add(finished, values, last=finished == self._config.steps)
+            self._loss, self._due = values["total"], self._due or due
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
         if bad:
             raise DataError(
                 f"loss is not finite at step {step + 1}: {', '.join(bad)}",
-                where=f"training of {self._task.member}",
+                where=f"training of {self.task.member}",
                 fix="lower training.lr, raise training.warmup or set training.clip_norm",
             )
 
@@ -175,7 +213,7 @@ class _Run:
                     "layout": self._strategy.layout,
                     "step": finished,
                     "module": self._module.state_dict(),
-                    "task": self._task.state(),
+                    "task": self.task.state(),
                     "history": self._history.state(),
                 }
                 torch.save(state, folder / "state.pt")
@@ -183,7 +221,7 @@ class _Run:
 
         writes = rank() == 0 or self._strategy.sharded
         self._checkpoints.save(finished, write if writes else None)
-        self._checkpointed_at = time.monotonic()
+        self._checkpointed_at, self._due = time.monotonic(), False
 
     def _resume(self) -> int:
         """Load the newest checkpoint. Returns the number of finished steps."""
@@ -194,7 +232,7 @@ class _Run:
             check_layout(state["layout"], self._strategy.layout, self._plan.scratch_uri)
             self._module.load_state_dict(state["module"])
             self._strategy.load(folder)
-        self._task.load_state(state["task"])
+        self.task.load_state(state["task"])
         self._history.load_state(state["history"])
         return state["step"]
 
@@ -206,14 +244,12 @@ class _Run:
     def _export(self, writer: MemberWriter) -> dict[str, list[FileRecord]]:
         members: dict[str, FileRecord] = {}
         for step in range(1, self._config.steps + 1):
-            if self._task.is_snapshot(step):
+            if self.task.is_snapshot(step):
                 name = f"snapshot_{step}"
                 members[name] = writer.tensors(name, decode_tensors(self._snapshots.read(step)))
-        members[self._task.member] = writer.tensors(
-            self._task.member, _plain(self._task.snapshot())
-        )
+        members[self.task.member] = writer.tensors(self.task.member, _plain(self.task.snapshot()))
         members["history"] = writer.table("history", self._history.table())
-        for name, value in self._task.export().items():
+        for name, value in self.task.export().items():
             members[name] = _write(writer, name, value)
         return {name: [record] for name, record in members.items()}
 

@@ -163,6 +163,8 @@ class Zero:
         self._local_parts = training.micro_batches // world_size()
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         self._gradients: list[Tensor] = []
+        for parameter in self._parameters:  # DeepSpeed sends and flattens them as they lie
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
         self._engine, self._optimizer, _, _ = _import_deepspeed(device).initialize(
             model=module,
             optimizer=build_optimizer(module, training),

@@ -61,8 +61,9 @@ class TrainingTask(ABC):
         """Before the forwards: add to this rank's parts what comes from all parts. No gradient."""
         return parts
 
-    def after_step(self, step: int, exchange: Exchange) -> dict[str, float]:
-        """After the optimiser: momentum encoder, queues, statistics. Returns values to log."""
+    def after_step(self, step: int, exchange: Exchange) -> Mapping[str, float | Tensor]:
+        """After the optimiser: momentum encoder, queues, statistics. Returns values to log; scalar
+        tensors are read when the device has got there: turning them to floats would stop it."""
         return {}
 
     def is_snapshot(self, step: int) -> bool:

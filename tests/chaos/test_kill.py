@@ -35,25 +35,6 @@ def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
     assert contents(overrides) == small_run.contents
 
 
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(900)
-def test_ray_with_a_killed_driver_equals_one_process(tmp_path: Path, small_run):
-    """Two Ray workers, one kill -9 in the middle of training: the same files, bit for bit."""
-    storage = tmp_path / "storage"
-    overrides = [*small_run.overrides, f"storage={storage}", "compute.runtime=ray"]
-    driver = subprocess.Popen(
-        arguments("run", overrides), stderr=subprocess.DEVNULL, env=environment()
-    )
-    while driver.poll() is None and not has_checkpoint(storage / "discover"):
-        time.sleep(0.05)
-    driver.kill()
-    assert driver.wait() == -signal.SIGKILL  # it was not over yet
-    done = gcdis("run", overrides)
-    assert done.returncode == 0, done.stderr
-    assert contents(overrides) == small_run.contents
-
-
 def has_checkpoint(stage: Path) -> bool:
     return any(stage.glob("*/train/*/step-*"))
 
@@ -64,13 +45,14 @@ DATA_STAGES = {"ingest", "propose", "crop", "embed", "discover", "label", "evalu
 TRAINED_STAGES = {"propose", "discover", "segment"}
 
 
-class WorkerKiller(threading.Thread):
-    """Kills one worker of each kind in each stage, a rank once a checkpoint is there."""
+class Killer(threading.Thread):
+    """Kills one worker of each kind in each stage, a rank once a checkpoint is there, and with the
+    rank in ``discover`` the driver, too."""
 
     def __init__(self, mark: Mark, storage: Path) -> None:
         super().__init__(daemon=True)
         self.mark, self.storage = mark, storage
-        self.stage = ""
+        self.stage, self.driver = "", 0
         self.first_seen: dict[int, str] = {}  # process -> stage: not what an earlier one left over
         self.killed: set[tuple[str, str]] = set()
 
@@ -84,35 +66,48 @@ class WorkerKiller(threading.Thread):
                 if (stage, kind) not in self.killed and self._at_work(stage, kind):
                     os.kill(pid, signal.SIGKILL)
                     self.killed.add((stage, kind))
+                    if (stage, kind) == ("discover", RANK):
+                        os.kill(self.driver, signal.SIGKILL)
             time.sleep(0.02)
 
     def _at_work(self, stage: str, kind: str) -> bool:
         return kind == DATA or has_checkpoint(self.storage / stage)
+
+    def watch(self, overrides: list[str]) -> tuple[int, str]:
+        """Runs to the end or death: status and what it printed."""
+        driver = subprocess.Popen(
+            arguments("run", overrides),
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment() | self.mark.variable,
+        )
+        self.driver = driver.pid
+        assert driver.stderr is not None
+        lines = []
+        for line in driver.stderr:
+            lines.append(line)
+            words = line.split()
+            if len(words) > 1 and words[0] in (*DATA_STAGES, *TRAINED_STAGES, "count"):
+                self.stage = words[0]
+        return driver.wait(), "".join(lines)
 
 
 @looks_into_proc
 @pytest.mark.ray
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_a_worker_killed_in_every_stage(tmp_path: Path, small_run):
-    storage, mark = tmp_path / "storage", Mark("workers")
+def test_workers_and_driver_killed_on_ray(tmp_path: Path, small_run):
+    """Two Ray workers, a kill -9 in every stage, the driver's in the middle of training: the same
+    files as of one process that nothing happened to, bit for bit."""
+    storage = tmp_path / "storage"
     overrides = [*small_run.overrides, f"storage={storage}", "compute.runtime=ray"]
-    killer = WorkerKiller(mark, storage)
-    driver = subprocess.Popen(
-        arguments("run", overrides),
-        stderr=subprocess.PIPE,
-        text=True,
-        env=environment() | mark.variable,
-    )
+    killer = Killer(Mark("workers"), storage)
     killer.start()
-    assert driver.stderr is not None
-    lines = []
-    for line in driver.stderr:
-        lines.append(line)
-        if (words := line.split()) and words[0] in small_run.contents:
-            killer.stage = words[0]
+    status, printed = killer.watch(overrides)
+    assert status == -signal.SIGKILL, printed
+    status, printed = killer.watch(overrides)
     killer.stage = "over"
-    assert driver.wait() == 0, "".join(lines)
+    assert status == 0, printed
     assert {stage for stage, kind in killer.killed if kind == RANK} == TRAINED_STAGES
     assert {stage for stage, kind in killer.killed if kind == DATA} == DATA_STAGES
     assert contents(overrides) == small_run.contents

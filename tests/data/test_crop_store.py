@@ -1,13 +1,21 @@
 from __future__ import annotations
 
+import errno
+import gc
+import itertools
+import os
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
 import torch
 
+from gcdis_ray.artifacts import SCHEMAS, FileRecord, Table
+from gcdis_ray.data import crop_store
 from gcdis_ray.data.crop_store import CropStore, decode_crops
-from gcdis_ray.errors import DataError
+from gcdis_ray.errors import DataError, StorageError
 
 
 def encoded(height: int, width: int, seed: int) -> tuple[bytes, bytes]:
@@ -23,12 +31,100 @@ def table() -> pa.Table:
     return pa.table({"jpeg": [p[0] for p in pairs], "mask_png": [p[1] for p in pairs]})
 
 
+class Shards:
+    """An opener of crops in memory that counts what is read."""
+
+    def __init__(self, sizes: list[int]) -> None:
+        self.reads: list[int] = []
+        bounds = np.cumsum([0, *sizes])
+        self.tables = [self._rows(a, b) for a, b in itertools.pairwise(bounds)]
+
+    def _rows(self, first: int, stop: int) -> pa.Table:
+        pairs = [encoded(18 + i, 30, i) for i in range(first, stop)]
+        columns = {
+            "class_index": pa.array([i % 3 - 1 for i in range(first, stop)], pa.int32()),
+            "jpeg": pa.array([p[0] for p in pairs], pa.binary()),
+            "mask_png": pa.array([p[1] for p in pairs], pa.binary()),
+        }
+        return pa.table(columns, schema=pa.schema([SCHEMAS["crops"].field(n) for n in columns]))
+
+    def read_table(self, record: FileRecord, columns) -> pa.Table:
+        self.reads.append(int(record.path))
+        return self.tables[int(record.path)].select(list(columns))
+
+    def read_bytes(self, record: FileRecord) -> bytes:
+        raise NotImplementedError
+
+    def handle(self) -> Table:
+        records = [FileRecord(str(i), 0, "", t.num_rows) for i, t in enumerate(self.tables)]
+        return Table("crops", tuple(records), self)
+
+
+SIZES = [4, 0, 3, 5]
+
+
 def test_kept_and_decoded_on_demand_are_the_same():
     rows = torch.tensor([4, 0, 0, 2])
     kept, lazy = CropStore(table(), 16, budget_mb=10), CropStore(table(), 16, budget_mb=0)
     for a, b in zip(kept.get(rows), lazy.get(rows), strict=True):
         assert torch.equal(a, b)
         assert a.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("budget_mb", [0, 10])
+def test_a_handle_is_read_once_shard_by_shard_and_gives_what_the_whole_table_gives(budget_mb):
+    shards = Shards(SIZES)
+    store = CropStore(shards.handle(), 16, budget_mb)
+    assert shards.reads == [0, 1, 2, 3]
+    whole = pa.concat_tables(shards.tables)
+    assert store.labels.tolist() == whole["class_index"].to_pylist()
+    assert store.labels.dtype == torch.int64
+    rows = torch.tensor([11, 3, 4, 4, 0, 7])
+    images, masks = decode_crops(
+        [whole["jpeg"][i].as_py() for i in rows.tolist()],
+        [whole["mask_png"][i].as_py() for i in rows.tolist()],
+        16,
+    )
+    found_images, found_masks = store.get(rows)
+    assert torch.equal(found_images, images)
+    assert torch.equal(found_masks, masks)
+    assert shards.reads == [0, 1, 2, 3]
+
+
+def test_sliced_and_chunked_columns_keep_their_rows():
+    shards = Shards([6, 6])
+    first = shards.tables[0]
+    shards.tables[0] = pa.concat_tables([first.slice(1, 2), first.slice(4, 1), first.slice(0, 0)])
+    store = CropStore(shards.handle(), 16, budget_mb=0)
+    whole = CropStore(pa.concat_tables(shards.tables), 16, budget_mb=10)
+    rows = torch.arange(9)
+    for a, b in zip(store.get(rows), whole.get(rows), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_scratch_file_has_no_name_and_goes_with_the_store(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    store = CropStore(Shards(SIZES).handle(), 16, budget_mb=0)
+    assert list(tmp_path.iterdir()) == []  # nothing to be left behind
+
+    def mapped() -> int:
+        return Path("/proc/self/maps").read_text().count(str(tmp_path))
+
+    assert mapped() == 1
+    store.get(torch.arange(3))
+    del store
+    gc.collect()
+    assert mapped() == 0
+
+
+def test_a_full_disk_is_named(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(crop_store, "_write", full)
+    with pytest.raises(StorageError, match="No space left") as caught:
+        CropStore(Shards(SIZES).handle(), 16, budget_mb=0)
+    assert "TMPDIR" in str(caught.value)
 
 
 def test_colours_are_rgb_and_masks_stay_two_valued():
@@ -47,5 +143,6 @@ def test_broken_bytes_are_named():
 
 
 def test_no_crops():
-    images, masks = CropStore(table().slice(0, 0), 16, budget_mb=1).get(torch.arange(0))
-    assert images.shape == (0, 3, 16, 16) and masks.shape == (0, 1, 16, 16)  # noqa: PT018
+    for crops in (table().slice(0, 0), Shards([0, 0]).handle()):
+        images, masks = CropStore(crops, 16, budget_mb=0).get(torch.arange(0))
+        assert images.shape == (0, 3, 16, 16) and masks.shape == (0, 1, 16, 16)  # noqa: PT018

@@ -47,7 +47,7 @@ def problem(labels, seed=0, extra=9):
 )
 def test_equals_brute_force(labels):
     anchors, keys, temperatures, ids, key_ids, labels, key_labels, own = problem(labels)
-    log_p = contrastive_log_probabilities(anchors, keys, temperatures, ids, key_ids, own)
+    log_p = contrastive_log_probabilities(anchors @ keys.T, temperatures, ids, key_ids, own)
     count = max(int((labels >= 0).sum()), 1)
     instance = instance_contrastive_loss(log_p, own)
     supervised = class_contrastive_loss(log_p, labels, key_labels, count)
@@ -66,18 +66,18 @@ def test_one_key_per_instance_is_cross_entropy():
     torch.manual_seed(0)
     vectors, own = F.normalize(torch.randn(5, 4), dim=1), torch.tensor([0, 1, 2, 3, 4])
     keys = F.normalize(torch.randn(5, 4), dim=1)
-    log_p = contrastive_log_probabilities(vectors, keys, torch.full((5,), 0.2), own, own, own)
+    log_p = contrastive_log_probabilities(vectors @ keys.T, torch.full((5,), 0.2), own, own, own)
     expected = F.cross_entropy(vectors @ keys.T / 0.2, own)
     torch.testing.assert_close(instance_contrastive_loss(log_p, own), expected)
 
 
 def test_stale_keys_change_nothing():
     anchors, keys, temperatures, ids, key_ids, *_, own = problem([0, 1, -1], extra=0)
-    plain = contrastive_log_probabilities(anchors, keys, temperatures, ids, key_ids, own)
+    plain = contrastive_log_probabilities(anchors @ keys.T, temperatures, ids, key_ids, own)
     stale = F.normalize(torch.randn(3, 6, dtype=torch.float64), dim=1)
     for row in range(3):  # an older key of one anchor changes only the other anchors
         more, more_ids = torch.cat([keys, stale[row : row + 1]]), torch.cat([key_ids, ids[[row]]])
-        log_p = contrastive_log_probabilities(anchors, more, temperatures, ids, more_ids, own)
+        log_p = contrastive_log_probabilities(anchors @ more.T, temperatures, ids, more_ids, own)
         torch.testing.assert_close(log_p[row, :3], plain[row])
         assert log_p[row, 3] == -math.inf
         assert bool((log_p[[r for r in range(3) if r != row], 3] > -math.inf).all())

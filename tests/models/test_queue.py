@@ -38,3 +38,22 @@ def test_state_brings_back_the_same_queue():
         queue.enqueue(more, ids[:3], ids[:3] + 50)
     assert rows(first) == rows(second)
     assert torch.equal(first.keys, second.keys)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 6))
+def test_shows_the_keys_of_the_step_before_those_of_the_ring(capacity, front, steps):
+    queue = FeatureQueue(capacity, 2, front=front)
+    for step in range(steps):
+        ids = torch.arange(step * front, (step + 1) * front)
+        keys = torch.stack([ids, -ids], 1).float()
+        seen = queue.show(keys, ids % 3 - 1, ids)
+        for shown, new, kept in zip(
+            seen,
+            (keys, ids % 3 - 1, ids),
+            (queue.keys, queue.labels, queue.instances),
+            strict=True,
+        ):
+            assert torch.equal(shown, torch.cat([new, kept]))
+        assert seen[0].data_ptr() == queue.show(keys, ids, ids)[0].data_ptr()  # nothing is copied
+        queue.enqueue(keys, ids % 3 - 1, ids)

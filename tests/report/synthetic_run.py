@@ -53,7 +53,12 @@ class MemoryOpener:
         return table.select(list(columns)) if columns is not None else table
 
 
-def artifact(stage: str, tables: dict[str, list[list[dict]]], documents: dict[str, Any]):
+def artifact(
+    stage: str,
+    tables: dict[str, list[list[dict]]],
+    documents: dict[str, Any],
+    config: dict[str, Any] | None = None,
+):
     """An artifact of the given tables (a list of shards of rows each) and JSON documents."""
     opener, files = MemoryOpener(), {}
     for member, shards in tables.items():
@@ -72,7 +77,7 @@ def artifact(stage: str, tables: dict[str, list[list[dict]]], documents: dict[st
         stage=stage,
         key=key,
         version=1,
-        config={},
+        config=config or {},
         inputs={"ingest": "0" * 24} if stage != "ingest" else {},
         seed=0,
         source=None,
@@ -168,6 +173,7 @@ def make_run(
                             "loss/prototype",
                             "learning_rate",
                             "temperature",
+                            "cluster_entropy",
                         ),
                         400,
                         rng,
@@ -176,6 +182,10 @@ def make_run(
             },
             {
                 "discovered_classes": [{**row, "known": True} for row in known] + novel,
+            },
+            config={
+                "training": {"steps": 400, "batch_size": 16},
+                "discovery": {"losses": {"clustering_from": 0.5}},
             },
         ),
         "label": artifact("label", {"pseudo_labels": shards("pseudo_labels")}, {}),
@@ -250,7 +260,11 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
             "name": names[i],
             "known": i < NUM_KNOWN,
             "num_objects": 20 + i,
+            "frequency": ("tail", "mid", "head")[(i >= 3) + (i >= 6)],
             "num_crops": 18 + i,
+            "num_training_crops": 20 + 30 * i,
+            "headness": 0.01 + 0.002 * i,
+            "temperature": 0.07 + 0.01 * i,
             "accuracy": round(0.95 - 0.03 * i, 3),
             "mask_ap": round(0.62 - 0.04 * i, 3),
             "box_ap": round(0.66 - 0.04 * i, 3),
@@ -265,6 +279,8 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
         "discovery": {
             "accuracy": {"all": 0.83, "known": 0.91, "novel": 0.74},
             "kmeans_accuracy": {"all": 0.56, "known": 0.58, "novel": 0.53},
+            "accuracy_by_frequency": {"head": 0.89, "mid": 0.78, "tail": 0.61},
+            "kmeans_accuracy_by_frequency": {"head": 0.7, "mid": 0.5, "tail": 0.13},
             "nmi": 0.77,
             "ari": 0.7,
             "protocol": {
@@ -282,6 +298,13 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
         "class_count": {"estimate": 11, "truth": 10},
         "per_class": per_class,
         "reliability_bins": bins,
+        "stability_bins": [{**b, "from": 10.0 ** (b["from"] * 6)} for b in bins],
+        "probability_bins": [{**b, "mean": b["to"] - 0.03} for b in bins],
+        "trust": {
+            "accuracy": 0.72,
+            "calibration_error": 0.087,
+            "auroc": {"probability": 0.84, "stability": 0.83, "reliability": 0.74},
+        },
         "clusters": [
             {
                 "class_index": i,
@@ -387,8 +410,8 @@ class _World:
                             "cluster_id": guess,
                             "topk_ids": [guess, (guess + 1) % 11],
                             "topk_probabilities": [sure, 1 - sure],
-                            "temperature": 0.1,
-                            "headness": 0.5,
+                            "temperature": 0.3 - 0.02 * guess,
+                            "headness": 0.05 - 0.004 * guess + 0.001 * (crop_index % 10),
                             "embedding": embeddings[1],
                         }
                     )

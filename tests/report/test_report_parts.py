@@ -10,7 +10,7 @@ from PIL import Image
 from synthetic_run import MemoryOpener, artifact, make_run
 
 from gcdis_ray.data import masks
-from gcdis_ray.report import figures, findings, gallery, scenes, series
+from gcdis_ray.report import figures, findings, gallery, marks, scenes, series
 from gcdis_ray.report.assigned import Crops, read_crops_assigned
 from gcdis_ray.report.cards import _MAX_THUMBS, class_cards
 from gcdis_ray.report.palette import class_color, ink_on, oklch_to_hex, rgb
@@ -270,8 +270,8 @@ def test_figures_cope_with_empty_and_long_input():
 
 
 def test_smoothing_keeps_a_constant_and_thinning_keeps_the_mean():
-    assert np.allclose(figures._smooth(np.full(50, 3.0)), 3.0)
-    steps, values = figures._thin(np.arange(3_000), np.arange(3_000.0))
+    assert np.allclose(marks.smooth(np.full(50, 3.0)), 3.0)
+    steps, values = marks.thin(np.arange(3_000), np.arange(3_000.0))
     assert len(values) == 300
     assert values.mean() == pytest.approx(1499.5)
     assert steps[-1] == 2999

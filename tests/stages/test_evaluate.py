@@ -247,6 +247,77 @@ def test_mistakes_are_counted_by_hand() -> None:
     assert metrics["detection"]["mask_ap"]["all"] == pytest.approx(1)
 
 
+def test_thirds_follow_the_true_objects_not_the_crops() -> None:
+    artifacts, predictions = _run(wrong_every=3)
+    metrics = _score(artifacts, predictions)
+    classes = {row["name"]: row for row in metrics["per_class"]}
+    assert classes["never"]["frequency"] is None
+    ranked = sorted(
+        (r for r in metrics["per_class"] if r["num_objects"]), key=lambda r: -r["num_objects"]
+    )
+    assert [row["frequency"] for row in ranked] == ["head", "mid", "tail"]
+    found = metrics["discovery"]["accuracy_by_frequency"]
+    assert found == {row["frequency"]: pytest.approx(row["accuracy"]) for row in ranked}
+    assert len(set(found.values())) > 1
+    weighted = sum(found[row["frequency"]] * row["num_crops"] for row in ranked)
+    total = metrics["discovery"]["num_crops_scored"]
+    assert weighted / total == pytest.approx(metrics["discovery"]["accuracy"]["all"])
+    baseline = metrics["discovery"]["kmeans_accuracy_by_frequency"]
+    assert baseline == {"head": 1, "mid": 1, "tail": 1}
+
+    blank = {
+        row["image_id"]: row["proposal_id"]
+        for row in artifacts["propose"].table("proposals").read().to_pylist()
+        if row["proposal_id"] >= 10_000
+    }
+    colour = ranked[0]["category_id"] - 1
+    crops = artifacts["crop"].table("crops")
+    rows = [crops.shard(i).to_pylist() for i in range(crops.num_shards)]
+    shown = [r for r in rows[1] + rows[2] if r["jpeg"] == _png(70 * colour)]
+    for row in shown[1:]:  # all crops but one of the most frequent class show nothing
+        row["source_id"] = blank[row["image_id"]]
+    artifacts["crop"] = FakeArtifact({"crops": memory_table("crops", rows)})
+    lost = _score(artifacts, predictions)
+    assert [r["frequency"] for r in lost["per_class"]] == [
+        r["frequency"] for r in metrics["per_class"]
+    ]
+    assert {r["frequency"]: r["num_crops"] for r in lost["per_class"]}["head"] == 1
+    assert lost["discovery"]["accuracy_by_frequency"]["head"] in (0, 1)
+
+
+def test_trust_is_held_against_the_truth() -> None:
+    artifacts, predictions = _run(wrong_every=3)
+    metrics = _score(artifacts, predictions)
+    right, total = (
+        sum(f(b) for b in metrics["probability_bins"] if b["num_crops"])
+        for f in (lambda b: b["num_crops"] * b["accuracy"], lambda b: b["num_crops"])
+    )
+    assert total == 32
+    assert metrics["trust"]["accuracy"] == pytest.approx(right / total)
+    assert metrics["trust"]["calibration_error"] == pytest.approx(abs(right / total - 0.9))
+    assert metrics["trust"]["auroc"]["stability"] == 0.5  # all alike
+    assert metrics["trust"]["auroc"]["reliability"] > 0.5  # low where labels are wrong
+    assert len(metrics["stability_bins"]) == 1
+
+
+def test_heat_counts_labeled_and_unlabeled_crops() -> None:
+    artifacts, predictions = _run()
+    table = artifacts["discover"].table("assignments")
+    shards = [table.shard(i).to_pylist() for i in range(table.num_shards)]
+    for row in (row for shard in shards for row in shard):
+        row["temperature"] = 0.25 if row["cluster_id"] == 0 else 0.5
+        row["headness"] = 0.125 if row["class_index"] == 0 else 0.0
+    artifacts["discover"].members["assignments"] = memory_table("assignments", shards)
+    red, green, _, never = _score(artifacts, predictions)["per_class"]
+    num_labeled = sum(row["class_index"] == 0 for shard in shards for row in shard)
+    assert num_labeled > 0
+    assert red["num_training_crops"] == red["num_crops"] + num_labeled
+    assert red["temperature"] == 0.25
+    assert red["headness"] == pytest.approx(0.125 * num_labeled / red["num_training_crops"])
+    assert (green["num_training_crops"], green["temperature"]) == (green["num_crops"], 0.5)
+    assert (never["num_training_crops"], never["temperature"]) == (0, None)
+
+
 def test_objects_without_a_crop_are_counted_and_left_out() -> None:
     artifacts, predictions = _run()
     crops = artifacts["crop"].table("crops")
@@ -276,6 +347,9 @@ def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
         ("detection", "box_ap"),
     ):
         assert metrics[block][name] == nothing
+    thirds = {"head": None, "mid": None, "tail": None}
+    assert metrics["discovery"]["accuracy_by_frequency"] == thirds
+    assert metrics["probability_bins"] == metrics["stability_bins"] == []
     assert metrics["discovery"]["reason"] == "no ground truth for unlabeled images"
     assert metrics["detection"]["reason"] == "no ground truth for validation images"
     assert metrics["class_count"] == {

@@ -169,6 +169,8 @@ class TestWeights:
         assert pseudo.unique().tolist() == [0.5]
         _, pseudo = self._weights(_segmentation(rectangles, decay="classwise_cut"), 0)
         assert np.allclose(pseudo, [[0.0, 1.0]] * 2)
+        _, pseudo = self._weights(_segmentation(rectangles, decay="global_cut"), 0)
+        assert np.allclose(pseudo, [[0.0, 1.0]] * 2)  # of all, the half that is less stable
         _, pseudo = self._weights(_segmentation(rectangles, decay="quadratic_global"), 9)
         low, high = 3.5 / 12, 9.5 / 12  # mean ranks of six equal stabilities each
         assert np.allclose(pseudo, [[1 - (0.9 - low) ** 2, 1 - (0.9 - high) ** 2]] * 2)

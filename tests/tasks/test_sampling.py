@@ -22,6 +22,28 @@ def test_laps_differ():
     assert taken[:50] != taken[50:]
 
 
+def test_going_back_a_lap_gives_the_same_rows():
+    """Positions are asked for out of order when training resumes or parts straddle two laps."""
+    stream = Shuffle(np.arange(10), seed=3, stream=1)
+    order = [stream.take(start, 4).tolist() for start in (0, 8, 4, 18, 8, 0)]
+    assert order[0] == order[5]
+    assert order[1] == order[4]
+    assert order == [
+        Shuffle(np.arange(10), seed=3, stream=1).take(start, 4).tolist()
+        for start in (0, 8, 4, 18, 8, 0)
+    ]
+
+
+def test_a_lap_is_shuffled_once(monkeypatch):
+    made = []
+    make = np.random.default_rng
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: made.append(seed) or make(seed))
+    stream = Shuffle(np.arange(100), seed=3, stream=1)
+    for start in range(0, 200, 10):
+        stream.take(start, 10)
+    assert made == [[3, 1, 0], [3, 1, 1]]
+
+
 def test_share_is_kept_in_every_part():
     labels = np.array([0, 1] + [-1] * 30)
     sampler = CropSampler(labels, 0.25, 8, 4, seed=0)

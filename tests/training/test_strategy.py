@@ -11,12 +11,10 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing
 from safetensors.torch import load_file
-from toy_training import ToyTask, digests, toy_config, toy_plan
+from toy_training import FolderCheckpoints, ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.storage import open_storage
-from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank
 from gcdis_ray.training.loop import train
 
@@ -33,23 +31,6 @@ CASES = {
 }
 
 
-class SharedCheckpoints(StoredCheckpoints):
-    """Several ranks writing into one folder: what Ray does with the reports of all workers."""
-
-    def save(self, step: int, write) -> None:
-        folder = Path(self._storage.uri) / f"{step:010d}"
-        folder.mkdir(parents=True, exist_ok=True)
-        if write is not None:
-            write(folder)
-        dist.barrier()
-
-    def latest(self):
-        from contextlib import nullcontext
-
-        folders = sorted(Path(self._storage.uri).glob("0*"))
-        return nullcontext(folders[-1] if folders else None)
-
-
 def worker(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     os.environ["LOCAL_RANK"] = str(rank)
@@ -59,7 +40,7 @@ def worker(rank: int, folder: str) -> None:
     for name, (training, compute) in CASES.items():
         base = Path(folder, name)
         plan = toy_plan(base, **compute)
-        checkpoints = SharedCheckpoints(open_storage(f"{base}/checkpoints"))
+        checkpoints = FolderCheckpoints(base / "checkpoints")
         first = ToyTask(toy_config(**training), nan_at=5)  # both ranks stop, as one
         try:
             train(first, plan, checkpoints, torch.device("cpu"), lambda progress: None)
@@ -138,7 +119,7 @@ def test_rows_come_in_order_of_parts_in_any_dtype(two: Path):
 
 def test_zero_refuses_another_number_of_workers(two: Path):
     plan = toy_plan(two / "zero1", strategy="deepspeed")
-    checkpoints = SharedCheckpoints(open_storage(f"{two}/zero1/checkpoints"))
+    checkpoints = FolderCheckpoints(two / "zero1/checkpoints")
     LocalRuntime(plan.compute).fit(  # makes the process group of one that DeepSpeed wants
         ToyTask(toy_config(steps=1)), toy_plan(two / "one", strategy="deepspeed"), lambda p: None
     )

@@ -1,0 +1,66 @@
+"""What a step of discovery asks of its device: no reading back, and bf16 where it is meant."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+import torch
+from toy_discovery import MIXED, make
+from toy_training import toy_plan
+
+from gcdis_ray.storage import open_storage
+from gcdis_ray.training.checkpoints import StoredCheckpoints
+from gcdis_ray.training.loop import TrainingRun
+
+
+def start(folder: Path, device: str, **changes) -> TrainingRun:
+    plan = toy_plan(folder, checkpoint_every_s=86400)
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    task = make(MIXED, prototypes={"start": "random"}, **changes)
+    return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
+
+
+@pytest.mark.parametrize("mode", ["instance", "fixed", "cosine"])
+@pytest.mark.parametrize("negatives", ["queue", "batch"])
+def test_a_step_reads_nothing_back_from_its_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, negatives: str
+):
+    """On the meta device no tensor has values: whoever asks for one (item, a boolean index, unique)
+    fails, as it would stop a GPU. Only once an epoch, for new temperatures, one is read."""
+    here = start(tmp_path / "cpu", "cpu")
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    run = start(
+        tmp_path / "meta",
+        "meta",
+        temperature={"mode": mode, "warmup_epochs": 99},
+        negatives=negatives,
+    )
+    for step in range(3):  # from an empty queue to one that wraps
+        parts = [here.task.batch(step, part) for part in (0, 1)]
+        run.step(step, [run.to_device(part) for part in parts])
+    with pytest.raises(NotImplementedError):
+        list(run.readings.take())
+
+
+def test_bf16_holds_in_both_encoders_and_spares_what_is_divided_by_a_temperature(tmp_path: Path):
+    run, seen = start(tmp_path, "cpu", training={"precision": "bf16"}), []
+
+    def look(module, inputs, output) -> None:
+        seen.append((module.training, output.dtype, output.stride()[1]))
+
+    for model in (run.task._objective.model, run.task._teacher.module):
+        model.encoder.layer1.register_forward_hook(look)
+    parts = run.task.prepare([run.task.batch(0, part) for part in (0, 1)], run.exchange)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = run.task._objective.model(parts[0]["images"])
+        losses = run.task._objective(parts[0])
+    assert seen[0] == (False, torch.bfloat16, 1)  # channels last: their stride is 1
+    assert seen[-1] == (True, torch.bfloat16, 1)
+    assert parts[0]["keys"].dtype == found.cosines_NK.dtype == torch.float32
+    assert found.projections_ND.dtype == torch.float32
+    torch.testing.assert_close(
+        found.projections_ND.norm(dim=1), torch.ones(len(found.projections_ND))
+    )
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
