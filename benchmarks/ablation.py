@@ -1,0 +1,523 @@
+"""Long-tailed discovery, part by part: mean and spread over seeds of what each part of GCDIS gives.
+
+    python benchmarks/ablation.py                            all sets, three seeds
+    python benchmarks/ablation.py --only digits --seeds 0 1  some of it
+    python benchmarks/ablation.py --data DIR                 where the photographs are
+
+Discovery is measured on crops of true masks, so that no proposer is between. Rows: k-means and
+semi-supervised k-means on frozen embeddings; f_d with a fixed temperature, a cosine schedule and
+ITA, with and without soft attention; on digits also ``fixed-high``, a control: the largest
+temperature of ITA for all. The part ``segmenter`` runs the whole pipeline on digit scenes, one
+discovery a seed, and trains the segmenter with every mode of RDL from the same pseudo-labels.
+
+A result is written as soon as it is there, under the key of its artifact: running again goes on
+where it stopped and makes anew only what other code or another config would change. Needs no Ray.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ablation_data
+import numpy as np
+import torch
+from ablation_data import ROOT, ImageSet
+
+from gcdis_ray.artifacts import Artifact, Manifest, artifact_key
+from gcdis_ray.attempt import Attempt
+from gcdis_ray.clustering.kmeans import kmeans
+from gcdis_ray.config import ComputeConfig, RunConfig, StageConfig
+from gcdis_ray.metrics import discovery
+from gcdis_ray.pipeline import load_config, load_recipe
+from gcdis_ray.runtime.base import Progress
+from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.storage import commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.tasks.crop_truth import match_crops, true_objects
+from gcdis_ray.work import StageWork
+
+PHOTOGRAPHS = {
+    "caltech": (ablation_data.caltech, "caltech101-crops/labels.json"),
+    "coco": (ablation_data.coco, "coco-subset/instances.json"),
+}
+PARTS = ("digits", "segmenter", *PHOTOGRAPHS)
+STEPS = {"digits": 300, "segmenter": 300, "caltech": 100, "coco": 120}
+# Far smaller than the configs': some sixty trainings are to fit two cores. --set makes it larger.
+SMALL = [
+    "stages.discover.training.batch_size=64",
+    "stages.discover.training.micro_batches=1",
+    "stages.discover.model.encoder.widths=[16,32,64]",
+    "stages.discover.model.encoder.blocks=[1,1,1]",
+    "stages.discover.model.encoder.stem_width=16",
+]
+SMALL_DIGITS = [*SMALL, "stages.discover.model.encoder.input_px=24"]
+SMALL_PHOTOGRAPHS = [
+    *SMALL,
+    "stages.discover.model.encoder.input_px=32",
+    "stages.discover.model.encoder.stem_kernel=3",
+    "stages.discover.model.encoder.stem_pool=false",
+    "stages.discover.model.encoder.mask_input=false",  # as in the paper
+    "stages.discover.discovery.cache_px=40",
+]
+SMALL_SEGMENTER = [
+    *SMALL_DIGITS,
+    "stages.propose.detector.min_side_px=96",
+    "stages.propose.detector.anchor_sizes_px=[16, 32, 64]",
+    "stages.propose.training.steps=150",
+    "stages.segment.training.steps=150",
+]
+TEMPERATURES = {
+    "fixed": ["mode=fixed"],
+    "schedule": ["mode=cosine"],
+    "ITA": ["mode=instance"],
+    "fixed-high": ["mode=fixed"],
+}
+CONTROL = "fixed-high"  # at the maximum of ITA
+DECAYS = ("none", "global_cut", "classwise_cut", "quadratic", "quadratic_global")
+COMPUTE = ComputeConfig(runtime="local", workers=1, threads=1, checkpoint_every_s=120)
+KMEANS_STARTS = 10
+THIRDS = ("head", "mid", "tail")
+SHARED = ("ingest", "ground_truth", "propose", "crop", "embed", "count")
+
+Inputs = dict[str, Artifact]
+Result = dict[str, Any]
+
+
+class Bench:
+    """Makes artifacts of stages in this process and keeps them by key.
+
+    Unlike a pipeline, it can give every stage a seed of its own, so that variants and seeds share
+    crops.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._storage = open_storage(str(folder))
+        self._runtime = LocalRuntime(COMPUTE)
+        self._stages = load_recipe("gcdis")
+        self._sources: dict[str, str] = {}
+
+    def keys(
+        self, config: RunConfig, stages: Sequence[str], seed_of: Callable[[str], int]
+    ) -> dict[str, str]:
+        """Stage -> key of its artifact, made or not."""
+        keys: dict[str, str] = {}
+        for name in stages:
+            stage, settings = self._stages[name], _settings(name, config)
+            keys[name] = artifact_key(
+                name,
+                stage.VERSION,
+                settings.key_fields(),
+                {take: keys[take] for take in stage.TAKES},
+                seed=seed_of(name) if stage.SEEDED else None,
+                source=self._source(name, settings),
+            )
+        return keys
+
+    def _source(self, name: str, settings: StageConfig) -> str | None:
+        fingerprint = getattr(self._stages[name], "source", None)
+        if fingerprint is None:
+            return None
+        known = f"{name} {settings.model_dump_json()}"
+        if known not in self._sources:  # it reads files
+            self._sources[known] = fingerprint(settings)
+        return self._sources[known]
+
+    def make(
+        self, config: RunConfig, stages: Sequence[str], seed_of: Callable[[str], int]
+    ) -> Inputs:
+        """The artifacts of ``stages``, each from storage if it is there."""
+        made: Inputs = {}
+        for name, key in self.keys(config, stages, seed_of).items():
+            manifest = read_manifest(self._storage, name, key)
+            if manifest is None:
+                base, stage, seed = f"{name}/{key}", self._stages[name], seed_of(name)
+                attempt = Attempt(self._storage, base, f"attempt-{uuid.uuid4().hex[:12]}")
+                work = StageWork(attempt, lambda: self._runtime, COMPUTE, seed, _show(name))
+                inputs = {take: made[take] for take in stage.TAKES}
+                stage.run(inputs, _settings(name, config), work)
+                taken = {take: artifact.key for take, artifact in inputs.items()}
+                manifest = commit(
+                    self._storage,
+                    Manifest(name, key, stage.VERSION, {}, taken, seed, None, work.files),
+                )
+            made[name] = open_artifact(self._storage, manifest)
+        return made
+
+
+def _settings(name: str, config: RunConfig) -> StageConfig:
+    return getattr(config.stages, "ingest" if name == "ground_truth" else name)
+
+
+def _show(name: str) -> Callable[[Progress], None]:
+    began = time.monotonic()
+
+    def show(progress: Progress) -> None:
+        if sys.stderr.isatty():
+            seconds = time.monotonic() - began
+            line = f"\r    {name} {progress.done}/{progress.total} {progress.unit} {seconds:.0f} s"
+            print(line, end="\x1b[K\r", file=sys.stderr, flush=True)
+
+    return show
+
+
+class Job(NamedTuple):
+    """One result: which row of which table, how its config differs, and how it is made."""
+
+    part: str
+    variant: str
+    seed: int
+    key: str  # of the artifact it scores
+    run: Callable[[], Result]
+
+
+# ---------------------------------------------------------------- discovery on true masks
+
+
+class Discovery:
+    """Rows of one set's table. Crops and embeddings are made once, for all variants and seeds."""
+
+    def __init__(
+        self, bench: Bench, part: str, images: ImageSet, masks: Path, changes: Sequence[str]
+    ) -> None:
+        self._bench, self._part = bench, part
+        self._path = images.config
+        self._overrides = [
+            *images.overrides,
+            "stages.propose.source=external",
+            f"stages.propose.external={{results: {masks}}}",
+            "stages.propose.min_score=0",
+            "stages.propose.max_per_image=1000",
+            "stages.crop.max_proposals_per_image=1000",
+            f"stages.count.num_novel={images.num_novel}",
+            *changes,
+        ]
+
+    def jobs(self, seeds: Sequence[int]) -> list[Job]:
+        jobs = []
+        for seed in seeds:
+            for supervised in (False, True):
+                name = "semi-supervised k-means" if supervised else "k-means"
+                config = load_config(self._path, self._overrides)
+                key = self._bench.keys(config, SHARED, _no_seed)["count"]
+                run = partial(self._kmeans, config, seed, supervised)
+                jobs.append(Job(self._part, name, seed, key, run))
+            for mode in TEMPERATURES:
+                for attention in (True, False):
+                    if mode == CONTROL and not (attention and self._part == "digits"):
+                        continue
+                    name = mode if attention else f"{mode}, no attention"
+                    changes = self._changes(mode, attention)
+                    config = load_config(self._path, [*self._overrides, *changes])
+                    stages = [*SHARED, "discover"]
+                    key = self._bench.keys(config, stages, _only("discover", seed))["discover"]
+                    run = partial(self._discover, config, seed)
+                    jobs.append(Job(self._part, name, seed, key, run))
+        return jobs
+
+    def _kmeans(self, config: RunConfig, seed: int, supervised: bool) -> Result:
+        inputs = self._bench.make(config, SHARED, _no_seed)
+        rows = inputs["embed"].table("embeddings").read(["class_index", "embedding"])
+        flat = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+        points_ND = torch.tensor(flat.reshape(len(rows), -1))
+        labels_N = torch.tensor(rows["class_index"].to_numpy()).long()
+        found = kmeans(
+            points_ND,
+            inputs["count"].json("class_count")["num_classes"],
+            torch.Generator().manual_seed(seed),
+            labels_N=labels_N if supervised else None,
+            n_init=KMEANS_STARTS,
+        )
+        return score(inputs, found.cluster_N.numpy(), supervised)
+
+    def _discover(self, config: RunConfig, seed: int) -> Result:
+        inputs = self._bench.make(config, [*SHARED, "discover"], _only("discover", seed))
+        rows = inputs["discover"].table("assignments").read(["cluster_id"])
+        return score(inputs, rows["cluster_id"].to_numpy(), True) | diagnostics(inputs)
+
+    def _changes(self, mode: str, attention: bool) -> list[str]:
+        at = "stages.discover.discovery.temperature."
+        changes = [at + change for change in TEMPERATURES[mode]]
+        if mode == CONTROL:
+            base = load_config(self._path, self._overrides).stages.discover
+            changes.append(f"{at}minimum={base.discovery.temperature.maximum}")
+        return [*changes, f"stages.discover.model.attention.enabled={attention}".lower()]
+
+
+def _no_seed(name: str) -> int:
+    return 0
+
+
+def _only(stage: str, seed: int) -> Callable[[str], int]:
+    return lambda name: seed if name == stage else 0
+
+
+def truth_of_crops(inputs: Mapping[str, Artifact]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+    """Which crops are unlabeled objects, the class of each of these (a row number of the ground
+    truth's categories), and which classes are known, by their class index."""
+    sealed = inputs["ground_truth"]
+    categories = sorted(sealed.json("categories"), key=lambda row: row["category_id"])
+    column_of = {row["category_id"]: n for n, row in enumerate(categories)}
+    found = match_crops(
+        inputs["crop"].table("crops"),
+        inputs["propose"].table("proposals"),
+        true_objects(sealed.table("truth_instances").read(), "unlabeled"),
+        min_iou=0.5,
+    )
+    matched_N = found.category_N >= 0
+    classes = np.array([column_of[c] for c in found.category_N[matched_N].tolist()])
+    told = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
+    return matched_N, classes, [column_of[row["category_id"]] for row in told]
+
+
+def score(inputs: Mapping[str, Artifact], cluster_N: np.ndarray, identified: bool) -> Result:
+    """Accuracy on unlabeled crops.
+
+    Args:
+        cluster_N: of every crop.
+        identified: clusters below the number of known classes are these classes. Then ``all``,
+            ``known``, ``novel`` and the thirds follow protocol ``known_identity``, else
+            ``hungarian_all``; ``hungarian`` is always the latter.
+    """
+    matched_N, class_N, known = truth_of_crops(inputs)
+    clusters, size = cluster_N[matched_N].astype(np.int64), int(class_N.max()) + 1
+    size = max(size, max(known) + 1)
+    fixed = dict(enumerate(known)) if identified else None
+    accuracy, mapping = discovery.clustering_accuracy(clusters, class_N, size, known, fixed)
+    free, _ = discovery.clustering_accuracy(clusters, class_N, size, known)
+    thirds = discovery.accuracy_by_frequency(clusters, class_N, mapping)
+    return {**accuracy, **thirds, "hungarian": free["all"], "crops": int(matched_N.sum())}
+
+
+def diagnostics(inputs: Mapping[str, Artifact]) -> Result:
+    """Does headness know how frequent a class is, and what temperature came of it?
+
+    ``headness_crops`` and ``headness_classes`` are Spearman correlations with the number of
+    unlabeled crops of the true class: over crops, and over classes by their mean headness.
+    """
+    matched_N, class_N, _ = truth_of_crops(inputs)
+    rows = inputs["discover"].table("assignments").read(["headness", "temperature", "cluster_id"])
+    headness = rows["headness"].to_numpy()[matched_N].astype(np.float64)
+    heat = rows["temperature"].to_numpy()[matched_N].astype(np.float64)
+    classes, inverse, sizes = np.unique(class_N, return_inverse=True, return_counts=True)
+    per_class = np.bincount(inverse, headness) / sizes
+    heat_per_class = np.bincount(inverse, heat) / sizes
+    order = np.argsort(-sizes, kind="stable")
+    share = np.bincount(rows["cluster_id"].to_numpy()[matched_N].astype(np.int64)) / len(class_N)
+    history = inputs["discover"].table("history").read()
+    used = [row["value"] for row in history.to_pylist() if row["name"] == "temperature"]
+    low, high = np.quantile(headness, (0.1, 0.9))
+    return {
+        "headness_crops": _rank_correlation(headness, sizes[inverse]),
+        "headness_classes": _rank_correlation(per_class, sizes),
+        "headness_p10": float(low),
+        "headness_p90": float(high),
+        "temperature_mean": float(np.mean(used)),
+        **{
+            f"temperature_{third}": float(heat_per_class[group].mean())
+            for third, group in zip(THIRDS, np.array_split(order, 3), strict=True)
+        },
+        "cluster_entropy": float(-(share[share > 0] * np.log(share[share > 0])).sum()),
+        "class_entropy": float(-(sizes / sizes.sum() * np.log(sizes / sizes.sum())).sum()),
+        "num_classes": len(classes),
+    }
+
+
+def _rank_correlation(left_N: np.ndarray, right_N: np.ndarray) -> float:
+    from scipy.stats import rankdata
+
+    return float(np.corrcoef(rankdata(left_N), rankdata(right_N))[0, 1])
+
+
+# ---------------------------------------------------------------- the segmenter
+
+
+class Segmenter:
+    """Rows of the table of RDL: the whole pipeline on digit scenes, from a trained proposer on."""
+
+    def __init__(self, bench: Bench, images: ImageSet, changes: Sequence[str]) -> None:
+        self._bench, self._path = bench, images.config
+        self._overrides = [
+            *images.overrides,
+            f"stages.count.num_novel={images.num_novel}",
+            *changes,
+            "stages.evaluate.kmeans_on_pixels=false",
+        ]
+
+    def jobs(self, seeds: Sequence[int]) -> list[Job]:
+        jobs, stages = [], list(load_recipe("gcdis"))
+        for seed in seeds:
+            for decay in DECAYS:
+                change = f"stages.segment.reliability.decay={decay}"
+                config = load_config(self._path, [*self._overrides, change])
+                key = self._bench.keys(config, stages, lambda _, seed=seed: seed)["evaluate"]
+                run = partial(self._segment, config, stages, seed)
+                jobs.append(Job("segmenter", decay, seed, key, run))
+        return jobs
+
+    def _segment(self, config: RunConfig, stages: Sequence[str], seed: int) -> Result:
+        inputs = self._bench.make(config, stages, lambda _: seed)
+        metrics = inputs["evaluate"].json("metrics")
+        bins = metrics["reliability_bins"]
+        halves = [_share_right(bins[: len(bins) // 2]), _share_right(bins[len(bins) // 2 :])]
+        return {
+            **{part: metrics["detection"]["mask_ap"][part] for part in ("all", "known", "novel")},
+            "ap50": metrics["detection"]["mask_ap50"]["all"],
+            "pseudo_labels": metrics["discovery"]["accuracy"]["all"],
+            "right_below": halves[0],
+            "right_above": halves[1],
+        }
+
+
+def _share_right(bins: Sequence[Mapping[str, Any]]) -> float:
+    counts = [entry["num_crops"] for entry in bins]
+    right = sum(n * (entry["accuracy"] or 0.0) for n, entry in zip(counts, bins, strict=True))
+    return right / max(sum(counts), 1)
+
+
+# ---------------------------------------------------------------- tables
+
+COLUMNS = {
+    "all": "all", "known": "known", "novel": "novel",
+    "head": "head", "mid": "mid", "tail": "tail", "hungarian": "all, one Hungarian",
+}  # fmt: skip
+DIAGNOSTICS = {
+    "headness_crops": "headness ~ frequency, crops",
+    "headness_classes": "classes",
+    "temperature_mean": "mean temperature",
+    "temperature_head": "head",
+    "temperature_mid": "mid",
+    "temperature_tail": "tail",
+    "cluster_entropy": "cluster entropy",
+    "class_entropy": "of classes",
+}
+AP_COLUMNS = {
+    "all": "mask AP all", "known": "known", "novel": "novel", "ap50": "AP50 all",
+    "pseudo_labels": "right pseudo-labels", "right_below": "less reliable half",
+    "right_above": "more reliable half",
+}  # fmt: skip
+
+
+def table(
+    rows: Mapping[str, list[Result]], columns: Mapping[str, str], scale: float, form: str
+) -> str:
+    """Markdown: mean ± standard deviation over seeds, a row per variant that has all columns."""
+    lines = [
+        "| | " + " | ".join(columns.values()) + " | seeds |",
+        "|---|" + "---|" * (len(columns) + 1),
+    ]
+    for variant, results in rows.items():
+        if not all(results[0].get(name) is not None for name in columns):
+            continue
+        cells = []
+        for name in columns:
+            values = [scale * result[name] for result in results]
+            spread = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):{form}} ± {spread:{form}}")
+        lines.append(f"| {variant} | " + " | ".join(cells) + f" | {len(results)} |")
+    return "\n".join(lines)
+
+
+def print_tables(results: Mapping[str, Mapping[str, list[Result]]]) -> None:
+    for part, rows in results.items():
+        if part == "segmenter":
+            print(f"\n### {part}: RDL, %\n\n{table(rows, AP_COLUMNS, 100, '.1f')}")
+        else:
+            print(f"\n### {part}: accuracy on unlabeled crops, %\n")
+            print(table(rows, COLUMNS, 100, ".1f"))
+            print(f"\n{table(rows, DIAGNOSTICS, 1, '.3f')}")
+
+
+# ---------------------------------------------------------------- running
+
+
+def default_data() -> Path:
+    return Path(os.environ.get("GCDIS_SHARED_DATA", ROOT.parent / "shared" / "data"))
+
+
+def plan_jobs(args: argparse.Namespace, out: Path) -> list[Job]:
+    bench, jobs = Bench(out / "artifacts"), []
+    for part in args.only:
+        folder = out / "sets" / part
+        folder.mkdir(parents=True, exist_ok=True)
+        steps = [f"stages.discover.training.steps={args.steps or STEPS[part]}", *args.set]
+        if part == "segmenter":
+            images = ablation_data.digits(folder)
+            jobs += Segmenter(bench, images, [*SMALL_SEGMENTER, *steps]).jobs(args.seeds)
+            continue
+        if part == "digits":
+            images, small = ablation_data.digits(folder), SMALL_DIGITS
+        else:
+            prepare, marker = PHOTOGRAPHS[part]
+            needs = [args.data / marker, args.data / ablation_data.WEIGHTS]
+            if missing := [path for path in needs if not path.is_file()]:
+                print(f"{part} is skipped: no {missing[0]}; give --data", file=sys.stderr)
+                continue
+            images, small = prepare(folder, args.data), SMALL_PHOTOGRAPHS
+        masks = folder / "masks.json"
+        jobs += Discovery(bench, part, images, masks, [*small, *steps]).jobs(args.seeds)
+    jobs = [job for job in jobs if args.variants is None or job.variant in args.variants]
+    return sorted(jobs, key=lambda job: job.seed)  # an early stop leaves whole tables
+
+
+def run_jobs(jobs: Sequence[Job], out: Path) -> dict[str, dict[str, list[Result]]]:
+    """Results by part and variant, each from its file if that is of the same artifact."""
+    results: dict[str, dict[str, list[Result]]] = {}
+    missing = [job for job in jobs if _stored(job, out) is None]
+    began = time.monotonic()
+    for number, job in enumerate(missing, start=1):
+        before = time.monotonic()
+        result = {"key": job.key, **job.run()}
+        path = _path(job, out)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(result, indent=1) + "\n")
+        left = (time.monotonic() - began) / number * (len(missing) - number)
+        print(
+            f"{number}/{len(missing)} {job.part}, {job.variant}, seed {job.seed}: all "
+            f"{100 * result['all']:.1f} novel {100 * result['novel']:.1f}, "
+            f"{time.monotonic() - before:.0f} s, {left / 60:.0f} min to go",
+            file=sys.stderr, flush=True,
+        )  # fmt: skip
+    for job in jobs:
+        if result := _stored(job, out):
+            results.setdefault(job.part, {}).setdefault(job.variant, []).append(result)
+    return results
+
+
+def _path(job: Job, out: Path) -> Path:
+    return out / "results" / job.part / f"{job.variant.replace(', ', '-')}-{job.seed}.json"
+
+
+def _stored(job: Job, out: Path) -> Result | None:
+    path = _path(job, out)
+    result = json.loads(path.read_text()) if path.is_file() else {}
+    return result if result.get("key") == job.key else None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--variants", nargs="+", help="rows to make; by default all")
+    parser.add_argument("--steps", type=int, help=f"of discovery; by default {STEPS}")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--data", type=Path, default=default_data(), metavar="DIR")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablation"), metavar="DIR")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    out = args.out.absolute()
+    print_tables(run_jobs(plan_jobs(args, out), out))
+
+
+if __name__ == "__main__":
+    main()
