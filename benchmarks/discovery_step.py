@@ -204,7 +204,7 @@ class Parts:
             ("queue: keys in, out", task._queue, "show"),
             ("queue: keys in, out", task._queue, "enqueue"),
             ("queue: headness", task._headness, "update"),
-            ("queue: headness", discovery_model, "headness_of"),
+            ("queue: headness", discovery_model, "headness"),
             ("queue: product, softmax, contrast", task._objective, "_contrast"),
             ("queue: product, softmax, contrast", discovery_model, "instance_contrastive_loss"),
             ("queue: product, softmax, contrast", discovery_model, "class_contrastive_loss"),

@@ -204,12 +204,13 @@ def _hint(root: type[BaseModel], loc: Sequence[str]) -> str:
     in another section (the nearest one), or any likeness; else every key of the section."""
     name, section = loc[-1], loc[:-1]
     here = [path[-1] for path in _paths(root) if path[:-1] == list(section)]
-    for cutoff in (0.8, 0.5):
-        if near := difflib.get_close_matches(name, here, n=1, cutoff=cutoff):
-            return f"did you mean {near[0]!r}?"
-        if elsewhere := [path for path in _paths(root) if path[-1] == name]:
-            nearest = min(elsewhere, key=lambda path: (-_shared(path, section), len(path)))
-            return f"did you mean {'.'.join(nearest)!r}?"
+    if near := difflib.get_close_matches(name, here, n=1, cutoff=0.8):
+        return f"did you mean {near[0]!r}?"
+    if elsewhere := [path for path in _paths(root) if path[-1] == name]:
+        nearest = min(elsewhere, key=lambda path: (-_shared(path, section), len(path)))
+        return f"did you mean {'.'.join(nearest)!r}?"
+    if near := difflib.get_close_matches(name, here, n=1, cutoff=0.5):
+        return f"did you mean {near[0]!r}?"
     return f"valid: {', '.join(sorted(here))}"
 
 

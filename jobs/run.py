@@ -22,7 +22,7 @@ def run(config: str, *arguments: str) -> int:
     home.mkdir(parents=True, exist_ok=True)
     os.chdir(home)
     print(f"relative paths are below {home}", file=sys.stderr)
-    has_root = any(argument.startswith("stages.ingest.root=") for argument in arguments)
+    has_root = any("stages.ingest.root=" in argument for argument in arguments)
     if path.name == "quickstart.yaml" and not has_root:
         status = main(["digits", "runs/digits-scenes"])
         if status:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -13,20 +12,16 @@ looks_into_proc = pytest.mark.skipif(
 )
 
 
-@dataclass(frozen=True)
 class Mark:
     """An environment variable that every process of one program inherits."""
 
-    name: str
-    variable: dict[str, str] = field(init=False)
-
-    def __post_init__(self) -> None:
-        value = f"{self.name}-{time.monotonic_ns()}"
-        object.__setattr__(self, "variable", {"GCDIS_TEST_MARK": value})
+    def __init__(self, name: str) -> None:
+        self._value = f"{name}-{time.monotonic_ns()}"
+        self.variable = {"GCDIS_TEST_MARK": self._value}
 
     def processes(self) -> dict[int, str]:
         """Process id -> command line, of those that live."""
-        mark = "GCDIS_TEST_MARK={GCDIS_TEST_MARK}".format(**self.variable).encode()
+        mark = f"GCDIS_TEST_MARK={self._value}".encode()
         found = {}
         for folder in Path("/proc").iterdir():
             try:

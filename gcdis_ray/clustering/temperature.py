@@ -14,28 +14,19 @@ from torch import Tensor
 _NO_SPREAD = 1e-5  # relative: closer values differ by rounding alone
 
 
-def headness(
-    anchors_ND: Tensor,
-    keys_MD: Tensor,
-    anchor_instances_N: Tensor,
-    key_instances_M: Tensor,
-    neighbor_share: float,
-) -> Tensor:
+def headness(similarities_NM: Tensor, foreign_NM: Tensor, neighbor_share: float) -> Tensor:
     """h_i: share of exp(z_i . z'_j) that the nearest keys hold; no temperature inside.
 
     The nearest are the top ``neighbor_share`` of the keys of other instances, at least one. An
     anchor's own keys, of whatever age, are no neighbours and no denominator.
 
+    Args:
+        similarities_NM: z_i . z'_j of unit vectors, in full precision: shares differ by little.
+        foreign_NM: whether key j shows another instance than anchor i.
+
     Returns:
         (N,) in (0, 1]; zeros where no other instance has a key.
     """
-    foreign_NM = anchor_instances_N[:, None] != key_instances_M[None, :]
-    with torch.autocast(anchors_ND.device.type, enabled=False):  # shares differ by little
-        return headness_of(anchors_ND @ keys_MD.T, foreign_NM, neighbor_share)
-
-
-def headness_of(similarities_NM: Tensor, foreign_NM: Tensor, neighbor_share: float) -> Tensor:
-    """:func:`headness` from z_i . z'_j and whether key j shows another instance than anchor i."""
     weights_NM = torch.exp(similarities_NM) * foreign_NM
     if weights_NM.shape[1] == 0:
         return torch.zeros(len(weights_NM), device=weights_NM.device)

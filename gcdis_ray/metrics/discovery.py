@@ -13,7 +13,6 @@ Known and novel accuracy are shares of the crops whose *true* class is known or 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,20 +85,6 @@ def clustering_accuracy(
     return accuracy(cluster_N, class_N, mapping, known), mapping
 
 
-def accuracy_by_frequency(
-    cluster_N: Ints, class_N: Ints, mapping: Mapping[int, int]
-) -> dict[str, float | None]:
-    """Mean per-class accuracy in the third of classes with the most, middle and fewest crops."""
-    classes, sizes = np.unique(class_N, return_counts=True)
-    ordered = classes[np.argsort(-sizes, kind="stable")]
-    right = named_classes(cluster_N, mapping) == class_N
-    result: dict[str, float | None] = {}
-    for part, group in zip(("head", "mid", "tail"), np.array_split(ordered, 3), strict=True):
-        per_class = [float(right[class_N == c].mean()) for c in group]
-        result[part] = float(np.mean(per_class)) if per_class else None
-    return result
-
-
 def agreement(cluster_N: Ints, class_N: Ints) -> dict[str, float | None]:
     """``nmi`` in [0, 1] (arithmetic mean of entropies) and ``ari`` in [-0.5, 1]; both free of any
     matching and of the names of clusters."""
@@ -111,22 +96,3 @@ def agreement(cluster_N: Ints, class_N: Ints) -> dict[str, float | None]:
         "nmi": float(normalized_mutual_info_score(class_N, cluster_N)),
         "ari": float(adjusted_rand_score(class_N, cluster_N)),
     }
-
-
-def reliability_bins(
-    reliability_N: NDArray[np.floating], right_N: NDArray[np.bool_], num_bins: int = 10
-) -> list[dict[str, Any]]:
-    """Share of right pseudo-labels per equal slice of reliability in (0, 1]."""
-    index = np.clip(np.ceil(reliability_N * num_bins).astype(int) - 1, 0, num_bins - 1)
-    rows = []
-    for b in range(num_bins):
-        inside = index == b
-        rows.append(
-            {
-                "from": b / num_bins,
-                "to": (b + 1) / num_bins,
-                "num_crops": int(inside.sum()),
-                "accuracy": float(right_N[inside].mean()) if inside.any() else None,
-            }
-        )
-    return rows

@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.discovery import reliability_bins
-
 Floats = NDArray[np.floating]
 
 
@@ -25,9 +23,9 @@ def trust_scores(scores: Mapping[str, Floats], right_N: NDArray[np.bool_]) -> di
         ``trust`` with ``accuracy``, ``calibration_error`` and ``auroc`` by score.
     """
     there = len(right_N) > 0
-    bins = probability_bins(scores["probability"], right_N) if there else []
+    bins = equal_width_bins(scores["probability"], right_N) if there else []
     return {
-        "reliability_bins": reliability_bins(scores["reliability"], right_N) if there else [],
+        "reliability_bins": equal_width_bins(scores["reliability"], right_N) if there else [],
         "probability_bins": bins,
         "stability_bins": equal_count_bins(scores["stability"], right_N),
         "trust": {
@@ -38,21 +36,21 @@ def trust_scores(scores: Mapping[str, Floats], right_N: NDArray[np.bool_]) -> di
     }
 
 
-def probability_bins(
-    probability_N: Floats, right_N: NDArray[np.bool_], num_bins: int = 10
+def equal_width_bins(
+    score_N: Floats, right_N: NDArray[np.bool_], num_bins: int = 10
 ) -> list[dict[str, Any]]:
-    """The reliability diagram: share of right labels per equal slice of probability.
+    """Share of right labels per equal slice of a score; of probability: the reliability diagram.
 
     Args:
-        probability_N: in [0, 1]; a slice holds its upper end.
+        score_N: in [0, 1]; a slice holds its upper end.
 
     Returns:
-        a row per slice: ``from``, ``to``, ``num_crops``, and ``mean`` (of probability) and
+        a row per slice: ``from``, ``to``, ``num_crops``, and ``mean`` (of the score) and
         ``accuracy``, both None in an empty slice.
     """
-    index = np.clip(np.ceil(probability_N * num_bins).astype(int) - 1, 0, num_bins - 1)
+    index = np.clip(np.ceil(score_N * num_bins).astype(int) - 1, 0, num_bins - 1)
     edges = np.arange(num_bins + 1) / num_bins
-    return _rows(index, edges, probability_N, right_N)
+    return _rows(index, edges, score_N, right_N)
 
 
 def equal_count_bins(
@@ -61,7 +59,7 @@ def equal_count_bins(
     """Share of right labels per slice of about as many crops each, for scores of any range.
 
     Returns:
-        rows as of :func:`probability_bins`, by rising score; fewer than ``num_bins`` where equal
+        rows as of :func:`equal_width_bins`, by rising score; fewer than ``num_bins`` where equal
         scores span several slices, because equal scores are never parted.
     """
     if not len(score_N):
@@ -98,7 +96,7 @@ def calibration_error(bins: Sequence[dict[str, Any]]) -> float | None:
     Source: Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning".
 
     Args:
-        bins: of :func:`probability_bins`.
+        bins: of :func:`equal_width_bins`.
 
     Returns:
         in [0, 1], None without crops.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcdis_ray.clustering.temperature import headness_of
+from gcdis_ray.clustering.temperature import headness
 from gcdis_ray.losses.attention import attention_loss
 from gcdis_ray.losses.clustering import (
     balance_loss,
@@ -114,7 +114,7 @@ class DiscoveryObjective(nn.Module):
         similarities_NM = projections_ND @ batch["keys"].T
         foreign_NM = instances[:, None] != batch["key_instances"][None, :]
         share = self._config.temperature.neighbor_share
-        self.seen_headness.append(headness_of(similarities_NM.detach(), foreign_NM, share))
+        self.seen_headness.append(headness(similarities_NM.detach(), foreign_NM, share))
         return contrastive_log_probabilities(
             similarities_NM[:, :near],
             batch["temperatures"],

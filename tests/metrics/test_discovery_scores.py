@@ -8,11 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdis_ray.metrics.discovery import (
-    accuracy_by_frequency,
     agreement,
     clustering_accuracy,
     named_classes,
-    reliability_bins,
 )
 
 CLASS = np.array([0, 0, 0, 1, 1, 2, 2, 2])
@@ -80,18 +78,3 @@ def test_nothing_to_score_gives_null() -> None:
 
 def test_named_classes_leaves_unmapped_clusters_without_a_name() -> None:
     assert named_classes(np.array([0, 3, 1]), {1: 7}).tolist() == [-1, -1, 7]
-
-
-def test_frequency_groups_average_over_classes() -> None:
-    truth = np.array([0] * 6 + [1] * 3 + [2] * 1)
-    cluster = np.array([0] * 3 + [9] * 3 + [1] * 3 + [9])
-    found = accuracy_by_frequency(cluster, truth, {0: 0, 1: 1})
-    assert found == {"head": 0.5, "mid": 1.0, "tail": 0.0}
-
-
-def test_reliability_bins_are_closed_above() -> None:
-    rows = reliability_bins(np.array([0.1, 0.11, 1.0]), np.array([True, False, True]), 10)
-    assert [r["num_crops"] for r in rows] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
-    assert rows[0]["accuracy"] == 1
-    assert rows[1]["accuracy"] == 0
-    assert rows[5]["accuracy"] is None

@@ -9,7 +9,7 @@ from gcdis_ray.metrics.trust import (
     auroc,
     calibration_error,
     equal_count_bins,
-    probability_bins,
+    equal_width_bins,
     trust_scores,
 )
 
@@ -23,7 +23,7 @@ def _arrays(rows: list[tuple[float, bool]]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_calibration_by_hand() -> None:
-    bins = probability_bins(
+    bins = equal_width_bins(
         np.array([0.55, 0.6, 0.95, 1.0]), np.array([True, False, True, True]), 10
     )
     assert [b["num_crops"] for b in bins] == [0, 0, 0, 0, 0, 2, 0, 0, 0, 2]
@@ -79,3 +79,11 @@ def test_without_crops_every_number_is_missing_and_every_list_empty() -> None:
     assert found["probability_bins"] == found["stability_bins"] == found["reliability_bins"] == []
     assert found["trust"]["accuracy"] is found["trust"]["calibration_error"] is None
     assert set(found["trust"]["auroc"].values()) == {None}
+
+
+def test_equal_width_bins_are_closed_above() -> None:
+    rows = equal_width_bins(np.array([0.1, 0.11, 1.0]), np.array([True, False, True]), 10)
+    assert [r["num_crops"] for r in rows] == [1, 1, 0, 0, 0, 0, 0, 0, 0, 1]
+    assert rows[0]["accuracy"] == 1
+    assert rows[1]["accuracy"] == 0
+    assert rows[5]["accuracy"] is None

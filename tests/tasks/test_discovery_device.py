@@ -64,3 +64,6 @@ def test_bf16_holds_in_both_encoders_and_spares_what_is_divided_by_a_temperature
         found.projections_ND.norm(dim=1), torch.ones(len(found.projections_ND))
     )
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    shares = run.task._objective.seen_headness[-1]  # differ by little: three digits would not do
+    assert shares.dtype == torch.float32
+    assert not torch.equal(shares, shares.bfloat16().float())

@@ -409,10 +409,10 @@ def memory_of_one(patch: Patch) -> None:
 
 
 def own_old_keys(patch: Patch) -> None:
-    whole = discovery_model.headness_of
+    whole = discovery_model.headness
     patch.setattr(
         discovery_model,
-        "headness_of",
+        "headness",
         lambda near, foreign, share: whole(near, torch.ones_like(foreign), share),
     )
 
