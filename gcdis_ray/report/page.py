@@ -1,25 +1,21 @@
-"""The whole report as one HTML file: no network, no script, one style sheet named by its hash."""
+"""The whole report of a run as one HTML file."""
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from gcdis_ray.report import findings
 from gcdis_ray.report.assigned import cluster_truths, read_crops_assigned
 from gcdis_ray.report.cards import class_cards, first_crops
 from gcdis_ray.report.charts import run_charts
+from gcdis_ray.report.html import render
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.run_scenes import scene_section
 from gcdis_ray.report.series import quarantine_summary
-from gcdis_ray.report.view import ClassView, RunView
+from gcdis_ray.report.view import RunView
 
 _MAX_HEROES = 12
 
@@ -37,14 +33,11 @@ def write_report(view: RunView) -> str:
     classes = view.classes()
     crops = read_crops_assigned(view)
     cards = class_cards(view, classes, crops, cluster_truths(view, metrics)) if crops else []
-    style = _style(classes)
     scenes = scene_section(view, metrics)
     charts = run_charts(view, metrics, classes, crops)
     per_class = findings.per_class_rows(metrics)
     context: dict[str, Any] = {
         "view": view,
-        "style": Markup(style),  # our own file and colour codes
-        "style_hash": base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
         "sentences": findings.sentences(view, metrics, crops),
         "tiles": findings.tiles(view, metrics, crops),
         "discovered": [c for c in cards if not c.view.known and c.size],
@@ -68,20 +61,11 @@ def write_report(view: RunView) -> str:
         "missing": [row["name"] for row in view.stages if row["name"] not in view.artifacts],
         "fraction": findings.fraction,
         "ap": findings.average_precision,
-        "plural": findings.plural,
         "file_size": _file_size,
-        "duration": _duration,
     }
     context["sections"] = _sections(context)
-    environment = Environment(
-        loader=PackageLoader("gcdis_ray.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("page.html.j2").render(context)
-    return page.encode("utf-8", "replace").decode("utf-8")  # no lone surrogate from a path
+    colors = [f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes]
+    return render("page.html.j2", context, colors)
 
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
@@ -112,12 +96,6 @@ def _versions(view: RunView) -> list[tuple[str, str]]:
     return [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
 
 
-def _style(classes: Sequence[ClassView]) -> str:
-    sheet = files("gcdis_ray.report").joinpath("page.css").read_text(encoding="utf-8")
-    colors = (f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes)
-    return sheet + "\n".join(colors)
-
-
 def _file_size(size: int | None) -> str:
     if size is None:
         return "–"
@@ -127,16 +105,3 @@ def _file_size(size: int | None) -> str:
             return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1000
     return f"{value:.1f} TB"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
