@@ -23,10 +23,17 @@ def materialised(module: SoftAttention, map_NCHW: torch.Tensor) -> torch.Tensor:
     return torch.sigmoid(module.norm(mixed))
 
 
+def trained(module: SoftAttention) -> SoftAttention:
+    """A module whose gate has moved from its even start."""
+    torch.nn.init.uniform_(module.norm.weight, 0.5, 1.5)
+    torch.nn.init.uniform_(module.norm.bias, -0.5, 0.5)
+    return module
+
+
 @pytest.mark.parametrize("side", [(12, 12), (7, 11), (2, 2), (1, 5)])
 def test_folded_equals_materialised(side):
     torch.manual_seed(0)
-    module = SoftAttention(16, (6, 4, 3), reduction=4)
+    module = trained(SoftAttention(16, (6, 4, 3), reduction=4))
     maps = torch.randn(3, 16, *side)
     out, saliency = module(maps)
     torch.testing.assert_close(saliency, materialised(module, maps), atol=1e-5, rtol=1e-5)
@@ -35,7 +42,7 @@ def test_folded_equals_materialised(side):
 
 def test_gradients_equal_materialised():
     torch.manual_seed(1)
-    module = SoftAttention(16, (3, 2), reduction=4).double()
+    module = trained(SoftAttention(16, (3, 2), reduction=4)).double()
     maps = torch.randn(4, 16, 8, 8, dtype=torch.float64)
     weight = torch.randn(4, 1, 8, 8, dtype=torch.float64)
 
@@ -46,6 +53,24 @@ def test_gradients_equal_materialised():
     folded, naive = gradients(module(maps)[1]), gradients(materialised(module, maps))
     for ours, theirs in zip(folded, naive, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+def test_it_starts_even_and_learns_where_to_look():
+    torch.manual_seed(2)
+    module = SoftAttention(16, (3, 2), reduction=4)
+    maps = torch.randn(4, 16, 8, 8)
+    out, saliency = module(maps)
+    assert torch.equal(saliency, torch.full_like(saliency, 0.5))
+    torch.testing.assert_close(out, maps / 2)
+    left = torch.zeros(4, 1, 8, 8)
+    left[..., :4] = 1
+    maps = maps + 2 * left
+    optimizer = torch.optim.Adam(module.parameters(), 0.05)
+    for _ in range(100):
+        optimizer.zero_grad()
+        (module(maps)[1] - left).square().mean().backward()
+        optimizer.step()
+    assert (module(maps)[1] - left).square().mean() < 0.05
 
 
 def test_pooled_sizes_are_the_published_ones():
