@@ -20,7 +20,7 @@ from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 
-VERSION = 2
+VERSION = 3
 TAKES = ("ingest", "crop", "embed", "count")
 SEEDED = True
 
