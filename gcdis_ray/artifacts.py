@@ -125,6 +125,8 @@ SCHEMAS: dict[str, pa.Schema] = {
         width_px=pa.int32(),
     ),
     "history": _schema(step=pa.int64(), name=pa.string(), value=pa.float64()),
+    # while training, on a sample of the crops whose labels are withheld; hold-out runs only
+    "holdout_curve": _schema(step=pa.int64(), accuracy=pa.float64()),
 }
 
 UNIQUE_ID = {

@@ -6,7 +6,7 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
@@ -20,8 +20,11 @@ NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "dee
 MIN_FREE_DISK_GB = 5.0
 
 
-def before_run(config: RunConfig) -> None:
+def before_run(config: RunConfig, stages: Collection[str] = ()) -> None:
     """Everything that can be wrong with a config and does not need Ray to find out.
+
+    Args:
+        stages: those that are to run, where that is known.
 
     Raises:
         ConfigError: a combination that cannot run, with the field to change.
@@ -32,6 +35,10 @@ def before_run(config: RunConfig) -> None:
             training = getattr(stage, field)
             if isinstance(training, TrainingConfig):
                 check_workers(training, config.compute, where=f"stages.{name}.{field}")
+    if "label" in stages and config.stages.discover.hold_out.share > 0:
+        from gcdis_ray.stages.label import for_tuning_only
+
+        raise for_tuning_only()
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ def _plan(args: argparse.Namespace) -> int:
     from gcdis_ray.plan import describe, rows_for_people
 
     pipeline = _open(args)
-    before_run(pipeline.config)
+    before_run(pipeline.config, list(pipeline.nodes))
     entries = describe(pipeline)
     print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
     return 0
@@ -142,7 +142,7 @@ def _run_until(
     from gcdis_ray.progress import Reporter
 
     pipeline = _open(args)
-    before_run(pipeline.config)
+    before_run(pipeline.config, pipeline.selected(start, until))
     # Before torch is imported: sums in this process, too, must not depend on the machine's cores.
     os.environ["OMP_NUM_THREADS"] = str(pipeline.config.compute.threads)
     todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]

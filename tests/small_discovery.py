@@ -72,11 +72,11 @@ def artifact(work) -> Artifact:
     return Artifact(manifest, work._opener)
 
 
-def run_discover(work):
+def run_discover(work, config: discover.Config = CONFIG):
     """``work`` with a few crops, a class table and what stage discover makes of them."""
     work.map_shards(WriteCrops(SHARDS), [], gives=["crops"], num_shards=len(SHARDS), args=[{}] * 4)
     work.write_json("classes", CLASSES)
     work.write_json("class_count", {"num_known": 2, "num_novel": 3, "num_classes": 5})
     inputs = dict.fromkeys(discover.TAKES, artifact(work))
-    discover.run(inputs, CONFIG, work)
+    discover.run(inputs, config, work)
     return work

@@ -116,6 +116,17 @@ def test_bad_data_is_refused(gcdis, folder: Path, spoil: Callable[[Path], dict[s
     _assert_short(error)
 
 
+def test_hidden_classes_are_for_tuning_only(gcdis, tmp_path: Path):
+    hidden = ["--set", "stages.discover.hold_out.share=0.5"]
+    for command, more in (("run", []), ("run", ["--until", "label"]), ("plan", [])):
+        status, _, error = gcdis(command, *hidden, *more)
+        assert status == 2
+        assert "for tuning only" in error
+        _assert_short(error)
+    assert not (tmp_path / "store").exists()
+    assert gcdis("run", *hidden, "--until", "ingest")[0] == 0
+
+
 def _truncated_jpeg(folder: Path, data: dict[str, Any]) -> None:
     path = folder / "images/2.jpg"
     path.write_bytes(path.read_bytes()[:-200])

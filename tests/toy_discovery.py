@@ -15,6 +15,7 @@ from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.tasks.discovery import DiscoveryTask
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+from gcdis_ray.tasks.hold_out import HoldOut
 
 MODEL = ModelConfig.model_validate(
     {
@@ -76,6 +77,8 @@ def make(
     training: Mapping[str, Any] | None = None,
     num_classes: int = 4,
     snapshot_steps: Sequence[int] | None = None,
+    hold_out: HoldOut | None = None,
+    measure_every: int = 0,
     **changes: Any,
 ) -> DiscoveryTask:
     """A task; ``changes`` replace sections of the discovery config (and ``model``)."""
@@ -90,6 +93,8 @@ def make(
         num_classes=num_classes,
         snapshot_steps=[steps] if snapshot_steps is None else snapshot_steps,
         seed=5,
+        hold_out=hold_out,
+        measure_every=measure_every,
     )
 
 

@@ -42,12 +42,17 @@ class ShardOutput:
 
 @dataclass(frozen=True)
 class Progress:
-    """One step forward of a stage, for people."""
+    """One step forward of a stage, for people and for whoever drives the run.
+
+    ``values`` are what a training task measured after step ``done`` (see
+    :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
+    """
 
     done: int
     total: int
     unit: str
     note: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Work(Protocol):

@@ -18,7 +18,7 @@ from gcdis_ray.artifacts import Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+from gcdis_ray.tasks.discovery_config import DiscoveryConfig, HoldOutConfig, ModelConfig
 
 VERSION = 3
 TAKES = ("ingest", "crop", "embed", "count")
@@ -43,6 +43,7 @@ class Config(StageConfig):
         0.4, ge=0, lt=1, description="share of training before the first of them is counted"
     )
     top_k: int = Field(5, ge=1, le=1000, description="probabilities kept per crop")
+    hold_out: HoldOutConfig = HoldOutConfig.model_validate({})
     cache_mb: int = Field(
         2000,
         ge=0,
@@ -100,6 +101,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     from gcdis_ray.tasks.discovery import DiscoveryTask
+    from gcdis_ray.tasks.hold_out import choose_hidden
 
     crops = inputs["crop"].table("crops")
     classes = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
@@ -109,6 +111,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         raise ArtifactError(
             f"{num_classes} classes in all, but {num_known} are known", where="count: class_count"
         )
+    labels = crops.read(["class_index"])["class_index"].to_numpy()
+    hold_out = choose_hidden(labels, num_known, config.hold_out)
     training = config.training.over(crops.num_rows)
     steps = config.snapshot_steps(training.steps)
     work.fit(
@@ -122,22 +126,40 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             snapshot_steps=steps,
             cache_mb=config.cache_mb,
             seed=work.seed,
+            hold_out=hold_out,
+            measure_every=config.hold_out.every,
         )
     )
+    known = classes
+    if hold_out is not None:  # outputs of visible classes come first, all others are free
+        named = {row["class_index"]: row for row in classes}
+        known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]
     spec = dict(
         model=config.model.model_dump(mode="json"),
-        num_known=num_known,
+        num_known=len(known),
         num_classes=num_classes,
         cache_px=config.discovery.cache_px,
         softmax_temperature=config.discovery.losses.softmax_temperature,
         snapshots=[f"snapshot_{step}" for step in steps],
     )
     work.write_json("encoder_spec", spec)
-    work.write_json("discovered_classes", class_table(classes, num_classes))
+    work.write_json("discovered_classes", class_table(known, num_classes))
     assign = AssignCrops(
         spec, work.tensor_file("encoder"), work.tensor_file("instance_state"), config.top_k
     )
-    work.map_shards(assign, [crops], gives=["assignments"])
+    found = work.map_shards(assign, [crops], gives=["assignments"])["assignments"]
+    if hold_out is not None:
+        cluster_N = found.read(["cluster_id"])["cluster_id"].to_numpy()
+        accuracy, visible_accuracy = hold_out.accuracy(cluster_N, labels)
+        score = dict(
+            hidden_classes=[
+                row["name"] for row in classes if row["class_index"] in hold_out.hidden
+            ],
+            accuracy=accuracy,
+            visible_accuracy=visible_accuracy,
+            curve=work.table("holdout_curve").read().to_pylist(),
+        )
+        work.write_json("holdout", score)
 
 
 def class_table(known: list[dict[str, Any]], num_classes: int) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pydantic import Field
 from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.clustering.reliability import Stability, classwise_rank_share, stability
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -45,12 +46,23 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     crops = inputs["crop"].table("crops")
     discover = inputs["discover"]
+    if discover.has("holdout"):
+        raise for_tuning_only()
     spec = discover.json("encoder_spec")
     snapshots = tuple(discover.tensor_file(name) for name in spec["snapshots"])
     measure = MeasureStability(spec, snapshots, config)
     tables = [crops, discover.table("assignments")]
     stabilities = work.map_shards(measure, tables, gives=["stabilities"])["stabilities"]
     work.map_shards(RankLabels(stabilities), [stabilities], gives=["pseudo_labels"])
+
+
+def for_tuning_only() -> ConfigError:
+    """What a run is told that would label images by a model that known classes were hidden from."""
+    return ConfigError(
+        "a discovery that labels were withheld from is for tuning only",
+        where="stages.discover.hold_out.share",
+        fix="set it to 0, or stop at discover: --until discover",
+    )
 
 
 @dataclass(frozen=True)

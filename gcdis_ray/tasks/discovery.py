@@ -9,15 +9,17 @@ momentum encoder, the queue, cluster mass and headness follow (:meth:`after_step
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.artifacts import SCHEMAS, Table
 from gcdis_ray.clustering.prototypes import (
     fit_prototypes,
     semi_supervised_kmeans,
@@ -29,10 +31,12 @@ from gcdis_ray.data.augment import plain_view, random_view, with_mask, wobble
 from gcdis_ray.data.crop_store import CropStore
 from gcdis_ray.errors import DataError
 from gcdis_ray.losses.clustering import sharpened_target
+from gcdis_ray.models.heads import DiscoveryModel
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 from gcdis_ray.models.queue import FeatureQueue
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 from gcdis_ray.tasks.discovery_model import DiscoveryObjective, build_discovery_model
+from gcdis_ray.tasks.hold_out import HoldOut
 from gcdis_ray.tasks.sampling import CropSampler
 from gcdis_ray.training.task import Exchange, TrainingTask
 
@@ -47,6 +51,9 @@ class DiscoveryTask(TrainingTask):
         num_known, num_classes: known classes, and known plus novel ones.
         snapshot_steps: finished steps after which weights are kept.
         cache_mb: decoded crops kept in memory up to this size; changes no result.
+        hold_out: known classes whose labels are withheld; the outputs of the others come first.
+        measure_every: finished steps between measurements of ``hold_out``, 0 for none. Changes no
+            weight.
     """
 
     member = "encoder"
@@ -63,10 +70,15 @@ class DiscoveryTask(TrainingTask):
         snapshot_steps: Sequence[int],
         seed: int,
         cache_mb: int = 2000,
+        hold_out: HoldOut | None = None,
+        measure_every: int = 0,
     ) -> None:
         self.config, self.seed, self._cache_mb = training, seed, cache_mb
         self._model_config, self._discovery = model, discovery
-        self._crops, self._num_known, self._num_classes = crops, num_known, num_classes
+        self._crops, self._num_classes = crops, num_classes
+        self._num_known = hold_out.num_visible if hold_out else num_known
+        self._hold_out, self._measure_every = hold_out, measure_every if hold_out else 0
+        self._curve: list[list[float]] = []  # finished steps, accuracy on withheld classes
         self._snapshot_steps = frozenset(snapshot_steps)
         self._part_size = training.batch_size // training.micro_batches
         self._bf16 = training.precision == "bf16"
@@ -79,6 +91,10 @@ class DiscoveryTask(TrainingTask):
         discovery, temperature = self._discovery, self._discovery.temperature
         self._store = CropStore(self._crops, discovery.cache_px, self._cache_mb)
         self._labels = labels = self._store.labels
+        if self._hold_out is not None:
+            given = labels.numpy()
+            self._labels = labels = torch.from_numpy(self._hold_out.told(given))
+            self._withheld = self._hold_out.sample(given)
         self._sampler = CropSampler(
             labels.numpy(),
             discovery.labeled_share,
@@ -188,6 +204,8 @@ class DiscoveryTask(TrainingTask):
             and self._discovery.prototypes.start != "random"
         ):
             self._place_prototypes(exchange)
+        if self._measure_every and finished % self._measure_every == 0:
+            self._measure(finished, exchange)
         share = self._mass / self._mass.sum().clamp(min=1e-12)
         return dict(
             headness=headness.mean(),
@@ -234,7 +252,8 @@ class DiscoveryTask(TrainingTask):
         config = self._discovery.prototypes
         rng = np.random.default_rng([self.seed, 1])
         rows = torch.from_numpy(rng.permutation(len(self._labels))[: config.samples])
-        features, projections = self._embed(rows, exchange)
+        teacher = self._teacher.module
+        features, projections = self._spread(rows, exchange, lambda r: self._look(teacher, r)[:2])
         labels = self._labels[rows].to(self._device)
         clusters = self._clusters(projections, labels)
         sums = torch.zeros(self._num_classes, features.shape[1], device=self._device)
@@ -267,24 +286,46 @@ class DiscoveryTask(TrainingTask):
         )
         return torch.where(labels >= 0, labels, (projections @ centers.T).argmax(dim=1))
 
-    def _embed(self, rows: Tensor, exchange: Exchange) -> tuple[Tensor, Tensor]:
-        """Unit features and projections of un-augmented crops, a row each; parts share the work."""
+    # ------------------------------------------------------------ un-augmented crops
+
+    def _spread(
+        self, rows: Tensor, exchange: Exchange, look: Callable[[Tensor], Sequence[Tensor]]
+    ) -> list[Tensor]:
+        """What ``look`` sees of crops, a row each; parts share the work."""
         chunk = math.ceil(len(rows) / self.config.micro_batches)
         padded = torch.cat([rows, rows[-1:].expand(chunk * self.config.micro_batches - len(rows))])
-        found = [
-            self._look(padded[part * chunk : (part + 1) * chunk]) for part in self._local_parts
-        ]
-        features = exchange.rows([features for features, _ in found])[: len(rows)]
-        return features, exchange.rows([projections for _, projections in found])[: len(rows)]
+        found = [look(padded[part * chunk : (part + 1) * chunk]) for part in self._local_parts]
+        columns = [list(column) for column in zip(*found, strict=True)]
+        return [exchange.rows(column)[: len(rows)] for column in columns]
 
-    def _look(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        features, projections = [], []
+    def _look(self, model: DiscoveryModel, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Unit features, projections and clusters."""
+        features, projections, clusters = [], [], []
         for some in rows.split(_EMBED_ROWS):
             view = plain_view(*self._store.get(some), self._model_config.encoder.input_px)
-            found = self._teacher.module(self._input(*view).to(self._device))
+            found = model(self._input(*view).to(self._device))
             features.append(F.normalize(found.features_NF.float(), dim=1))
             projections.append(found.projections_ND.float())
-        return torch.cat(features), torch.cat(projections)
+            clusters.append(found.cosines_NK.argmax(dim=1))
+        return torch.cat(features), torch.cat(projections), torch.cat(clusters)
+
+    def _measure(self, finished: int, exchange: Exchange) -> None:
+        """One point of the hold-out's curve. By the student, as the assignments at the end: with a
+        slow momentum, the momentum encoder of a short run is still what it was long ago."""
+        student, (rows, classes) = self._objective.model, self._withheld
+        assert self._hold_out is not None
+        with _in_eval(student):
+            (clusters,) = self._spread(
+                torch.from_numpy(rows), exchange, lambda r: self._look(student, r)[2:]
+            )
+        accuracy, _ = self._hold_out.accuracy(clusters.cpu().numpy(), classes)
+        if accuracy is not None:
+            self._curve.append([finished, accuracy])
+
+    def measured(self, step: int) -> Mapping[str, float]:
+        if self._curve and self._curve[-1][0] == step:
+            return {"holdout_accuracy": self._curve[-1][1]}
+        return {}
 
     # ------------------------------------------------------------ what is kept
 
@@ -296,12 +337,17 @@ class DiscoveryTask(TrainingTask):
 
     def export(self) -> Mapping[str, Any]:
         every = torch.arange(len(self._labels), device=self._device)
-        return {
+        members: dict[str, Any] = {
             "instance_state": dict(
                 headness=self._headness.values,
                 temperature=self._temperatures(every, self.config.steps),
             )
         }
+        if self._hold_out is not None:
+            steps, accuracies = [int(p[0]) for p in self._curve], [p[1] for p in self._curve]
+            schema = SCHEMAS["holdout_curve"]
+            members["holdout_curve"] = pa.table([steps, accuracies], schema=schema)
+        return members
 
     def state(self) -> Mapping[str, Any]:
         return dict(
@@ -309,6 +355,7 @@ class DiscoveryTask(TrainingTask):
             queue=self._queue.state(),
             headness=self._headness.state(),
             mass=self._mass,
+            curve=self._curve,
         )
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -316,3 +363,16 @@ class DiscoveryTask(TrainingTask):
         self._queue.load_state(state["queue"])
         self._headness.load_state(state["headness"])
         self._mass = state["mass"].to(self._device)
+        self._curve = [list(point) for point in state["curve"]]
+
+
+@contextmanager
+def _in_eval(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while, each module's own mode afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

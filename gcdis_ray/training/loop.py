@@ -51,7 +51,8 @@ def train(
     """Train from the newest checkpoint to the end. Called on every rank.
 
     Args:
-        progress: called on rank 0, at most every half second and at the end.
+        progress: called on rank 0, at most every half second, at the end, and whenever the task
+            has measured something.
 
     Returns:
         the members written, on rank 0: final weights, snapshots, history and what the task
@@ -111,8 +112,10 @@ class TrainingRun:
             if self._due or finished == steps:
                 self._read(everything=True)
                 self._save(finished)
-            if finished == steps or time.monotonic() - self._told_at > PROGRESS_EVERY_S:
-                self._tell(finished, f"loss {self._loss:.3f}")
+            values = self.task.measured(finished)
+            late = time.monotonic() - self._told_at > PROGRESS_EVERY_S
+            if values or late or finished == steps:
+                self._tell(finished, f"loss {self._loss:.3f}", values)
         return self._export(self._plan.writer) if rank() == 0 else {}
 
     def _batches_ahead(self, start: int, steps: int) -> Iterator[tuple[int, Sequence[Any]]]:
@@ -236,10 +239,11 @@ class TrainingRun:
         self._history.load_state(state["history"])
         return state["step"]
 
-    def _tell(self, finished: int, note: str) -> None:
+    def _tell(self, finished: int, note: str, values: Mapping[str, float] | None = None) -> None:
         self._told_at = time.monotonic()
         if rank() == 0:
-            self._progress(Progress(finished, self._config.steps, "steps", note))
+            told = Progress(finished, self._config.steps, "steps", note, dict(values or {}))
+            self._progress(told)
 
     def _export(self, writer: MemberWriter) -> dict[str, list[FileRecord]]:
         members: dict[str, FileRecord] = {}

@@ -66,6 +66,11 @@ class TrainingTask(ABC):
         tensors are read when the device has got there: turning them to floats would stop it."""
         return {}
 
+    def measured(self, step: int) -> Mapping[str, float]:
+        """What was measured after ``step`` (1-based count of finished steps) and should be known
+        outside at once, by name: empty for most steps. Equal on every rank."""
+        return {}
+
     def is_snapshot(self, step: int) -> bool:
         """True if the state after ``step`` (1-based count of finished steps) is to be kept."""
         return False

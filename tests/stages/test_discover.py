@@ -8,6 +8,7 @@ from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_d
 
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.stages import discover
+from gcdis_ray.tasks.discovery_config import HoldOutConfig
 
 
 @pytest.fixture
@@ -49,6 +50,33 @@ def test_encoder_spec_rebuilds_the_model(discovered):
     last = found.tensor_file("snapshot_10").load()
     assert all(bool((final[name] == last[name]).all()) for name in final)
     assert not load_discovery_model(spec, final).training
+
+
+def test_members_of_options_are_absent_without_them(discovered):
+    assert not {"holdout", "holdout_curve"} & set(artifact(discovered).manifest.files)
+
+
+def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
+    config = CONFIG.model_copy(update={"hold_out": HoldOutConfig(share=0.5, every=5)})
+    work = run_discover(local_work, config)
+    found, rows = artifact(work), work.table("assignments").read()
+    score = found.json("holdout")
+    assert set(score) == {"hidden_classes", "accuracy", "visible_accuracy", "curve"}
+    (hidden,) = score["hidden_classes"]
+    (seen,) = {"cat", "dog"} - {hidden}
+    names = [row["name"] for row in found.json("discovered_classes")]
+    assert names == [seen, "novel 1", "novel 2", "novel 3", "novel 4"]
+    assert [row["known"] for row in found.json("discovered_classes")] == [True] + 4 * [False]
+    assert rows["class_index"].to_pylist() == [y for shard in SHARDS for y in shard]
+    index = next(row["class_index"] for row in CLASSES if row["name"] == hidden)
+    clusters = rows["cluster_id"].to_numpy()
+    mine = clusters[rows["class_index"].to_numpy() == index]
+    best = max((mine == cluster).mean() for cluster in range(1, 5))
+    assert score["accuracy"] == pytest.approx(best)
+    others = clusters[rows["class_index"].to_numpy() == 1 - index]
+    assert score["visible_accuracy"] == pytest.approx((others == 0).mean())
+    assert [point["step"] for point in score["curve"]] == [5, 10]
+    assert score["curve"][-1]["accuracy"] == pytest.approx(score["accuracy"])  # the same crops
 
 
 def test_fewer_classes_than_known_is_refused(local_work):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from small_discovery import artifact, run_discover
+from small_discovery import CONFIG, artifact, run_discover
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.stages import label
+from gcdis_ray.tasks.discovery_config import HoldOutConfig
 
 
 def test_ranks_unlabeled_crops_over_all_shards(local_work):
@@ -25,3 +27,10 @@ def test_ranks_unlabeled_crops_over_all_shards(local_work):
         below = sum(s < row["stability"] for s in same)
         equal = sum(s == row["stability"] for s in same)
         assert row["reliability"] == pytest.approx((below + (equal + 1) / 2) / len(same))
+
+
+def test_a_discovery_with_hidden_classes_is_refused(local_work):
+    config = CONFIG.model_copy(update={"hold_out": HoldOutConfig(share=0.5)})
+    discovered = run_discover(local_work, config)
+    with pytest.raises(ConfigError, match="for tuning only"):
+        label.run(dict.fromkeys(label.TAKES, artifact(discovered)), label.Config(), discovered)

@@ -20,6 +20,7 @@ from toy_training import FolderCheckpoints, digests, toy_plan
 
 from gcdis_ray.runtime.base import FitPlan
 from gcdis_ray.tasks.discovery import DiscoveryTask
+from gcdis_ray.tasks.hold_out import HoldOut
 from gcdis_ray.training.loop import train
 
 STEPS = 12  # 17 crops in batches of 12: an epoch ends, and headness is used, every second step
@@ -34,10 +35,12 @@ OTHER: dict[str, Any] = dict(
     prototypes={"start": "kmeans"},
     labeled_share=None,
 )
+HELD: dict[str, Any] = BASIC | dict(hold_out=HoldOut((0,), (1,)), measure_every=3)
 CLIPPED = {"clip_norm": 0.3}  # of norms above 1; and rounding does not grow from step to step
 CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "ddp": (BASIC, {}),
     "ddp_other": (OTHER, {}),
+    "ddp_held": (HELD, {}),
     "ddp_four_parts": (BASIC | dict(training=CLIPPED | {"micro_batches": 4}), {}),
     "zero1": (BASIC | dict(training=CLIPPED), {"strategy": "deepspeed"}),
     "zero2": (BASIC | dict(training=CLIPPED), {"strategy": "deepspeed", "zero_stage": 2}),
@@ -135,7 +138,9 @@ def same(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
 
 @pytest.mark.parametrize(
     ("case", "stop"),
-    [("ddp", stop) for stop in range(1, STEPS)] + [("ddp_other", stop) for stop in (1, 3, 7, 11)],
+    [("ddp", stop) for stop in range(1, STEPS)]
+    + [("ddp_other", stop) for stop in (1, 3, 7, 11)]
+    + [("ddp_held", 7)],
 )
 def test_resume_at_any_step_gives_the_same_trace_and_state_bit_by_bit(
     one: dict[str, tuple[Path, Outcome]], case: str, stop: int
@@ -175,7 +180,7 @@ def test_nothing_in_a_checkpoint_is_there_in_vain(
     assert resumed.trace["total"][-5:] != whole.trace["total"][-5:]
 
 
-@pytest.mark.parametrize("case", ["ddp", "ddp_other"])
+@pytest.mark.parametrize("case", ["ddp", "ddp_other", "ddp_held"])
 def test_two_workers_equal_one_bit_by_bit(
     one: dict[str, tuple[Path, Outcome]], two: Path, case: str
 ):
@@ -189,6 +194,8 @@ def test_two_workers_equal_one_bit_by_bit(
     assert len(set(whole.state["/queue/instances"].tolist())) > 6  # more than one part's crops
     if case == "ddp":
         assert whole.state["/headness/temperatures"].unique().numel() > 2
+    if case == "ddp_held":
+        assert [step for step, _ in whole.state["/curve"]] == [3, 6, 9, 12]
 
 
 def test_more_parts_than_workers_give_the_same_losses(

@@ -69,6 +69,9 @@ def test_resume_at_any_step_gives_the_same_bytes(
     told: list[Progress] = []
     assert digests(fit(plan, ToyTask(toy_config()), told)) == expected
     assert told[0].done == stop_after
+    measured = {progress.done: progress.values for progress in told if progress.values}
+    assert sorted(measured) == [step for step in (3, 6) if step > stop_after]  # none is left out
+    assert all(list(values) == ["queue"] for values in measured.values())
     assert (told[-1].done, told[-1].total, told[-1].unit) == (8, 8, "steps")
 
 
