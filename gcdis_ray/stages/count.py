@@ -85,7 +85,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
 def _estimate(embed: Artifact, num_known: int, config: Config, work: Work) -> dict[str, Any]:
     import torch
 
-    from gcdis_ray.clustering.class_count import Search, estimate
+    from gcdis_ray.clustering.class_count.labeled_accuracy import Search, estimate
+    from gcdis_ray.clustering.class_count.points import Settings
 
     rows = embed.table("embeddings").read(["class_index", "embedding"])
     labels_N = torch.tensor(rows["class_index"].to_numpy()).to(torch.int64)
@@ -97,17 +98,19 @@ def _estimate(embed: Artifact, num_known: int, config: Config, work: Work) -> di
         most = max(num_known, min(max(25, 5 * num_known), num_unlabeled // 10))
     search = Search(
         max_classes=most,
-        dims=config.dims,
+        settings=Settings(
+            dims=config.dims,
+            n_init=config.n_init,
+            max_labeled_per_class=config.max_labeled_per_class,
+            max_unlabeled=config.max_unlabeled,
+            backend=config.backend,
+        ),
         num_seeds=config.num_seeds,
-        n_init=config.n_init,
-        max_labeled_per_class=config.max_labeled_per_class,
-        max_unlabeled=config.max_unlabeled,
         class_balanced=config.class_balanced,
         silhouette_weight=config.silhouette_weight,
         tie=config.tie,
         flatness=config.flatness,
         num_candidates=config.num_candidates,
-        backend=config.backend,
     )
     at_most = 2 * config.num_candidates
     found = estimate(

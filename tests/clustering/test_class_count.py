@@ -11,14 +11,9 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.clustering.class_count import (
-    Search,
-    estimate,
-    labeled_accuracy,
-    log_grid,
-    principal_components,
-    silhouette,
-)
+from gcdis_ray.clustering.class_count.labeled_accuracy import Search, estimate, log_grid
+from gcdis_ray.clustering.class_count.measures import labeled_accuracy, measure, silhouette
+from gcdis_ray.clustering.class_count.points import Settings, prepare, principal_components
 from gcdis_ray.errors import DataError
 
 
@@ -134,3 +129,13 @@ def test_principal_components_keep_the_directions_of_most_variance() -> None:
     want = F.normalize((points - points.mean(0))[:, [0, 2]], dim=1)
     torch.testing.assert_close(kept @ kept.T, want @ want.T, atol=0.1, rtol=0)
     assert principal_components(points, 100).shape == (500, 6)
+
+
+def test_the_right_number_of_clusters_measures_best() -> None:
+    embeddings, given = _points(6, 3, [30] * 6, 0.4, seed=7)
+    points, labels = prepare(embeddings, given, Settings(dims=16), seed=0)
+    few, right, many = (measure(points, labels, k, Settings(), seed=1) for k in (3, 6, 15))
+    assert right == measure(points, labels, 6, Settings(), seed=1)
+    assert right.balanced_accuracy > max(few.balanced_accuracy, many.balanced_accuracy)
+    assert right.silhouette > max(few.silhouette, many.silhouette)
+    assert few.inertia > right.inertia > many.inertia

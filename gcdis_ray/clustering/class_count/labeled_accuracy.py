@@ -16,24 +16,19 @@ Shape letters: N points, D dimensions, K clusters, C known classes.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gcdis_ray.clustering.kmeans import Backend, kmeans
-from gcdis_ray.errors import DataError
+from gcdis_ray.clustering.class_count.measures import measure
+from gcdis_ray.clustering.class_count.points import Settings, prepare
 
 SMOOTHING = 0.2  # in ln K: at K = 10 the values from 9 to 12 are averaged
 LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
-MAX_ITERATIONS = 30
 
 
 @dataclass(frozen=True)
@@ -42,11 +37,8 @@ class Search:
 
     Args:
         max_classes: largest K tried.
-        dims: principal components that are kept.
+        settings: of draws and of k-means.
         num_seeds: k-means runs per K, each on its own draw of labeled points.
-        n_init: starts per run.
-        max_labeled_per_class, max_unlabeled: points drawn at most. Labeled points beyond a few
-            dozen per class only make the known classes heavier than the novel ones.
         class_balanced: average the accuracy over known classes, not over points.
         silhouette_weight: w above; 0 is labeled accuracy alone.
         tie: share of J below its maximum that counts as equally good, for the estimate.
@@ -55,17 +47,13 @@ class Search:
     """
 
     max_classes: int
-    dims: int = 64
+    settings: Settings = field(default_factory=Settings)
     num_seeds: int = 4
-    n_init: int = 2
-    max_labeled_per_class: int = 60
-    max_unlabeled: int = 20_000
     class_balanced: bool = True
     silhouette_weight: float = 0.5
     tie: float = 0.03
     flatness: float = 0.06
     num_candidates: int = 20
-    backend: Backend = "torch"
 
 
 @dataclass(frozen=True)
@@ -96,16 +84,8 @@ def estimate(
     Raises:
         DataError: no labeled or no unlabeled point.
     """
-    labeled = labels_N >= 0
-    if not bool(labeled.any()) or bool(labeled.all()):
-        which = "unlabeled" if bool(labeled.any()) else "labeled"
-        raise DataError(
-            f"the number of classes cannot be estimated without {which} crops",
-            where="stages.count",
-            fix="set stages.count.num_novel",
-        )
     draws = [
-        _draw(embeddings_ND, labels_N, search, torch.Generator().manual_seed(seed * 1000 + n))
+        prepare(embeddings_ND, labels_N, search.settings, seed * 1000 + n)
         for n in range(search.num_seeds)
     ]
     smallest = min(len(points) for points, _ in draws)
@@ -140,73 +120,12 @@ def log_grid(low: int, high: int, num: int) -> list[int]:
     return sorted({round(v) for v in np.geomspace(low, high, num).tolist()})
 
 
-def labeled_accuracy(cluster_N: Tensor, labels_N: Tensor, class_balanced: bool) -> float:
-    """Share of labeled points in the cluster that was matched to their class, one-to-one.
-
-    Args:
-        cluster_N, labels_N: of labeled points only.
-        class_balanced: mean over classes of the share within each class.
-    """
-    labels = torch.unique(labels_N, return_inverse=True)[1]
-    num_classes, num_clusters = int(labels.max()) + 1, int(cluster_N.max()) + 1
-    counts_KC = torch.bincount(
-        cluster_N * num_classes + labels, minlength=num_clusters * num_classes
-    ).view(num_clusters, num_classes).double().numpy()  # fmt: skip
-    weight_C = counts_KC.sum(axis=0) * num_classes if class_balanced else counts_KC.sum()
-    share_KC = counts_KC / weight_C
-    return float(share_KC[linear_sum_assignment(share_KC, maximize=True)].sum())
-
-
-def silhouette(points_ND: Tensor, centers_KD: Tensor, cluster_N: Tensor) -> float:
-    """Mean of (b - a) / max(a, b): distance a to the own, b to the nearest other center.
-
-    The simplified silhouette, in [-1, 1]; 0 for a single cluster.
-    """
-    if len(centers_KD) < 2:
-        return 0.0
-    distance_NK = torch.cdist(points_ND, centers_KD)
-    own = distance_NK.gather(1, cluster_N[:, None])[:, 0]
-    other = distance_NK.scatter(1, cluster_N[:, None], math.inf).min(dim=1).values
-    largest = torch.maximum(own, other)
-    value = torch.where(largest > 0, (other - own) / largest, torch.zeros_like(own))
-    return float(value.double().mean())
-
-
-def _draw(
-    embeddings_ND: Tensor, labels_N: Tensor, search: Search, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """A sample of points as principal components of length 1, and its labels."""
-    rows = []
-    for label in torch.unique(labels_N).tolist():
-        mine = torch.nonzero(labels_N == label).flatten()
-        most = search.max_unlabeled if label < 0 else search.max_labeled_per_class
-        rows.append(mine[torch.randperm(len(mine), generator=generator)[:most]].sort().values)
-    chosen = torch.cat(rows)
-    return principal_components(embeddings_ND[chosen], search.dims), labels_N[chosen]
-
-
-def principal_components(points_ND: Tensor, dims: int) -> Tensor:
-    """The ``dims`` directions of most variance, rows scaled to length 1. Fewer if D is smaller."""
-    centered = (points_ND - points_ND.mean(dim=0)).double()
-    _, vectors = torch.linalg.eigh(centered.T @ centered)
-    return F.normalize((centered @ vectors[:, -dims:]).to(points_ND.dtype), dim=1)
-
-
 def _try(
     points_ND: Tensor, labels_N: Tensor, num_clusters: int, search: Search, seed: int
 ) -> tuple[float, float]:
-    generator = torch.Generator().manual_seed(seed * 100_003 + num_clusters)
-    found = kmeans(
-        points_ND,
-        num_clusters,
-        generator,
-        n_init=search.n_init,
-        max_iterations=MAX_ITERATIONS,
-        backend=search.backend,
-    )
-    labeled = labels_N >= 0
-    accuracy = labeled_accuracy(found.cluster_N[labeled], labels_N[labeled], search.class_balanced)
-    return accuracy, silhouette(points_ND, found.centers_KD, found.cluster_N)
+    found = measure(points_ND, labels_N, num_clusters, search.settings, seed)
+    accuracy = found.balanced_accuracy if search.class_balanced else found.accuracy
+    return accuracy, found.silhouette
 
 
 def _scores(

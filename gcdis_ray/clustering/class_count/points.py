@@ -1,0 +1,94 @@
+"""The points that classes are counted on: a draw of crops, as a few principal components.
+
+Every estimator looks at the same draw. It is small whatever the data set, so that hundreds of
+candidates can be tried, and it is made once from cached embeddings.
+
+Shape letters: N points, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gcdis_ray.clustering.kmeans import Backend
+from gcdis_ray.errors import DataError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How points are drawn and clustered.
+
+    Args:
+        dims: principal components that are kept.
+        max_labeled_per_class, max_unlabeled: points drawn at most. Labeled points beyond a few
+            dozen per class only make the known classes heavier than the novel ones.
+        n_init: starts per k-means run.
+        max_iterations: of k-means.
+        backend: nearest-center search of k-means.
+    """
+
+    dims: int = 64
+    max_labeled_per_class: int = 60
+    max_unlabeled: int = 20_000
+    n_init: int = 2
+    max_iterations: int = 30
+    backend: Backend = "torch"
+
+
+class Points(NamedTuple):
+    """A draw: unit vectors (N, D) float32 and labels (N,) int64, the known class or -1."""
+
+    points_ND: Tensor
+    labels_N: Tensor
+
+
+def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
+    """Rows that are drawn, ascending within each class: int64.
+
+    Needs the labels only, so that a large table can be read for these rows alone.
+
+    Raises:
+        DataError: no labeled or no unlabeled point.
+    """
+    labeled = labels_N >= 0
+    if not bool(labeled.any()) or bool(labeled.all()):
+        which = "unlabeled" if bool(labeled.any()) else "labeled"
+        raise DataError(
+            f"the number of classes cannot be estimated without {which} crops",
+            where="stages.count",
+            fix="set stages.count.num_novel",
+        )
+    generator = torch.Generator().manual_seed(seed)
+    rows = []
+    for label in torch.unique(labels_N).tolist():
+        mine = torch.nonzero(labels_N == label).flatten()
+        most = settings.max_unlabeled if label < 0 else settings.max_labeled_per_class
+        rows.append(mine[torch.randperm(len(mine), generator=generator)[:most]].sort().values)
+    return torch.cat(rows)
+
+
+def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: Settings, seed: int) -> Points:
+    """Draw points and keep their principal components, each row scaled to length 1.
+
+    Args:
+        embeddings_ND: float32 of labeled and unlabeled points.
+        labels_N: int64, known class or -1.
+        seed: of the draw.
+
+    Raises:
+        DataError: no labeled or no unlabeled point.
+    """
+    rows = draw(labels_N, settings, seed)
+    return Points(principal_components(embeddings_ND[rows], settings.dims), labels_N[rows])
+
+
+def principal_components(points_ND: Tensor, dims: int) -> Tensor:
+    """The ``dims`` directions of most variance, rows scaled to length 1. Fewer if D is smaller."""
+    centered = (points_ND - points_ND.mean(dim=0)).double()
+    _, vectors = torch.linalg.eigh(centered.T @ centered)
+    return F.normalize((centered @ vectors[:, -dims:]).to(points_ND.dtype), dim=1)
