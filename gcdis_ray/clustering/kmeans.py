@@ -1,14 +1,24 @@
 """k-means and semi-supervised k-means by matrix products. The one home of faiss.
 
-Shape letters: N points, D dimensions, K clusters.
+Shape letters: N points, M of them free to move, D dimensions, K clusters, L labeled classes.
 
-Semi-supervised k-means (Vaze et al. 2022): cluster c < num_known belongs to known class c; a
-labeled point never leaves the cluster of its class, an unlabeled one may go anywhere.
+Semi-supervised k-means (Vaze et al. 2022, Generalized Category Discovery): cluster c < L belongs
+to labeled class c; a labeled point never leaves the cluster of its class, an unlabeled one may go
+anywhere.
+
+Memory: beyond the points a few numbers per point (index, cluster, distance), some K x D matrices,
+one block of rows, and the sample of points that starts are drawn from. There is neither an N x K
+matrix nor a second copy of the points.
+
+Digits: |x|^2 - 2xc + |c|^2 loses all of them where points lie far from zero and near each other.
+Blocks are therefore taken relative to the points' mean, sums over blocks are float64, and distances
+that are returned or compared across points come from differences, so equal points have distance 0.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +28,9 @@ from torch import Tensor
 from gcdis_ray.errors import ConfigError, GcdisError
 
 Backend = Literal["torch", "faiss"]
-_CHUNK = 1 << 24  # entries of a distance block held at a time
+_BLOCK = 1 << 22  # numbers of a block, its distances to all centers included
+_START_POINTS = 1 << 16
+_START_POINTS_PER_CLUSTER = 50
 
 
 @dataclass(frozen=True)
@@ -31,12 +43,15 @@ class Clustering:
     num_iterations: int
 
 
+@torch.no_grad()
 def kmeans(
     points_ND: Tensor,
     num_clusters: int,
     generator: torch.Generator,
     *,
     labels_N: Tensor | None = None,
+    start_KD: Tensor | None = None,
+    start_points: int | None = None,
     n_init: int = 1,
     max_iterations: int = 100,
     tolerance: float = 1e-4,
@@ -45,42 +60,58 @@ def kmeans(
     """Lloyd's iterations from greedy k-means++ starts; the best of ``n_init``.
 
     Args:
-        points_ND: finite floats.
-        num_clusters: K, at most N; with labels more than the largest label.
-        generator: the only source of randomness.
-        labels_N: int64 known class of each point, -1 where unlabeled. Every class in
-            0..max must have a labeled point. None: plain k-means.
+        points_ND: finite float32 or float64.
+        num_clusters: K, at most N; with labels at most L + M.
+        generator: the only source of randomness, on the CPU.
+        labels_N: int64 labeled class of each point, negative where unlabeled. Every class in
+            0..L-1 must have a labeled point. None: plain k-means.
+        start_KD: where centers begin, instead of k-means++.
+        start_points: k-means++ looks at a random sample of at most this many unlabeled points,
+            since it reads all of them once per center. None: 65,536, or 50 per cluster if more.
+            Clusters of few points in many can be missed; N looks at all.
+        n_init: starts, at least 1.
+        max_iterations: at least 1.
         tolerance: stop when the squared shift of all centers together is below this share of the
-            points' total variance per point.
-        backend: who searches the nearest center.
+            points' total variance per point. Unmoved points always stop.
+        backend: who searches the nearest center. faiss searches in float32.
 
     Returns:
         the clustering of least inertia. An empty cluster is re-seeded with the unlabeled point
         farthest from its center, so that every cluster holds a point (if there are enough
-        distinct ones).
+        distinct ones; the center of one that stays empty does not move).
 
     Raises:
-        GcdisError: more clusters than points, or fewer than the labels need.
+        GcdisError: more clusters than points, or than labels and unlabeled points can fill, or
+            fewer than labeled classes; a class without a labeled point; a start of another shape.
         ConfigError: faiss is asked for and not installed.
     """
-    num_points = len(points_ND)
+    num_points, dims = points_ND.shape
     if not 1 <= num_clusters <= num_points:
         raise GcdisError(f"{num_clusters} clusters of {num_points} points")
-    num_known = 0 if labels_N is None else int(labels_N.max().clamp(min=-1)) + 1
-    if num_clusters < num_known:
-        raise GcdisError(f"{num_clusters} clusters for {num_known} labeled classes")
-    pinned_N = torch.full((num_points,), -1) if labels_N is None else labels_N.to(torch.int64)
+    if n_init < 1 or max_iterations < 1:
+        raise GcdisError(f"n_init {n_init} and max_iterations {max_iterations} must be at least 1")
+    if start_KD is not None and start_KD.shape != (num_clusters, dims):
+        raise GcdisError(f"start_KD is {tuple(start_KD.shape)}, not {(num_clusters, dims)}")
+    free, held = _split(points_ND, labels_N, num_clusters)
+    whole = _Rows(points_ND, free.origin_D)
+    spread = sum(float((block**2).sum(dtype=torch.float64)) for _, block in whole.blocks())
     best: Clustering | None = None
     for _ in range(n_init):
-        centers = _start(points_ND, pinned_N, num_known, num_clusters, generator)
-        found = _lloyd(points_ND, pinned_N, centers, max_iterations, tolerance, backend)
+        if start_KD is None:
+            most = start_points or max(_START_POINTS, _START_POINTS_PER_CLUSTER * num_clusters)
+            centers_KD = _start(free, held, num_clusters, generator, max(most, num_clusters))
+        else:
+            centers_KD = start_KD.to(points_ND) - free.origin_D
+        found = _lloyd(
+            free, held, centers_KD, max_iterations, tolerance * spread / num_points, backend
+        )
         if best is None or found.inertia < best.inertia:
             best = found
-    if best is None:
-        raise GcdisError(f"n_init must be at least 1, not {n_init}")
+    assert best is not None
     return best
 
 
+@torch.no_grad()
 def nearest(
     points_ND: Tensor, centers_KD: Tensor, backend: Backend = "torch"
 ) -> tuple[Tensor, Tensor]:
@@ -89,21 +120,131 @@ def nearest(
     Returns:
         index (N,) int64, lowest among equals, and squared distance (N,) >= 0.
     """
+    origin_D = centers_KD.mean(dim=0)
+    rows, moved_KD = _Rows(points_ND, origin_D), centers_KD - origin_D
+    search = _searcher(moved_KD, backend)
+    index_N = torch.empty(len(rows), dtype=torch.int64, device=points_ND.device)
+    for where, block in rows.blocks(len(centers_KD)):
+        index_N[where] = search(block)
+    return index_N, _squared(rows, moved_KD, index_N)
+
+
+@torch.no_grad()
+def means(points_ND: Tensor, cluster_N: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
+    """Mean (K, D) and size (K,) of each cluster; the mean of an empty one is zero."""
+    rows = _Rows(points_ND, points_ND.mean(dim=0))
+    size_K = torch.bincount(cluster_N, minlength=num_clusters)
+    mean_KD = _sums(rows, cluster_N, num_clusters) / size_K.clamp(min=1)[:, None]
+    return torch.where(size_K[:, None] > 0, mean_KD + rows.origin_D, 0).to(points_ND), size_K
+
+
+# ------------------------------------------------------------ rows, a block at a time
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some rows of the points, relative to ``origin_D``; only a block of them exists at a time."""
+
+    points_ND: Tensor
+    origin_D: Tensor
+    row_M: Tensor | None = None  # int64; None: all
+
+    def __len__(self) -> int:
+        return len(self.points_ND) if self.row_M is None else len(self.row_M)
+
+    def take(self, index: Tensor) -> Tensor:
+        """The rows at ``index``, which counts within these rows."""
+        if self.row_M is not None:
+            index = self.row_M[index]
+        return self.points_ND[index] - self.origin_D
+
+    def blocks(self, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
+        """Where a block lies, and the block; ``beside`` is what a row needs beside itself."""
+        dims = self.points_ND.shape[1]
+        step = max(_BLOCK // (dims + beside), 4 * dims)  # else K x D sums cost more than products
+        for start in range(0, len(self), step):
+            where = slice(start, start + step)
+            rows = where if self.row_M is None else self.row_M[where]
+            yield where, self.points_ND[rows] - self.origin_D
+
+
+@dataclass(frozen=True)
+class _Held:
+    """Labeled points: they stay, so they are summed once."""
+
+    rows: _Rows
+    cluster_M: Tensor
+    sum_KD: Tensor  # float64
+    size_K: Tensor
+
+
+def _split(points_ND: Tensor, labels_N: Tensor | None, num_clusters: int) -> tuple[_Rows, _Held]:
+    """Points that may move and points that may not."""
+    origin_D, device = points_ND.mean(dim=0), points_ND.device
+    free_M, held_M = None, torch.zeros(0, dtype=torch.int64, device=device)
+    cluster_M = held_M
+    if labels_N is not None and bool((labels_N >= 0).any()):
+        free_M, held_M = (torch.nonzero(some).flatten() for some in (labels_N < 0, labels_N >= 0))
+        cluster_M = labels_N[held_M].to(torch.int64)
+        num_known = int(cluster_M.max()) + 1
+        if num_clusters < num_known:
+            raise GcdisError(f"{num_clusters} clusters for {num_known} labeled classes")
+        absent = torch.nonzero(torch.bincount(cluster_M) == 0).flatten().tolist()
+        if absent:
+            raise GcdisError(
+                f"no labeled point of class {absent[0]}, but of class {num_known - 1}",
+                fix="number the classes that have labels from 0 without gaps",
+            )
+        if len(free_M) < num_clusters - num_known:
+            raise GcdisError(
+                f"{len(free_M)} unlabeled points for {num_clusters - num_known} further clusters"
+            )
+    held = _Rows(points_ND, origin_D, held_M)
+    size_K = torch.bincount(cluster_M, minlength=num_clusters)
+    sum_KD = _sums(held, cluster_M, num_clusters)
+    return _Rows(points_ND, origin_D, free_M), _Held(held, cluster_M, sum_KD, size_K)
+
+
+def _add(sum_KD: Tensor, block_RD: Tensor, cluster_R: Tensor) -> None:
+    """Adds the rows of a block to the float64 sums of their clusters."""
+    sum_KD += block_RD.new_zeros(sum_KD.shape).index_add_(0, cluster_R, block_RD)
+
+
+def _sums(rows: _Rows, cluster_M: Tensor, num_clusters: int) -> Tensor:
+    origin_D = rows.origin_D
+    sum_KD = origin_D.new_zeros(num_clusters, len(origin_D), dtype=torch.float64)
+    for where, block in rows.blocks():
+        _add(sum_KD, block, cluster_M[where])
+    return sum_KD
+
+
+def _squared(rows: _Rows, centers_KD: Tensor, cluster_M: Tensor) -> Tensor:
+    """(M,) squared distance of each row to the center of its cluster, by differences."""
+    distance_M = centers_KD.new_empty(len(rows))
+    for where, block in rows.blocks():
+        distance_M[where] = block.sub_(centers_KD[cluster_M[where]]).square_().sum(dim=1)
+    return distance_M
+
+
+# ------------------------------------------------------------ search
+
+
+def _searcher(centers_KD: Tensor, backend: Backend) -> Callable[[Tensor], Tensor]:
+    """Tells the nearest center of each row of a block."""
     if backend == "faiss":
-        return _nearest_faiss(points_ND, centers_KD)
-    square_K = (centers_KD**2).sum(1)
-    index = torch.empty(len(points_ND), dtype=torch.int64)
-    distance = points_ND.new_empty(len(points_ND))
-    rows = max(1, _CHUNK // len(centers_KD))
-    for start in range(0, len(points_ND), rows):
-        part = points_ND[start : start + rows]
-        value, chosen = torch.addmm(square_K, part, centers_KD.T, alpha=-2).min(dim=1)
-        index[start : start + rows] = chosen
-        distance[start : start + rows] = value + (part**2).sum(1)
-    return index, distance.clamp_(min=0)
+        return _faiss_searcher(centers_KD)
+    square_K = (centers_KD**2).sum(dim=1)
+
+    def search(block_RD: Tensor) -> Tensor:
+        distance_RK = torch.addmm(square_K, block_RD, centers_KD.T, alpha=-2)
+        if distance_RK.device.type == "cpu":  # NumPy's is six times as fast there
+            return torch.from_numpy(distance_RK.numpy().argmin(axis=1))
+        return distance_RK.argmin(dim=1)
+
+    return search
 
 
-def _nearest_faiss(points_ND: Tensor, centers_KD: Tensor) -> tuple[Tensor, Tensor]:
+def _faiss_searcher(centers_KD: Tensor) -> Callable[[Tensor], Tensor]:
     try:
         import faiss
     except ImportError as error:
@@ -113,107 +254,112 @@ def _nearest_faiss(points_ND: Tensor, centers_KD: Tensor) -> tuple[Tensor, Tenso
             fix="pip install 'gcdis-ray[cpu]' (or [gpu]), or choose backend: torch",
         ) from error
     index = faiss.IndexFlatL2(centers_KD.shape[1])
-    index.add(centers_KD.float().contiguous().numpy())  # pyright: ignore[reportCallIssue]
-    distance, chosen = index.search(points_ND.float().contiguous().numpy(), 1)  # pyright: ignore[reportCallIssue]
-    return (
-        torch.from_numpy(chosen[:, 0]).to(torch.int64),
-        torch.from_numpy(distance[:, 0]).to(points_ND.dtype).clamp_(min=0),
-    )
+    index.add(centers_KD.float().cpu().contiguous().numpy())  # pyright: ignore[reportCallIssue]
+
+    def search(block_RD: Tensor) -> Tensor:
+        rows = block_RD.float().cpu().contiguous().numpy()
+        chosen = index.search(rows, 1)[1]  # pyright: ignore[reportCallIssue]
+        return torch.from_numpy(chosen[:, 0]).to(block_RD.device, torch.int64)
+
+    return search
 
 
-def means(points_ND: Tensor, cluster_N: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
-    """Mean (K, D) and size (K,) of each cluster; the mean of an empty one is zero."""
-    sums = points_ND.new_zeros(num_clusters, points_ND.shape[1]).index_add_(0, cluster_N, points_ND)
-    size_K = torch.bincount(cluster_N, minlength=num_clusters)
-    return sums / size_K.clamp(min=1)[:, None].to(points_ND.dtype), size_K
+# ------------------------------------------------------------ the algorithm
 
 
 def _start(
-    points_ND: Tensor,
-    pinned_N: Tensor,
-    num_known: int,
-    num_clusters: int,
-    generator: torch.Generator,
+    free: _Rows, held: _Held, num_clusters: int, generator: torch.Generator, most: int
 ) -> Tensor:
-    """Means of the labeled classes, then greedy k-means++ over the unlabeled points.
+    """Means of the labeled classes, then greedy k-means++ over a sample of the unlabeled points.
 
     Each new center is the best of 2 + ln K candidates drawn with probability proportional to the
-    squared distance from the centers so far; only distances to the candidates are computed.
+    squared distance from the centers so far (as in scikit-learn); only distances to the candidates
+    are computed.
     """
-    centers = points_ND.new_empty(num_clusters, points_ND.shape[1])
-    labeled = pinned_N >= 0
-    free = points_ND[~labeled] if bool((~labeled).any()) else points_ND
-    square = (free**2).sum(1)
+    num_known = int((held.size_K > 0).sum())
+    centers_KD = free.origin_D.new_empty(num_clusters, len(free.origin_D))
+    centers_KD[:num_known] = held.sum_KD[:num_known] / held.size_K[:num_known, None]
+    if num_known == num_clusters:
+        return centers_KD
+    index = torch.arange(len(free))
+    if most < len(free):
+        index = torch.randperm(len(free), generator=generator)[:most].sort().values
+    sample_SD = free.take(index.to(centers_KD.device))
+    square_S = (sample_SD**2).sum(dim=1)
     if num_known:
-        centers[:num_known], _ = means(points_ND[labeled], pinned_N[labeled], num_known)
-        closest = nearest(free, centers[:num_known])[1]
+        closest_S = nearest(sample_SD, centers_KD[:num_known])[1]
     else:
-        centers[0] = free[int(torch.randint(len(free), (1,), generator=generator))]
-        closest = ((free - centers[0]) ** 2).sum(1)
+        centers_KD[0] = sample_SD[int(torch.randint(len(sample_SD), (1,), generator=generator))]
+        closest_S = ((sample_SD - centers_KD[0]) ** 2).sum(dim=1)
     num_trials = 2 + int(math.log(num_clusters))
     for k in range(max(num_known, 1), num_clusters):
-        mass = torch.cumsum(closest.double(), 0)
-        draw = torch.rand(num_trials, generator=generator, dtype=torch.float64) * mass[-1]
-        tried = torch.searchsorted(mass, draw, right=True).clamp_(max=len(free) - 1)
-        distance = square[:, None] + square[tried] - 2 * free @ free[tried].T
-        candidate = torch.minimum(closest[:, None], distance.clamp_(min=0))
-        chosen = int(candidate.double().sum(0).argmin())
-        closest = candidate[:, chosen]
-        centers[k] = free[tried[chosen]]
-    return centers
+        mass_S = torch.cumsum(closest_S, 0, dtype=torch.float64)
+        draw = torch.rand(num_trials, generator=generator, dtype=torch.float64).to(mass_S.device)
+        tried = torch.searchsorted(mass_S, draw * mass_S[-1], right=True)
+        tried = tried.clamp_(max=len(sample_SD) - 1)
+        offset_TS = square_S[tried, None] + square_S
+        distance_TS = torch.addmm(offset_TS, sample_SD[tried], sample_SD.T, alpha=-2)
+        distance_TS = torch.minimum(distance_TS.clamp_(min=0), closest_S)
+        chosen = int(distance_TS.sum(dim=1).argmin())
+        closest_S = distance_TS[chosen]
+        centers_KD[k] = sample_SD[tried[chosen]]
+    return centers_KD
 
 
 def _lloyd(
-    points_ND: Tensor,
-    pinned_N: Tensor,
+    free: _Rows,
+    held: _Held,
     centers_KD: Tensor,
     max_iterations: int,
-    tolerance: float,
+    limit: float,
     backend: Backend,
 ) -> Clustering:
-    limit = tolerance * float(points_ND.var(0, correction=0).sum())
-    cluster_N, num_iterations, settled = pinned_N, 0, False
-    while num_iterations < max_iterations and not settled:
+    num_clusters = len(centers_KD)
+    cluster_M, shift, num_iterations = held.cluster_M, math.inf, 0
+    while num_iterations < max_iterations and shift > limit:
         num_iterations += 1
-        before = cluster_N
-        cluster_N, distance_N = _assign(points_ND, pinned_N, centers_KD, backend)
-        cluster_N = _fill_empty(cluster_N, distance_N, pinned_N, len(centers_KD))
-        moved, _ = means(points_ND, cluster_N, len(centers_KD))
-        shift = float(((moved - centers_KD) ** 2).sum())
-        centers_KD = moved
-        settled = shift <= limit or torch.equal(before, cluster_N)
-    inertia = float(((points_ND - centers_KD[cluster_N]) ** 2).sum(dtype=torch.float64))
-    return Clustering(centers_KD, cluster_N, inertia, num_iterations)
+        cluster_M, sum_KD = _assign(free, centers_KD, backend)
+        size_K = held.size_K + torch.bincount(cluster_M, minlength=num_clusters)
+        if bool((size_K == 0).any()):
+            _fill_empty(free, cluster_M, centers_KD, size_K)
+            sum_KD = _sums(free, cluster_M, num_clusters)
+        mean_KD = ((held.sum_KD + sum_KD) / size_K[:, None]).to(centers_KD.dtype)
+        mean_KD = torch.where(size_K[:, None] > 0, mean_KD, centers_KD)
+        shift = float(((mean_KD - centers_KD) ** 2).sum())
+        centers_KD = mean_KD
+    inertia = 0.0
+    cluster_N = cluster_M.new_empty(len(free.points_ND))
+    for rows, cluster in ((free, cluster_M), (held.rows, held.cluster_M)):
+        inertia += float(_squared(rows, centers_KD, cluster).sum(dtype=torch.float64))
+        cluster_N[slice(None) if rows.row_M is None else rows.row_M] = cluster
+    return Clustering(centers_KD + free.origin_D, cluster_N, inertia, num_iterations)
 
 
-def _assign(
-    points_ND: Tensor, pinned_N: Tensor, centers_KD: Tensor, backend: Backend
-) -> tuple[Tensor, Tensor]:
-    cluster_N, distance_N = nearest(points_ND, centers_KD, backend)
-    labeled = pinned_N >= 0
-    if bool(labeled.any()):
-        cluster_N = torch.where(labeled, pinned_N, cluster_N)
-        distance_N = distance_N.clone()
-        distance_N[labeled] = ((points_ND[labeled] - centers_KD[pinned_N[labeled]]) ** 2).sum(1)
-    return cluster_N, distance_N
+def _assign(free: _Rows, centers_KD: Tensor, backend: Backend) -> tuple[Tensor, Tensor]:
+    """Nearest center of each unlabeled point, and the sums of the clusters, in one reading."""
+    search = _searcher(centers_KD, backend)
+    cluster_M = torch.empty(len(free), dtype=torch.int64, device=centers_KD.device)
+    sum_KD = torch.zeros_like(centers_KD, dtype=torch.float64)
+    for where, block in free.blocks(len(centers_KD)):
+        cluster_M[where] = search(block)
+        _add(sum_KD, block, cluster_M[where])
+    return cluster_M, sum_KD
 
 
-def _fill_empty(
-    cluster_N: Tensor, distance_N: Tensor, pinned_N: Tensor, num_clusters: int
-) -> Tensor:
-    """Give each empty cluster the farthest unlabeled point of a cluster with more than one."""
-    size_K = torch.bincount(cluster_N, minlength=num_clusters)
+def _fill_empty(free: _Rows, cluster_M: Tensor, centers_KD: Tensor, size_K: Tensor) -> None:
+    """Gives each empty cluster the farthest unlabeled point of a cluster with more than one.
+
+    Changes ``cluster_M`` and ``size_K``. K candidates are enough: each fills a cluster or is the
+    last of its own.
+    """
     empty = torch.nonzero(size_K == 0).flatten().tolist()
-    if not empty:
-        return cluster_N
-    cluster_N = cluster_N.clone()
-    order = torch.sort(distance_N, descending=True, stable=True).indices.tolist()
-    for point in order:
-        if not empty or float(distance_N[point]) == 0:
+    distance_M = _squared(free, centers_KD, cluster_M)
+    far = torch.topk(distance_M, min(len(free), len(size_K)))
+    for point, distance in zip(far.indices.tolist(), far.values.tolist(), strict=True):
+        owner = int(cluster_M[point])
+        if not empty or distance == 0:
             break
-        owner = int(cluster_N[point])
-        if pinned_N[point] < 0 and size_K[owner] > 1:
+        if size_K[owner] > 1:
+            cluster_M[point] = empty.pop(0)
             size_K[owner] -= 1
-            cluster_N[point] = empty.pop(0)
-            size_K[cluster_N[point]] += 1
-    return cluster_N
+            size_K[cluster_M[point]] += 1
