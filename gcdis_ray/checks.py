@@ -24,10 +24,12 @@ def before_run(config: RunConfig) -> None:
     """Everything that can be wrong with a config and does not need Ray to find out.
 
     Raises:
-        ConfigError: a combination that cannot run, with the field to change.
+        ConfigError: a combination that cannot run, or a file that is missing or of another kind,
+            with the field to change.
     """
     for name in type(config.stages).model_fields:
         stage: StageConfig = getattr(config.stages, name)
+        stage.check_files()
         for field in type(stage).model_fields:
             training = getattr(stage, field)
             if isinstance(training, TrainingConfig):
