@@ -55,7 +55,7 @@ def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryMod
 
 def _build_encoder(config: ModelConfig) -> Encoder:
     settings, attention = config.encoder, config.attention
-    kept = dict(
+    kept: dict[str, Any] = dict(
         attention=attention.enabled,
         attention_pools=attention.pools,
         attention_reduction=attention.reduction,
