@@ -7,8 +7,10 @@
 Discovery is measured on crops of true masks, so that no proposer is between. Rows: k-means and
 semi-supervised k-means on frozen embeddings; f_d with a fixed temperature, a cosine schedule and
 ITA, with and without soft attention; on digits also ``fixed-high``, a control: the largest
-temperature of ITA for all. The part ``segmenter`` runs the whole pipeline on digit scenes, one
-discovery a seed, and trains the segmenter with every mode of RDL from the same pseudo-labels.
+temperature of ITA for all. On photographs the encoder is from scratch, or MobileNetV2 with
+ImageNet weights, ``frozen`` or ``fine-tuned``. The part ``segmenter`` runs the whole pipeline on
+digit scenes, one discovery a seed, and trains the segmenter with every mode of RDL from the same
+pseudo-labels.
 
 A result is written as soon as it is there, under the key of its artifact: running again goes on
 where it stopped and makes anew only what other code or another config would change. Needs no Ray.
@@ -51,7 +53,7 @@ PHOTOGRAPHS = {
     "coco": (ablation_data.coco, "coco-subset/instances.json"),
 }
 PARTS = ("digits", "segmenter", *PHOTOGRAPHS)
-STEPS = {"digits": 300, "segmenter": 300, "caltech": 100, "coco": 120}
+STEPS = {"digits": 300, "segmenter": 300, "caltech": 100, "coco": 100}
 # Far smaller than the configs': some sixty trainings are to fit two cores. --set makes it larger.
 SMALL = [
     "stages.discover.training.batch_size=64",
@@ -69,6 +71,18 @@ SMALL_PHOTOGRAPHS = [
     "stages.discover.model.encoder.mask_input=false",  # as in the paper
     "stages.discover.discovery.cache_px=40",
 ]
+# The weights are of 224 px; 64 px is what two cores can pay. Layers without batch norm want a small
+# learning rate.
+PRETRAINED = [
+    "stages.discover.model.encoder.body=mobilenet_v2",
+    "stages.discover.model.encoder.input_px=64",
+    "stages.discover.discovery.cache_px=72",
+]
+ENCODERS = {
+    "": [],
+    "frozen": [*PRETRAINED, "stages.discover.model.encoder.frozen=true"],
+    "fine-tuned": [*PRETRAINED, "stages.discover.training.lr=0.0003"],
+}
 SMALL_SEGMENTER = [
     *SMALL_DIGITS,
     "stages.propose.detector.min_side_px=96",
@@ -83,6 +97,27 @@ TEMPERATURES = {
     "fixed-high": ["mode=fixed"],
 }
 CONTROL = "fixed-high"  # at the maximum of ITA
+# Rows: encoder, temperature, with soft attention
+Row = tuple[str, str, bool]
+DIGIT_ROWS: list[Row] = [
+    *(
+        ("", mode, attention)
+        for mode in ("fixed", "schedule", "ITA")
+        for attention in (True, False)
+    ),
+    ("", CONTROL, True),
+]
+PHOTOGRAPH_ROWS: list[Row] = [
+    ("", "fixed", True),
+    ("", "ITA", True),
+    *(
+        (encoder, mode, attention)
+        for encoder in ("frozen", "fine-tuned")
+        for mode in ("fixed", "schedule", "ITA")
+        for attention in (True, False)
+        if attention or mode != "schedule"
+    ),
+]
 DECAYS = ("none", "global_cut", "classwise_cut", "quadratic", "quadratic_global")
 COMPUTE = ComputeConfig(runtime="local", workers=1, threads=1, checkpoint_every_s=120)
 KMEANS_STARTS = 10
@@ -186,10 +221,18 @@ class Discovery:
     """Rows of one set's table. Crops and embeddings are made once, for all variants and seeds."""
 
     def __init__(
-        self, bench: Bench, part: str, images: ImageSet, masks: Path, changes: Sequence[str]
+        self,
+        bench: Bench,
+        part: str,
+        images: ImageSet,
+        masks: Path,
+        changes: Sequence[str],
+        last: Sequence[str],
     ) -> None:
         self._bench, self._part = bench, part
-        self._path = images.config
+        self._path, self._last = images.config, last
+        self._rows = DIGIT_ROWS if part == "digits" else PHOTOGRAPH_ROWS
+        self._weights = images.encoder
         self._overrides = [
             *images.overrides,
             "stages.propose.source=external",
@@ -199,6 +242,7 @@ class Discovery:
             "stages.crop.max_proposals_per_image=1000",
             f"stages.count.num_novel={images.num_novel}",
             *changes,
+            *last,
         ]
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
@@ -210,17 +254,14 @@ class Discovery:
                 key = self._bench.keys(config, SHARED, _no_seed)["count"]
                 run = partial(self._kmeans, config, seed, supervised)
                 jobs.append(Job(self._part, name, seed, key, run))
-            for mode in TEMPERATURES:
-                for attention in (True, False):
-                    if mode == CONTROL and not (attention and self._part == "digits"):
-                        continue
-                    name = mode if attention else f"{mode}, no attention"
-                    changes = self._changes(mode, attention)
-                    config = load_config(self._path, [*self._overrides, *changes])
-                    stages = [*SHARED, "discover"]
-                    key = self._bench.keys(config, stages, _only("discover", seed))["discover"]
-                    run = partial(self._discover, config, seed)
-                    jobs.append(Job(self._part, name, seed, key, run))
+            for encoder, mode, attention in self._rows:
+                name = f"{encoder} {mode}".strip() + ("" if attention else ", no attention")
+                changes = self._changes(encoder, mode, attention)
+                config = load_config(self._path, [*self._overrides, *changes])
+                stages = [*SHARED, "discover"]
+                key = self._bench.keys(config, stages, _only("discover", seed))["discover"]
+                run = partial(self._discover, config, seed)
+                jobs.append(Job(self._part, name, seed, key, run))
         return jobs
 
     def _kmeans(self, config: RunConfig, seed: int, supervised: bool) -> Result:
@@ -243,13 +284,16 @@ class Discovery:
         rows = inputs["discover"].table("assignments").read(["cluster_id"])
         return score(inputs, rows["cluster_id"].to_numpy(), True) | diagnostics(inputs)
 
-    def _changes(self, mode: str, attention: bool) -> list[str]:
+    def _changes(self, encoder: str, mode: str, attention: bool) -> list[str]:
         at = "stages.discover.discovery.temperature."
-        changes = [at + change for change in TEMPERATURES[mode]]
+        changes = [*ENCODERS[encoder], *(at + change for change in TEMPERATURES[mode])]
+        if encoder:
+            changes += self._weights
         if mode == CONTROL:
             base = load_config(self._path, self._overrides).stages.discover
             changes.append(f"{at}minimum={base.discovery.temperature.maximum}")
-        return [*changes, f"stages.discover.model.attention.enabled={attention}".lower()]
+        changes.append(f"stages.discover.model.attention.enabled={attention}".lower())
+        return [*changes, *self._last]
 
 
 def _no_seed(name: str) -> int:
@@ -455,10 +499,10 @@ def plan_jobs(args: argparse.Namespace, out: Path) -> list[Job]:
     for part in args.only:
         folder = out / "sets" / part
         folder.mkdir(parents=True, exist_ok=True)
-        steps = [f"stages.discover.training.steps={args.steps or STEPS[part]}", *args.set]
+        steps = [f"stages.discover.training.steps={args.steps or STEPS[part]}"]
         if part == "segmenter":
             images = ablation_data.digits(folder)
-            jobs += Segmenter(bench, images, [*SMALL_SEGMENTER, *steps]).jobs(args.seeds)
+            jobs += Segmenter(bench, images, [*SMALL_SEGMENTER, *steps, *args.set]).jobs(args.seeds)
             continue
         if part == "digits":
             images, small = ablation_data.digits(folder), SMALL_DIGITS
@@ -470,7 +514,7 @@ def plan_jobs(args: argparse.Namespace, out: Path) -> list[Job]:
                 continue
             images, small = prepare(folder, args.data), SMALL_PHOTOGRAPHS
         masks = folder / "masks.json"
-        jobs += Discovery(bench, part, images, masks, [*small, *steps]).jobs(args.seeds)
+        jobs += Discovery(bench, part, images, masks, [*small, *steps], args.set).jobs(args.seeds)
     jobs = [job for job in jobs if args.variants is None or job.variant in args.variants]
     return sorted(jobs, key=lambda job: job.seed)  # an early stop leaves whole tables
 

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from gcdis_ray.data.digits import KNOWN_DIGITS, write_scenes
+from gcdis_ray.models.weights_file import file_sha256
 
 Record = dict[str, Any]
 SPLITS = ("labeled", "unlabeled", "validation")
@@ -30,11 +31,13 @@ class ImageSet(NamedTuple):
         config: the config it starts from.
         overrides: of that config.
         num_novel: novel classes among the unlabeled objects: the count is given, as in the paper.
+        encoder: overrides that name the weights of a pretrained encoder.
     """
 
     config: Path
     overrides: list[str]
     num_novel: int
+    encoder: Sequence[str] = ()
 
 
 class Split(NamedTuple):
@@ -88,7 +91,7 @@ def caltech(folder: Path, data: Path) -> ImageSet:
         )  # fmt: skip
     categories = [dict(id=ids[name], name=name) for name in names]
     split = Split(images, annotations, categories, known)
-    return _folder(folder, source, split, _photographs(data))
+    return _folder(folder, source, split, data)
 
 
 def coco(folder: Path, data: Path) -> ImageSet:
@@ -105,7 +108,7 @@ def coco(folder: Path, data: Path) -> ImageSet:
     }
     annotations = [a for a in content["annotations"] if not a["iscrowd"]]
     split = Split(images, annotations, content["categories"], known)
-    return _folder(folder, source, split, _photographs(data))
+    return _folder(folder, source, split, data)
 
 
 def _photographs(data: Path) -> list[str]:
@@ -117,7 +120,14 @@ def _photographs(data: Path) -> list[str]:
     ]
 
 
-def _folder(folder: Path, source: Path, split: Split, overrides: list[str]) -> ImageSet:
+def _pretrained(data: Path) -> list[str]:
+    """The same net as the discovery model's encoder."""
+    encoder = "stages.discover.model.encoder."
+    checksum = file_sha256(data / WEIGHTS)
+    return [f"{encoder}weights={data / WEIGHTS}", f"{encoder}weights_sha256='{checksum}'"]
+
+
+def _folder(folder: Path, source: Path, split: Split, data: Path) -> ImageSet:
     """Write annotation files beside a link to the images."""
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "images"
@@ -137,7 +147,8 @@ def _folder(folder: Path, source: Path, split: Split, overrides: list[str]) -> I
     novel = {a["category_id"] for a in objects["unlabeled"]} - set(known)
     sets = [f"stages.ingest.{name}={{images: images, annotations: {name}.json}}" for name in SPLITS]
     ours = [f"stages.ingest.root={folder}", f"stages.ingest.known_classes={known}", *sets]
-    return ImageSet(ROOT / "configs/coco_folder.yaml", ours + overrides, len(novel))
+    config = ROOT / "configs/coco_folder.yaml"
+    return ImageSet(config, ours + _photographs(data), len(novel), _pretrained(data))
 
 
 def _results(annotations: Iterable[Record]) -> list[Record]:

@@ -27,10 +27,12 @@ def before_run(config: RunConfig, stages: Collection[str] = ()) -> None:
         stages: those that are to run, where that is known.
 
     Raises:
-        ConfigError: a combination that cannot run, with the field to change.
+        ConfigError: a combination that cannot run, or a file that is missing or of another kind,
+            with the field to change.
     """
     for name in type(config.stages).model_fields:
         stage: StageConfig = getattr(config.stages, name)
+        stage.check_files()
         for field in type(stage).model_fields:
             training = getattr(stage, field)
             if isinstance(training, TrainingConfig):

@@ -38,6 +38,9 @@ class StageConfig(Closed):
         """Plain data that enters the artifact's key."""
         return self.model_dump(mode="json", exclude=set(self.not_in_key()))
 
+    def check_files(self) -> None:
+        """Look at files that workers will need; raises ConfigError if one cannot be used."""
+
 
 class TrainingConfig(Closed):
     """One training run. All of it changes the result, so all of it enters the key."""

@@ -15,7 +15,6 @@ Shape letters: N crops, C channels, H W pixels, D features.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import math
 import zipfile
@@ -30,6 +29,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.weights_file import read_pinned
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -196,14 +196,19 @@ class MobileNetV2(FrozenBackbone):
         weight, bias = self._layers[name]
         kernel = weight.shape[-1]
         if self._same:
-            pads = [
-                max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
-                for size in (x.shape[3], x.shape[2])
-            ]
-            x = F.pad(x, [p for pad in pads for p in (pad // 2, pad - pad // 2)])
+            x = F.pad(x, same_padding(x, kernel, stride))
         padding = 0 if self._same else kernel // 2
         y = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
         return F.relu6(y) if relu else y
+
+
+def same_padding(map_NCHW: Tensor, kernel: int, stride: int) -> list[int]:
+    """TensorFlow's SAME padding of a map, as ``F.pad`` wants it: left, right, above, below."""
+    pads = [
+        max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        for size in (map_NCHW.shape[3], map_NCHW.shape[2])
+    ]
+    return [p for pad in pads for p in (pad // 2, pad - pad // 2)]
 
 
 class ResNet50(FrozenBackbone):
@@ -246,24 +251,6 @@ class PyramidFeatures(FrozenBackbone):
         return torch.cat([F.normalize(level, dim=1) for level in pooled], dim=1)
 
 
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a weights file as hexadecimal digits.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    return hashlib.sha256(_read(path)).hexdigest()
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigError(
-            f"cannot read the weights: {error.strerror or error}", where=str(path)
-        ) from error
-
-
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` or ``.npz`` file; nothing in it can run code.
 
@@ -273,14 +260,7 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     Raises:
         ConfigError: missing, another file than pinned, or not of these formats.
     """
-    data = _read(path)
-    found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
-        raise ConfigError(
-            f"the weights have SHA-256 {found}, the config wants {sha256}",
-            where=str(path),
-            fix="use the file that was pinned, or pin this one",
-        )
+    data = read_pinned(path, sha256)
     try:
         if path.suffix == ".npz":
             with np.load(io.BytesIO(data), allow_pickle=False) as archive:

@@ -7,13 +7,16 @@ public ResNet weights load by name.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.models.attention import SoftAttention, pooled_sizes
+from gcdis_ray.models.backbones import read_weights
 from gcdis_ray.models.folding import ConvNorm, conv_norm
 
 
@@ -117,6 +120,7 @@ class ResNetEncoder(nn.Module):
                 layers.append(kind(width_in, width, stride))
                 width_in = width
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        self.attended = tuple(range(self.num_stages)) if attention else ()
         self.attention = nn.ModuleList(
             SoftAttention(width, pooled_sizes(attention_pools, stage), attention_reduction)
             for stage, width in enumerate(widths)
@@ -125,6 +129,30 @@ class ResNetEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def load(self, path: str, sha256: str) -> None:
+        """Start at the weights of a safetensors file in torchvision's names, with its batch
+        statistics. Soft attention and the filter of a mask channel are not in it; the first stays
+        as it is, the second starts at zero.
+
+        Raises:
+            ConfigError: missing, another file than pinned, or not of this net.
+        """
+        tensors = read_weights(Path(path), sha256)
+        kept = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
+        stem, extra = kept.get("conv1.weight"), self.conv1.in_channels - 3
+        if stem is not None and stem.ndim == 4 and stem.shape[1] == 3:
+            kept["conv1.weight"] = F.pad(stem, (0, 0, 0, 0, 0, extra))
+        kept |= {k: v for k, v in self.state_dict().items() if k.startswith("attention.")}
+        try:
+            self.load_state_dict(kept)
+        except RuntimeError as error:
+            raise ConfigError(
+                f"{path} does not fit the encoder: {str(error).splitlines()[1].strip()[:200]}",
+                where="stages.discover.model.encoder.weights",
+                fix="match block, blocks, widths and stem of stages.discover.model.encoder to the "
+                "file",
+            ) from error
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: images normalised per channel. Returns features (N, C) and saliencies per stage,

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.models.encoder import ResNetEncoder
+from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
+
+Encoder = ResNetEncoder | MobileNetEncoder
 
 
 class Projector(nn.Sequential):
@@ -80,7 +83,7 @@ class Discovered(NamedTuple):
     features_NF: Tensor
     projections_ND: Tensor  # L2-normalised
     cosines_NK: Tensor  # class logits before division by the softmax temperature
-    saliencies: list[Tensor]  # per stage (N, 1, H, W)
+    saliencies: list[Tensor]  # per attended stage (N, 1, H, W)
 
 
 class DiscoveryModel(nn.Module):
@@ -94,7 +97,7 @@ class DiscoveryModel(nn.Module):
 
     def __init__(
         self,
-        encoder: ResNetEncoder,
+        encoder: Encoder,
         projector: Projector,
         classifier: CosineClassifier,
         *,

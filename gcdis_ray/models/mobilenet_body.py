@@ -1,23 +1,32 @@
-"""MobileNetV2 with fixed, trained weights as the body of a detector: good features, no backward."""
+"""MobileNetV2 with trained weights: the body of a detector or of the discovery model's encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcdis_ray.models.backbones import INVERTED_RESIDUALS, MobileNetV2, build_backbone, read_weights
+from gcdis_ray.models.backbones import (
+    INVERTED_RESIDUALS,
+    MobileNetV2,
+    build_backbone,
+    read_weights,
+    same_padding,
+)
 
 CHANNELS = (24, 32, 96, 320)  # of the levels of stride 4, 8, 16 and 32
+TOP_CHANNELS = 1280
 _LAST_BLOCKS = (3, 6, 13, 17)  # whose outputs these are
-_STEM = "features.0.0"
+_STEM, _TOP = "features.0.0", "features.18.0"
+
+Gate = Callable[[int, Tensor], Tensor]
 
 
-def _layers() -> Iterator[tuple[str, tuple[int, int, int, int]]]:
-    """Name and weight shape of every convolution up to the last level."""
+def _layers(top: bool) -> Iterator[tuple[str, tuple[int, int, int, int]]]:
+    """Name and weight shape of every convolution up to the last level, or to the top."""
     yield _STEM, (32, 3, 3, 3)
     channels, block = 32, 1
     for expansion, out, repeats, _ in INVERTED_RESIDUALS:
@@ -29,28 +38,36 @@ def _layers() -> Iterator[tuple[str, tuple[int, int, int, int]]]:
             yield f"{prefix}.{part}.0", (hidden, 1, 3, 3)
             yield f"{prefix}.{part + 1}", (out, hidden, 1, 1)
             channels, block = out, block + 1
+    if top:
+        yield _TOP, (TOP_CHANNELS, channels, 1, 1)
 
 
 class MobileNetBody(nn.Module):
-    """``forward((N, 3, H, W))`` gives the four levels, named ``0`` to ``3``.
+    """``forward((N, 3, H, W))`` gives the four levels, named ``0`` to ``3``, and perhaps ``top``.
 
-    Weights have batch norm folded in, are stored with the detector and never trained. How the
-    network they come from padded and normalised its images is stored with them.
+    Weights have batch norm folded in and are stored with the model. How the network they come from
+    padded and normalised its images is stored with them and never trained. Fixed weights cost no
+    backward pass.
 
     Args:
         mean, std: (3, 1, 1), the normalisation of the images given, of RGB values in [0, 255].
+        trainable: let the convolutions learn.
+        top: end in the last 1x1 convolution, of 1280 channels.
     """
 
-    def __init__(self, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, mean: Tensor, std: Tensor, *, trainable: bool = False, top: bool = False
+    ) -> None:
         super().__init__()
         self.layers = nn.ParameterDict()
-        for name, shape in _layers():
-            self.layers[_key(name, "weight")] = _fixed(torch.zeros(shape))
-            self.layers[_key(name, "bias")] = _fixed(torch.zeros(shape[0]))
+        self._names = [name for name, _ in _layers(top)]
+        for name, shape in _layers(top):
+            for kind, value in (("weight", torch.zeros(shape)), ("bias", torch.zeros(shape[0]))):
+                self.layers[_key(name, kind)] = nn.Parameter(value, requires_grad=trainable)
         self.scale = _fixed(torch.ones(3, 1, 1))
         self.shift = _fixed(torch.zeros(3, 1, 1))
         self.same_padding = _fixed(torch.zeros(()))  # 1: TensorFlow's, uneven at stride 2
-        self._given = (mean, std)
+        self._given, self._top = (mean, std), top
 
     def load(self, path: str, sha256: str) -> None:
         """Take the weights of a file that :func:`gcdis_ray.models.backbones.read_weights` reads.
@@ -62,7 +79,7 @@ class MobileNetBody(nn.Module):
         if not isinstance(net, MobileNetV2):
             raise TypeError(f"{type(net).__name__} is no MobileNetV2")
         with torch.no_grad():
-            for name, _ in _layers():
+            for name in self._names:
                 weight, bias = net._layers[name]
                 self.layers[_key(name, "weight")].copy_(weight)
                 self.layers[_key(name, "bias")].copy_(bias)
@@ -71,8 +88,8 @@ class MobileNetBody(nn.Module):
             self.shift.copy_((mean / 255 - net._mean.view(3, 1, 1)) / net._std.view(3, 1, 1))
             self.same_padding.fill_(float(net._same))
 
-    @torch.no_grad()
-    def forward(self, images_N3HW: Tensor) -> dict[str, Tensor]:
+    def forward(self, images_N3HW: Tensor, gate: Gate | None = None) -> dict[str, Tensor]:
+        """Args: gate: ``gate(level, map)`` is what the next level sees, and what is returned."""
         same = bool(self.same_padding > 0)
         x = self._conv(_STEM, images_N3HW * self.scale + self.shift, same, stride=2)
         levels, block = {}, 1
@@ -86,8 +103,11 @@ class MobileNetBody(nn.Module):
                 y = self._conv(f"{prefix}.{part + 1}", y, same, relu=False)
                 x = x + y if y.shape == x.shape else y
                 if block in _LAST_BLOCKS:
+                    x = x if gate is None else gate(len(levels), x)
                     levels[str(len(levels))] = x
                 block += 1
+        if self._top:
+            levels["top"] = self._conv(_TOP, x, same)
         return levels
 
     def _conv(
@@ -101,9 +121,10 @@ class MobileNetBody(nn.Module):
         relu: bool = True,
     ) -> Tensor:
         weight = self.layers[_key(name, "weight")]
-        padding = weight.shape[-1] // 2
-        if same and padding and stride == 2:  # even sizes: nothing before, one after
-            x, padding = F.pad(x, (0, 1, 0, 1)), 0
+        kernel = weight.shape[-1]
+        padding = kernel // 2
+        if same and stride > 1:  # at stride 1 it is even
+            x, padding = F.pad(x, same_padding(x, kernel, stride)), 0
         bias = self.layers[_key(name, "bias")]
         y = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
         return F.relu6(y) if relu else y

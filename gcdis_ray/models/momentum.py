@@ -28,9 +28,13 @@ class MomentumEncoder(Generic[Module]):
 
     @torch.no_grad()
     def update(self, student: nn.Module, momentum: float) -> None:
-        """theta' <- m theta' + (1 - m) theta; once per optimiser step."""
+        """theta' <- m theta' + (1 - m) theta; once per optimiser step. What the student
+        never trains is left alone: it is equal already."""
         ours, theirs = self.module.state_dict(), student.state_dict()
+        fixed = {name for name, p in student.named_parameters() if not p.requires_grad}
         for name, value in ours.items():
+            if name in fixed:
+                continue
             if value.is_floating_point():
                 value.lerp_(theirs[name].to(value.dtype), 1.0 - momentum)
             else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from pydantic import Field, model_validator
 from gcdis_ray.artifacts import Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.models.weights_file import read_pinned
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, HoldOutConfig, ModelConfig
 
@@ -55,12 +57,21 @@ class Config(StageConfig):
     def not_in_key(cls) -> frozenset[str]:
         return frozenset({"cache_mb"})
 
+    def key_fields(self) -> dict[str, Any]:
+        return super().key_fields() | {"model": self.model.key_fields()}
+
+    def check_files(self) -> None:
+        encoder = self.model.encoder
+        if encoder.weights is not None:
+            read_pinned(Path(encoder.weights), encoder.weights_sha256)
+
     @model_validator(mode="after")
     def _can_run(self) -> Config:
         if self.training.batch_size < 2 * self.training.micro_batches:
             raise ValueError("batch norm needs two crops per part: raise training.batch_size")
         if self.training.epochs is None:
             self.snapshot_steps(self.training.steps)
+        self.model.encoder.check_start()
         late = 1 - self.snapshots_from
         if self.snapshots_from + late / self.snapshots <= self.discovery.losses.clustering_from:
             raise ValueError(
@@ -95,7 +106,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     from gcdis_ray.tasks.discovery_model import build_discovery_model
 
     rows = inputs["crop"].rows
-    weights = stored_bytes(lambda: build_discovery_model(config.model, 100))
+    weights = stored_bytes(lambda: build_discovery_model(config.model.starting_at(None), 100))
     return Size(rows, 500 * rows + (config.snapshots + 1) * weights)
 
 
@@ -118,7 +129,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     work.fit(
         DiscoveryTask(
             training=training,
-            model=config.model,
+            model=config.model.located(),
             discovery=config.discovery,
             crops=crops,
             num_known=num_known,
@@ -135,7 +146,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         named = {row["class_index"]: row for row in classes}
         known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]
     spec = dict(
-        model=config.model.model_dump(mode="json"),
+        model=config.model.key_fields(),
         num_known=len(known),
         num_classes=num_classes,
         cache_px=config.discovery.cache_px,

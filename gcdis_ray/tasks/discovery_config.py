@@ -2,18 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from pathlib import Path
+from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed
 from gcdis_ray.data.augment_config import AugmentConfig
+from gcdis_ray.errors import ConfigError
+
+_ENCODER = "stages.discover.model.encoder"
 
 
 class EncoderConfig(Closed):
     """Encoder b. The paper is ResNet-50: ``block: bottleneck, blocks: [3, 4, 6, 3], widths: [256,
-    512, 1024, 2048], stem_width: 64, stem_kernel: 7, stem_stride: 2`` at 224 px."""
+    512, 1024, 2048], stem_width: 64, stem_kernel: 7, stem_stride: 2`` at 224 px.
 
+    ``body: mobilenet_v2`` starts from ``weights`` and takes nothing else from here but ``input_px``
+    and ``frozen``. Weights of a resnet are in torchvision's names, and ``block``, ``blocks``,
+    ``widths`` and stem must be those of the file (``stem_pool: true``).
+    """
+
+    body: Literal["resnet", "mobilenet_v2"] = "resnet"
+    weights: str | None = Field(
+        None,
+        description="file that training starts from: safetensors, or for mobilenet_v2 also npz",
+    )
+    weights_sha256: str | None = Field(
+        None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
+    )
+    frozen: bool = Field(
+        False, description="keep a mobilenet_v2 as loaded: only attention and heads learn"
+    )
     input_px: int = Field(32, ge=16, le=1024, description="side of the square crops it sees")
     block: Literal["basic", "bottleneck"] = "basic"
     blocks: tuple[int, ...] = Field((1, 1, 1), min_length=1, max_length=6)
@@ -34,11 +54,50 @@ class EncoderConfig(Closed):
             raise ValueError("blocks and widths need one entry per stage each")
         if min(self.blocks) < 1 or min(self.widths) < 8 or any(w % 4 for w in self.widths):
             raise ValueError("blocks must be at least 1, widths at least 8 and multiples of 4")
+        if self.weights is not None and self.weights_sha256 is None:
+            raise ConfigError(
+                "the weights file has no checksum",
+                where=f"{_ENCODER}.weights_sha256",
+                fix="set it (sha256sum FILE)",
+            )
+        if self.body == "mobilenet_v2" and self.mask_input:
+            raise ConfigError(
+                "mobilenet_v2 sees three channels, no mask",
+                where=f"{_ENCODER}.mask_input",
+                fix="set it to false, or use body: resnet",
+            )
+        if self.body == "resnet" and self.frozen:
+            raise ConfigError(
+                "only mobilenet_v2 can be frozen",
+                where=f"{_ENCODER}.frozen",
+                fix="set it to false, or use body: mobilenet_v2 with weights",
+            )
         return self
+
+    def check_start(self) -> None:
+        """What a training needs to start, and a trained model does not.
+
+        Raises:
+            ConfigError: weights are missing.
+        """
+        if self.weights is not None:
+            return
+        if self.body == "mobilenet_v2":
+            raise ConfigError(
+                "body mobilenet_v2 is not trained from scratch here and needs weights",
+                where=f"{_ENCODER}.weights",
+                fix="set weights and weights_sha256 there, or use body: resnet",
+            )
+        if self.weights_sha256 is not None:
+            raise ConfigError(
+                "a checksum, but no weights file",
+                where=f"{_ENCODER}.weights",
+                fix="set both weights and weights_sha256, or none",
+            )
 
 
 class AttentionConfig(Closed):
-    """Soft attention module after every stage."""
+    """Soft attention module after every stage; of a frozen encoder, after the last one only."""
 
     enabled: bool = True
     pools: tuple[int, ...] = Field(
@@ -162,6 +221,20 @@ class ModelConfig(Closed):
     encoder: EncoderConfig = EncoderConfig.model_validate({})
     attention: AttentionConfig = AttentionConfig.model_validate({})
     heads: HeadsConfig = HeadsConfig.model_validate({})
+
+    def starting_at(self, weights: str | None) -> Self:
+        """The same with another weights file, or without: weights come from elsewhere."""
+        encoder = self.encoder.model_copy(update={"weights": weights})
+        return self.model_copy(update={"encoder": encoder})
+
+    def located(self) -> Self:
+        """The same with an absolute path: workers may run in another folder."""
+        weights = self.encoder.weights
+        return self.starting_at(None if weights is None else str(Path(weights).resolve()))
+
+    def key_fields(self) -> dict[str, Any]:
+        """Plain data for an artifact's key: what the weights are, not where they lie."""
+        return self.model_dump(mode="json", exclude={"encoder": {"weights"}})
 
 
 class DiscoveryConfig(Closed):

@@ -22,19 +22,26 @@ from gcdis_ray.losses.contrastive import (
     instance_contrastive_loss,
 )
 from gcdis_ray.models.encoder import ResNetEncoder
-from gcdis_ray.models.heads import CosineClassifier, Discovered, DiscoveryModel, Projector
+from gcdis_ray.models.heads import (
+    CosineClassifier,
+    Discovered,
+    DiscoveryModel,
+    Encoder,
+    Projector,
+)
+from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 
 
 def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryModel:
-    """f_d with fresh weights from torch's global generator."""
-    encoder = ResNetEncoder(
-        **config.encoder.model_dump(exclude={"input_px", "mask_input"}),
-        attention=config.attention.enabled,
-        attention_pools=config.attention.pools,
-        attention_reduction=config.attention.reduction,
-        channels=4 if config.encoder.mask_input else 3,
-    )
+    """f_d with fresh weights from torch's global generator, its encoder with those of its file.
+
+    Raises:
+        ConfigError: the encoder's weights file is missing, is not the pinned one or does not fit.
+    """
+    encoder = _build_encoder(config)
+    if config.encoder.weights is not None:
+        encoder.load(config.encoder.weights, str(config.encoder.weights_sha256))
     heads = config.heads
     projector = Projector(
         encoder.num_features,
@@ -46,9 +53,32 @@ def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryMod
     return DiscoveryModel(encoder, projector, classifier, feature_norm=heads.feature_norm)
 
 
+def _build_encoder(config: ModelConfig) -> Encoder:
+    settings, attention = config.encoder, config.attention
+    kept: dict[str, Any] = dict(
+        attention=attention.enabled,
+        attention_pools=attention.pools,
+        attention_reduction=attention.reduction,
+    )
+    if settings.body == "mobilenet_v2":
+        return MobileNetEncoder(frozen=settings.frozen, **kept)
+    return ResNetEncoder(
+        block=settings.block,
+        blocks=settings.blocks,
+        widths=settings.widths,
+        stem_width=settings.stem_width,
+        stem_kernel=settings.stem_kernel,
+        stem_stride=settings.stem_stride,
+        stem_pool=settings.stem_pool,
+        channels=4 if settings.mask_input else 3,
+        **kept,
+    )
+
+
 def load_discovery_model(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DiscoveryModel:
-    """f_d in eval mode from ``encoder_spec`` and a member of weights."""
-    model = build_discovery_model(ModelConfig(**spec["model"]), int(spec["num_classes"]))
+    """f_d in eval mode from ``encoder_spec`` and a member of weights, which holds all of them."""
+    config = ModelConfig(**spec["model"]).starting_at(None)
+    model = build_discovery_model(config, int(spec["num_classes"]))
     model.load_state_dict(dict(tensors))
     return model.eval().requires_grad_(False)
 
@@ -63,8 +93,8 @@ class DiscoveryObjective(nn.Module):
     def __init__(self, model: DiscoveryModel, model_config: ModelConfig, config: DiscoveryConfig):
         super().__init__()
         self.model, self._config = model, config
-        contour, stages = model_config.attention.contour, len(model_config.encoder.widths)
-        self._contour = (contour + contour[-1:] * stages)[:stages]
+        contour = model_config.attention.contour
+        self._contour = [contour[min(s, len(contour) - 1)] for s in model.encoder.attended]
         self.seen_headness: list[Tensor] = []
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

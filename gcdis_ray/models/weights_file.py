@@ -1,0 +1,47 @@
+"""The user's weights file as bytes: is it there, is it the pinned one? No torch: ``run`` looks at
+it before torch is imported."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from gcdis_ray.errors import ConfigError
+
+
+def file_sha256(path: Path) -> str:
+    """SHA-256 of a weights file as hexadecimal digits.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return hashlib.sha256(_read(path)).hexdigest()
+
+
+def read_pinned(path: Path, sha256: str | None) -> bytes:
+    """The file's bytes.
+
+    Args:
+        sha256: refuse any other file.
+
+    Raises:
+        ConfigError: it cannot be read, or is another one.
+    """
+    data = _read(path)
+    found = hashlib.sha256(data).hexdigest()
+    if sha256 is not None and found != sha256:
+        raise ConfigError(
+            f"the weights have SHA-256 {found}, the config wants {sha256}",
+            where=str(path),
+            fix="use the file that was pinned, or pin this one",
+        )
+    return data
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read the weights: {error.strerror or error}", where=str(path)
+        ) from error

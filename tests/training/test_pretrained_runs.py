@@ -1,0 +1,109 @@
+"""The discovery task on MobileNetV2 in the real loop: frozen and fine-tuned, resumed, on workers."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing
+from mobilenet_files import torchvision_layout
+from test_discovery_runs import Outcome, same
+from toy_discovery import MIXED, MODEL, make
+from toy_training import FolderCheckpoints, digests, toy_plan
+
+from gcdis_ray.tasks.discovery_config import ModelConfig
+from gcdis_ray.training.loop import train
+
+STEPS = 3
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "frozen": ({"frozen": True}, {}),
+    "fine-tuned": ({"frozen": False}, {}),
+    "frozen-zero2": ({"frozen": True}, {"strategy": "deepspeed", "zero_stage": 2}),
+}
+
+
+def run(case: str, weights: tuple[str, str], folder: Path, start: int = 0) -> Outcome:
+    encoder = {"body": "mobilenet_v2", "input_px": 32} | CASES[case][0]
+    model = {"encoder": encoder | dict(weights=weights[0], weights_sha256=weights[1])}
+    task = make(
+        MIXED,
+        STEPS,
+        model=ModelConfig.model_validate(MODEL.model_dump() | model),
+        training={"lr": 0.001, "weight_decay": 0.1},
+    )
+    checkpoints = FolderCheckpoints(folder / "checkpoints", start=start, save=not start)
+    plan = toy_plan(folder, **CASES[case][1])
+    members = train(task, plan, checkpoints, torch.device("cpu"), lambda progress: None)
+    history = folder / "toy/0" / members["history"][0].path if members else None
+    return Outcome(digests(members), history, {**task.state(), "student": task.snapshot()})
+
+
+def worker(rank: int, folder: str, weights: tuple[str, str]) -> None:
+    torch.set_num_threads(1)
+    os.environ["LOCAL_RANK"] = str(rank)
+    dist.init_process_group(
+        "gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2
+    )
+    for case in CASES:
+        torch.save(run(case, weights, Path(folder, case)).state, f"{folder}/{case}{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    path, sha256 = torchvision_layout(tmp_path_factory.mktemp("weights"))
+    return str(path), sha256
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory, weights: tuple[str, str]) -> dict[str, Outcome]:
+    """Frozen and fine-tuned in this process, with their folder as trace ``folder``."""
+    torch.set_num_threads(1)
+    found = {}
+    for case in ("frozen", "fine-tuned"):
+        folder = tmp_path_factory.mktemp(case)
+        found[case] = run(case, weights, folder)
+        found[case].folder = folder
+    return found
+
+
+@pytest.mark.parametrize("case", ["frozen", "fine-tuned"])
+def test_only_a_fine_tuned_body_moves(one: dict[str, Outcome], weights: tuple[str, str], case: str):
+    from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
+
+    start = MobileNetEncoder(
+        frozen=True, attention=False, attention_pools=(4,), attention_reduction=8
+    )
+    start.load(*weights)
+    for name, value in start.body.state_dict().items():
+        never = case == "frozen" or not name.startswith("layers.")
+        for owner in ("student", "teacher"):
+            now = one[case].state[f"/{owner}/encoder.body.{name}"]
+            assert torch.equal(now, value) == never, f"{owner} {name}"
+
+
+@pytest.mark.parametrize("case", ["frozen", "fine-tuned"])
+def test_resume_gives_the_same_bit_by_bit(
+    one: dict[str, Outcome], weights: tuple[str, str], case: str
+):
+    whole = one[case]
+    resumed = run(case, weights, whole.folder, start=2)
+    assert resumed.trace == whole.trace
+    assert resumed.digest == whole.digest
+    assert same(resumed.state, whole.state)
+
+
+@pytest.mark.slow
+def test_two_workers_equal_one(one: dict[str, Outcome], weights: tuple[str, str], tmp_path: Path):
+    torch.multiprocessing.spawn(worker, (str(tmp_path), weights), nprocs=2)
+    for case in ("frozen", "fine-tuned"):
+        for rank in (0, 1):
+            assert same(torch.load(tmp_path / f"{case}{rank}.pt"), one[case].state)
+    sharded = torch.load(tmp_path / "frozen-zero20.pt")
+    assert sharded.keys() == one["frozen"].state.keys()
+    for name, value in one["frozen"].state.items():
+        torch.testing.assert_close(sharded[name], value, rtol=1e-3, atol=1e-4)
