@@ -253,7 +253,7 @@ def main() -> None:
     parser.add_argument("--compared-iterations", type=int, default=10)
     parser.add_argument("--points", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--clusters", type=int, nargs="*", default=[200, 1000])
-    parser.add_argument("--iterations", type=int, default=3, help="of the runs by size")
+    parser.add_argument("--iterations", type=int, default=2, help="of the runs by size")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
