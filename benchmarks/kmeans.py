@@ -144,7 +144,8 @@ def compare(num_points: int, num_clusters: int, iterations: int, rounds: int) ->
             backend=backend,
         )
 
-    ours(0, None), ours(0, None, "faiss")  # first calls load and allocate
+    for warm in ("torch", "faiss"):  # first calls load and allocate
+        ours(0, None, warm)
     seen: dict[str, list[float]] = {}
     note = lambda name, value: seen.setdefault(name, []).append(value)  # noqa: E731
     for seed in range(rounds):
@@ -253,7 +254,7 @@ def main() -> None:
     parser.add_argument("--compared-iterations", type=int, default=10)
     parser.add_argument("--points", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--clusters", type=int, nargs="*", default=[200, 1000])
-    parser.add_argument("--iterations", type=int, default=3, help="of the runs by size")
+    parser.add_argument("--iterations", type=int, default=2, help="of the runs by size")
     parser.add_argument("--one", nargs=4, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:

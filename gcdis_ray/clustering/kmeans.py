@@ -28,7 +28,7 @@ from torch import Tensor
 from gcdis_ray.errors import ConfigError, GcdisError
 
 Backend = Literal["torch", "faiss"]
-_BLOCK = 1 << 22  # numbers of a block, its distances to all centers included
+_BLOCK = 1 << 20  # numbers of a block, its distances to all centers included
 _START_POINTS = 1 << 16
 _START_POINTS_PER_CLUSTER = 50
 
@@ -69,7 +69,7 @@ def kmeans(
         start_points: k-means++ looks at a random sample of at most this many unlabeled points,
             since it reads all of them once per center. None: 65,536, or 50 per cluster if more.
             Clusters of few points in many can be missed; N looks at all.
-        n_init: starts, at least 1.
+        n_init: starts, at least 1; a given start is run once.
         max_iterations: at least 1.
         tolerance: stop when the squared shift of all centers together is below this share of the
             points' total variance per point. Unmoved points always stop.
@@ -94,17 +94,16 @@ def kmeans(
         raise GcdisError(f"start_KD is {tuple(start_KD.shape)}, not {(num_clusters, dims)}")
     free, held = _split(points_ND, labels_N, num_clusters)
     whole = _Rows(points_ND, free.origin_D)
-    spread = sum(float((block**2).sum(dtype=torch.float64)) for _, block in whole.blocks())
+    spread = sum(float(block.square_().sum(dtype=torch.float64)) for _, block in whole.blocks())
+    limit = tolerance * spread / num_points
     best: Clustering | None = None
-    for _ in range(n_init):
+    for _ in range(n_init if start_KD is None else 1):
         if start_KD is None:
             most = start_points or max(_START_POINTS, _START_POINTS_PER_CLUSTER * num_clusters)
             centers_KD = _start(free, held, num_clusters, generator, max(most, num_clusters))
         else:
             centers_KD = start_KD.to(points_ND) - free.origin_D
-        found = _lloyd(
-            free, held, centers_KD, max_iterations, tolerance * spread / num_points, backend
-        )
+        found = _lloyd(free, held, centers_KD, max_iterations, limit, backend)
         if best is None or found.inertia < best.inertia:
             best = found
     assert best is not None
@@ -153,10 +152,10 @@ class _Rows:
         return len(self.points_ND) if self.row_M is None else len(self.row_M)
 
     def take(self, index: Tensor) -> Tensor:
-        """The rows at ``index``, which counts within these rows."""
+        """A copy of the rows at ``index``, which counts within these rows."""
         if self.row_M is not None:
             index = self.row_M[index]
-        return self.points_ND[index] - self.origin_D
+        return self.points_ND[index].sub_(self.origin_D)
 
     def blocks(self, beside: int = 0) -> Iterator[tuple[slice, Tensor]]:
         """Where a block lies, and the block; ``beside`` is what a row needs beside itself."""
@@ -164,8 +163,10 @@ class _Rows:
         step = max(_BLOCK // (dims + beside), 4 * dims)  # else K x D sums cost more than products
         for start in range(0, len(self), step):
             where = slice(start, start + step)
-            rows = where if self.row_M is None else self.row_M[where]
-            yield where, self.points_ND[rows] - self.origin_D
+            if self.row_M is None:
+                yield where, self.points_ND[where] - self.origin_D
+            else:
+                yield where, self.points_ND[self.row_M[where]].sub_(self.origin_D)
 
 
 @dataclass(frozen=True)
@@ -285,14 +286,13 @@ def _start(
     if most < len(free):
         index = torch.randperm(len(free), generator=generator)[:most].sort().values
     sample_SD = free.take(index.to(centers_KD.device))
-    square_S = (sample_SD**2).sum(dim=1)
-    if num_known:
-        closest_S = nearest(sample_SD, centers_KD[:num_known])[1]
-    else:
+    num_given = max(num_known, 1)
+    if not num_known:
         centers_KD[0] = sample_SD[int(torch.randint(len(sample_SD), (1,), generator=generator))]
-        closest_S = ((sample_SD - centers_KD[0]) ** 2).sum(dim=1)
+    closest_S = nearest(sample_SD, centers_KD[:num_given])[1]
+    square_S = nearest(sample_SD, centers_KD.new_zeros(1, centers_KD.shape[1]))[1]
     num_trials = 2 + int(math.log(num_clusters))
-    for k in range(max(num_known, 1), num_clusters):
+    for k in range(num_given, num_clusters):
         mass_S = torch.cumsum(closest_S, 0, dtype=torch.float64)
         draw = torch.rand(num_trials, generator=generator, dtype=torch.float64).to(mass_S.device)
         tried = torch.searchsorted(mass_S, draw * mass_S[-1], right=True)

@@ -12,6 +12,8 @@ from scipy.spatial.distance import squareform
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from gcdis_ray.clustering.kmeans import kmeans
+
 _APART = 1000.0  # distance of two known classes: more than any average of cosines
 _MOST_OUTLIERS = 200  # clusters beyond the wanted number that are looked at
 
@@ -28,59 +30,36 @@ def semi_supervised_kmeans(
 ) -> Tensor:
     """Centres of known classes then of clusters found among the unlabeled samples (Vaze et al.).
 
-    Known centres start at the mean of their labeled samples, novel ones by k-means++ among the
-    unlabeled; labeled samples never move; similarity is the cosine. The start with the largest
-    summed similarity of unlabeled samples wins.
+    :func:`gcdis_ray.clustering.kmeans.kmeans` on unit vectors, its centers scaled to length 1.
 
     Args:
         vectors_MD: unit rows.
         labels_M: known class of a labeled sample, -1 of an unlabeled one.
 
     Returns:
-        (K, D) unit rows. With fewer unlabeled samples than novel classes, samples repeat.
+        (K, D) unit rows. A known class without a labeled sample gets no cluster and zeros, as do
+        novel classes without any unlabeled sample; with fewer than there are classes, rows repeat.
     """
-    unlabeled = vectors_MD[labels_M < 0]
-    labeled, classes = vectors_MD[labels_M >= 0], labels_M[labels_M >= 0]
-    anchor_KD = vectors_MD.new_zeros(num_classes, vectors_MD.shape[1])
-    anchor_KD.index_add_(0, classes, labeled)  # summed labeled vectors, zero for novel classes
-    best, best_score = anchor_KD, -float("inf")
-    if len(unlabeled) == 0:
-        return F.normalize(anchor_KD, dim=1)
-    for _ in range(restarts):
-        centers = _start(
-            unlabeled, F.normalize(anchor_KD[:num_known], dim=1), num_classes, generator
-        )
-        assigned = torch.full_like(labels_M[labels_M < 0], -1)
-        for _ in range(iterations):
-            nearest = (unlabeled @ centers.T).argmax(dim=1)
-            if torch.equal(nearest, assigned):
-                break
-            assigned = nearest
-            sums = anchor_KD.index_add(0, assigned, unlabeled)
-            empty = sums.norm(dim=1) < 1e-12
-            centers = torch.where(empty[:, None], centers, F.normalize(sums, dim=1))
-        score = float((unlabeled @ centers.T).max(dim=1).values.sum())
-        if score > best_score:
-            best, best_score = centers, score
-    return best
-
-
-def _start(unlabeled: Tensor, known_LD: Tensor, num_classes: int, generator: Generator) -> Tensor:
-    """k-means++ from the known centres on: each new one is drawn by squared distance."""
-    centers = list(known_LD)
-    if centers:
-        distance = 2 - 2 * (unlabeled @ known_LD.T).max(dim=1).values
-    else:
-        distance = torch.ones(len(unlabeled), device=unlabeled.device)
-    for _ in range(num_classes - len(known_LD)):
-        weight = distance.clamp(min=0).double().cumsum(0)
-        draw = (
-            torch.rand(1, generator=generator, dtype=torch.float64).to(weight.device) * weight[-1]
-        )
-        index = int(torch.searchsorted(weight, draw).clamp(max=len(unlabeled) - 1))
-        centers.append(unlabeled[index])
-        distance = torch.minimum(distance, 2 - 2 * (unlabeled @ unlabeled[index]))
-    return torch.stack(centers)
+    told = labels_M >= 0
+    present = torch.unique(labels_M[told])
+    packed_M = torch.full_like(labels_M, -1)
+    packed_M[told] = torch.searchsorted(present, labels_M[told])  # without gaps
+    num_novel = min(num_classes - num_known, int((~told).sum()))
+    found = kmeans(
+        vectors_MD,
+        len(present) + num_novel,
+        generator,
+        labels_N=packed_M,
+        n_init=restarts,
+        max_iterations=iterations,
+        tolerance=0.0,
+    )
+    centers_KD = vectors_MD.new_zeros(num_classes, vectors_MD.shape[1])
+    centers_KD[present] = found.centers_KD[: len(present)]
+    if num_novel:
+        repeat = torch.arange(num_classes - num_known, device=present.device) % num_novel
+        centers_KD[num_known:] = found.centers_KD[len(present) :][repeat]
+    return F.normalize(centers_KD, dim=1)
 
 
 def semi_supervised_linkage(

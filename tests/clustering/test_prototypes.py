@@ -42,6 +42,24 @@ def test_fewer_samples_than_classes(num_unlabeled):
     torch.testing.assert_close(centers[0], points[0])
 
 
+def test_a_known_class_without_a_labeled_sample_gets_no_cluster():
+    points, classes = blobs()
+    labels = torch.where((classes == 0) | (classes == 2), classes, -1)
+    centers = semi_supervised_kmeans(points, labels, 3, 7, torch.Generator().manual_seed(1))
+    assert centers[1].tolist() == [0.0] * 8
+    found = (points @ centers.T).argmax(dim=1)
+    assert torch.equal(found[labels >= 0], labels[labels >= 0])
+    assert found.unique().tolist() == [0, 2, 3, 4, 5, 6]
+
+
+def test_no_known_class_at_all():
+    points, classes = blobs()
+    labels = torch.full((len(points),), -1)
+    centers = semi_supervised_kmeans(points, labels, 0, 6, torch.Generator().manual_seed(1))
+    found = (points @ centers.T).argmax(dim=1)
+    assert len({(int(a), int(b)) for a, b in zip(found, classes, strict=True)}) == 6
+
+
 def test_same_generator_same_centers():
     points, classes = blobs()
     labels = torch.where(classes < 2, classes, -1)
