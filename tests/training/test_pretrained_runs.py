@@ -1,4 +1,4 @@
-"""The discovery task on MobileNetV2 in the real loop: frozen and fine-tuned, resumed, on workers."""
+"""The discovery task on MobileNetV2 in the real loop: frozen or fine-tuned, resumed, on workers."""
 
 from __future__ import annotations
 
