@@ -66,7 +66,7 @@ class MobileNetBody(nn.Module):
                 self.layers[_key(name, kind)] = nn.Parameter(value, requires_grad=trainable)
         self.scale = _fixed(torch.ones(3, 1, 1))
         self.shift = _fixed(torch.zeros(3, 1, 1))
-        self.same_padding = _fixed(torch.zeros(()))  # 1: TensorFlow's, uneven at stride 2
+        self.same_padding = _fixed(torch.zeros(1))  # 1: TensorFlow's, uneven at stride 2
         self._given, self._top = (mean, std), top
 
     def load(self, path: str, sha256: str) -> None:

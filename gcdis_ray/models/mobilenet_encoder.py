@@ -12,6 +12,8 @@ from gcdis_ray.models.attention import SoftAttention, pooled_sizes
 from gcdis_ray.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.mobilenet_body import CHANNELS, TOP_CHANNELS, MobileNetBody
 
+_OPEN = 3.0  # logit of S at the start, 0.95
+
 
 class MobileNetEncoder(nn.Module):
     """Crop -> feature vector (1280) and saliency maps, as
@@ -45,6 +47,9 @@ class MobileNetEncoder(nn.Module):
                 for stage in self.attended
             }
         )
+        for module in self.attention.modules():
+            if isinstance(module, SoftAttention):  # trained layers do not know maps that are muted
+                nn.init.constant_(module.norm.bias, _OPEN)
 
     def load(self, path: str, sha256: str) -> None:
         """Start at the weights of a file; raises ConfigError as :meth:`MobileNetBody.load`."""

@@ -34,6 +34,18 @@ def test_never_trained():
     assert not any(m.training for m in momentum.module.modules())
 
 
+def test_what_the_student_never_trains_stays_bit_by_bit():
+    student = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 2))
+    student[0].requires_grad_(False)
+    momentum = MomentumEncoder(student)
+    fixed = student[0].weight.clone()
+    with torch.no_grad():
+        student[1].weight += 1
+    momentum.update(student, 0.3)
+    assert torch.equal(momentum.module[0].weight, fixed)
+    torch.testing.assert_close(momentum.module[1].weight, student[1].weight - 0.3)
+
+
 def test_rising_momentum():
     values = [rising_momentum(k / 10, 0.7, 0.999) for k in range(11)]
     assert values[0] == pytest.approx(0.7)
