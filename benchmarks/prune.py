@@ -2,11 +2,11 @@
 
     python benchmarks/prune.py                          1, 1.5, 2 and 3 outputs per novel class
     python benchmarks/prune.py --factors 2 --seeds 0 1 2
-    python benchmarks/prune.py --set stages.discover.prune.merge_cosine=0.8
+    python benchmarks/prune.py --prune merge_cosine=0.3 --prune min_members=15
 
 Discovery on crops of true masks of the long-tailed digit scenes, in the small settings of
-``ablation.py``. Every training is scored twice, as it is and pruned with the config's thresholds.
-Trainings are kept by key and not made again. Needs no Ray.
+``ablation.py``. Every training is scored twice, as it is and pruned. Trainings are kept by key, so
+other thresholds need no new ones. Needs no Ray.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torch
 from ablation import SHARED, SMALL_DIGITS, STEPS, Bench, score, truth_of_crops
 
 from gcdis_ray.artifacts import Artifact
-from gcdis_ray.config import RunConfig
+from gcdis_ray.config import RunConfig, apply_overrides
 from gcdis_ray.pipeline import load_config
 from gcdis_ray.stages.discover import AssignCrops
 from gcdis_ray.tasks.discovery_config import PruneConfig
@@ -81,13 +81,15 @@ def pruned_clusters(
     return pa.concat_tables(found)["cluster_id"].to_numpy(), pruned.report
 
 
-def measure(bench: Bench, config: RunConfig, seed: int) -> tuple[Result, Result]:
+def measure(
+    bench: Bench, config: RunConfig, rules: PruneConfig, seed: int
+) -> tuple[Result, Result]:
     """One training, as it is and pruned."""
     stages = [*SHARED, "discover"]
     inputs = bench.make(config, stages, lambda name: seed if name == "discover" else 0)
     matched_N = truth_of_crops(inputs)[0]
     cluster_N = inputs["discover"].table("assignments").read(["cluster_id"])["cluster_id"]
-    pruned_N, report = pruned_clusters(inputs, config.stages.discover.prune)
+    pruned_N, report = pruned_clusters(inputs, rules)
     results = []
     for clusters_N, size in (
         (cluster_N.to_numpy(), report["num_outputs"]),
@@ -128,10 +130,14 @@ def main() -> None:
     parser.add_argument("--factors", type=float, nargs="+", default=[1, 1.5, 2, 3])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--steps", type=int, default=STEPS["digits"], help="of discovery")
+    parser.add_argument(
+        "--prune", action="append", default=[], metavar="KEY=VALUE", help="a threshold"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--out", type=Path, default=Path("runs/prune"), metavar="DIR")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    rules = PruneConfig.model_validate(apply_overrides({}, args.prune))
     out = args.out.absolute()
     folder = out / "sets" / "digits"
     folder.mkdir(parents=True, exist_ok=True)
@@ -141,7 +147,7 @@ def main() -> None:
             before = time.monotonic()
             config = config_of(folder, factor, args.steps, args.set)
             truth = config.stages.count.num_novel + len(config.stages.ingest.known_classes)
-            plain, pruned = measure(bench, config, seed)
+            plain, pruned = measure(bench, config, rules, seed)
             rows.setdefault(f"{factor:g}", []).append(plain)
             rows.setdefault(f"{factor:g}, pruned", []).append(pruned)
             print(

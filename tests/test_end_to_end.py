@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -33,31 +32,6 @@ def test_a_second_run_does_nothing(small_run):
     assert done.stderr.count("cached") == 11  # ten stages and the closing line
     report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report.read_text().startswith("<!")
-
-
-@pytest.mark.slow
-def test_pruned_classes_reach_the_metrics_and_the_report(small_run, tmp_path: Path):
-    """From the small run's crops on: twice as many novel outputs, most of them dropped."""
-    shutil.copytree(open_pipeline(small_run.overrides).storage.uri, tmp_path / "storage")
-    overrides = [
-        *small_run.overrides,
-        f"storage={tmp_path / 'storage'}",
-        "stages.discover.prune={enabled: true, over_provision: 2, min_members: 12}",
-        "stages.segment.training.steps=2",
-    ]
-    done = gcdis("run", overrides)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("cached") == 6
-    artifacts = open_pipeline(overrides).artifacts()
-    metrics, pruning = artifacts["evaluate"].json("metrics"), artifacts["discover"].json("pruning")
-    size = pruning["num_clusters"]
-    assert pruning["num_outputs"] == 5 + 2 * (metrics["class_count"]["estimate"] - 5) > size
-    assert metrics["class_count"]["discovered"] == len(metrics["clusters"]) == size
-    labels = artifacts["label"].table("pseudo_labels").read(["class_index"])["class_index"]
-    assert max(labels.to_pylist()) < size
-    assert artifacts["segment"].json("segmenter_spec")["num_classes"] == size
-    report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: ")).read_text()
-    assert f"{pruning['num_outputs']} outputs trained" in report
 
 
 @pytest.mark.slow
