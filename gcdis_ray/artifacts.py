@@ -125,6 +125,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         width_px=pa.int32(),
     ),
     "history": _schema(step=pa.int64(), name=pa.string(), value=pa.float64()),
+    "agreement": _schema(  # of snapshots; discoveries that were pruned only
+        step=pa.int64(),  # of a snapshot, the last one included
+        output=pa.int32(),  # argmax there, over all outputs
+        last_output=pa.int32(),  # argmax in the last snapshot
+        crops=pa.int64(),  # of the shard
+        confidence=pa.float64(),  # the last snapshot's largest probability, summed over them
+    ),
     # while training, on a sample of the crops whose labels are withheld; hold-out runs only
     "holdout_curve": _schema(step=pa.int64(), accuracy=pa.float64()),
 }

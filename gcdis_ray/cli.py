@@ -210,7 +210,8 @@ def _print_metrics(pipeline: Pipeline) -> None:
         )
         print(f"{title:<22} {shown}")
     count = metrics["class_count"]
-    print(f"{'class count':<22} estimate {count['estimate']}   truth {count['truth']}")
+    counted = "   ".join(f"{part} {count[part]}" for part in ("estimate", "discovered", "truth"))
+    print(f"{'class count':<22} {counted}")
 
 
 def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:

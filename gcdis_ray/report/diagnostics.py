@@ -71,7 +71,10 @@ def _entropy(
         return None
     per_epoch = _steps_per_epoch(view)
     times, means = _by_epoch(steps, values, per_epoch)
-    marks = {f"{plural(len(classes), 'class', 'classes')}, all equal": math.log(len(classes))}
+    pruning = view.json("discover", "pruning")  # what is drawn are outputs before it
+    size = pruning["num_outputs"] if pruning else len(classes)
+    what = plural(size, "output") if pruning else plural(size, "class", "classes")
+    marks = {f"{what}, all equal": math.log(size)}
     true_sizes = np.array([row.num_crops for row in true_class_heat(metrics)], dtype=float)
     if len(true_sizes) > 1:
         share = true_sizes / true_sizes.sum()

@@ -100,7 +100,10 @@ def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> lis
     discovered = [c for c in view.classes() if not c.known]
     if crops is not None:
         used = len(set(crops.class_index.tolist()) & {c.class_index for c in discovered})
-        out.append(Tile("classes discovered", f"{used:,}", _beside_known(view), hot=True))
+        note = _beside_known(view)
+        if pruning := view.json("discover", "pruning"):
+            note += f", {pruning['num_outputs']:,} outputs trained"
+        out.append(Tile("classes discovered", f"{used:,}", note, hot=True))
     for group, label in (("novel", "accuracy, novel classes"), ("all", "accuracy, all classes")):
         accuracy = dig(metrics, "discovery", "accuracy", group)
         if accuracy is not None:

@@ -6,7 +6,7 @@ crop which known or novel class it is in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,18 +15,21 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, Size, TensorFile
+from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.models.weights_file import read_pinned
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, HoldOutConfig, ModelConfig
+from gcdis_ray.tasks.discovery_config import (
+    DiscoveryConfig,
+    HoldOutConfig,
+    ModelConfig,
+    PruneConfig,
+)
 
 VERSION = 3
 TAKES = ("ingest", "crop", "embed", "count")
 SEEDED = True
-
-_INFERENCE_ROWS = 256  # crops per forward
 
 
 class Config(StageConfig):
@@ -46,6 +49,7 @@ class Config(StageConfig):
     )
     top_k: int = Field(5, ge=1, le=1000, description="probabilities kept per crop")
     hold_out: HoldOutConfig = HoldOutConfig.model_validate({})
+    prune: PruneConfig = PruneConfig.model_validate({})
     cache_mb: int = Field(
         2000,
         ge=0,
@@ -112,6 +116,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     from gcdis_ray.tasks.discovery import DiscoveryTask
+    from gcdis_ray.tasks.discovery_inference import num_clusters
     from gcdis_ray.tasks.hold_out import choose_hidden
 
     crops = inputs["crop"].table("crops")
@@ -122,6 +127,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         raise ArtifactError(
             f"{num_classes} classes in all, but {num_known} are known", where="count: class_count"
         )
+    num_outputs = config.prune.num_outputs(num_known, num_classes)
     labels = crops.read(["class_index"])["class_index"].to_numpy()
     hold_out = choose_hidden(labels, num_known, config.hold_out)
     training = config.training.over(crops.num_rows)
@@ -133,7 +139,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             discovery=config.discovery,
             crops=crops,
             num_known=num_known,
-            num_classes=num_classes,
+            num_classes=num_outputs,
             snapshot_steps=steps,
             cache_mb=config.cache_mb,
             seed=work.seed,
@@ -141,36 +147,49 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             measure_every=config.hold_out.every,
         )
     )
-    known = classes
+    known, named = classes, {row["class_index"]: row for row in classes}
     if hold_out is not None:  # outputs of visible classes come first, all others are free
-        named = {row["class_index"]: row for row in classes}
         known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]
-    spec = dict(
+    spec: dict[str, Any] = dict(
         model=config.model.key_fields(),
         num_known=len(known),
-        num_classes=num_classes,
+        num_classes=num_outputs,
         cache_px=config.discovery.cache_px,
         softmax_temperature=config.discovery.losses.softmax_temperature,
         snapshots=[f"snapshot_{step}" for step in steps],
     )
+    if config.prune.enabled:
+        spec = {**spec, "groups": _pruned_groups(work, crops, spec, steps, config.prune)}
     work.write_json("encoder_spec", spec)
-    work.write_json("discovered_classes", class_table(known, num_classes))
+    work.write_json("discovered_classes", class_table(known, num_clusters(spec)))
     assign = AssignCrops(
         spec, work.tensor_file("encoder"), work.tensor_file("instance_state"), config.top_k
     )
-    found = work.map_shards(assign, [crops], gives=["assignments"])["assignments"]
+    work.map_shards(assign, [crops], gives=["assignments"])
     if hold_out is not None:
-        cluster_N = found.read(["cluster_id"])["cluster_id"].to_numpy()
+        cluster_N = work.table("assignments").read(["cluster_id"])["cluster_id"].to_numpy()
         accuracy, visible_accuracy = hold_out.accuracy(cluster_N, labels)
         score = dict(
-            hidden_classes=[
-                row["name"] for row in classes if row["class_index"] in hold_out.hidden
-            ],
+            hidden_classes=[named[index]["name"] for index in hold_out.hidden],
             accuracy=accuracy,
             visible_accuracy=visible_accuracy,
             curve=work.table("holdout_curve").read().to_pylist(),
         )
         work.write_json("holdout", score)
+
+
+def _pruned_groups(
+    work: Work, crops: Table, spec: Mapping[str, Any], steps: Sequence[int], config: PruneConfig
+) -> list[list[int]]:
+    """Outputs of each cluster; writes table ``agreement`` and JSON ``pruning``."""
+    from gcdis_ray.tasks.pruning import CompareSnapshots, prune_model
+
+    snapshots = [work.tensor_file(name) for name in spec["snapshots"]]
+    compare = CompareSnapshots(spec, steps, snapshots)
+    agreement = work.map_shards(compare, [crops], gives=["agreement"])["agreement"].read()
+    pruned = prune_model(spec, work.tensor_file("encoder"), agreement, config)
+    work.write_json("pruning", pruned.report)
+    return pruned.groups
 
 
 def class_table(known: list[dict[str, Any]], num_classes: int) -> list[dict[str, Any]]:
@@ -200,17 +219,17 @@ class AssignCrops:
     top_k: int
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.tasks.discovery_inference import infer_crops
+        from gcdis_ray.tasks.discovery_inference import infer_crops, num_clusters
         from gcdis_ray.tasks.discovery_model import load_discovery_model
 
         model = load_discovery_model(self.spec, self.weights.load())
         state = {name: value.numpy() for name, value in self.instance_state.load().items()}
-        top_k = min(self.top_k, int(self.spec["num_classes"]))
+        top_k = min(self.top_k, num_clusters(self.spec))
 
         def assign(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
-            found = infer_crops(model, self.spec, crops, _INFERENCE_ROWS)
-            order = np.argsort(-found.probabilities_NK, axis=1, kind="stable")[:, :top_k]
-            ranked = np.take_along_axis(found.probabilities_NK, order, axis=1)
+            found = infer_crops(model, self.spec, crops)
+            order = np.argsort(-found.probabilities_NC, axis=1, kind="stable")[:, :top_k]
+            ranked = np.take_along_axis(found.probabilities_NC, order, axis=1)
             rows = crops["crop_index"].to_numpy()
             table = {
                 "crop_index": crops["crop_index"],

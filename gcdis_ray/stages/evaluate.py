@@ -16,7 +16,7 @@ from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.config import Closed, StageConfig
 from gcdis_ray.runtime.base import Work
 
-VERSION = 2
+VERSION = 3
 TAKES = (
     "ingest",
     "ground_truth",

@@ -24,8 +24,6 @@ VERSION = 1
 TAKES = ("ingest", "crop", "discover")
 SEEDED = False
 
-_INFERENCE_ROWS = 256  # crops per forward
-
 
 class Config(StageConfig):
     score: Stability = Field(
@@ -82,9 +80,9 @@ class MeasureStability:
         def measure(index: int, crops: pa.Table, assignments: pa.Table) -> Mapping[str, pa.Table]:
             free = pa.array(crops["class_index"].to_numpy() < 0)
             crops, assignments = crops.filter(free), assignments.filter(free)
-            found = [infer_crops(model, self.spec, crops, _INFERENCE_ROWS) for model in models]
+            found = [infer_crops(model, self.spec, crops) for model in models]
             scores = stability(
-                np.stack([one.probabilities_NK for one in found]),
+                np.stack([one.probabilities_NC for one in found]),
                 self.config.score,
                 probability_floor=self.config.probability_floor,
                 divergence_floor=self.config.divergence_floor,

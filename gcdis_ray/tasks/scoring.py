@@ -4,7 +4,8 @@ Keys that others script against, always there (null where they cannot be had, an
 why): ``discovery.accuracy``, ``discovery.kmeans_accuracy``, ``detection.mask_ap`` and
 ``detection.box_ap``, each ``{all, known, novel}`` in [0, 1];
 ``discovery.accuracy_by_frequency``, ``{head, mid, tail}`` in [0, 1];
-``class_count.{estimate, truth}``.
+``class_count.{estimate, truth}``; ``class_count.discovered`` is the number of classes that discover
+told apart, known ones included: the estimate, unless it trained more outputs or pruned some.
 """
 
 from __future__ import annotations
@@ -177,13 +178,13 @@ class Scorer:
         return torch.cat(parts)
 
     def _kmeans(self, points_ND: torch.Tensor) -> Ints:
-        """Clusters of all crops, labeled or not, without any label."""
+        """Clusters of all crops, labeled or not, without any label: as many as were discovered."""
         generator = torch.Generator().manual_seed(self._seed)
         sample = points_ND
         if len(points_ND) > MAX_KMEANS_CROPS:
             chosen = torch.randperm(len(points_ND), generator=generator)[:MAX_KMEANS_CROPS]
             sample = points_ND[chosen.sort().values]
-        wanted = min(self._inputs["count"].json("class_count")["num_classes"], len(sample))
+        wanted = min(len(self._outputs), len(sample))
         found = kmeans(sample, wanted, generator, n_init=self._settings.kmeans_n_init)
         return nearest(points_ND, found.centers_KD)[0].numpy()
 
@@ -270,6 +271,7 @@ class Scorer:
         real = [c for c in self._categories if c["known"] or c["category_id"] in present]
         return {
             "estimate": estimate["num_classes"],
+            "discovered": len(self._outputs),
             "truth": len(real) if present else None,
             "interval": estimate.get("interval"),
             "method": estimate.get("method"),

@@ -15,7 +15,7 @@ from gcdis_ray.artifacts import Size
 from gcdis_ray.data.augment import normalize
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.stages import discover
-from gcdis_ray.tasks.discovery_config import HoldOutConfig
+from gcdis_ray.tasks.discovery_config import HoldOutConfig, PruneConfig
 
 
 @pytest.fixture
@@ -60,7 +60,9 @@ def test_encoder_spec_rebuilds_the_model(discovered):
 
 
 def test_members_of_options_are_absent_without_them(discovered):
-    assert not {"holdout", "holdout_curve"} & set(artifact(discovered).manifest.files)
+    options = {"holdout", "holdout_curve", "pruning", "agreement"}
+    assert not options & set(artifact(discovered).manifest.files)
+    assert "groups" not in artifact(discovered).json("encoder_spec")
 
 
 def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
@@ -84,6 +86,58 @@ def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
     assert score["visible_accuracy"] == pytest.approx((others == 0).mean())
     assert [point["step"] for point in score["curve"]] == [5, 10]
     assert score["curve"][-1]["accuracy"] == pytest.approx(score["accuracy"])  # the same crops
+
+
+PRUNE = PruneConfig(
+    enabled=True, over_provision=2, min_members=2, min_confidence=0, merge_cosine=-1
+)
+
+
+def test_clusters_are_what_pruning_left(local_work):
+    work = run_discover(local_work, CONFIG.model_copy(update={"prune": PRUNE}))
+    found, rows = artifact(work), work.table("assignments").read().to_pylist()
+    spec, pruning = found.json("encoder_spec"), found.json("pruning")
+    size = len(spec["groups"])
+    assert pruning["num_outputs"] == spec["num_classes"] == 2 + 2 * 3
+    assert 2 <= size == pruning["num_clusters"] < 8
+    assert spec["groups"][:2] == [[0], [1]]
+    names = [row["name"] for row in found.json("discovered_classes")]
+    assert names == ["cat", "dog", *(f"novel {n + 1}" for n in range(size - 2))]
+    assert sum(row["members"] for row in pruning["outputs"]) == len(rows) == 12
+    for row in rows:
+        assert row["cluster_id"] == row["topk_ids"][0] < size
+        assert len(row["topk_ids"]) == min(size, 5)
+        if size <= 5:
+            assert sum(row["topk_probabilities"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_pruning_changes_no_byte_of_training_and_hidden_classes_are_free_clusters(
+    local_work, tmp_path
+):
+    from gcdis_ray.attempt import Attempt
+    from gcdis_ray.storage import LocalStorage
+    from gcdis_ray.work import StageWork
+
+    hold_out = HoldOutConfig(share=0.5)
+    plain = CONFIG.model_copy(update={"hold_out": hold_out})
+    other = StageWork(
+        Attempt(LocalStorage(str(tmp_path / "other")), "stage/key", "attempt-0"),
+        local_work._runtime,
+        local_work._compute,
+        0,
+        lambda progress: None,
+    )
+    whole = run_discover(local_work, plain).files
+    same = PRUNE.model_copy(update={"over_provision": 1.0})
+    work = run_discover(other, plain.model_copy(update={"prune": same}))
+    pruned = work.files
+    changed = {"encoder_spec", "discovered_classes", "assignments", "holdout"}
+    assert pruned.keys() - whole.keys() == {"pruning", "agreement"}
+    for name in whole.keys() - changed:
+        assert [r.sha256 for r in pruned[name]] == [r.sha256 for r in whole[name]], name
+    assert artifact(work).json("encoder_spec")["groups"][0] == [0]
+    assert artifact(work).json("encoder_spec")["num_known"] == 1
+    assert 0 <= artifact(work).json("holdout")["accuracy"] <= 1
 
 
 def test_fewer_classes_than_known_is_refused(local_work):

@@ -354,6 +354,7 @@ def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
     assert metrics["detection"]["reason"] == "no ground truth for validation images"
     assert metrics["class_count"] == {
         "estimate": 3,
+        "discovered": 3,
         "truth": None,
         "interval": [3, 4],
         "method": "given",
