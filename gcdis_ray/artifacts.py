@@ -48,6 +48,16 @@ _ANNOTATION = dict(
     iscrowd=pa.bool_(),
 )
 
+_TRIALS = _schema(  # one clustering of one draw of crops each, see clustering.class_count.trials
+    method=pa.string(),
+    draw=pa.int32(),
+    parameter=pa.float64(),
+    num_classes=pa.int32(),
+    recall=pa.list_(pa.float64()),  # of every known class, NaN where it is no judge
+    silhouette=pa.float64(),
+    inertia=pa.float64(),
+)
+
 SCHEMAS: dict[str, pa.Schema] = {
     "images": _schema(
         image_id=pa.int64(),
@@ -88,6 +98,8 @@ SCHEMAS: dict[str, pa.Schema] = {
     "embeddings": _schema(
         crop_index=pa.int64(), class_index=pa.int32(), embedding=pa.list_(pa.float32())
     ),  # L2-normalised, one length for the whole artifact
+    "trials": _TRIALS,
+    "trials_refined": _TRIALS,
     "assignments": _schema(
         crop_index=pa.int64(),
         class_index=pa.int32(),  # as in crops: the label given, -1 if none

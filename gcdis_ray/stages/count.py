@@ -1,30 +1,49 @@
 """Count: how many classes are there, known and novel together?
 
 Estimated from frozen embeddings and the labels of the known classes, or given by hand. It never
-sees what the unlabeled crops really are.
+sees what the unlabeled crops really are. The embeddings are read once; all trials of all estimators
+are independent jobs on a few small draws of them, which run wherever the runtime has a core.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size
+from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, Table, TensorFile
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
 
-VERSION = 1
+if TYPE_CHECKING:
+    import torch
+
+    from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
+    from gcdis_ray.clustering.class_count.points import Settings
+    from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
+
+VERSION = 2
 TAKES = ("embed", "ingest")
 SEEDED = True
 
+Method = Literal["mixture", "labeled_accuracy", "holdout", "density"]
+
 
 class Config(StageConfig):
-    """The estimator, or the number itself."""
+    """The estimators, or the number itself."""
 
-    method: Literal["labeled_accuracy"] = Field(
-        "labeled_accuracy", description="how to estimate it, unless num_novel is given"
+    method: Method = Field(
+        "mixture",
+        description="the estimator that counts, unless num_novel is given. mixture: Gaussian "
+        "classes, judged on hidden known classes; labeled_accuracy: k-means, judged on known "
+        "classes; holdout: semi-supervised k-means, judged on hidden known classes; density: "
+        "HDBSCAN, judged on known classes",
+    )
+    also: tuple[Method, ...] = Field(
+        (), description="estimators that are shown beside it and change nothing"
     )
     num_novel: int | None = Field(
         None, ge=0, le=1_000_000, description="number of novel classes, given by hand"
@@ -34,24 +53,21 @@ class Config(StageConfig):
         "at least 25, and ten crops a class",
     )  # fmt: skip
     dims: int = Field(64, ge=1, le=4096, description="principal components of the embeddings")
-    num_seeds: int = Field(4, ge=1, le=100, description="k-means runs per number of classes")
-    n_init: int = Field(2, ge=1, le=100, description="starts per k-means run")
+    num_seeds: int = Field(
+        5, ge=1, le=100, description="draws of crops; each hides other known classes"
+    )
+    n_init: int = Field(1, ge=1, le=100, description="starts per k-means run")
     max_labeled_per_class: int = Field(
         60, ge=1, le=1_000_000, description="labeled crops drawn per known class"
     )
-    max_unlabeled: int = Field(20_000, ge=1, le=10_000_000, description="unlabeled crops drawn")
+    max_unlabeled: int = Field(10_000, ge=1, le=10_000_000, description="unlabeled crops drawn")
     class_balanced: bool = Field(
-        True, description="accuracy is averaged over classes, not over crops"
+        True, description="labeled accuracy is averaged over classes, not over crops"
     )
-    silhouette_weight: float = Field(
-        0.5, ge=0, le=100, description="weight of the silhouette beside labeled accuracy"
-    )
-    tie: float = Field(
-        0.03, ge=0, lt=1, description="share below the best score that is as good: the largest "
-        "such number is taken, as a class too many costs less than one too few",
-    )  # fmt: skip
-    flatness: float = Field(
-        0.06, ge=0, lt=1, description="share below the best score that is still in the interval"
+    min_size: int = Field(3, ge=1, le=1000, description="crops that make a class (mixture)")
+    tie: float = Field(0.01, ge=0, lt=1, description="scores this much below the best are as good")
+    coverage: float = Field(
+        0.9, gt=0, lt=1, description="share of resampled estimates inside the interval"
     )
     num_candidates: int = Field(
         20, ge=3, le=1000, description="numbers tried on a logarithmic grid, then around the best"
@@ -60,12 +76,17 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """No table: one curve."""
-    return Size(0, 120 * 2 * config.num_candidates)
+    """The draws of crops, and a row per trial."""
+    if config.num_novel is not None:
+        return Size(0, 200)
+    drawn = min(inputs["embed"].rows, 2 * config.max_unlabeled)
+    trials = 2 * config.num_candidates * config.num_seeds
+    return Size(trials, 4 * config.num_seeds * drawn * config.dims + 400 * trials)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    """Write JSON ``class_count``."""
+    """Write JSON ``class_count``; unless it is given, also tensors ``points`` and table
+    ``trials`` (``trials_refined``: those of the second grid, if any)."""
     num_known = len(inputs["ingest"].json("classes"))
     if config.num_novel is not None:
         total = num_known + config.num_novel
@@ -83,47 +104,156 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
 
 
 def _estimate(embed: Artifact, num_known: int, config: Config, work: Work) -> dict[str, Any]:
-    import torch
+    from gcdis_ray.clustering.class_count.choose import choose
 
-    from gcdis_ray.clustering.class_count.labeled_accuracy import Search, estimate
+    points, sizes = _draw(embed.table("embeddings"), num_known, config, work)
+    family = estimators(config, sizes, work.seed)
+    trials = _run({method: estimator for method, (estimator, _) in family.items()}, points, work)
+    counts = {method: choose(trials[method], choice) for method, (_, choice) in family.items()}
+    return _document(counts.pop(config.method)) | {
+        "others": [{"method": method, **_document(count)} for method, count in counts.items()]
+    }
+
+
+def settings(config: Config) -> Settings:
+    """How points are drawn and clustered."""
     from gcdis_ray.clustering.class_count.points import Settings
 
-    rows = embed.table("embeddings").read(["class_index", "embedding"])
-    labels_N = torch.tensor(rows["class_index"].to_numpy()).to(torch.int64)
-    values = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    embeddings_ND = torch.tensor(values).reshape(len(rows), -1)
-    num_unlabeled = int((labels_N < 0).sum())
-    most = config.max_classes
-    if most is None:
-        most = max(num_known, min(max(25, 5 * num_known), num_unlabeled // 10))
-    search = Search(
-        max_classes=most,
-        settings=Settings(
-            dims=config.dims,
-            n_init=config.n_init,
-            max_labeled_per_class=config.max_labeled_per_class,
-            max_unlabeled=config.max_unlabeled,
-            backend=config.backend,
-        ),
-        num_seeds=config.num_seeds,
-        class_balanced=config.class_balanced,
-        silhouette_weight=config.silhouette_weight,
-        tie=config.tie,
-        flatness=config.flatness,
-        num_candidates=config.num_candidates,
+    return Settings(
+        dims=config.dims,
+        max_labeled_per_class=config.max_labeled_per_class,
+        max_unlabeled=config.max_unlabeled,
+        n_init=config.n_init,
+        backend=config.backend,
     )
-    at_most = 2 * config.num_candidates
-    found = estimate(
-        embeddings_ND,
-        labels_N,
-        search,
-        work.seed,
-        lambda done: work.progress(done, at_most, "counts tried"),
+
+
+def estimators(
+    config: Config, sizes: Sequence[int], seed: int
+) -> dict[Method, tuple[Estimator, Choice]]:
+    """The estimators that the config asks for, the one that counts first.
+
+    Args:
+        sizes: number of unlabeled crops, then of labeled crops of each known class.
+    """
+    from gcdis_ray.clustering.class_count.choose import Choice
+    from gcdis_ray.clustering.class_count.density import Density
+    from gcdis_ray.clustering.class_count.holdout import Holdout
+    from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
+    from gcdis_ray.clustering.class_count.mixture import Mixture
+
+    num_known, num_draws = len(sizes) - 1, config.num_seeds
+    labeled = max(1, sum(size > 0 for size in sizes[1:]))
+    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 10))
+    if config.max_classes is not None:
+        most = max(config.max_classes, num_known)
+    how = settings(config)
+    grid = CountGrid(max(2, labeled), most, config.num_candidates, num_draws, config.tie)
+    choice = Choice(num_known, config.tie, config.coverage, seed, most=most)
+    found: dict[Method, tuple[Estimator, Choice]] = {}
+    for method in (config.method, *config.also):
+        match method:
+            case "mixture":
+                mixture = Mixture(num_known, num_draws, seed, 4 * most, config.min_size)
+                found[method] = mixture, choice
+            case "labeled_accuracy":
+                balanced = config.class_balanced
+                weights = None if balanced else tuple(float(size) for size in sizes[1:])
+                search = LabeledAccuracy(num_known, grid, how, seed, balanced)
+                found[method] = search, replace(choice, weights=weights)
+            case "holdout":
+                found[method] = Holdout(num_known, grid, how, seed), choice
+            case "density":
+                largest = sum(sizes) // (2 * labeled)
+                found[method] = Density(num_known, num_draws, largest), choice
+    return found
+
+
+def _document(count: ClassCount) -> dict[str, Any]:
+    return asdict(count) | {"interval": list(count.interval)}
+
+
+def _draw(
+    embeddings: Table, num_known: int, config: Config, work: Work
+) -> tuple[TensorFile, list[int]]:
+    """Write the draws; also the number of unlabeled crops, then of those of each known class."""
+    import torch
+
+    from gcdis_ray.clustering.class_count.points import draw, principal_components
+
+    labels_N = torch.cat(
+        [
+            torch.tensor(rows["class_index"].to_numpy()).to(torch.int64)
+            for rows in embeddings.iter_shards(["class_index"])
+        ]
     )
-    low, high = found.interval
-    return {
-        "num_classes": max(found.num_classes, num_known),
-        "interval": [max(low, num_known), max(high, num_known)],
-        "curve": found.curve,
-        "warning": found.warning,
-    }
+    how, tensors = settings(config), {}
+    for number in range(config.num_seeds):
+        rows = draw(labels_N, how, work.seed * 1000 + number)
+        points_ND = principal_components(_read_rows(embeddings, rows), how.dims)
+        tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
+    work.write_tensors("points", tensors)
+    sizes = torch.bincount(labels_N + 1, minlength=num_known + 1).tolist()
+    return work.tensor_file("points"), sizes
+
+
+def _read_rows(embeddings: Table, rows: torch.Tensor) -> torch.Tensor:
+    """Embeddings of these rows, in this order; one shard is in memory at a time."""
+    import torch
+
+    order = torch.argsort(rows)
+    wanted, first, parts = rows[order], 0, []
+    for shard in embeddings.iter_shards(["embedding"]):
+        here = wanted[(wanted >= first) & (wanted < first + len(shard))] - first
+        first += len(shard)
+        if len(here):
+            flat = shard["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+            parts.append(torch.tensor(flat.reshape(len(shard), -1)[here.numpy()]))
+    found = torch.cat(parts)
+    return torch.empty_like(found).index_copy_(0, order, found)
+
+
+def _run(
+    estimators: Mapping[Method, Estimator], points: TensorFile, work: Work
+) -> dict[str, list[Trial]]:
+    """All trials: a round of jobs of all estimators, then one of those that look closer."""
+    from gcdis_ray.clustering.class_count.trials import Trial
+
+    trials: dict[str, list[Trial]] = {method: [] for method in estimators}
+    for member in ("trials", "trials_refined"):
+        args = [
+            {"method": method, "job": job}
+            for method, estimator in estimators.items()
+            for job in estimator.jobs(trials[method])
+        ]
+        if args:
+            task = RunTrials(dict(estimators), points, member)
+            table = work.map_shards(task, [], gives=(member,), args=args, unit="jobs")[member]
+            for row in table.read().to_pylist():
+                method = row.pop("method")
+                trials[method].append(Trial(**row | {"recall": tuple(row["recall"])}))
+    return trials
+
+
+@dataclass(frozen=True)
+class RunTrials:
+    """Shard task without tables that gives ``member``: the trials of one job."""
+
+    estimators: Mapping[Method, Estimator]
+    points: TensorFile
+    member: str
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        from gcdis_ray.clustering.class_count.points import Points
+
+        tensors = self.points.load()
+
+        def run(index: int, *, method: Method, job: Job) -> Mapping[str, pa.Table]:
+            points = Points(tensors[f"points_{job.draw}"], tensors[f"labels_{job.draw}"])
+            rows = [
+                {"method": method, **asdict(trial), "recall": list(trial.recall)}
+                for trial in self.estimators[method].run(job, points)
+            ]
+            return {self.member: pa.Table.from_pylist(rows, SCHEMAS[self.member])}
+
+        return run

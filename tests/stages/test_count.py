@@ -66,7 +66,7 @@ def test_the_number_is_estimated_from_embeddings(local_work) -> None:
     assert result["num_novel"] == result["num_classes"] - 4
     assert result["interval"][0] <= result["num_classes"] <= result["interval"][1]
     assert {"num_classes", "score", "accuracy", "silhouette"} <= result["curve"][0].keys()
-    assert result["method"] == "labeled_accuracy"
+    assert result["method"] == "mixture"
 
 
 def test_known_classes_without_crops_still_count(local_work) -> None:

@@ -1,0 +1,118 @@
+"""Every estimator on points whose number of classes is known."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from blobs import blobs, count
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gcdis_ray.clustering.class_count.density import Density
+from gcdis_ray.clustering.class_count.holdout import Holdout
+from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy, log_grid
+from gcdis_ray.clustering.class_count.mixture import Mixture
+from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.clustering.class_count.trials import Estimator, run_all
+
+METHODS = ("mixture", "labeled_accuracy", "holdout", "density")
+LONG_TAIL = [120, 60, 40, 30, 24, 20, 17, 15, 13, 12]
+
+
+def _estimator(method: str, num_known: int, seed: int = 0) -> Estimator:
+    grid = CountGrid(max(2, num_known), 25, 12, 2)
+    return {
+        "mixture": Mixture(num_known, 2, seed, 80),
+        "labeled_accuracy": LabeledAccuracy(num_known, grid, Settings(), seed),
+        "holdout": Holdout(num_known, grid, Settings(), seed),
+        "density": Density(num_known, 2, largest_size=40),
+    }[method]
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("num_classes", "num_known"), [(6, 3), (12, 6)])
+def test_separate_classes_are_counted(method: str, num_classes: int, num_known: int) -> None:
+    points = blobs([40] * num_classes, num_known, 0.4, seed=num_classes)
+    found = count(_estimator(method, num_known), points, num_known)
+    low, high = found.interval
+    assert found.num_classes == pytest.approx(num_classes, rel=0.2)
+    assert num_known <= low <= found.num_classes <= high
+    numbers = [row["num_classes"] for row in found.curve]
+    assert numbers == sorted(set(numbers))
+    assert all(
+        {"score", "accuracy", "accuracy_sd", "silhouette", "inertia"} <= row.keys()
+        for row in found.curve
+    )
+
+
+def test_the_mixture_counts_a_long_tail() -> None:
+    points = blobs(LONG_TAIL, 5, 0.4, seed=1)
+    shuffled = Points(points.points_ND, torch.where(points.labels_N >= 0, points.labels_N, -1))
+    assert count(_estimator("mixture", 5), shuffled, 5).num_classes == pytest.approx(10, abs=1)
+
+
+@pytest.mark.parametrize("num_known", [1, 2])
+@pytest.mark.parametrize("method", METHODS)
+def test_one_or_two_known_classes_are_enough_to_answer(method: str, num_known: int) -> None:
+    points = blobs([30] * 4, num_known, 0.3, seed=5)
+    found = count(_estimator(method, num_known), points, num_known)
+    assert num_known <= found.num_classes <= 25
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_equal_arguments_give_equal_counts(method: str) -> None:
+    points = blobs([30] * 6, 3, 0.5, seed=2)
+    assert count(_estimator(method, 3), points, 3) == count(_estimator(method, 3), points, 3)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_an_unlabeled_point_is_cannot_be_seen(method: str) -> None:
+    """Permuting unlabeled points permutes what they are, and nothing that may be known."""
+    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=3), Settings(dims=16), seed=0)
+    label_N = drawn.labels_N.numpy()
+    assert set(label_N.tolist()) == {-1, 0, 1, 2}
+    estimator = _estimator(method, 3)
+    trials = run_all(estimator, lambda jobs: [estimator.run(job, drawn) for job in jobs])
+    for trial in trials:
+        assert len(trial.recall) == 3
+        assert trial.num_classes >= 1
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_jobs_are_independent_of_their_order(method: str) -> None:
+    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=4), Settings(dims=16), seed=0)
+    estimator = _estimator(method, 3)
+    jobs = estimator.jobs([])
+    forth = [estimator.run(job, drawn) for job in jobs]
+    back = [estimator.run(job, drawn) for job in reversed(jobs)]
+    assert [[dataclasses.astuple(t)[:3] for t in part] for part in forth] == [
+        [dataclasses.astuple(t)[:3] for t in part] for part in reversed(back)
+    ]
+
+
+def test_the_second_grid_lies_around_the_best_of_the_first() -> None:
+    estimator = _estimator("labeled_accuracy", 3)
+    drawn = prepare(*blobs([30] * 8, 3, 0.3, seed=6), Settings(dims=16), seed=0)
+    first = [t for job in estimator.jobs([]) for t in estimator.run(job, drawn)]
+    second = {k for job in estimator.jobs(first) for k in job.parameters}
+    tried = {t.parameter for t in first}
+    assert len(tried) <= 12
+    assert second
+    assert not second & tried
+    best = max(first, key=lambda t: np.nanmean(t.recall)).parameter
+    assert min(tried) <= min(second)
+    assert max(second) <= max(tried)
+    assert min(abs(np.log(k / best)) for k in second) < 0.3
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 50), st.integers(0, 3000), st.integers(3, 40))
+def test_log_grid_spans_its_range(low: int, more: int, num: int) -> None:
+    grid = log_grid(low, low + more, num)
+    assert grid == sorted(set(grid))
+    assert grid[0] == low
+    assert grid[-1] == low + more
+    assert len(grid) <= num
