@@ -10,6 +10,7 @@ stop, it ends its workers and frees their places before its process goes.
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import threading
@@ -79,6 +80,7 @@ class TrialActor(tune.Trainable):
             except Exception as error:  # a trial that fails must not end the others
                 first = (str(error).strip() or "no message").splitlines()[-1]
                 end["error"] = f"{type(error).__name__}: {first}"
+            end["outcome"] = json.dumps(end["outcome"])  # Tune would take a mapping apart
             self._said.put(end)
 
         self._thread = threading.Thread(target=work, daemon=True)
@@ -143,7 +145,8 @@ class _Ends(_Ours, tune.Callback):
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         result = trial.last_result or {}
-        self._trials.ended(trial.config["number"], result.get("outcome"), result.get("error"))
+        outcome = json.loads(result.get("outcome", "null"))
+        self._trials.ended(trial.config["number"], outcome, result.get("error"))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -168,6 +171,7 @@ def run_trials(
         scratch_uri: of Tune's own files, a folder that all nodes reach or ``s3://``.
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results have their own records
+    os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last result has an outcome only
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     path, filesystem = _storage(scratch_uri, scratch_endpoint)
     tuner = tune.Tuner(
@@ -184,6 +188,7 @@ def run_trials(
             storage_filesystem=filesystem,
             callbacks=[_Ends(trials)],
             failure_config=tune.FailureConfig(max_failures=compute.max_failures),
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
         ),
     )
@@ -202,7 +207,14 @@ def run_trials(
         thread.join(0.25)
         yield
     if failure:
-        raise failure[0]
+        raise _mistake(failure[0]) or failure[0]
+
+
+def _mistake(error: BaseException | None) -> GcdisError | None:
+    """The GcdisError that Tune was handling when it raised its own error, if there is one."""
+    while error is not None and not isinstance(error, GcdisError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _storage(uri: str, endpoint: str | None) -> tuple[str, Any]:

@@ -134,6 +134,7 @@ class Study:
                 values = self.folder.ask(number, propose(self.spec, number, self._told()))
             elif values is None:
                 values = propose(self.spec, number, {})
+            values = {path: values[path] for path in self.spec.space}
             self.running[number] = Running(values, time.monotonic())
             return number, values
         return None
@@ -230,7 +231,7 @@ class Study:
             "best": best.number,
             "objective": best.objective,
             "values": dict(best.values),
-            "interval": None,
+            "interval": [min(best.by_seed), max(best.by_seed)] if len(best.by_seed) > 1 else None,
         }
         self.folder.finish(result, chosen.model_dump(mode="json"))
         return best, chosen
