@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 class LazyRuntime:
     """Starts the runtime when the first stage needs it, so a cached run starts no Ray."""
 
-    def __init__(self, compute: ComputeConfig) -> None:
-        self._compute, self._runtime = compute, None
+    def __init__(self, compute: ComputeConfig, *, dashboard: bool = False) -> None:
+        """Args: dashboard: as of :class:`~gcdis_ray.runtime.ray_session.RaySession`."""
+        self._compute, self._dashboard, self._runtime = compute, dashboard, None
 
     def __call__(self) -> Runtime:
         if self._runtime is None:
@@ -24,7 +25,7 @@ class LazyRuntime:
             else:
                 from gcdis_ray.runtime.ray_runtime import RayRuntime
 
-                self._runtime = RayRuntime(self._compute)
+                self._runtime = RayRuntime(self._compute, dashboard=self._dashboard)
         return self._runtime
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ stop, it ends its workers and frees their places before its process goes.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import queue
 import threading
@@ -173,6 +174,7 @@ def run_trials(
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results have their own records
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last result has an outcome only
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+    logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is on record
     path, filesystem = _storage(scratch_uri, scratch_endpoint)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialActor, run=run), {"CPU": TRIAL_CPUS}),

@@ -33,7 +33,8 @@ def run_sweep(
     """
     study.base.storage.check()
     study.start()
-    runtime = LazyRuntime(study.config.compute)
+    # With the dashboard: it is asked when the process of a trial has died and left workers behind.
+    runtime = LazyRuntime(study.config.compute, dashboard=study.kind == "train")
     try:
         shared = study.shared_stages()
         if shared and not all(study.base.manifest(name) for name in shared):
