@@ -44,8 +44,9 @@ class ShardOutput:
 class Progress:
     """One step forward of a stage, for people and for whoever drives the run.
 
-    ``values`` are ``total``, the loss, and what a training task measured after step ``done`` (see
-    :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name. No measurement is left out.
+    ``values`` are what a training task measured after step ``done`` (see
+    :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
+    ``loss`` is a training's newest.
     """
 
     done: int
@@ -53,6 +54,7 @@ class Progress:
     unit: str
     note: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    loss: float | None = None
 
 
 class Work(Protocol):

@@ -88,7 +88,7 @@ class SchedulerConfig(Closed):
 class HoldOutConfig(Closed):
     """Known classes whose labels trials hide from discovery, for objective holdout_accuracy."""
 
-    share: float = Field(0.2, gt=0, lt=1, description="of the known classes, hidden")
+    share: float = Field(0.2, gt=0, le=0.9, description="of the known classes, hidden")
     seed: int = Field(0, ge=0, le=2**31 - 1, description="of the choice of hidden classes")
     every: int = Field(100, ge=1, le=10_000_000, description="training steps between measurements")
 

@@ -41,7 +41,8 @@ class Objective:
         oracle: it looks at ground truth of unlabeled or validation data.
         clusters: measured on a k-means of the embeddings with ``known + stages.count.num_novel``
             clusters, not read from an artifact; such a trial trains nothing.
-        live: name of the value in the progress of the training that tells it on the way.
+        live: name of the value, in the progress of the training, that tells it on the way; or
+            ``loss``.
         read: the artifact of ``stage`` -> reading.
     """
 
@@ -120,7 +121,7 @@ OBJECTIVES: Mapping[str, Objective] = {
             "discover",
             "total loss at the end of discovery; comparable only while the space leaves the loss "
             "itself alone (its weights and temperatures)",
-            live="total",
+            live="loss",
             read=_training_loss,
         ),
         *_oracles(),

@@ -74,7 +74,7 @@ class TrialBody:
         def show(event: Event) -> None:
             at = event.progress
             if at and at.done and event.stage == goal.stage:
-                value = at.values.get(goal.live or "")
+                value = at.loss if goal.live == "loss" else at.values.get(goal.live or "")
                 if value is not None:
                     tell(at.done, value)
 
