@@ -1,4 +1,4 @@
-"""``gcdis``: plan, run, status, report, evaluate, doctor, gc, track, digits.
+"""``gcdis``: plan, run, sweep, status, report, evaluate, doctor, gc, track, digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -18,9 +18,7 @@ from gcdis_ray import __version__
 from gcdis_ray.errors import GcdisError, StorageError
 
 if TYPE_CHECKING:
-    from gcdis_ray.config import ComputeConfig
     from gcdis_ray.pipeline import Pipeline
-    from gcdis_ray.runtime.base import Runtime
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,9 +59,13 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = command("plan", _plan, "show what a run would do; writes nothing", "")
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub = command("run", _run, "run every stage that is not done yet (resumes by itself)", "")
+    sub = command("run", _run, "run every stage that is not done yet (resumes by itself)", "?")
+    sub.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
     sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
     sub.add_argument("--until", metavar="STAGE", help="last stage")
+    sub = command("sweep", _sweep, "try many values of a config, keep the best (resumes)", "")
+    sub.add_argument("--plan", action="store_true", help="show what it would do; writes nothing")
+    sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("status", _status, "show which stages are done, and the metrics", "")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("report", _report, "write the HTML report of what exists so far", "")
@@ -93,7 +95,11 @@ def _parser() -> argparse.ArgumentParser:
 def _open(args: argparse.Namespace) -> Pipeline:
     from gcdis_ray.pipeline import Pipeline, load_config
 
-    return Pipeline(load_config(args.config, args.set))
+    if (sweep := getattr(args, "from_sweep", None)) is None:
+        return Pipeline(load_config(args.config, args.set))
+    from gcdis_ray.sweeps.chosen import load_chosen
+
+    return Pipeline(load_chosen(sweep, args.set))
 
 
 def _plan(args: argparse.Namespace) -> int:
@@ -107,30 +113,11 @@ def _plan(args: argparse.Namespace) -> int:
     return 0
 
 
-class _LazyRuntime:
-    """Starts the runtime when the first stage needs it, so a cached run starts no Ray."""
-
-    def __init__(self, compute: ComputeConfig) -> None:
-        self._compute, self._runtime = compute, None
-
-    def __call__(self) -> Runtime:
-        if self._runtime is None:
-            if self._compute.runtime == "local":
-                from gcdis_ray.runtime.local import LocalRuntime
-
-                self._runtime = LocalRuntime(self._compute)
-            else:
-                from gcdis_ray.runtime.ray_runtime import RayRuntime
-
-                self._runtime = RayRuntime(self._compute)
-        return self._runtime
-
-    def close(self) -> None:
-        if self._runtime is not None:
-            self._runtime.close()
-
-
 def _run(args: argparse.Namespace) -> int:
+    from gcdis_ray.errors import ConfigError
+
+    if (args.config is None) == (args.from_sweep is None):
+        raise ConfigError("give either a config or --from-sweep URI", where="gcdis run")
     return _run_until(args, args.start, args.until)
 
 
@@ -140,6 +127,7 @@ def _run_until(
     """Args: quiet: leave standard output to the caller."""
     from gcdis_ray.checks import before_run
     from gcdis_ray.progress import Reporter
+    from gcdis_ray.runtime.choose import LazyRuntime
 
     pipeline = _open(args)
     before_run(pipeline.config, pipeline.selected(start, until))
@@ -148,7 +136,7 @@ def _run_until(
     todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]
     if todo:
         pipeline.storage.check()
-    runtime, reporter = _LazyRuntime(pipeline.config.compute), Reporter()
+    runtime, reporter = LazyRuntime(pipeline.config.compute), Reporter()
     try:
         pipeline.run(runtime, reporter, start, until)
     finally:
@@ -160,6 +148,37 @@ def _run_until(
     with redirect_stdout(sys.stderr if quiet else sys.stdout):
         _print_metrics(pipeline)
         print(f"report: {report}")
+    return 0
+
+
+def _sweep(args: argparse.Namespace) -> int:
+    from gcdis_ray.progress import Reporter
+    from gcdis_ray.sweeps.config import load_sweep
+    from gcdis_ray.sweeps.progress import SweepReporter, table
+    from gcdis_ray.sweeps.run import run_sweep
+    from gcdis_ray.sweeps.study import Study
+    from gcdis_ray.sweeps.summary import outline, summary
+
+    spec, base = load_sweep(args.config, args.set)
+    reporter, stages = SweepReporter(), Reporter()
+    study = Study(spec, base, reporter.show, reporter.ended)
+    if args.plan:
+        print(json.dumps(summary(study)) if args.json else outline(study))
+        return 0
+    os.environ["OMP_NUM_THREADS"] = str(base.compute.threads)  # as in a run
+    print(outline(study), file=sys.stderr)
+    try:
+        run_sweep(study, stages, reporter.draw)
+    finally:
+        stages.close()
+        reporter.close()
+    study.finish()
+    if args.json:
+        print(json.dumps(summary(study)))
+        return 0
+    print(table(study))
+    print(f"chosen config: {study.folder.uri}/best.yaml")
+    print(f"run it with: gcdis run --from-sweep {study.folder.uri}")
     return 0
 
 

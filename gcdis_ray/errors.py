@@ -50,3 +50,8 @@ class StorageError(GcdisError):
 
 class RuntimeUnavailable(GcdisError):
     """Ray, a cluster or a resource that the run asked for and cannot get."""
+
+
+class Stopped(GcdisError):
+    """Work that was told to end early, by raising this from its progress callback. Not a mistake:
+    whoever told it catches it."""

@@ -14,6 +14,7 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 from types import MappingProxyType
@@ -105,17 +106,37 @@ def load_recipe(name: str) -> dict[str, StageModule]:
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A config file with overrides, validated against its recipe."""
     data = apply_overrides(read_yaml(path), overrides)
-    stages = load_recipe(str(data.get("recipe", "gcdis")))
-    model = run_config_model({n: m.Config for n, m in stages.items() if n != SEALED})
     data.setdefault("name", Path(path).stem)
-    return validate(model, data, where=str(path))
+    return make_config(data, where=str(path))
+
+
+def make_config(data: Mapping[str, Any], where: str) -> RunConfig:
+    """A config from plain data, validated against its recipe."""
+    return validate(_config_model(str(data.get("recipe", "gcdis"))), data, where=where)
+
+
+@lru_cache(maxsize=16)
+def _config_model(recipe: str) -> type[RunConfig]:
+    stages = load_recipe(recipe)
+    return run_config_model({n: m.Config for n, m in stages.items() if n != SEALED})
 
 
 class Pipeline:
     """A config's graph over its storage."""
 
-    def __init__(self, config: RunConfig) -> None:
+    def __init__(
+        self,
+        config: RunConfig,
+        *,
+        sources: Mapping[str, str | None] | None = None,
+        reseed: tuple[str, int] | None = None,
+    ) -> None:
+        """Args:
+        sources: fingerprints of outside data by stage, where they are known already.
+        reseed: a stage, and the seed that it and all later ones take instead of the config's.
+        """
         self.config = config
+        self._sources, self._reseed = sources or {}, reseed
         self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
         self.nodes: dict[str, Node] = {}
         for name, stage in load_recipe(config.recipe).items():
@@ -125,9 +146,13 @@ class Pipeline:
         # Ground truth is the other half of ingest: it reads the same data set by the same config.
         config: StageConfig = getattr(self.config.stages, "ingest" if name == SEALED else name)
         inputs = {take: self.nodes[take].key for take in stage.TAKES}
-        seed = self.config.seed if stage.SEEDED else None
-        fingerprint = getattr(stage, "source", None)
-        source = fingerprint(config) if fingerprint else None
+        seed = self.config.seed
+        if self._reseed and (name == self._reseed[0] or self._reseed[0] in self.nodes):
+            seed = self._reseed[1]
+        seed = seed if stage.SEEDED else None
+        source = self._sources.get(name)
+        if name not in self._sources and (fingerprint := getattr(stage, "source", None)):
+            source = fingerprint(config)
         key = artifact_key(
             name, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
         )

@@ -46,6 +46,7 @@ class Progress:
 
     ``values`` are what a training task measured after step ``done`` (see
     :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
+    ``loss`` is a training's newest.
     """
 
     done: int
@@ -53,6 +54,7 @@ class Progress:
     unit: str
     note: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
+    loss: float | None = None
 
 
 class Work(Protocol):
@@ -163,7 +165,36 @@ class Runtime(Protocol):
     def fit(
         self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]
     ) -> dict[str, list[FileRecord]]:
-        """Train from the newest checkpoint, if any, to the end; write and return the members."""
+        """Train from the newest checkpoint, if any, to the end; write and return the members.
+
+        ``progress`` may raise :class:`~gcdis_ray.errors.Stopped`: the training then ends where it
+        is, frees what it holds and raises it again. A later run goes on from its checkpoint.
+        """
         ...
 
     def close(self) -> None: ...
+
+
+class Trials(Protocol):
+    """What a runtime that runs trials asks: what to run next, and whether to go on."""
+
+    def next(self) -> tuple[int, Mapping[str, Any]] | None:
+        """Number and values of a trial to start; None when there are no more."""
+        ...
+
+    def told(self, number: int, step: int, value: float) -> bool:
+        """A trial has told a value of its objective on the way. True: end it."""
+        ...
+
+    def ended(self, number: int, outcome: Mapping[str, Any] | None, error: str | None) -> None:
+        """A trial is over, with what it returned, or a line on what went wrong; with neither when
+        it was ended early."""
+        ...
+
+
+class TrialFunction(Protocol):
+    """Runs a trial where it is called; pickles. Gives plain data."""
+
+    def __call__(
+        self, values: Mapping[str, Any], tell: Callable[[int, float], None]
+    ) -> Mapping[str, Any]: ...

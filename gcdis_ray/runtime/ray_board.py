@@ -15,9 +15,14 @@ class _Board:
     def __init__(self) -> None:
         self._posts: list[Any] = []
         self._tries: Counter[str] = Counter()
+        self._stopping = False
 
-    def post(self, item: Any) -> None:
+    def post(self, item: Any) -> bool:
         self._posts.append(item)
+        return self._stopping
+
+    def stop(self, stopping: bool) -> None:
+        self._stopping = stopping
 
     def take(self) -> list[Any]:
         posts, self._posts = self._posts, []
@@ -38,6 +43,17 @@ class Board:
     def post(self, item: Any) -> None:
         """Returns at once."""
         self._actor.post.remote(item)
+
+    def tell(self, item: Any) -> bool:
+        """Post, and hear whether the driver wants the work to end."""
+        try:
+            return ray.get(self._actor.post.remote(item), timeout=5)
+        except RayError:
+            return False
+
+    def stop(self, stopping: bool) -> None:
+        """What workers hear from now on; driver only."""
+        ray.get(self._actor.stop.remote(stopping))
 
     def count_try(self, what: str) -> int:
         """How often ``what`` has been tried, this time included."""

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 class RayRuntime:
     """Implements :class:`gcdis_ray.runtime.base.Runtime`. Ray runs from construction to close."""
 
-    def __init__(self, compute: ComputeConfig) -> None:
+    def __init__(self, compute: ComputeConfig, *, dashboard: bool = False) -> None:
         self._compute = compute
-        self._session = RaySession(compute)
+        self._session = RaySession(compute, dashboard=dashboard)
         from gcdis_ray.runtime.ray_board import Board  # ray reads its settings when imported
 
         self._board = Board()

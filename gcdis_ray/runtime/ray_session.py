@@ -39,6 +39,7 @@ _SETTINGS = {
 _LOCAL_SETTINGS = {
     "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",  # no spot nodes here
     "RAY_TRAIN_METRICS_ENABLED": "0",
+    "RAY_worker_maximum_startup_concurrency": "8",  # more than cores, or Ray warns of many actors
 }
 
 
@@ -70,15 +71,19 @@ class RaySession:
         ConfigError: an address that this program cannot use.
     """
 
-    def __init__(self, compute: ComputeConfig) -> None:
+    def __init__(self, compute: ComputeConfig, *, dashboard: bool = False) -> None:
+        """Args:
+        dashboard: start it with a Ray of our own: whoever frees what dead processes held asks it.
+        """
         address = cluster_address(compute)
         _prepare_environment(address)
         import ray
 
         self._owned = not ray.is_initialized()
-        self.own_ray = address is None  # Ray ends with this process
         if self._owned:
-            _start(compute, address)
+            _start(compute, address, dashboard)
+        in_actor = ray.get_runtime_context().get_actor_id() is not None
+        self.own_ray = address is None and not in_actor  # Ray ends with this process
         if self.own_ray:
             self._check_room(compute)
 
@@ -120,7 +125,7 @@ def _prepare_environment(address: str | None) -> None:
         os.environ["RAY_AUTH_MODE"] = "token" if known or stored else "disabled"
 
 
-def _start(compute: ComputeConfig, address: str | None) -> None:
+def _start(compute: ComputeConfig, address: str | None, dashboard: bool) -> None:
     import ray
     from ray.exceptions import RayError
 
@@ -136,7 +141,7 @@ def _start(compute: ComputeConfig, address: str | None) -> None:
                 address="local",  # never some other Ray that happens to run here
                 num_cpus=local_cpus(compute),
                 object_store_memory=compute.object_store_mb * 2**20,
-                include_dashboard=False,  # an open port and a process more, for a Ray of minutes
+                include_dashboard=dashboard,  # an open port and a process more
                 **quiet,
             )
     except (RayError, RuntimeError, OSError, ValueError) as error:

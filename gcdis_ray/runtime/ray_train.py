@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gcdis_ray.artifacts import FileRecord
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import GcdisError, RuntimeUnavailable
+from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
@@ -119,7 +119,12 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
 
     plan: FitPlan = config["plan"]
     device = get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
-    return train(config["task"], plan, ReportedCheckpoints(), device, board.post)
+
+    def tell(progress: Progress) -> None:
+        if board.tell(progress):
+            raise Stopped("told to end early", where=plan.name)
+
+    return train(config["task"], plan, ReportedCheckpoints(), device, tell)
 
 
 def fit(
@@ -168,9 +173,15 @@ def fit(
 
     # Not in the main thread: there Ray would take over Ctrl-C, and this one must watch the board.
     thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    board.stop(False)
     board.take()
-    _watch(thread, task.config.steps, compute, progress, board)
+    thread.start()
+    try:
+        _watch(thread, task.config.steps, compute, progress, board)
+    except Stopped:
+        board.stop(True)  # rank 0 hears it at its next step, and takes the others along
+        thread.join()
+        raise
     if isinstance(outcome[0], BaseException):
         raise _explain(outcome[0], compute) from outcome[0]
     return outcome[0]

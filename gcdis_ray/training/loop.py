@@ -242,8 +242,9 @@ class TrainingRun:
     def _tell(self, finished: int, note: str, values: Mapping[str, float] | None = None) -> None:
         self._told_at = time.monotonic()
         if rank() == 0:
-            told = Progress(finished, self._config.steps, "steps", note, dict(values or {}))
-            self._progress(told)
+            loss = self._loss if math.isfinite(self._loss) else None
+            steps = self._config.steps
+            self._progress(Progress(finished, steps, "steps", note, dict(values or {}), loss))
 
     def _export(self, writer: MemberWriter) -> dict[str, list[FileRecord]]:
         members: dict[str, FileRecord] = {}

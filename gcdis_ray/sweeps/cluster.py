@@ -1,0 +1,54 @@
+"""Trials that only cluster: a k-means of cached embeddings, measured against the known labels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray.artifacts import Artifact
+from gcdis_ray.clustering.class_count.measures import measure
+from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.errors import GcdisError
+
+if TYPE_CHECKING:
+    from gcdis_ray.stages.count import Config as CountConfig
+
+Call = tuple[int, Settings, int]  # number of clusters, settings, seed of k-means
+
+
+def settings_of(count: CountConfig) -> Settings:
+    return Settings(
+        dims=count.dims,
+        max_labeled_per_class=count.max_labeled_per_class,
+        max_unlabeled=count.max_unlabeled,
+        n_init=count.n_init,
+        backend=count.backend,
+    )
+
+
+def load_points(embed: Artifact, settings: Settings, seed: int) -> Points:
+    """A draw of the embeddings; see :func:`~gcdis_ray.clustering.class_count.points.prepare`."""
+    import torch
+
+    rows = embed.table("embeddings").read(["class_index", "embedding"])
+    labels_N = torch.tensor(rows["class_index"].to_numpy()).to(torch.int64)
+    values = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
+    return prepare(torch.tensor(values).reshape(len(rows), -1), labels_N, settings, seed)
+
+
+def measure_all(points: Points, calls: Sequence[Call]) -> list[Mapping[str, Any]]:
+    """Per call the measures of its clustering by name, or ``{"error": line}``. What a task runs."""
+    import torch
+
+    torch.set_num_threads(1)  # sums depend on it
+    results: list[Mapping[str, Any]] = []
+    for num_clusters, settings, seed in calls:
+        try:
+            found = measure(points.points_ND, points.labels_N, num_clusters, settings, seed)
+        except GcdisError as error:
+            results.append({"error": error.what})
+            continue
+        values = asdict(found)
+        results.append({"labeled_accuracy": values.pop("accuracy"), **values})
+    return results

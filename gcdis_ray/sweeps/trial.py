@@ -1,0 +1,106 @@
+"""One trial: the pipeline under other values, once per seed, until the objective is known.
+
+Its artifacts have their ordinary keys in the ordinary storage. So a trial equal to an earlier run
+costs nothing, and one that was interrupted goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gcdis_ray.pipeline import Event, Pipeline, make_config
+from gcdis_ray.runtime.choose import LazyRuntime
+from gcdis_ray.storage import open_artifact
+from gcdis_ray.sweeps.config import Values, with_values
+from gcdis_ray.sweeps.objectives import OBJECTIVES, Reading, read
+
+Tell = Callable[[int, float], None]  # training step, value; raises Stopped to end the trial
+
+
+@dataclass(frozen=True)
+class TrialBody:
+    """What all trials of a sweep share. Small and plain, so that it pickles to wherever they run.
+
+    Args:
+        base: the base config as plain data; its storage can be reached from there.
+        fixed: values that hold in every trial.
+        first: the first stage that differs between trials.
+        seeds: of ``first`` and the stages after it.
+        sources: fingerprints of outside data of the stages before ``first``.
+        folder: the driver's working directory: relative paths in the config are below it.
+    """
+
+    base: Mapping[str, Any]
+    fixed: Values
+    objective: str
+    first: str
+    seeds: tuple[int, ...]
+    sources: Mapping[str, str | None]
+    folder: str
+
+    def pipeline(self, values: Values, seed: int) -> Pipeline:
+        config = make_config(self.base, where="base config of the sweep")
+        config = with_values(config, {**values, **self.fixed}, where="values of the trial")
+        return Pipeline(config, sources=self.sources, reseed=(self.first, seed))
+
+    def cached(self, values: Values) -> dict[str, Any] | None:
+        """The outcome of a trial whose artifacts all exist; None if one is missing."""
+        stage = OBJECTIVES[self.objective].stage
+        pipelines = [self.pipeline(values, seed) for seed in self.seeds]
+        if not all(pipeline.manifest(stage) for pipeline in pipelines):
+            return None
+        return self._outcome(pipelines)
+
+    def __call__(self, values: Values, tell: Tell) -> dict[str, Any]:
+        """Run a trial to its end.
+
+        Args:
+            tell: called with values of the objective on the way, of the first seed.
+
+        Returns:
+            objective, by_seed, metrics, curve and keys of :class:`~.records.Trial`.
+        """
+        if Path(self.folder).is_dir():  # not so on another node of a cluster
+            os.chdir(self.folder)
+        goal = OBJECTIVES[self.objective]
+        pipelines = [self.pipeline(values, seed) for seed in self.seeds]
+        runtime = LazyRuntime(pipelines[0].config.compute)
+
+        def show(event: Event) -> None:
+            at = event.progress
+            if at and at.done and event.stage == goal.stage:
+                value = at.loss if goal.live == "loss" else at.values.get(goal.live or "")
+                if value is not None:
+                    tell(at.done, value)
+
+        try:
+            for number, pipeline in enumerate(pipelines):
+                pipeline.run(runtime, show if number == 0 else lambda event: None, until=goal.stage)
+        finally:
+            runtime.close()
+        return self._outcome(pipelines)
+
+    def _outcome(self, pipelines: list[Pipeline]) -> dict[str, Any]:
+        goal = OBJECTIVES[self.objective]
+        readings: list[Reading] = []
+        keys: dict[str, list[str]] = {}
+        for pipeline in pipelines:
+            manifest = pipeline.manifest(goal.stage)
+            assert manifest is not None, "the pipeline has just made it"
+            readings.append(read(goal, open_artifact(pipeline.storage, manifest)))
+            names = list(pipeline.nodes)
+            for name in names[names.index(self.first) : names.index(goal.stage) + 1]:
+                keys.setdefault(name, []).append(pipeline.nodes[name].key)
+        by_seed = [float(reading.value) for reading in readings if reading.value is not None]
+        return {
+            "objective": statistics.fmean(by_seed),
+            "by_seed": by_seed,
+            "metrics": dict(readings[0].metrics),
+            "curve": [{"step": step, "value": value} for step, value in readings[0].curve],
+            "keys": keys,
+        }
