@@ -24,7 +24,7 @@ _MAX_AXES = 8
 def slice_figure(view: SweepView, fields: Sequence[Field]) -> Markup:
     """Objective over each field: a dot per trial, a bar over its seeds, the best one in colour.
 
-    Where there is one field only, dots are joined and the band is the chosen interval.
+    Where there is one field only, dots are joined and a band covers what is as good as the best.
     """
     shown = list(fields[:_MAX_AXES])
     columns = min(len(shown), 3)
@@ -127,8 +127,7 @@ def _best(view: SweepView) -> int | None:
 def _band_and_line(
     axes: Axes, view: SweepView, trials: Sequence[Mapping[str, Any]], places: Sequence[float]
 ) -> None:
-    interval = view.result.get("interval") if view.result else None
-    if interval:
+    if interval := view.as_good():
         axes.axvspan(interval[0], interval[1], color=ACCENT, alpha=0.14, linewidth=0)
     done = sorted(
         (x, t["objective"]) for x, t in zip(places, trials, strict=True) if t["state"] == "done"

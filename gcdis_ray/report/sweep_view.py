@@ -52,6 +52,25 @@ class SweepView:
         ]
         return sorted(found, key=lambda f: (-(f.importance or 0.0), f.path))
 
+    def as_good(self) -> tuple[float, float] | None:
+        """Where one number was searched over several seeds: the lowest and highest value next to
+        the best one that are as good as it within its standard deviation over seeds."""
+        scored, (path, *more) = self.scored(), self.sweep["space"]
+        if more or not scored or not all(_is_number(t["values"].get(path)) for t in scored):
+            return None
+        best, seeds = scored[0], scored[0]["by_seed"]
+        if len(seeds) < 2:
+            return None
+        worst = float(np.std(seeds, ddof=1))
+        ordered = sorted(scored, key=lambda t: (t["values"][path], t["number"]))
+        good = [abs(t["objective"] - best["objective"]) <= worst for t in ordered]
+        low = high = ordered.index(best)
+        while low > 0 and good[low - 1]:
+            low -= 1
+        while high + 1 < len(good) and good[high + 1]:
+            high += 1
+        return ordered[low]["values"][path], ordered[high]["values"][path]
+
     def _importance(self, path: str) -> float | None:
         trials = self.scored()
         if len(trials) < 3:
@@ -66,7 +85,7 @@ class Field:
 
     Args:
         name: the shortest end of its path that no other field shares.
-        space: how it is drawn, as ``{kind: ...}``.
+        space: what its values are drawn from, ``{kind: ..., ...}``, as in the sweep file.
         importance: see :func:`importance`.
     """
 
@@ -77,7 +96,7 @@ class Field:
 
     @property
     def logarithmic(self) -> bool:
-        return any(str(key).startswith("log") for key in self.space)
+        return str(self.space["kind"]).startswith("log")
 
 
 def importance(values: Sequence[Any], objectives: Sequence[float]) -> float | None:

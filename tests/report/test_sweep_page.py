@@ -13,7 +13,10 @@ from gcdis_ray.report.sweep_page import write_sweep_report
 from gcdis_ray.report.sweep_view import SweepView, importance
 
 HEAT, ON = "stages.discover.temperature.maximum", "stages.discover.attention.enabled"
-SPACE = {HEAT: {"log_uniform": [0.1, 1.0]}, ON: {"choice": [True, False]}}
+SPACE = {
+    HEAT: {"kind": "log_uniform", "low": 0.1, "high": 1.0},
+    ON: {"kind": "choice", "values": [True, False]},
+}
 
 
 def trial(number: int, objective: float | None, state: str = "done", **more: object) -> dict:
@@ -88,6 +91,16 @@ def test_the_field_that_matters_comes_first():
     assert [f.path for f in fields] == [HEAT, ON]
     assert fields[0].importance == pytest.approx(1)
     assert [f.name for f in fields] == ["maximum", "enabled"]
+
+
+def test_the_band_holds_what_is_as_good_within_the_spread_over_seeds():
+    goals = [0.1, 0.68, 0.6, 0.7, 0.66, 0.2, 0.69]
+    trials = [trial(n, goal, by_seed=[goal - 0.04, goal + 0.04]) for n, goal in enumerate(goals)]
+    found = view(trials, {HEAT: SPACE[HEAT]}).as_good()
+    # the deviation over seeds is 0.057: of the neighbours 0.66 is as good, 0.6 is not
+    assert found == (trials[3]["values"][HEAT], trials[4]["values"][HEAT])
+    assert view(trials).as_good() is None
+    assert view([trial(n, goal) for n, goal in enumerate(goals)], {HEAT: {}}).as_good() is None
 
 
 def test_importance_of_groups_is_the_correlation_ratio():
