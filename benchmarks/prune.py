@@ -23,7 +23,7 @@ import ablation_data
 import numpy as np
 import pyarrow as pa
 import torch
-from ablation import SHARED, SMALL_DIGITS, STEPS, Bench, score, truth_of_crops
+from ablation import SHARED, SMALL_DIGITS, STEPS, Bench, score
 
 from gcdis_ray.artifacts import Artifact
 from gcdis_ray.config import RunConfig, apply_overrides
@@ -34,11 +34,9 @@ from gcdis_ray.tasks.pruning import CompareSnapshots, prune_model
 
 COLUMNS = {
     "clusters": ("clusters", 1, ".1f"),
-    "used": ("used", 1, ".1f"),
     "all": ("all, %", 100, ".1f"),
     "known": ("known, %", 100, ".1f"),
     "novel": ("novel, %", 100, ".1f"),
-    "hungarian": ("all, one Hungarian, %", 100, ".1f"),
 }
 Result = dict[str, Any]
 
@@ -87,7 +85,6 @@ def measure(
     """One training, as it is and pruned."""
     stages = [*SHARED, "discover"]
     inputs = bench.make(config, stages, lambda name: seed if name == "discover" else 0)
-    matched_N = truth_of_crops(inputs)[0]
     cluster_N = inputs["discover"].table("assignments").read(["cluster_id"])["cluster_id"]
     pruned_N, report = pruned_clusters(inputs, rules)
     results = []
@@ -95,8 +92,7 @@ def measure(
         (cluster_N.to_numpy(), report["num_outputs"]),
         (pruned_N, report["num_clusters"]),
     ):
-        used = len(np.unique(clusters_N[matched_N]))
-        results.append({"clusters": size, "used": used, **score(inputs, clusters_N, True)})
+        results.append({"clusters": size, **score(inputs, clusters_N, True)})
     dropped = [row for row in report["outputs"] if row["dropped_for"]]
     merged = [pair for pair in report["merges"] if pair["merged"]]
     print(
