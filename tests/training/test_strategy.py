@@ -98,10 +98,17 @@ def test_more_parts_than_workers_equal_up_to_rounding(two: Path, tmp_path: Path)
 def test_deepspeed_equals_ddp(two: Path, tmp_path: Path, name: str):
     """Interrupted and resumed as well: the optimiser's shards come back."""
     _, expected = alone(tmp_path, name)
-    # Adam divides by the size of the gradient: before a BatchNorm, where the true gradient of a
-    # bias is zero, that is rounding divided by rounding.
+    found = weights(two, name)
+    if name == "zero1_adamw":
+        # Adam divides by the size of the gradient. That of a bias before a BatchNorm is zero but
+        # for rounding, so that its steps are rounding divided by rounding; the norm's mean follows.
+        idle = [n for n in expected if n.endswith(("net.0.bias", "net.1.running_mean"))]
+        assert len(idle) == 4  # the student's and the momentum encoder's
+        for tensors in (found, expected):
+            for key in idle:
+                del tensors[key]
     rtol, atol = {"zero1_bf16": (5e-2, 2e-2), "zero1_adamw": (1e-3, 1e-3)}.get(name, (1e-4, 1e-6))
-    torch.testing.assert_close(weights(two, name), expected, rtol=rtol, atol=atol)
+    torch.testing.assert_close(found, expected, rtol=rtol, atol=atol)
 
 
 def test_only_rank_0_writes_members(two: Path):
