@@ -88,7 +88,7 @@ def test_minimal_config_is_enough():
         ("stages.discover.training.step=5", "steps"),
         ("stages.segment.cosine_scale=10", "stages.segment.classifier.cosine_scale"),
         ("workers=3", "compute.workers"),
-        ("stages.count.zzz=1", "valid: backend"),
+        ("stages.count.zzz=1", "valid: also, backend"),
     ],
 )
 def test_unknown_key_names_the_one_that_was_meant(wrong: str, meant: str):

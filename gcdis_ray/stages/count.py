@@ -92,6 +92,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         total = num_known + config.num_novel
         result: dict[str, Any] = {
             "num_classes": total, "interval": [total, total], "curve": [], "warning": None,
+            "others": [],
         }  # fmt: skip
     else:
         result = _estimate(inputs["embed"], num_known, config, work)

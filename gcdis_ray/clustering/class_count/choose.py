@@ -126,7 +126,7 @@ def _resample(grid: Grid, choice: Choice) -> tuple[Array, Array]:
         draws = generator.integers(num_draws, size=num_draws)
         whole[n] = np.log(grid.num_JP[draws][:, best]).mean()
         single[n] = np.log(grid.num_JP[generator.integers(num_draws), generator.choice(best)])
-    return np.exp(whole), np.exp(single)
+    return np.exp(whole).round(6), np.exp(single).round(6)  # 7.9999999 is 8, not down to 7
 
 
 def _curve(grid: Grid) -> list[dict[str, Any]]:
