@@ -50,7 +50,7 @@ class Config(StageConfig):
     )
     max_classes: int | None = Field(
         None, ge=2, le=1_000_000, description="largest number tried; none: five per known class, "
-        "at least 25, and ten crops a class",
+        "at least 25, and four unlabeled crops a class",
     )  # fmt: skip
     dims: int = Field(64, ge=1, le=4096, description="principal components of the embeddings")
     num_seeds: int = Field(
@@ -145,7 +145,7 @@ def estimators(
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
     labeled = max(1, sum(size > 0 for size in sizes[1:]))
-    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 10))
+    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 4))
     if config.max_classes is not None:
         most = max(config.max_classes, num_known)
     how = settings(config)

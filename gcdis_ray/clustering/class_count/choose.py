@@ -4,7 +4,8 @@ The score of a parameter is the mean share of known classes that is found again,
 classes.
 Parameters that score about as well form a plateau, and the estimate is the geometric middle of
 their counts. Draws and known classes are resampled (bootstrap): the median over resamples is the
-estimate, their spread the interval.
+estimate, their spread the interval. It cannot know of an error that all draws share, so it is
+widened a little.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ Array = NDArray[np.float64]
 
 LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
 NUM_RESAMPLES = 300
+MARGIN = 0.1  # either end moves out by this share, for what all draws have in common
 
 
 @dataclass(frozen=True)
@@ -98,7 +100,8 @@ def choose(trials: Sequence[Trial], choice: Choice) -> ClassCount:
     tail = (1 - choice.coverage) / 2
     low, high = np.quantile(np.concatenate([whole, single]), [tail, 1 - tail])
     num = max(round(float(np.median(whole))), choice.num_known)
-    interval = max(min(math.floor(low), num), choice.num_known), max(math.ceil(high), num)
+    low, high = math.floor(low * (1 - MARGIN)), math.ceil(high * (1 + MARGIN))
+    interval = max(min(low, num), choice.num_known), max(high, num)
     curve = _curve(grid)
     return ClassCount(num, interval, curve, _warning(num, interval, curve, choice.most))
 
