@@ -53,7 +53,8 @@ _TRIALS = _schema(  # one clustering of one draw of crops each, see clustering.c
     draw=pa.int32(),
     parameter=pa.float64(),
     num_classes=pa.int32(),
-    recall=pa.list_(pa.float64()),  # of every known class, NaN where it is no judge
+    recall=pa.list_(pa.float64()),  # of every known class
+    weight=pa.list_(pa.float64()),  # of it in the score
     silhouette=pa.float64(),
     inertia=pa.float64(),
 )

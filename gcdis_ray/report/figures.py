@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_PANELS = 16
+_WIDE = 10  # an axis over more than this factor is logarithmic
 
 
 def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
@@ -76,7 +77,11 @@ def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
             )
         axes.set_xlabel("number of classes, known and novel")
         axes.set_ylabel("score")
-        integer_axis(axes)
+        numbers = [point["num_classes"] for point in curve] or [estimate]
+        if max(numbers) > _WIDE * min(numbers):
+            log_axis(axes)
+        else:
+            integer_axis(axes)
 
     label = f"Score over the number of classes; estimate {estimate}, interval {low} to {high}"
     return draw_svg("class-count", label, (6.2, 3.2), draw)

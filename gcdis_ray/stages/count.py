@@ -8,7 +8,7 @@ are independent jobs on a few small draws of them, which run wherever the runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -50,7 +50,7 @@ class Config(StageConfig):
     )
     max_classes: int | None = Field(
         None, ge=2, le=1_000_000, description="largest number tried; none: five per known class, "
-        "at least 25, and ten crops a class",
+        "at least 25, and four unlabeled crops a class",
     )  # fmt: skip
     dims: int = Field(64, ge=1, le=4096, description="principal components of the embeddings")
     num_seeds: int = Field(
@@ -65,7 +65,7 @@ class Config(StageConfig):
         True, description="labeled accuracy is averaged over classes, not over crops"
     )
     min_size: int = Field(3, ge=1, le=1000, description="crops that make a class (mixture)")
-    tie: float = Field(0.01, ge=0, lt=1, description="scores this much below the best are as good")
+    tie: float = Field(0.005, ge=0, lt=1, description="scores this much below the best are as good")
     coverage: float = Field(
         0.9, gt=0, lt=1, description="share of resampled estimates inside the interval"
     )
@@ -92,6 +92,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         total = num_known + config.num_novel
         result: dict[str, Any] = {
             "num_classes": total, "interval": [total, total], "curve": [], "warning": None,
+            "others": [],
         }  # fmt: skip
     else:
         result = _estimate(inputs["embed"], num_known, config, work)
@@ -144,7 +145,7 @@ def estimators(
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
     labeled = max(1, sum(size > 0 for size in sizes[1:]))
-    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 10))
+    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 4))
     if config.max_classes is not None:
         most = max(config.max_classes, num_known)
     how = settings(config)
@@ -154,13 +155,12 @@ def estimators(
     for method in (config.method, *config.also):
         match method:
             case "mixture":
-                mixture = Mixture(num_known, num_draws, seed, 4 * most, config.min_size)
+                mixture = Mixture(num_known, num_draws, seed, 3 * most, config.min_size)
                 found[method] = mixture, choice
             case "labeled_accuracy":
                 balanced = config.class_balanced
-                weights = None if balanced else tuple(float(size) for size in sizes[1:])
                 search = LabeledAccuracy(num_known, grid, how, seed, balanced)
-                found[method] = search, replace(choice, weights=weights)
+                found[method] = search, choice
             case "holdout":
                 found[method] = Holdout(num_known, grid, how, seed), choice
             case "density":
@@ -231,7 +231,9 @@ def _run(
             table = work.map_shards(task, [], gives=(member,), args=args, unit="jobs")[member]
             for row in table.read().to_pylist():
                 method = row.pop("method")
-                trials[method].append(Trial(**row | {"recall": tuple(row["recall"])}))
+                trials[method].append(
+                    Trial(**row | {name: tuple(row[name]) for name in ("recall", "weight")})
+                )
     return trials
 
 
@@ -251,7 +253,7 @@ class RunTrials:
         def run(index: int, *, method: Method, job: Job) -> Mapping[str, pa.Table]:
             points = Points(tensors[f"points_{job.draw}"], tensors[f"labels_{job.draw}"])
             rows = [
-                {"method": method, **asdict(trial), "recall": list(trial.recall)}
+                {"method": method, **asdict(trial)}
                 for trial in self.estimators[method].run(job, points)
             ]
             return {self.member: pa.Table.from_pylist(rows, SCHEMAS[self.member])}

@@ -262,6 +262,8 @@ def test_figures_cope_with_empty_and_long_input():
     empty = np.zeros(0)
     nothing = {"num_classes": 7, "curve": []}
     assert "estimate 7" in figures.class_count_figure(nothing, None)
+    wide = {"num_classes": 7, "curve": [{"num_classes": k, "score": 0.5} for k in (1, 7, 300)]}
+    assert ">100<" in figures.class_count_figure(wide, 9)
     many = {f"n{i}": (np.arange(5_000.0), np.full(5_000, np.nan)) for i in range(30)}
     assert len(figures.training_figure("discover", many)) < 200_000
     assert "<svg" in figures.trust_figure({"probability": (empty, empty)})

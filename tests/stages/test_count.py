@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,8 +13,14 @@ import torch
 import torch.nn.functional as F
 from scene_tables import FakeArtifact, memory_table
 
+from gcdis_ray.attempt import Attempt
+from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.base import Runtime
+from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import count
+from gcdis_ray.storage import LocalStorage
+from gcdis_ray.work import StageWork
 
 
 def _inputs(num_classes: int = 6, num_known: int = 3, per_class: int = 40) -> dict[str, Any]:
@@ -37,6 +46,26 @@ def _inputs(num_classes: int = 6, num_known: int = 3, per_class: int = 40) -> di
     }
 
 
+@contextmanager
+def _work(folder: Path, num_workers: int) -> Iterator[StageWork]:
+    """A stage's Work in this process, or on a Ray of that many workers."""
+    compute = ComputeConfig(
+        runtime="ray" if num_workers else "local", num_cpus=max(1, num_workers), threads=1,
+        data_workers=max(1, num_workers), object_store_mb=100,
+    )  # fmt: skip
+    if num_workers:
+        from gcdis_ray.runtime.ray_runtime import RayRuntime
+
+        runtime: Runtime = RayRuntime(compute)
+    else:
+        runtime = LocalRuntime(compute)
+    attempt = Attempt(LocalStorage(str(folder)), "stage/key", "attempt-0")
+    try:
+        yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
+    finally:
+        runtime.close()
+
+
 def _config(**values: Any) -> count.Config:
     return count.Config.model_validate(values)
 
@@ -55,6 +84,7 @@ def test_a_given_number_is_taken(local_work) -> None:
         "interval": [15, 15],
         "curve": [],
         "warning": None,
+        "others": [],
     }
 
 
@@ -67,6 +97,44 @@ def test_the_number_is_estimated_from_embeddings(local_work) -> None:
     assert result["interval"][0] <= result["num_classes"] <= result["interval"][1]
     assert {"num_classes", "score", "accuracy", "silhouette"} <= result["curve"][0].keys()
     assert result["method"] == "mixture"
+
+
+def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path) -> None:
+    inputs = _inputs(num_classes=7, num_known=4)
+    others = ("labeled_accuracy", "holdout", "density")
+    count.run(inputs, _config(also=others, num_seeds=2, num_candidates=6), local_work)
+    result = _result(local_work)
+    assert tuple(other["method"] for other in result["others"]) == others
+    for other in result["others"]:
+        assert other["interval"][0] <= other["num_classes"] <= other["interval"][1]
+        assert other["curve"]
+    with _work(tmp_path / "alone", 0) as work:
+        count.run(inputs, _config(num_seeds=2), work)
+        assert _result(work) == result | {"others": []}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_the_same_numbers_on_any_number_of_workers(tmp_path) -> None:
+    inputs = _inputs(num_classes=5, num_known=3)
+    config = _config(num_seeds=2)
+    with _work(tmp_path / "one", 0) as work:
+        count.run(inputs, config, work)
+        one = {name: [r.sha256 for r in files] for name, files in work.files.items()}
+    with _work(tmp_path / "two", 2) as work:
+        count.run(inputs, config, work)
+        two = {name: [r.sha256 for r in files] for name, files in work.files.items()}
+    assert one == two
+    assert {"class_count", "points", "trials"} == one.keys()
+
+
+def test_a_draw_reads_its_rows_in_its_order() -> None:
+    table = _inputs()["embed"].table("embeddings")
+    everything = table.read(["embedding"])["embedding"].to_pylist()
+    rows = torch.tensor([100, 3, 41, 40, 39, 239])
+    got = count._read_rows(table, rows)
+    torch.testing.assert_close(got, torch.tensor([everything[n] for n in rows.tolist()]))
 
 
 def test_known_classes_without_crops_still_count(local_work) -> None:

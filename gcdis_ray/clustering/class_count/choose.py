@@ -1,9 +1,11 @@
 """From trials to a count: the parameter under which known classes are found again best.
 
-The score of a parameter is the mean share of known classes found again, over draws and classes.
+The score of a parameter is the mean share of known classes that is found again, over draws and
+classes.
 Parameters that score about as well form a plateau, and the estimate is the geometric middle of
 their counts. Draws and known classes are resampled (bootstrap): the median over resamples is the
-estimate, their spread the interval.
+estimate, their spread the interval. It cannot know of an error that all draws share, so it is
+widened a little.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ Array = NDArray[np.float64]
 
 LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
 NUM_RESAMPLES = 300
+MARGIN = 0.1  # either end moves out by this share, for what all draws have in common
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,13 @@ class Choice:
         tie: scores this much below the best are as good.
         coverage: share of resampled estimates in the interval.
         seed: of resampling.
-        weights: of known classes in the score; none: they count alike.
         most: largest number of classes that could be found.
     """
 
     num_known: int
-    tie: float = 0.01
+    tie: float = 0.005
     coverage: float = 0.9
     seed: int = 0
-    weights: tuple[float, ...] | None = None
     most: int | None = None
 
 
@@ -59,42 +60,50 @@ class Grid:
     """Trials by draw (J), parameter (P, ascending) and known class (C)."""
 
     def __init__(self, trials: Sequence[Trial]) -> None:
-        self.parameters = sorted({trial.parameter for trial in trials})
-        draws = sorted({trial.draw for trial in trials})
-        shape = len(draws), len(self.parameters)
-        self.recall_JPC = np.full((*shape, len(trials[0].recall)), np.nan)
-        self.num_JP = np.full(shape, np.nan)
-        self.silhouette_JP, self.inertia_JP = np.full(shape, np.nan), np.full(shape, np.nan)
+        self.parameter_P = np.array(sorted({trial.parameter for trial in trials}))
+        parameters, draws = self.parameter_P.tolist(), sorted({trial.draw for trial in trials})
+        shape = len(draws), len(parameters)
+        self.recall_JPC = np.zeros((*shape, len(trials[0].recall)))
+        self.weight_JPC = np.zeros_like(self.recall_JPC)
+        self.num_JP = np.zeros(shape)
+        self.silhouette_JP, self.inertia_JP = np.zeros(shape), np.zeros(shape)
         for trial in trials:
-            at = draws.index(trial.draw), self.parameters.index(trial.parameter)
-            self.recall_JPC[at] = trial.recall
+            at = draws.index(trial.draw), parameters.index(trial.parameter)
+            self.recall_JPC[at], self.weight_JPC[at] = trial.recall, trial.weight
             self.num_JP[at] = trial.num_classes
             self.silhouette_JP[at], self.inertia_JP[at] = trial.silhouette, trial.inertia
+
+    def score(self, classes: NDArray[np.int64] | None = None) -> Array:
+        """Weighted mean recall per parameter, smoothed: a value and half of either neighbour.
+
+        Args:
+            classes: those that count, with repetitions; None for all.
+        """
+        return _smooth(_mean(self, slice(None) if classes is None else classes, (0, 2)))
+
+
+def _mean(grid: Grid, classes: Any, axes: Any) -> Array:
+    weight_JPC = grid.weight_JPC[:, :, classes]
+    total = (weight_JPC * grid.recall_JPC[:, :, classes]).sum(axis=axes)
+    return total / np.maximum(weight_JPC.sum(axis=axes), 1e-12)
+
+
+def _smooth(value_P: Array) -> Array:
+    padded = np.pad(value_P, 1, mode="edge")
+    return (padded[:-2] + 2 * padded[1:-1] + padded[2:]) / 4
 
 
 def choose(trials: Sequence[Trial], choice: Choice) -> ClassCount:
     """The count of an estimator from all of its trials."""
     grid = Grid(trials)
-    counts, plateaus = _resample(grid, choice)
-    estimate = float(np.exp(np.median(np.log(counts))))
+    whole, single = _resample(grid, choice)
     tail = (1 - choice.coverage) / 2
-    low, high = np.quantile(np.concatenate([counts, plateaus]), [tail, 1 - tail])
-    num = max(round(estimate), choice.num_known)
-    interval = (
-        max(min(math.floor(low), num), choice.num_known),
-        max(math.ceil(high), num),
-    )
-    curve = _curve(grid, choice)
+    low, high = np.quantile(np.concatenate([whole, single]), [tail, 1 - tail])
+    num = max(round(float(np.median(whole))), choice.num_known)
+    low, high = math.floor(low * (1 - MARGIN)), math.ceil(high * (1 + MARGIN))
+    interval = max(min(low, num), choice.num_known), max(high, num)
+    curve = _curve(grid)
     return ClassCount(num, interval, curve, _warning(num, interval, curve, choice.most))
-
-
-def score(recall_JPC: Array, weight_C: Array | None = None) -> Array:
-    """Mean recall per parameter: over draws for each class, then over classes."""
-    judged_JPC = np.isfinite(recall_JPC)
-    total_PC = np.where(judged_JPC, recall_JPC, 0).sum(axis=0)
-    weight_PC = judged_JPC.any(axis=0) * (1.0 if weight_C is None else weight_C)
-    recall_PC = total_PC / np.maximum(judged_JPC.sum(axis=0), 1)
-    return (weight_PC * recall_PC).sum(axis=1) / np.maximum(weight_PC.sum(axis=1), 1e-12)
 
 
 def plateau(score_P: Array, tie: float) -> NDArray[np.int64]:
@@ -109,48 +118,36 @@ def plateau(score_P: Array, tie: float) -> NDArray[np.int64]:
 
 
 def _resample(grid: Grid, choice: Choice) -> tuple[Array, Array]:
-    """Bootstrap estimates, and counts of single draws at single parameters of their plateaus."""
+    """Counts (R,) of bootstrap samples of known classes and draws: the middle of the plateau over
+    all draws of the sample, and one draw at one place of the plateau, which varies more."""
     generator = np.random.default_rng(choice.seed)
-    num_draws = len(grid.recall_JPC)
-    weight_C = _weights(grid, choice)
-    judges = np.flatnonzero(np.isfinite(grid.recall_JPC).any(axis=(0, 1)))
-    counts, singles = [], []
-    for _ in range(NUM_RESAMPLES):
+    num_draws = len(grid.num_JP)
+    judges = np.flatnonzero(grid.weight_JPC.sum(axis=(0, 1)))
+    whole, single = np.empty(NUM_RESAMPLES), np.empty(NUM_RESAMPLES)
+    for n in range(NUM_RESAMPLES):
+        best = plateau(grid.score(generator.choice(judges, size=len(judges))), choice.tie)
         draws = generator.integers(num_draws, size=num_draws)
-        classes = generator.choice(judges, size=len(judges))
-        best = plateau(score(grid.recall_JPC[:, :, classes], weight_C[classes]), choice.tie)
-        logs = np.log(grid.num_JP[draws][:, best])
-        counts.append(np.exp(logs.mean()))
-        singles.append(np.exp(logs[0, generator.integers(len(best))]))
-    return np.array(counts), np.array(singles)
+        whole[n] = np.log(grid.num_JP[draws][:, best]).mean()
+        single[n] = np.log(grid.num_JP[generator.integers(num_draws), generator.choice(best)])
+    return np.exp(whole).round(6), np.exp(single).round(6)  # 7.9999999 is 8, not down to 7
 
 
-def _weights(grid: Grid, choice: Choice) -> Array:
-    num_known = grid.recall_JPC.shape[2]
-    return np.ones(num_known) if choice.weights is None else np.array(choice.weights)
-
-
-def _curve(grid: Grid, choice: Choice) -> list[dict[str, Any]]:
+def _curve(grid: Grid) -> list[dict[str, Any]]:
     """A row per number of classes; parameters that lead to the same number are averaged."""
-    score_P = score(grid.recall_JPC, _weights(grid, choice))
+    columns = {
+        "parameter": grid.parameter_P,
+        "score": grid.score(),
+        "accuracy": _mean(grid, slice(None), (0, 2)),
+        "accuracy_sd": _mean(grid, slice(None), 2).std(axis=0),
+        "silhouette": grid.silhouette_JP.mean(axis=0),
+        "inertia": grid.inertia_JP.mean(axis=0),
+    }
     num_P = np.exp(np.log(grid.num_JP).mean(axis=0)).round().astype(int)
-    with np.errstate(invalid="ignore"):
-        draws_JP = np.nanmean(np.where(np.isfinite(grid.recall_JPC), grid.recall_JPC, np.nan), 2)
-    rows = []
-    for num in np.unique(num_P):
-        mine = num_P == num
-        rows.append(
-            {
-                "num_classes": int(num),
-                "parameter": float(np.array(grid.parameters)[mine].mean()),
-                "score": float(score_P[mine].mean()),
-                "accuracy": float(score_P[mine].mean()),
-                "accuracy_sd": float(draws_JP[:, mine].mean(axis=1).std()),
-                "silhouette": float(grid.silhouette_JP[:, mine].mean()),
-                "inertia": float(grid.inertia_JP[:, mine].mean()),
-            }
-        )
-    return rows
+    return [
+        {"num_classes": int(num)}
+        | {name: float(value_P[num_P == num].mean()) for name, value_P in columns.items()}
+        for num in np.unique(num_P)
+    ]
 
 
 def _warning(

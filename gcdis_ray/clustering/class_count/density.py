@@ -18,7 +18,7 @@ import torch
 
 from gcdis_ray.clustering.class_count.labeled_accuracy import PARTS, log_grid
 from gcdis_ray.clustering.class_count.points import Points
-from gcdis_ray.clustering.class_count.trials import Job, Trial, diagnostics, recalls
+from gcdis_ray.clustering.class_count.trials import Job, Trial, diagnostics, judges, recalls
 
 MIN_SAMPLES = 5  # neighbours whose distance is the density
 
@@ -53,7 +53,6 @@ class Density:
         step = -(-len(points.labels_N) // self.max_points)
         points_ND = points.points_ND[::step, -self.dims :]  # components ascend in variance
         label_N = points.labels_N[::step].numpy()
-        judges = np.unique(label_N[label_N >= 0]).tolist()
         trials = []
         for value in job.parameters:
             model = HDBSCAN(
@@ -71,7 +70,8 @@ class Density:
                     job.draw,
                     value,
                     max(1, int(cluster_N.max()) + 1),
-                    recalls(cluster_N, label_N, self.num_known, judges),
+                    recalls(cluster_N, label_N, self.num_known),
+                    judges(label_N, self.num_known),
                     *shown,
                 )
             )

@@ -18,7 +18,7 @@ import torch
 from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid
 from gcdis_ray.clustering.class_count.measures import silhouette
 from gcdis_ray.clustering.class_count.points import Points, Settings
-from gcdis_ray.clustering.class_count.trials import Job, Trial, hidden_classes, recalls
+from gcdis_ray.clustering.class_count.trials import Job, Trial, hidden_classes, judges, recalls
 from gcdis_ray.clustering.kmeans import kmeans
 
 
@@ -63,7 +63,8 @@ class Holdout:
                     job.draw,
                     value,
                     num,
-                    recalls(cluster_N, label_N, self.num_known, hidden or classes),
+                    recalls(cluster_N, label_N, self.num_known),
+                    judges(label_N, self.num_known, hidden, seen=0),
                     silhouette(points.points_ND, found.centers_KD, found.cluster_N),
                     found.inertia / len(label_N),
                 )

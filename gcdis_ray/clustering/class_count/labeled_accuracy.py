@@ -19,10 +19,10 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from gcdis_ray.clustering.class_count.choose import Grid, plateau, score
+from gcdis_ray.clustering.class_count.choose import Grid, plateau
 from gcdis_ray.clustering.class_count.measures import silhouette
 from gcdis_ray.clustering.class_count.points import Points, Settings
-from gcdis_ray.clustering.class_count.trials import Job, Trial, recalls
+from gcdis_ray.clustering.class_count.trials import Job, Trial, judges, recalls
 from gcdis_ray.clustering.kmeans import kmeans
 
 PARTS = 4  # jobs per draw and grid
@@ -43,7 +43,7 @@ class CountGrid:
     highest: int
     num_candidates: int
     num_draws: int
-    tie: float = 0.01
+    tie: float = 0.005
 
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:
         """Jobs of the first grid, then of the second, then none."""
@@ -51,7 +51,7 @@ class CountGrid:
         first = log_grid(self.lowest, self.highest, self.num_candidates)
         wanted = set(first) if not trials else set()
         if tried == set(first):
-            best = plateau(score(Grid(trials).recall_JPC), self.tie)
+            best = plateau(Grid(trials).score(), self.tie)
             low, high = first[max(best[0] - 1, 0)], first[min(best[-1] + 1, len(first) - 1)]
             wanted = set(log_grid(low, high, self.num_candidates)) - tried
         values = sorted(wanted)
@@ -74,7 +74,9 @@ class LabeledAccuracy:
 
     def run(self, job: Job, points: Points) -> list[Trial]:
         label_N = points.labels_N.numpy()
-        judges = np.unique(label_N[label_N >= 0]).tolist()
+        weight = judges(label_N, self.num_known)
+        if not self.balanced:
+            weight = tuple(np.bincount(label_N + 1, minlength=self.num_known + 1)[1:].tolist())
         trials = []
         for value in job.parameters:
             num = min(round(value), len(label_N))
@@ -91,9 +93,8 @@ class LabeledAccuracy:
                     job.draw,
                     value,
                     num,
-                    recalls(
-                        found.cluster_N.numpy(), label_N, self.num_known, judges, self.balanced
-                    ),
+                    recalls(found.cluster_N.numpy(), label_N, self.num_known, self.balanced),
+                    weight,
                     silhouette(points.points_ND, found.centers_KD, found.cluster_N),
                     found.inertia / len(label_N),
                 )

@@ -13,7 +13,7 @@ its size and a rare one not swallowed, which k-means with one K for all does on 
 
 Real classes are not Gaussian, so evidence alone divides them. The noise level t makes up for that.
 It is judged by classes that had no part in W: a fifth of the known classes is hidden in turn (the
-pseudo-novel hold-out), and t is good where these are found again whole.
+pseudo-novel hold-out), and t is good where these are found again whole. The others have little say.
 
 Shape letters: N points, D dimensions, K clusters.
 """
@@ -34,16 +34,20 @@ from scipy.special import gammaln
 from gcdis_ray.clustering.class_count.points import Points
 from gcdis_ray.clustering.class_count.trials import (
     Job,
+    Labels,
     Trial,
     diagnostics,
     hidden_classes,
+    judges,
     recalls,
 )
 from gcdis_ray.clustering.kmeans import kmeans
 
 Array = NDArray[np.float64]
-Labels = NDArray[np.int64]
 
+SEEN = (
+    0.05  # what a class that taught W counts beside a hidden one: it looks more compact than it is
+)
 ROUNDS = 3  # of merging and moving, per noise level
 MOVES = 3  # passes over the points per round
 
@@ -87,7 +91,8 @@ class Mixture:
                     job.draw,
                     noise,
                     max(1, int((sizes >= self.min_size).sum())),
-                    recalls(cluster_N, label_N, self.num_known, hidden or classes),
+                    recalls(cluster_N, label_N, self.num_known),
+                    judges(label_N, self.num_known, hidden, SEEN),
                     *diagnostics(points.points_ND, torch.from_numpy(cluster_N)),
                 )
             )

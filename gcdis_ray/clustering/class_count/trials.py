@@ -8,7 +8,6 @@ class it found again. :mod:`.choose` makes a count of them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -22,6 +21,8 @@ from torch import Tensor
 from gcdis_ray.clustering.class_count.measures import silhouette
 from gcdis_ray.clustering.class_count.points import Points
 from gcdis_ray.clustering.kmeans import means
+
+Labels = NDArray[np.int64]
 
 HIDDEN_SHARE = 5  # one known class in five is hidden at a time
 
@@ -40,8 +41,8 @@ class Trial:
     Args:
         parameter: of the family.
         num_classes: that the clustering amounts to.
-        recall: share of each known class's labeled points in the cluster matched to it, by class;
-            NaN for a class that is no judge here.
+        recall: share of each known class's labeled points in the cluster matched to it, by class.
+        weight: what the recall of each class counts, at least 0.
         silhouette, inertia: of the clustering, for people; see
             :class:`~gcdis_ray.clustering.class_count.measures.Measures`.
     """
@@ -50,6 +51,7 @@ class Trial:
     parameter: float
     num_classes: int
     recall: tuple[float, ...]
+    weight: tuple[float, ...]
     silhouette: float
     inertia: float
 
@@ -82,34 +84,43 @@ def run_all(
 
 
 def recalls(
-    cluster_N: NDArray[np.int64],
-    label_N: NDArray[np.int64],
-    num_known: int,
-    judges: Sequence[int],
-    balanced: bool = True,
+    cluster_N: Labels, label_N: Labels, num_known: int, balanced: bool = True
 ) -> tuple[float, ...]:
     """Per known class, the share of its labeled points that lie in the cluster matched to it.
 
-    Clusters are matched one-to-one to all classes with labels, so that as much as possible is
-    right (Hungarian method).
+    Clusters are matched one-to-one to classes so that as much as possible is right (Hungarian
+    method).
 
     Args:
         cluster_N: cluster of every point, -1 for none.
         label_N: known class in 0..num_known-1, or -1.
-        judges: classes whose share is reported; NaN for the others and for those without labels.
         balanced: classes count alike in the matching, not by their points.
+
+    Returns:
+        a share in [0, 1] per known class; 0 for one without labels.
     """
     labeled = label_N >= 0
     size_C = np.bincount(label_N[labeled], minlength=num_known)
     mine = labeled & (cluster_N >= 0)
     count_KC = np.zeros((int(cluster_N.max(initial=0)) + 1, num_known))
     np.add.at(count_KC, (cluster_N[mine], label_N[mine]), 1)
-    weight_KC = count_KC / np.maximum(size_C, 1) if balanced else count_KC
-    found = np.zeros(num_known)
-    rows, columns = linear_sum_assignment(weight_KC, maximize=True)
-    found[columns] = count_KC[rows, columns] / np.maximum(size_C[columns], 1)
-    judged = np.isin(np.arange(num_known), judges) & (size_C > 0)
-    return tuple(float(f) if j else math.nan for f, j in zip(found, judged, strict=True))
+    share_KC = count_KC / np.maximum(size_C, 1)
+    rows, columns = linear_sum_assignment(share_KC if balanced else count_KC, maximize=True)
+    found_C = np.zeros(num_known)
+    found_C[columns] = share_KC[rows, columns]
+    return tuple(found_C.tolist())
+
+
+def judges(
+    label_N: Labels, num_known: int, hidden: Sequence[int] = (), seen: float = 1.0
+) -> tuple[float, ...]:
+    """What the recall of every known class counts: 1 if hidden, ``seen`` if its labels were seen
+    by what is judged (1 where nothing is hidden), 0 without labels."""
+    present_C = np.bincount(label_N[label_N >= 0], minlength=num_known) > 0
+    if not hidden:
+        return tuple(present_C.astype(float).tolist())
+    weight_C = np.where(np.isin(np.arange(num_known), hidden), 1.0, seen)
+    return tuple((present_C * weight_C).tolist())
 
 
 def diagnostics(points_ND: Tensor, cluster_N: Tensor) -> tuple[float, float]:

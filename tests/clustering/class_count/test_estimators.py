@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,15 +12,16 @@ from blobs import blobs, count
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcdis_ray.clustering.class_count.choose import Choice, choose
 from gcdis_ray.clustering.class_count.density import Density
 from gcdis_ray.clustering.class_count.holdout import Holdout
 from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy, log_grid
 from gcdis_ray.clustering.class_count.mixture import Mixture
 from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
-from gcdis_ray.clustering.class_count.trials import Estimator, run_all
+from gcdis_ray.clustering.class_count.trials import Estimator, hidden_classes, run_all
 
 METHODS = ("mixture", "labeled_accuracy", "holdout", "density")
-LONG_TAIL = [120, 60, 40, 30, 24, 20, 17, 15, 13, 12]
+LONG_TAIL = [120, 20, 60, 17, 40, 15, 30, 13, 24, 12]  # of 5 known, 5 novel classes
 
 
 def _estimator(method: str, num_known: int, seed: int = 0) -> Estimator:
@@ -50,8 +52,7 @@ def test_separate_classes_are_counted(method: str, num_classes: int, num_known: 
 
 def test_the_mixture_counts_a_long_tail() -> None:
     points = blobs(LONG_TAIL, 5, 0.4, seed=1)
-    shuffled = Points(points.points_ND, torch.where(points.labels_N >= 0, points.labels_N, -1))
-    assert count(_estimator("mixture", 5), shuffled, 5).num_classes == pytest.approx(10, abs=1)
+    assert count(_estimator("mixture", 5), points, 5).num_classes == pytest.approx(10, abs=1)
 
 
 @pytest.mark.parametrize("num_known", [1, 2])
@@ -69,16 +70,39 @@ def test_equal_arguments_give_equal_counts(method: str) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_what_an_unlabeled_point_is_cannot_be_seen(method: str) -> None:
-    """Permuting unlabeled points permutes what they are, and nothing that may be known."""
-    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=3), Settings(dims=16), seed=0)
-    label_N = drawn.labels_N.numpy()
+def test_names_of_known_classes_carry_nothing(method: str) -> None:
+    """Unlabeled points are -1, whatever they are; so all that labels say is which are alike."""
+    drawn = prepare(*blobs([30] * 6, 3, 0.3, seed=3), Settings(dims=16), seed=0)
+    label_N = drawn.labels_N
+    renamed = torch.where(label_N >= 0, (label_N + 1) % 3, label_N)
     assert set(label_N.tolist()) == {-1, 0, 1, 2}
     estimator = _estimator(method, 3)
-    trials = run_all(estimator, lambda jobs: [estimator.run(job, drawn) for job in jobs])
-    for trial in trials:
-        assert len(trial.recall) == 3
-        assert trial.num_classes >= 1
+    counts = [
+        choose(run_all(estimator, lambda jobs, p=p: [estimator.run(j, p) for j in jobs]), Choice(3))
+        for p in (drawn, Points(drawn.points_ND, renamed))
+    ]
+    assert counts[0].num_classes == pytest.approx(counts[1].num_classes, abs=1)
+
+
+@pytest.mark.parametrize("method", ["mixture", "holdout"])
+def test_what_is_hidden_is_hidden(method: str) -> None:
+    """Labels of a hidden class judge the clusters and do not shape them: without them, clusters
+    are the same."""
+    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=3), Settings(dims=16), seed=0)
+    (hidden,) = hidden_classes([0, 1, 2], 0, 0)
+    others = torch.where(drawn.labels_N == hidden, -1, drawn.labels_N)
+    estimator = _estimator(method, 3)
+    job = estimator.jobs([])[0]
+    assert job.draw == 0
+    one = estimator.run(job, drawn)
+    with mock.patch(f"gcdis_ray.clustering.class_count.{method}.hidden_classes") as fold:
+        fold.return_value = [hidden]
+        two = estimator.run(job, Points(drawn.points_ND, others))
+    assert [(t.num_classes, t.silhouette, t.inertia) for t in one] == [
+        (t.num_classes, t.silhouette, t.inertia) for t in two
+    ]
+    assert [t.recall[hidden] for t in two] == [0] * len(two)
+    assert max(t.recall[hidden] for t in one) > 0.5
 
 
 @pytest.mark.parametrize("method", METHODS)
