@@ -28,6 +28,7 @@ def small_overrides(folder: Path, runtime: str = "local") -> list[str]:
         "stages.ingest.images_per_shard=8",
         "stages.propose.training.steps=30",
         "stages.propose.training.batch_size=4",
+        "stages.propose.min_score=0.2",  # after so few steps
         "stages.discover.training.steps=12",
         "stages.discover.training.batch_size=32",
         "stages.discover.discovery.queue_size=64",
