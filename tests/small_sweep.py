@@ -32,7 +32,9 @@ def sweep_file(folder: Path, overrides: list[str], **fields: Any) -> Path:
     }
     spec |= fields
     file = folder / f"{spec['name']}.yaml"
-    file.write_text(yaml.safe_dump({k: v for k, v in spec.items() if v is not None}))
+    file.write_text(
+        yaml.safe_dump({k: v for k, v in spec.items() if v is not None}, sort_keys=False)
+    )
     return file
 
 

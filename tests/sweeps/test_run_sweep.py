@@ -119,21 +119,22 @@ def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
-    """Four trials on two workers each, Train inside Tune; kill -9 of the driver once two have
-    ended. The same command takes the others up, gives them the same values, and ends."""
-    overrides = copy_of(small_run, tmp_path, "compute.runtime=ray", "compute.data_workers=1")
-    file = sweep_file(tmp_path, overrides)
+    """Four trials, two at a time, Train inside Tune; kill -9 of the driver once one has ended. The
+    same command takes the others up, gives them the same values, and ends."""
+    small = ["compute.runtime=ray", "compute.workers=1", "compute.data_workers=1"]
+    overrides = copy_of(small_run, tmp_path, *small)
+    file = sweep_file(tmp_path, overrides, max_concurrent=2)
     mark = Mark("sweep")
     driver = subprocess.Popen(
         arguments(file), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         env=environment() | mark.variable,
     )  # fmt: skip
-    while len(records(file)) < 2 and driver.poll() is None:
+    while not records(file) and driver.poll() is None:
         time.sleep(0.2)
     driver.send_signal(signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL
     before = records(file)
-    assert 2 <= len(before) < 4
+    assert 1 <= len(before) < 4
     assert mark.left_over(within_s=60) == []
     done = gcdis_sweep(file)
     assert done.returncode == 0, done.stderr
