@@ -82,7 +82,7 @@ class MLflow:
     """One MLflow run per trial, in an experiment named after the sweep."""
 
     def __init__(self, group: str, objective: str) -> None:
-        from mlflow import MlflowClient
+        from mlflow import MlflowClient  # pyright: ignore[reportMissingImports]
 
         if not os.environ.get("MLFLOW_TRACKING_URI"):  # files: MLflow asks to be told so
             os.environ["MLFLOW_ALLOW_FILE_STORE"] = "true"
@@ -113,7 +113,7 @@ class WandB:
         self._group, self._objective = group, objective
 
     def ended(self, trial: Trial) -> None:
-        import wandb
+        import wandb  # pyright: ignore[reportMissingImports]
 
         offline = not os.environ.get("WANDB_API_KEY") and not os.environ.get("WANDB_MODE")
         run = wandb.init(
