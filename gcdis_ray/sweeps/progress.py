@@ -86,7 +86,7 @@ def line(study: Study, seconds: float) -> str:
     for number, running in sorted(study.running.items()):
         if running.curve:
             text += f"  trial {number} at step {max(running.curve)}"
-    made = sum(not trial.cached for trial in study.ended_now.values())
+    made = sum(not trial.cached for trial in list(study.ended_now.values()))
     if made and seconds > 0:
         per_min = 60 * made / seconds
         left = (study.total - len(trials)) / per_min * 60

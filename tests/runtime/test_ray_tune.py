@@ -22,7 +22,7 @@ COMPUTE = {"runtime": "ray", "num_cpus": 4, "object_store_mb": 200, "max_failure
 
 
 @pytest.fixture(scope="module")
-def runtime() -> Iterator[Runtime]:
+def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
     from gcdis_ray.runtime.ray_runtime import RayRuntime
 
     with pytest.MonkeyPatch.context() as patch:
@@ -33,13 +33,19 @@ def runtime() -> Iterator[Runtime]:
         runtime.close()
 
 
-def run(folder: Path, trials: ToyTrials, concurrent: int = 2) -> None:
+def run(
+    folder: Path,
+    trials: ToyTrials,
+    concurrent: int = 2,
+    scratch: str | None = None,
+    endpoint: str | None = None,
+) -> None:
     from gcdis_ray.runtime.ray_tune import run_trials
 
-    scratch = str(folder / "tune")
+    scratch = scratch or str(folder / "tune")
     for _ in run_trials(
         ComputeConfig(**COMPUTE), ToyTrial(str(folder)), trials, concurrent=concurrent,
-        scratch_uri=scratch, scratch_endpoint=None,
+        scratch_uri=scratch, scratch_endpoint=endpoint,
     ):  # fmt: skip
         pass
 
@@ -71,6 +77,12 @@ def test_a_record_that_cannot_be_written_ends_the_sweep(runtime: Runtime, tmp_pa
     trials = ToyTrials([{"kind": "well", "value": n} for n in range(3)], fail_at=0)
     with pytest.raises(DataError, match="the record cannot be written"):
         run(tmp_path, trials, concurrent=1)
+
+
+def test_scratch_can_be_on_s3(runtime: Runtime, tmp_path: Path, s3_endpoint: str):
+    trials = ToyTrials([{"kind": "well", "value": 1}])
+    run(tmp_path, trials, scratch="s3://bucket/tune", endpoint=s3_endpoint)
+    assert trials.outcomes[0]["objective"] == 1.0
 
 
 def test_room_for_trials_at_their_busiest(runtime: Runtime):

@@ -171,6 +171,25 @@ def test_run_wants_a_config_or_a_sweep(capsys: pytest.CaptureFixture[str]):
     assert "either a config or --from-sweep" in capsys.readouterr().err
 
 
+def test_records_on_s3(
+    tmp_path: Path, overrides: list[str], s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    file = sweep_file(tmp_path, overrides, storage="s3://bucket/sweeps", searcher="optuna")
+    first = Study(*load_sweep(file))
+    first.start()
+    taken = [first.take() for _ in range(2)]
+    first.ended(0, outcome(0.5), None)
+    second = Study(*load_sweep(file))
+    assert set(second.trials) == {0}
+    assert second.take() == taken[1]
+    best, _ = second.finish()
+    assert (
+        load_chosen(second.folder.uri).stages.discover.discovery.temperature.maximum
+        == (best.values[MAXIMUM])
+    )
+
+
 def test_best_yaml_is_plain(tmp_path: Path, overrides: list[str]):
     study = open_study(tmp_path, overrides)
     study.take()
