@@ -158,17 +158,22 @@ def _sweep(args: argparse.Namespace) -> int:
     from gcdis_ray.sweeps.run import run_sweep
     from gcdis_ray.sweeps.study import Study
     from gcdis_ray.sweeps.summary import outline, summary
+    from gcdis_ray.sweeps.trackers import open_trackers
 
     spec, base = load_sweep(args.config, args.set)
     reporter, stages = SweepReporter(), Reporter()
-    study = Study(spec, base, reporter.show, reporter.ended)
+    study = Study(spec, base, reporter.show)
     if args.plan:
         print(json.dumps(summary(study)) if args.json else outline(study))
         return 0
     os.environ["OMP_NUM_THREADS"] = str(base.compute.threads)  # as in a run
     print(outline(study), file=sys.stderr)
+    trackers = open_trackers(spec.trackers, study.folder, spec.objective)
+    reporter.show(study)
+    study.listeners = [reporter.ended, *(tracker.ended for tracker in trackers)]
     try:
-        run_sweep(study, stages, reporter.draw)
+        with redirect_stdout(sys.stderr):  # Ray's remarks are not our results
+            run_sweep(study, stages, reporter.draw)
     finally:
         stages.close()
         reporter.close()

@@ -9,25 +9,41 @@ there first.
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gcdis_ray.cli import main
+from gcdis_ray.config import read_yaml
+from gcdis_ray.errors import GcdisError
 
 
-def run(config: str, *arguments: str) -> int:
-    path = Path(config).resolve()
+def enter_home() -> None:
+    """Work below ``$GCDIS_HOME``."""
     home = Path(os.environ.get("GCDIS_HOME") or Path.home() / "gcdis_ray")
     home.mkdir(parents=True, exist_ok=True)
     os.chdir(home)
     print(f"relative paths are below {home}", file=sys.stderr)
-    has_root = any("stages.ingest.root=" in argument for argument in arguments)
-    if path.name == "quickstart.yaml" and not has_root:
-        status = main(["digits", "runs/digits-scenes"])
-        if status:
-            return status
-    return main(["run", str(path), *arguments])
+
+
+def write_quickstart_scenes(path: Path, arguments: Sequence[str]) -> int:
+    """The scenes that ``quickstart.yaml``, and sweeps of it, read; gives an exit status."""
+    base = path
+    try:
+        if path.name.startswith("sweep_"):
+            base = path.parent / str(read_yaml(path).get("base", ""))
+    except GcdisError:
+        return 0  # the command itself will say what is wrong with the file
+    if base.name != "quickstart.yaml" or any("ingest.root=" in text for text in arguments):
+        return 0
+    return main(["digits", "runs/digits-scenes"])
+
+
+def run(config: str, *arguments: str) -> int:
+    path = Path(config).resolve()
+    enter_home()
+    return write_quickstart_scenes(path, arguments) or main(["run", str(path), *arguments])
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from small_run import ROOT
 
+from gcdis_ray.data.digits import write_scenes
+
 BIN = Path(sys.executable).parent
 
 
@@ -88,6 +90,19 @@ def test_submit_runs_and_propagates_status(head: dict[str, str]):
     wrong = _submit(head, "--set", "stages.ingest.roott=x")
     assert wrong.returncode == 1  # Ray reports every failure of an entry point as 1
     assert "did you mean 'root'" in wrong.stdout + wrong.stderr
+
+
+def test_a_sweep_is_a_job_too(tmp_path: Path):
+    """Its base config is found beside the sweep file, relative paths are below GCDIS_HOME."""
+    write_scenes(tmp_path / "scenes", num_labeled=4, num_unlabeled=4, num_validation=2)
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "sweep.py"), "configs/sweep_class_count.yaml",
+         "--set", "overrides.stages.ingest.root=scenes", "--plan"],
+        cwd=ROOT, env=os.environ | {"GCDIS_HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "26 trials (grid), maximum of balanced_accuracy" in done.stdout
+    assert f"results: {tmp_path}/runs/quickstart/sweeps/class-count-" in done.stdout
 
 
 def test_the_package_sent_along_is_small():

@@ -16,7 +16,7 @@ import os
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlparse
 
 import ray
@@ -30,6 +30,8 @@ from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
 from gcdis_ray.runtime.base import TrialFunction, Trials
 from gcdis_ray.runtime.ray_session import text, train_resources
+
+K = TypeVar("K", bound=Hashable)
 
 TRIAL_CPUS = 0.01  # of a trial's own actor, which only waits; Tune takes no empty demand
 
@@ -232,8 +234,8 @@ def _storage(uri: str, endpoint: str | None) -> tuple[str, Any]:
 
 def run_tasks(
     function: Callable[[Any, Sequence[Any]], Sequence[Any]],
-    shared: Mapping[Hashable, Any],
-    calls: Sequence[tuple[Hashable, Any]],
+    shared: Mapping[K, Any],
+    calls: Sequence[tuple[K, Any]],
     batch: int,
 ) -> Iterator[tuple[int, Any]]:
     """``function(shared[name], batch of arguments)`` as tasks; each shared value is sent once.
@@ -246,7 +248,7 @@ def run_tasks(
         (index into ``calls``, result) as they come.
     """
     stored = {name: ray.put(value) for name, value in shared.items()}
-    by_name: dict[Hashable, list[int]] = {}
+    by_name: dict[K, list[int]] = {}
     for index, (name, _) in enumerate(calls):
         by_name.setdefault(name, []).append(index)
     task = ray.remote(num_cpus=1, max_retries=3)(function)

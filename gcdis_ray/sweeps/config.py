@@ -15,6 +15,7 @@ from gcdis_ray.config import Closed, RunConfig, apply_overrides, read_yaml, vali
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.pipeline import make_config
 from gcdis_ray.sweeps.objectives import OBJECTIVES, Objective
+from gcdis_ray.sweeps.trackers import check_trackers
 
 Values = Mapping[str, Any]  # dotted path -> value
 
@@ -161,6 +162,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepCo
     data.setdefault("name", Path(path).stem)
     spec = validate(SweepConfig, data, where=str(path))
     _check_objective(spec, str(path))
+    check_trackers(spec.trackers, str(path))
     base = base_config(spec, Path(path).parent)
     before_run(base)
     check_space(spec, base, str(path))

@@ -48,7 +48,11 @@ class SweepReporter:
 
     def draw(self) -> None:
         study, now = self._study, self._clock()
-        if study is None or now - self._shown < (DRAW_EVERY_S if self._live else LOG_EVERY_S):
+        if (
+            study is None
+            or not (study.running or study.ended_now)
+            or now - self._shown < (DRAW_EVERY_S if self._live else LOG_EVERY_S)
+        ):
             return
         self._shown = now
         self._write(line(study, now - self._began), keep=not self._live)
@@ -79,7 +83,10 @@ def line(study: Study, seconds: float) -> str:
     text = f"  trials {len(trials)}/{study.total}  {', '.join(shown)}"
     if (best := study.best()) is not None:
         text += f"  best {best.objective:.4f} (trial {best.number})"
-    made = sum(not trial.cached for trial in study.ended_now.values())
+    for number, running in sorted(study.running.items()):
+        if running.curve:
+            text += f"  trial {number} at step {max(running.curve)}"
+    made = sum(not trial.cached for trial in list(study.ended_now.values()))
     if made and seconds > 0:
         per_min = 60 * made / seconds
         left = (study.total - len(trials)) / per_min * 60

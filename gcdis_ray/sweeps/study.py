@@ -20,7 +20,7 @@ from gcdis_ray.sweeps.space import Told, num_trials, propose
 from gcdis_ray.sweeps.trial import TrialBody
 
 VERSION = 1  # of what a sweep computes; changes the key of every sweep
-_NOT_IN_KEY = {"max_concurrent", "storage", "trackers", "base"}
+_NOT_IN_KEY = {"max_concurrent", "storage", "trackers", "base", "overrides"}
 
 
 @dataclass
@@ -41,12 +41,8 @@ class Study:
         spec: SweepConfig,
         base: RunConfig,
         show: Callable[[Study], None] = lambda study: None,
-        ended: Callable[[Trial], None] = lambda trial: None,
     ) -> None:
-        """Args:
-        show: called when something has changed.
-        ended: called with each trial that ends now, cached ones included.
-        """
+        """Args: show: called when something has changed."""
         self.spec, self.goal = spec, spec.goal
         self.base = Pipeline(base)
         self.config = base.model_copy(update={"storage": self.base.storage.uri})
@@ -72,7 +68,8 @@ class Study:
         for number, trial in self.earlier.items():
             for point in trial.curve:
                 self._halving.report(number, int(point["step"]), point["value"])
-        self._show, self._ended = show, ended
+        self._show = show
+        self.listeners: list[Callable[[Trial], None]] = []  # told of each trial that ends now
         self._ahead: tuple[int, Mapping[str, Any]] | None = None
 
     @property
@@ -207,7 +204,8 @@ class Study:
                 error=error or "ended without a result",
             )  # fmt: skip
         self.ended_now[number] = trial = self.folder.end(trial)
-        self._ended(trial)
+        for tell in self.listeners:
+            tell(trial)
         self._show(self)
 
     def finish(self) -> tuple[Trial, RunConfig]:
@@ -226,7 +224,8 @@ class Study:
                 where=self.folder.uri,
                 fix="change the space or the base config: that makes a new sweep",
             )
-        chosen = with_values(self.config, best.values, where="the chosen config")
+        told = {"stages.discover.hold_out.share": 0.0} if self.fixed else {}  # all labels count
+        chosen = with_values(self.config, {**best.values, **told}, where="the chosen config")
         result = {
             "best": best.number,
             "objective": best.objective,

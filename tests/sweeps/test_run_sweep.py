@@ -1,0 +1,156 @@
+"""Sweeps from start to end over the small run: its shared stages are made, trials are not."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from marked import Mark, looks_into_proc
+from small_run import environment, open_pipeline
+from small_sweep import arguments, copy_of, gcdis_sweep, sweep_file
+
+from gcdis_ray.cli import main
+from gcdis_ray.sweeps.config import load_sweep
+from gcdis_ray.sweeps.study import Study
+
+COUNT = "stages.count.num_novel"
+MAXIMUM = "stages.discover.discovery.temperature.maximum"
+EPOCHS = "stages.discover.training.epochs"
+
+
+def opened(file: Path) -> Study:
+    return Study(*load_sweep(file))
+
+
+def records(file: Path) -> dict[int, dict[str, Any]]:
+    folder = Path(opened(file).folder.uri, "trials")
+    return {int(p.stem): json.loads(p.read_text()) for p in sorted(folder.glob("*.json"))}
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(tmp_path: Path, small_run):
+    overrides = copy_of(small_run, tmp_path)
+    most = 40
+    space = {COUNT: {"kind": "int", "low": 0, "high": most}}
+    fields: dict[str, Any] = dict(
+        space=space, objective="balanced_accuracy", searcher="grid", trials=None, seeds=[0, 1, 2, 3]
+    )
+    found = {}
+    for runtime in ("local", "ray"):
+        file = sweep_file(
+            tmp_path, [*overrides, f"compute.runtime={runtime}"], name=runtime, **fields
+        )
+        done = gcdis_sweep(file, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["trials"] == {"done": most + 1}
+        found[runtime] = [{**r, "seconds": 0} for r in records(file).values()]
+    assert found["local"] == found["ray"]
+    curve = open_pipeline(overrides).artifacts()["count"].json("class_count")["curve"]
+    by_count = {record["metrics"]["num_classes"]: record for record in found["ray"]}
+    shared = [point for point in curve if point["num_classes"] in by_count]
+    assert len(shared) > 3
+    for point in shared:
+        metrics = by_count[point["num_classes"]]["metrics"]
+        assert metrics["balanced_accuracy"] == pytest.approx(point["accuracy"], abs=1e-12)
+        assert metrics["silhouette"] == pytest.approx(point["silhouette"], abs=1e-12)
+
+
+@pytest.mark.slow
+def test_trained_cached_and_failed_trials_in_this_process(
+    tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]
+):
+    overrides = copy_of(small_run, tmp_path)
+    file = sweep_file(
+        tmp_path,
+        overrides,
+        space={
+            EPOCHS: {"kind": "grid", "values": [None, 1e-3]},  # one step: too few for snapshots
+            MAXIMUM: {"kind": "grid", "values": [0.3, 0.5]},  # 0.3 is what the run had
+        },
+        searcher="grid",
+        trials=None,
+    )
+    assert main(["sweep", str(file)]) == 0
+    found = records(file)
+    assert [r["state"] for r in found.values()] == ["done", "done", "failed", "failed"]
+    assert [r["cached"] for r in found.values()] == [True, False, False, False]
+    assert found[0]["keys"]["discover"] == [open_pipeline(overrides).nodes["discover"].key]
+    assert "two snapshots" in found[2]["error"]
+    assert found[1]["curve"][-1]["value"] == found[1]["objective"]
+    printed = capsys.readouterr()
+    assert "= trial 0" in printed.err
+    assert "chosen config:" in printed.out
+
+    # Again: nothing is left to do, and no record changes.
+    assert main(["sweep", str(file)]) == 0
+    assert "trial 0" not in capsys.readouterr().err
+    assert records(file) == found
+    uri = opened(file).folder.uri
+    assert main(["run", "--from-sweep", uri, "--until", "discover"]) == 0
+    assert "✓" not in capsys.readouterr().err  # every stage is cached
+
+
+@pytest.mark.slow
+def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
+    space = {"stages.discover.training.lr": {"kind": "grid", "values": [0.002, 1e-6, 1e-7]}}
+    asha = {"kind": "asha", "min_steps": 4, "reduction": 2}
+    file = sweep_file(
+        tmp_path, copy_of(small_run, tmp_path), space=space, searcher="grid", trials=None,
+        scheduler=asha,
+    )  # fmt: skip
+    assert main(["sweep", str(file)]) == 0
+    found = records(file)
+    assert found[0]["state"] == "done"
+    stopped = [r for r in found.values() if r["state"] == "stopped"]
+    assert stopped
+    for record in stopped:
+        assert record["objective"] == record["curve"][-1]["value"]
+        assert record["curve"][-1]["step"] < 12
+
+
+@looks_into_proc
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
+    """Four trials, two at a time, Train inside Tune; kill -9 of the driver once one has ended. The
+    same command takes the others up, gives them the same values, and ends."""
+    small = ["compute.runtime=ray", "compute.workers=1", "compute.data_workers=1"]
+    overrides = copy_of(small_run, tmp_path, *small)
+    file = sweep_file(tmp_path, overrides, max_concurrent=2)
+    mark = Mark("sweep")
+    driver = subprocess.Popen(
+        arguments(file), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        env=environment() | mark.variable,
+    )  # fmt: skip
+    while not records(file) and driver.poll() is None:
+        time.sleep(0.2)
+    driver.send_signal(signal.SIGKILL)
+    assert driver.wait() == -signal.SIGKILL
+    before = records(file)
+    assert 1 <= len(before) < 4
+    assert mark.left_over(within_s=60) == []
+    done = gcdis_sweep(file)
+    assert done.returncode == 0, done.stderr
+    after = records(file)
+    assert {n: after[n] for n in before} == before
+    assert [r["state"] for r in after.values()] == ["done"] * 4
+    told = [
+        line.split()[2] for line in done.stderr.splitlines() if line[:7] in ("✓ trial", "= trial")
+    ]
+    assert sorted(told) == sorted(str(n) for n in after if n not in before)
+    assert not Path(opened(file).folder.uri, "tune").exists()
+
+    # The same values in one process give the same models: Tune, Train and the kill change nothing.
+    study = opened(file)
+    body = study.body()
+    for number, record in after.items():
+        pipeline = body.pipeline(record["values"], study.config.seed)
+        assert record["keys"]["discover"] == [pipeline.nodes["discover"].key], number
+        assert pipeline.manifest("discover") is not None
