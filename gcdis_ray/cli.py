@@ -174,14 +174,16 @@ def _sweep(args: argparse.Namespace) -> int:
     try:
         with redirect_stdout(sys.stderr):  # Ray's remarks are not our results
             run_sweep(study, stages, reporter.draw)
+        study.finish()
     finally:
         stages.close()
         reporter.close()
-    study.finish()
+        report = study.folder.write_report() if study.trials else None
     if args.json:
         print(json.dumps(summary(study)))
         return 0
     print(table(study))
+    print(f"report: {report}")
     print(f"chosen config: {study.folder.uri}/best.yaml")
     print(f"run it with: gcdis run --from-sweep {study.folder.uri}")
     return 0

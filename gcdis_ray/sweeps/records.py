@@ -15,13 +15,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from gcdis_ray.errors import StorageError
 from gcdis_ray.storage import Storage
+
+if TYPE_CHECKING:
+    from gcdis_ray.report.sweep_view import SweepView
 
 State = Literal["done", "stopped", "failed"]
 
@@ -90,6 +94,23 @@ class SweepFolder:
         self.storage.write(f"{self.base}/result.json", _text(result))
         text = yaml.safe_dump(dict(best), sort_keys=False, allow_unicode=True)
         self.storage.write(f"{self.base}/best.yaml", text.encode())
+
+    def view(self) -> SweepView:
+        """Everything on record, for the page."""
+        from gcdis_ray.report.sweep_view import SweepView
+
+        result = best = None
+        with suppress(FileNotFoundError):  # not finished
+            best = self.storage.read(f"{self.base}/best.yaml").decode()
+            result = self._read("result.json")
+        return SweepView(self.uri, self._read("sweep.json"), self._all("trials"), result, best)
+
+    def write_report(self) -> str:
+        """Make the page anew; gives its URI."""
+        from gcdis_ray.report.sweep_page import write_sweep_report
+
+        self.storage.write(f"{self.base}/report.html", write_sweep_report(self.view()).encode())
+        return f"{self.uri}/report.html"
 
     def _create(self, name: str, value: Mapping[str, Any]) -> bool:
         return self.storage.create(f"{self.base}/{name}", _text(value))

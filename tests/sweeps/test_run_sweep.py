@@ -86,6 +86,11 @@ def test_trained_cached_and_failed_trials_in_this_process(
     printed = capsys.readouterr()
     assert "= trial 0" in printed.err
     assert "chosen config:" in printed.out
+    folder = Path(opened(file).folder.uri)
+    assert f"report: {folder}/report.html" in printed.out
+    page = (folder / "report.html").read_text()
+    assert f"gcdis run --from-sweep {folder}" in page
+    assert "two snapshots" in page
 
     # Again: nothing is left to do, and no record changes.
     assert main(["sweep", str(file)]) == 0
