@@ -119,22 +119,26 @@ def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
-    """Four trials, two at a time, Train inside Tune; kill -9 of the driver once one has ended. The
-    same command takes the others up, gives them the same values, and ends."""
+    """Four trials, two at a time, Train inside Tune, the first of them cached; kill -9 of the driver
+    once one that trained has ended. The same command takes up the others, and ends."""
     small = ["compute.runtime=ray", "compute.workers=1", "compute.data_workers=1"]
     overrides = copy_of(small_run, tmp_path, *small)
-    file = sweep_file(tmp_path, overrides, max_concurrent=2)
+    space = {MAXIMUM: {"kind": "grid", "values": [0.3, 0.4, 0.5, 0.6]}}  # 0.3: as the run had it
+    file = sweep_file(
+        tmp_path, overrides, max_concurrent=2, space=space, searcher="grid", trials=None
+    )
     mark = Mark("sweep")
     driver = subprocess.Popen(
         arguments(file), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         env=environment() | mark.variable,
     )  # fmt: skip
-    while not records(file) and driver.poll() is None:
+    while len(records(file)) < 2 and driver.poll() is None:
         time.sleep(0.2)
     driver.send_signal(signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL
     before = records(file)
-    assert 1 <= len(before) < 4
+    assert 2 <= len(before) < 4
+    assert before[0]["cached"]
     assert mark.left_over(within_s=60) == []
     done = gcdis_sweep(file)
     assert done.returncode == 0, done.stderr
@@ -147,8 +151,7 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
     assert sorted(told) == sorted(str(n) for n in after if n not in before)
     assert not Path(opened(file).folder.uri, "tune").exists()
 
-    # The same values in one process give the same models: Tune, Train and the kill change nothing.
-    study = opened(file)
+    study = opened(file)  # trials are ordinary runs: same keys, and their artifacts are there
     body = study.body()
     for number, record in after.items():
         pipeline = body.pipeline(record["values"], study.config.seed)
