@@ -157,7 +157,7 @@ def _sweep(args: argparse.Namespace) -> int:
     from gcdis_ray.sweeps.progress import SweepReporter, table
     from gcdis_ray.sweeps.run import run_sweep
     from gcdis_ray.sweeps.study import Study
-    from gcdis_ray.sweeps.summary import outline, summary
+    from gcdis_ray.sweeps.summary import ORACLE, outline, summary
     from gcdis_ray.sweeps.trackers import open_trackers
 
     spec, base = load_sweep(args.config, args.set)
@@ -183,6 +183,8 @@ def _sweep(args: argparse.Namespace) -> int:
         print(json.dumps(summary(study)))
         return 0
     print(table(study))
+    if study.goal.oracle:
+        print(ORACLE)
     print(f"report: {report}")
     print(f"chosen config: {study.folder.uri}/best.yaml")
     print(f"run it with: gcdis run --from-sweep {study.folder.uri}")

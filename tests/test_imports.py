@@ -23,6 +23,8 @@ HEAVY = (
     "jinja2",
     "sklearn",
     "cv2",
+    "optuna",
+    "tensorboardX",
 )
 HOMES = {
     "ray": ("runtime/ray_",),
@@ -33,6 +35,10 @@ HOMES = {
     "pycocotools": ("data/masks", "metrics/"),
     "matplotlib": ("report/",),
     "jinja2": ("report/",),
+    "optuna": ("sweeps/space",),
+    "tensorboardX": ("sweeps/trackers",),
+    "mlflow": ("sweeps/trackers",),
+    "wandb": ("sweeps/trackers",),
 }
 
 
@@ -52,6 +58,7 @@ def _imports(path: Path) -> set[str]:
         "import gcdis_ray",
         "import gcdis_ray.cli",
         "from gcdis_ray import pipeline; pipeline.load_recipe('gcdis')",
+        "import gcdis_ray.sweeps.config, gcdis_ray.sweeps.study, gcdis_ray.sweeps.run",
     ],
 )
 def test_light_imports(code: str):

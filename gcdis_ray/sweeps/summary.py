@@ -8,6 +8,8 @@ from typing import Any
 
 from gcdis_ray.sweeps.study import Study
 
+ORACLE = "ORACLE: chosen by ground truth; its scores on that data say nothing about new data"
+
 
 def summary(study: Study) -> dict[str, Any]:
     """name, key, uri, kind, objective, direction, oracle, shared stages, total and ended trials,
@@ -46,7 +48,5 @@ def outline(study: Study) -> str:
         f"  results: {study.folder.uri}",
     ]
     if study.goal.oracle:
-        lines.append(
-            "  ORACLE: chosen by ground truth; its scores on that data say nothing about new data"
-        )
+        lines.append(f"  {ORACLE}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,9 @@ def test_training_told_to_stop_frees_its_places_and_can_go_on(runtime: Runtime, 
     plan = toy_plan(tmp_path / "ray", **COMPUTE)
     with pytest.raises(Stopped, match="enough"):
         runtime.fit(ToyTask(toy_config(), slow_s=0.7), plan, stop_at_4)
+    deadline = time.monotonic() + 60  # what is free is known a moment later
+    while ray.available_resources().get("CPU") != 4 and time.monotonic() < deadline:
+        time.sleep(0.1)
     assert ray.available_resources()["CPU"] == 4
     told = list[Progress]()
     members = runtime.fit(ToyTask(toy_config()), plan, told.append)

@@ -61,6 +61,38 @@ def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(tmp_path:
         assert metrics["silhouette"] == pytest.approx(point["silhouette"], abs=1e-12)
 
 
+def test_embeddings_can_be_part_of_the_space(tmp_path: Path, small_run):
+    """Each kind of embedding is made once; too many clusters fail alone."""
+    space = {
+        "stages.embed.use_mask": {"kind": "choice", "values": [True, False]},
+        COUNT: {"kind": "choice", "values": [3, 5000]},
+    }
+    file = sweep_file(
+        tmp_path, copy_of(small_run, tmp_path), space=space, objective="silhouette",
+        searcher="grid", trials=None,
+    )  # fmt: skip
+    assert main(["sweep", str(file)]) == 0
+    found = records(file)
+    assert [r["state"] for r in found.values()] == ["done", "failed"] * 2
+    assert "clusters of" in found[1]["error"]
+    assert found[0]["keys"] != found[2]["keys"]
+    assert found[0]["objective"] != found[2]["objective"]
+
+
+@pytest.mark.slow
+def test_oracles_say_so(tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]):
+    space = {"stages.evaluate.min_score": {"kind": "grid", "values": [1e-3]}}  # as the run had it
+    file = sweep_file(
+        tmp_path, copy_of(small_run, tmp_path), space=space, objective="mask_ap_all",
+        searcher="grid", trials=None, oracle=True,
+    )  # fmt: skip
+    assert main(["sweep", str(file)]) == 0
+    assert "ORACLE" in capsys.readouterr().out
+    assert records(file)[0]["cached"]
+    record = json.loads(Path(opened(file).folder.uri, "sweep.json").read_text())
+    assert record["oracle"] is True
+
+
 @pytest.mark.slow
 def test_trained_cached_and_failed_trials_in_this_process(
     tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]
@@ -124,22 +156,26 @@ def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
-    """Four trials, two at a time, Train inside Tune; kill -9 of the driver once one has ended. The
-    same command takes the others up, gives them the same values, and ends."""
+    """Four trials, the first cached, two at a time, Train inside Tune; kill -9 of the driver
+    once one that trained has ended. The same command takes up the others, and ends."""
     small = ["compute.runtime=ray", "compute.workers=1", "compute.data_workers=1"]
     overrides = copy_of(small_run, tmp_path, *small)
-    file = sweep_file(tmp_path, overrides, max_concurrent=2)
+    space = {MAXIMUM: {"kind": "grid", "values": [0.3, 0.4, 0.5, 0.6]}}  # 0.3: as the run had it
+    file = sweep_file(
+        tmp_path, overrides, max_concurrent=2, space=space, searcher="grid", trials=None
+    )
     mark = Mark("sweep")
     driver = subprocess.Popen(
         arguments(file), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         env=environment() | mark.variable,
     )  # fmt: skip
-    while not records(file) and driver.poll() is None:
+    while len(records(file)) < 2 and driver.poll() is None:
         time.sleep(0.2)
     driver.send_signal(signal.SIGKILL)
     assert driver.wait() == -signal.SIGKILL
     before = records(file)
-    assert 1 <= len(before) < 4
+    assert 2 <= len(before) < 4
+    assert before[0]["cached"]
     assert mark.left_over(within_s=60) == []
     done = gcdis_sweep(file)
     assert done.returncode == 0, done.stderr
@@ -152,8 +188,7 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
     assert sorted(told) == sorted(str(n) for n in after if n not in before)
     assert not Path(opened(file).folder.uri, "tune").exists()
 
-    # The same values in one process give the same models: Tune, Train and the kill change nothing.
-    study = opened(file)
+    study = opened(file)  # trials are ordinary runs: same keys, and their artifacts are there
     body = study.body()
     for number, record in after.items():
         pipeline = body.pipeline(record["values"], study.config.seed)
