@@ -132,7 +132,7 @@ class SweepFolder:
 
 
 def _text(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, indent=1, sort_keys=True, allow_nan=False).encode()
+    return json.dumps(value, indent=1, allow_nan=False).encode()
 
 
 def _trial(entry: Mapping[str, Any]) -> Trial:
