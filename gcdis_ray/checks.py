@@ -27,7 +27,7 @@ def before_run(config: RunConfig, stages: Collection[str] = ()) -> None:
         stages: those that are to run, where that is known.
 
     Raises:
-        ConfigError: a combination that cannot run, or a file that is missing or of another kind,
+        ConfigError: a combination that cannot run, or a file that is missing or of another format,
             with the field to change.
     """
     for name in type(config.stages).model_fields:

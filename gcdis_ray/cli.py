@@ -58,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         return sub
 
     sub = command("plan", _plan, "show what a run would do; writes nothing", "")
+    sub.add_argument("--until", metavar="STAGE", help="last stage")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("run", _run, "run every stage that is not done yet (resumes by itself)", "?")
     sub.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
@@ -107,8 +108,9 @@ def _plan(args: argparse.Namespace) -> int:
     from gcdis_ray.plan import describe, rows_for_people
 
     pipeline = _open(args)
-    before_run(pipeline.config, list(pipeline.nodes))
-    entries = describe(pipeline)
+    stages = pipeline.selected(None, args.until)
+    before_run(pipeline.config, stages)
+    entries = [entry for entry in describe(pipeline) if entry["name"] in stages]
     print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
     return 0
 

@@ -199,7 +199,8 @@ def _explain(model: type[BaseModel], item: Mapping[str, Any]) -> str:
         return f"missing key {path!r}"
     seen = item.get("input")
     value = f" (got {seen!r})" if isinstance(seen, str | int | float | bool | None) else ""
-    return f"{path!r}: {item['msg']}{value}"
+    message = item["msg"].removeprefix("Value error, ")
+    return f"{path!r}: {message}{value}" if path else message
 
 
 def _hint(root: type[BaseModel], loc: Sequence[str]) -> str:

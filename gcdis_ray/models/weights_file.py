@@ -4,6 +4,9 @@ it before torch is imported."""
 from __future__ import annotations
 
 import hashlib
+import io
+import json
+import zipfile
 from pathlib import Path
 
 from gcdis_ray.errors import ConfigError
@@ -38,10 +41,36 @@ def read_pinned(path: Path, sha256: str | None) -> bytes:
     return data
 
 
+def check_format(path: Path, sha256: str | None) -> None:
+    """Raise ConfigError unless it is the pinned file and looks like a safetensors or npz file.
+    Whether its tensors fit a net is seen when they are read."""
+    data = read_pinned(path, sha256)
+    if path.suffix == ".npz":
+        right = zipfile.is_zipfile(io.BytesIO(data))
+    else:
+        length = int.from_bytes(data[:8], "little")
+        right = 8 + length <= len(data) and _is_json_object(data[8 : 8 + length])
+    if not right:
+        raise ConfigError(
+            "neither a safetensors nor an npz file",
+            where=str(path),
+            fix="save the weights, in torchvision's layout, with safetensors",
+        )
+
+
+def _is_json_object(data: bytes) -> bool:
+    try:
+        return isinstance(json.loads(data), dict)
+    except ValueError:
+        return False
+
+
 def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
         raise ConfigError(
-            f"cannot read the weights: {error.strerror or error}", where=str(path)
+            f"cannot read the weights: {error.strerror or error}",
+            where=str(path),
+            fix="mend the path that the config gives as weights",
         ) from error

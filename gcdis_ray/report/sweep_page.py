@@ -46,7 +46,7 @@ def write_sweep_report(view: SweepView) -> str:
 def _headline(view: SweepView) -> str:
     scored = view.scored()
     if not scored:
-        return "No trial has a result yet" if view.result is None else "No trial succeeded"
+        return "No trial has a result yet"
     best = f"{view.sweep['objective']} {_number(scored[0]['objective'])}"
     return f"Best {best}" if view.result is not None else f"So far best: {best}"
 

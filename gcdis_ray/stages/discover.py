@@ -18,7 +18,7 @@ from pydantic import Field, model_validator
 from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.models.weights_file import read_pinned
+from gcdis_ray.models.weights_file import check_format
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.discovery_config import (
     DiscoveryConfig,
@@ -67,7 +67,7 @@ class Config(StageConfig):
     def check_files(self) -> None:
         encoder = self.model.encoder
         if encoder.weights is not None:
-            read_pinned(Path(encoder.weights), encoder.weights_sha256)
+            check_format(Path(encoder.weights), encoder.weights_sha256)
 
     @model_validator(mode="after")
     def _can_run(self) -> Config:

@@ -53,7 +53,7 @@ def test_a_sweep_stopped_anywhere_has_a_page_that_nests_and_needs_nothing(trials
     page = write_sweep_report(view(trials[:number], space))
     found = Elements(page)
     assert not found.misnested
-    assert "not finished" in page
+    assert "has not finished" in page
     assert not re.search(r"(https?|wss?|ftp):", page)
     assert not found.of("script")
     assert not [a for _, a in found.found if "style" in a or any(k.startswith("on") for k in a)]
@@ -72,7 +72,7 @@ def test_the_best_finished_trial_leads_and_failures_say_why(trials):
     assert "Best holdout_accuracy 0.7" in text  # not the 0.9 of a trial that was stopped
     assert "DataError: <b>no crop</b>" in text
     assert text.index("already known") < text.index("DataError")
-    assert "not finished" not in text
+    assert "has not finished" not in text
 
 
 def test_an_oracle_is_called_one(trials):
