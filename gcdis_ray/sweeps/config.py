@@ -261,6 +261,14 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
                 where=f"{where}: space: {path}",
                 fix="take this field out, or choose an objective of a later stage",
             )
+    fixed = fixed_values(spec)
+    for path in spec.space:
+        if any(f"{name}.".startswith(f"{path}.") for name in fixed):
+            raise ConfigError(
+                f"{spec.objective} needs the same in every trial",
+                where=f"{where}: space: {path}",
+                fix="take this field out; the sweep's own hold_out says what it is",
+            )
     count = "stages.count.num_novel"
     if spec.goal.clusters and count not in spec.space and base.stages.count.num_novel is None:
         raise ConfigError(
@@ -268,7 +276,6 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
             where=f"{where}: space",
             fix=f"add {count} to the space, or to overrides",
         )
-    fixed = fixed_values(spec)
     contexts: list[Values] = [
         fixed,
         {path: d.extremes()[0] for path, d in spec.space.items()} | fixed,

@@ -60,6 +60,7 @@ def test_shipped_sweeps_are_valid(name: str):
         ({"objective": "silhouette", "scheduler": {"kind": "asha"}}, "no trial can be ended early"),
         ({"overrides": {"compute": {"workers": 3}}}, "cannot share"),
         ({"overrides": {"stages": {"count": {"num_novl": 3}}}}, "did you mean 'num_novel'"),
+        ({"space": {"stages.discover.hold_out.share": uniform(0.2, 0.5)}}, "same in every trial"),
         ({"seeds": [1, 1]}, "a seed is given twice"),
         ({"base": "nowhere.yaml"}, "no such file"),
     ],
