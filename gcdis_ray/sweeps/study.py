@@ -13,6 +13,7 @@ from gcdis_ray.artifacts import artifact_key
 from gcdis_ray.config import RunConfig
 from gcdis_ray.errors import GcdisError
 from gcdis_ray.pipeline import Pipeline
+from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.sweeps.config import SweepConfig, Values, fixed_values, stage_of, with_values
 from gcdis_ray.sweeps.halving import Halving
 from gcdis_ray.sweeps.records import SweepFolder, Trial
@@ -153,8 +154,8 @@ class Study:
             number, values = taken
             try:
                 outcome = body.cached(values)
-            except GcdisError as error:
-                self.ended(number, None, str(error).splitlines()[0])
+            except Exception as error:
+                self.ended(number, None, line_of(error))
                 continue
             if outcome is None:
                 self._show(self)

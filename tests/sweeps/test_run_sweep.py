@@ -161,7 +161,8 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
         line.split()[2] for line in done.stderr.splitlines() if line[:7] in ("✓ trial", "= trial")
     ]
     assert sorted(told) == sorted(str(n) for n in after if n not in before)
-    assert not Path(opened(file).folder.uri, "tune").exists()
+    tune = Path(opened(file).folder.uri, "tune")
+    assert len(list(tune.glob("*"))) <= 1  # of the driver that was killed
 
     study = opened(file)  # trials are ordinary runs: same keys, and their artifacts are there
     body = study.body()

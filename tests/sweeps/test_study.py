@@ -7,15 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from small_run import small_overrides
 from small_sweep import sweep_file
 
 from gcdis_ray.cli import main
-from gcdis_ray.errors import ConfigError, GcdisError
+from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.errors import ConfigError, DataError, GcdisError, RuntimeUnavailable, StorageError
 from gcdis_ray.sweeps.chosen import load_chosen
+from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.progress import line, table
+from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
 
 MAXIMUM = "stages.discover.discovery.temperature.maximum"
@@ -197,3 +201,63 @@ def test_best_yaml_is_plain(tmp_path: Path, overrides: list[str]):
     study.finish()
     data = yaml.safe_load(Path(study.folder.uri, "best.yaml").read_text())
     assert data["storage"] == str(tmp_path / "storage")
+
+
+class FakeBody:
+    """Stands for what runs trials: each call raises or gives what its number says."""
+
+    def __init__(self, ends: list[Any]) -> None:
+        self._ends = iter(ends)
+
+    def cached(self, values: Any) -> None:
+        return None
+
+    def __call__(self, values: Any, tell: Any) -> Any:
+        end = next(self._ends)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+def test_any_failure_of_a_trial_is_a_line_and_the_next_one_runs(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    study = open_study(tmp_path, overrides, trials=4)
+    body = FakeBody(
+        [ValueError("x\ny"), DataError("bad", where="a"), RuntimeError("full"), outcome(1.0)]
+    )
+    monkeypatch.setattr(study, "body", lambda: body)
+    _train_here(study)
+    assert [(t.state, t.error) for t in study.trials.values()] == [
+        ("failed", "ValueError: y"), ("failed", "a: bad"), ("failed", "RuntimeError: full"),
+        ("done", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [StorageError, RuntimeUnavailable])
+def test_surroundings_end_the_sweep_and_are_no_trial_s_record(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+):
+    study = open_study(tmp_path, overrides, trials=2)
+    body = FakeBody([outcome(1.0), kind("cannot be reached")])
+    monkeypatch.setattr(study, "body", lambda: body)
+    with pytest.raises(kind, match="cannot be reached"):
+        _train_here(study)
+    again = open_study(tmp_path, overrides, trials=2)
+    assert set(again.trials) == {0}
+    body = FakeBody([outcome(2.0)])
+    monkeypatch.setattr(again, "body", lambda: body)
+    _train_here(again)
+    assert [t.state for t in again.trials.values()] == ["done", "done"]
+
+
+def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("gcdis_ray.sweeps.cluster.measure", fail)
+    points = Points(torch.zeros(3, 2), torch.tensor([0, 1, -1]))
+    assert (
+        measure_all(points, [(2, Settings(), 0)] * 2)
+        == [{"error": "RuntimeError: out of memory"}] * 2
+    )
