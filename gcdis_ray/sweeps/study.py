@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -58,7 +58,7 @@ class Study:
             "sweep",
             VERSION,
             payload,
-            {"base": self.base.nodes[self.goal.stage].key},
+            {name: node.key for name, node in self.base.nodes.items()},  # all: it is varied whole
             seed=spec.seed,
         )
         self.folder = SweepFolder(self.base.storage, f"sweeps/{spec.name}-{self.key[:8]}")
@@ -67,8 +67,7 @@ class Study:
         self._asked = self.folder.asked()
         self._halving = Halving(spec.scheduler, self.goal.direction)
         for number, trial in self.earlier.items():
-            for point in trial.curve:
-                self._halving.report(number, int(point["step"]), point["value"])
+            self._weigh(number, trial.curve)
         self._show = show
         self.listeners: list[Callable[[Trial], None]] = []  # told of each trial that ends now
         self._ahead: tuple[int, Mapping[str, Any]] | None = None
@@ -168,6 +167,12 @@ class Study:
         self._ahead = self._ahead or self.next()
         return self._ahead is None
 
+    def _weigh(self, number: int, curve: Iterable[Mapping[str, float]]) -> None:
+        """Let later trials be compared with a curve that nobody told on the way."""
+        for point in curve:
+            if math.isfinite(point["value"]):
+                self._halving.report(number, int(point["step"]), point["value"])
+
     def told(self, number: int, step: int, value: float) -> bool:
         running = self.running.get(number)
         if running is None or not math.isfinite(value):
@@ -189,6 +194,7 @@ class Study:
         if outcome is not None and not math.isfinite(outcome["objective"]):
             outcome, error = None, f"the objective is {outcome['objective']}, not a number"
         if outcome is not None:
+            self._weigh(number, outcome["curve"])
             trial = Trial(
                 number, running.values, "done", outcome["objective"], tuple(outcome["by_seed"]),
                 outcome["metrics"], tuple(outcome["curve"]) or on_the_way,

@@ -14,7 +14,16 @@ from small_sweep import sweep_file
 
 from gcdis_ray.cli import main
 from gcdis_ray.clustering.class_count.points import Points, Settings
-from gcdis_ray.errors import ConfigError, DataError, GcdisError, RuntimeUnavailable, StorageError
+from gcdis_ray.errors import (
+    ConfigError,
+    DataError,
+    GcdisError,
+    RuntimeUnavailable,
+    Stopped,
+    StorageError,
+)
+from gcdis_ray.pipeline import Event
+from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
 from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
@@ -98,6 +107,41 @@ def test_states_records_and_the_best(tmp_path: Path, overrides: list[str]):
     assert again.compute.workers == 1
 
 
+def test_later_trials_are_compared_with_cached_ones(tmp_path: Path, overrides: list[str]):
+    asha = {"kind": "asha", "min_steps": 5, "reduction": 2}
+    study = open_study(tmp_path, overrides, scheduler=asha)
+    study.take()
+    study.ended(0, {**outcome(1.0), "curve": [{"step": 5, "value": 1.0}]}, None, cached=True)
+    study.take()
+    assert study.told(1, 5, 2.0)  # a loss: larger is worse
+
+
+def test_a_stop_that_came_after_the_first_seed_ends_the_next(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It can be decided when the first seed has just told its last value."""
+    body = open_study(tmp_path, overrides, seeds=[0, 1]).body()
+    steps = [
+        Event("discover", "progress", progress=Progress(n, 2, "steps", loss=0.5)) for n in (1, 2)
+    ]
+
+    def run(self: Any, runtime: Any, show: Any, start: Any = None, until: Any = None) -> None:
+        for event in steps:
+            show(event)
+
+    monkeypatch.setattr("gcdis_ray.sweeps.trial.Pipeline.run", run)
+    told: list[tuple[int, float]] = []
+
+    def tell(step: int, value: float) -> None:
+        if len(told) == 2:
+            raise Stopped("ended by the scheduler")
+        told.append((step, value))
+
+    with pytest.raises(Stopped):
+        body({MAXIMUM: 0.5}, tell)
+    assert told == [(1, 0.5), (2, 0.5)]
+
+
 def test_sweep_record_holds_what_the_report_reads(tmp_path: Path, overrides: list[str]):
     study = open_study(tmp_path, overrides, objective="holdout_accuracy")
     study.start()
@@ -123,6 +167,8 @@ def test_an_edited_sweep_is_a_new_one(tmp_path: Path, overrides: list[str]):
     assert open_study(tmp_path, overrides, trials=5).key != same
     assert open_study(tmp_path, [*overrides, "seed=1"]).key != same
     assert open_study(tmp_path, [*overrides, "stages.discover.snapshots=4"]).key != same
+    later = "stages.segment.training.steps=3"  # no trial runs it, the chosen config does
+    assert open_study(tmp_path, [*overrides, later]).key != same
 
 
 def test_without_a_finished_trial_nothing_is_chosen(tmp_path: Path, overrides: list[str]):
