@@ -15,7 +15,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -184,7 +184,7 @@ def run_trials(
     concurrent: int,
     scratch_uri: str,
     scratch_endpoint: str | None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Run trials until ``trials`` has no more. Yields every now and then, for the caller to draw;
     a caller that closes the generator leaves Tune running in its thread, until Ray is shut down,
     but ``trials`` is told of no more ends.

@@ -233,6 +233,8 @@ class Study:
             )
         told = {"stages.discover.hold_out.share": 0.0} if self.fixed else {}  # all labels count
         chosen = with_values(self.config, {**best.values, **told}, where="the chosen config")
+        if self.goal.oracle:
+            chosen = chosen.model_copy(update={"oracle": True})
         result = {
             "best": best.number,
             "objective": best.objective,

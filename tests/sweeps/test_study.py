@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ import yaml
 from small_run import small_overrides
 from small_sweep import sweep_file
 
-from gcdis_ray.cli import main
+from gcdis_ray.cli import _print_metrics, main
 from gcdis_ray.clustering.class_count.points import Points, Settings
 from gcdis_ray.errors import (
     ConfigError,
@@ -22,7 +23,7 @@ from gcdis_ray.errors import (
     Stopped,
     StorageError,
 )
-from gcdis_ray.pipeline import Event
+from gcdis_ray.pipeline import Event, Pipeline
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
 from gcdis_ray.sweeps.cluster import measure_all
@@ -160,6 +161,20 @@ def test_sweep_record_holds_what_the_report_reads(tmp_path: Path, overrides: lis
     assert chosen.stages.discover.hold_out.share == 0
 
 
+@pytest.mark.parametrize("objective", ["accuracy_novel", "training_loss"])
+def test_the_chosen_config_says_who_chose_it(tmp_path: Path, overrides: list[str], objective: str):
+    study = open_study(tmp_path, overrides, objective=objective, oracle=True)
+    study.take()
+    study.ended(0, outcome(0.7), None)
+    study.finish()
+    chosen = load_chosen(study.folder.uri)
+    assert chosen.oracle == (objective == "accuracy_novel")
+    plain = Pipeline(chosen.model_copy(update={"oracle": False}))
+    assert {n: node.key for n, node in Pipeline(chosen).nodes.items()} == {
+        n: node.key for n, node in plain.nodes.items()
+    }
+
+
 def test_an_edited_sweep_is_a_new_one(tmp_path: Path, overrides: list[str]):
     same = open_study(tmp_path, overrides).key
     assert open_study(tmp_path, overrides, max_concurrent=1, trackers=[]).key == same
@@ -195,7 +210,7 @@ def test_seeds_change_trials_and_not_what_they_share(tmp_path: Path, overrides: 
 def test_a_trial_has_the_keys_of_an_ordinary_run(tmp_path: Path, overrides: list[str]):
     from small_run import CONFIG
 
-    from gcdis_ray.pipeline import Pipeline, load_config
+    from gcdis_ray.pipeline import load_config
 
     study = open_study(tmp_path, overrides)
     trial = study.body().pipeline({MAXIMUM: 0.5}, study.config.seed)
@@ -307,3 +322,21 @@ def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.Monkey
         measure_all(points, [(2, Settings(), 0)] * 2)
         == [{"error": "RuntimeError: out of memory"}] * 2
     )
+
+
+class Evaluated:
+    """A run with an artifact of evaluate, as far as its metrics are printed."""
+
+    def __init__(self, oracle: bool) -> None:
+        self.config = SimpleNamespace(oracle=oracle)
+
+    def artifacts(self) -> dict[str, Any]:
+        count = {"estimate": 3, "discovered": 3, "truth": 4}
+        metrics = {"discovery": {}, "detection": {}, "class_count": count}
+        return {"evaluate": SimpleNamespace(json=lambda name: metrics)}
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_mark_stands_beside_the_metrics(oracle: bool, capsys: pytest.CaptureFixture[str]):
+    _print_metrics(cast("Any", Evaluated(oracle)))
+    assert ("ORACLE" in capsys.readouterr().out) == oracle
