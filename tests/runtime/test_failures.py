@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from toy_trials import ToyTrials
 
-from gcdis_ray.errors import DataError, RuntimeUnavailable, StorageError
+from gcdis_ray.errors import DataError, GcdisError, RuntimeUnavailable, StorageError
 from gcdis_ray.runtime.failures import line_of
 
 
@@ -30,3 +34,38 @@ def test_a_full_disk_is_no_trial_s_fault():
     with pytest.raises(StorageError, match="No space left"):
         line_of(OSError(errno.ENOSPC, "No space left on device", "/scratch/x"))
     assert line_of(OSError(errno.ENOENT, "none")) == "FileNotFoundError: [Errno 2] none"
+
+
+class TestEndsOfTrials:
+    """What Tune's callback makes of a trial that is over; no Ray is started for it."""
+
+    def ends(self) -> tuple[Any, ToyTrials, threading.Event]:
+        from gcdis_ray.runtime.ray_tune import _Ends
+
+        trials, closing = ToyTrials([]), threading.Event()
+        return _Ends(trials, closing), trials, closing
+
+    def trial(self, **result: Any) -> Any:
+        return SimpleNamespace(last_result=result, config={"number": 4})
+
+    def test_nothing_is_recorded_while_all_is_closed(self):
+        ends, trials, closing = self.ends()
+        ends.on_trial_complete(0, [], self.trial(error="its own", outcome="null"))
+        assert trials.errors == {4: "its own"}
+        trials.errors.clear()
+        closing.set()
+        ends.on_trial_complete(0, [], self.trial(error="killed", outcome="null"))
+        ends.on_trial_error(0, [], self.trial())
+        assert trials.errors == {}
+
+    @pytest.mark.parametrize("kind", [StorageError, RuntimeUnavailable])
+    def test_a_fault_of_the_surroundings_is_raised_and_closes(self, kind: type[GcdisError]):
+        from gcdis_ray.runtime.ray_tune import _packed
+
+        ends, trials, closing = self.ends()
+        fault = kind("cannot be reached", where="s3://bucket", fix="check the network")
+        with pytest.raises(kind) as caught:
+            ends.on_trial_complete(0, [], self.trial(fault=_packed(fault), outcome="null"))
+        assert str(caught.value) == str(fault)
+        assert closing.is_set()
+        assert trials.errors == {}
