@@ -242,6 +242,10 @@ def _print_metrics(pipeline: Pipeline) -> None:
     count = metrics["class_count"]
     counted = "   ".join(f"{part} {count[part]}" for part in ("estimate", "discovered", "truth"))
     print(f"{'class count':<22} {counted}")
+    if pipeline.config.oracle:
+        from gcdis_ray.sweeps.summary import ORACLE
+
+        print(ORACLE)
 
 
 def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:

@@ -2,7 +2,7 @@
 
 A config has four parts: what to read and compute (``stages``, in every artifact's key), the
 ``seed`` (in the key of stages with randomness), where it runs (``compute``, never in a key) and
-where results go (``storage``, never in a key).
+where results go (``storage``, never in a key). ``oracle`` is a mark of how it was chosen.
 """
 
 from __future__ import annotations
@@ -116,6 +116,9 @@ class RunConfig(Closed):
     )
     storage_endpoint: str | None = Field(
         default=None, description="URL of an S3-compatible service"
+    )
+    oracle: bool = Field(
+        default=False, description="chosen by looking at ground truth; not in any key"
     )
     compute: ComputeConfig = Field(default_factory=ComputeConfig)
     stages: Any

@@ -1,4 +1,5 @@
-"""Entry point for a Ray job: ``ray job submit --working-dir . -- python jobs/run.py CONFIG``.
+"""Entry point for a Ray job: ``ray job submit --working-dir . -- python jobs/run.py CONFIG``,
+or ``--from-sweep URI`` in the place of CONFIG.
 
 A job runs in a copy of the working directory that Ray throws away. Relative paths in the config
 therefore are below ``$GCDIS_HOME`` on the head (the folder ``gcdis_ray`` of its user, unless set):
@@ -15,8 +16,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gcdis_ray.cli import main
-from gcdis_ray.config import read_yaml
-from gcdis_ray.errors import GcdisError
 
 
 def enter_home() -> None:
@@ -27,14 +26,9 @@ def enter_home() -> None:
     print(f"relative paths are below {home}", file=sys.stderr)
 
 
-def write_quickstart_scenes(path: Path, arguments: Sequence[str]) -> int:
-    """The scenes that ``quickstart.yaml``, and sweeps of it, read; gives an exit status."""
-    base = path
-    try:
-        if path.name.startswith("sweep_"):
-            base = path.parent / str(read_yaml(path).get("base", ""))
-    except GcdisError:
-        return 0  # the command itself will say what is wrong with the file
+def write_quickstart_scenes(base: Path, arguments: Sequence[str]) -> int:
+    """The scenes that config file ``base`` reads if it is ``quickstart.yaml``, and ``arguments``
+    name no others; gives an exit status."""
     if base.name != "quickstart.yaml" or any("ingest.root=" in text for text in arguments):
         return 0
     return main(["digits", "runs/digits-scenes"])
@@ -43,10 +37,12 @@ def write_quickstart_scenes(path: Path, arguments: Sequence[str]) -> int:
 def run(config: str, *arguments: str) -> int:
     path = Path(config).resolve()
     enter_home()
+    if config.startswith("--"):  # --from-sweep: its data is where the sweep has found it
+        return main(["run", config, *arguments])
     return write_quickstart_scenes(path, arguments) or main(["run", str(path), *arguments])
 
 
 if __name__ == "__main__":
     if len(sys.argv) < 2:
-        raise SystemExit("usage: python jobs/run.py CONFIG [--set KEY=VALUE ...]")
+        raise SystemExit("usage: python jobs/run.py CONFIG|--from-sweep URI [--set KEY=VALUE ...]")
     raise SystemExit(run(*sys.argv[1:]))

@@ -10,13 +10,23 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from gcdis_ray.cli import main
+from gcdis_ray.config import read_yaml
+from gcdis_ray.errors import GcdisError
 from jobs.run import enter_home, write_quickstart_scenes
+
+
+def base_of(path: Path) -> Path:
+    """The config file that a sweep file varies."""
+    try:
+        return path.parent / str(read_yaml(path).get("base", ""))
+    except GcdisError:
+        return path  # the command itself will say what is wrong with the file
 
 
 def sweep(file: str, *arguments: str) -> int:
     path = Path(file).resolve()
     enter_home()
-    status = write_quickstart_scenes(path, arguments)
+    status = write_quickstart_scenes(base_of(path), arguments)
     return status or main(["sweep", str(path), *arguments])
 
 

@@ -105,6 +105,28 @@ def test_a_sweep_is_a_job_too(tmp_path: Path):
     assert f"results: {tmp_path}/runs/quickstart/sweeps/class-count-" in done.stdout
 
 
+def test_what_a_sweep_has_chosen_is_a_job(tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / "run.py"), "--from-sweep", "runs/q/sweeps/none-1"],
+        cwd=ROOT, env=os.environ | {"GCDIS_HOME": str(tmp_path)}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "--from-sweep runs/q/sweeps/none-1: no best.yaml there" in done.stderr
+    assert not (tmp_path / "runs").exists()  # no scenes of the quickstart
+
+
+def test_a_sweep_of_any_name_gets_the_quickstart_s_scenes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.syspath_prepend(str(ROOT))
+    from jobs.sweep import base_of
+
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: there/quickstart.yaml")
+    assert base_of(file) == tmp_path / "there" / "quickstart.yaml"
+    assert base_of(tmp_path / "none.yaml").name == "none.yaml"
+
+
 def test_the_package_sent_along_is_small():
     """What .rayignore and .gitignore leave of the working tree is far below Ray's limit."""
     listed = subprocess.run(

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gcdis_ray.errors import DataError
+from gcdis_ray.errors import DataError, StorageError
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class ToyTrial:
         try:
             if values["kind"] == "mistake":
                 raise DataError("photo 17 is broken", where="photo 17")
+            if values["kind"] == "outage":
+                raise StorageError("S3 cannot be reached", where="s3://bucket")
             if values["kind"] == "crash":
                 raise ZeroDivisionError("a fault of the code")
             died = Path(self.folder, f"{name}.died")

@@ -15,7 +15,7 @@ import logging
 import os
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 from urllib.parse import urlparse
 
@@ -27,8 +27,9 @@ from ray.tune.schedulers import FIFOScheduler
 from ray.tune.search import Searcher
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
+from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped, StorageError
 from gcdis_ray.runtime.base import TrialFunction, Trials
+from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.runtime.ray_session import text, train_resources
 
 K = TypeVar("K", bound=Hashable)
@@ -75,14 +76,14 @@ class TrialActor(tune.Trainable):
             self._said.put({"step": step, "value": value})
 
         def work() -> None:
-            end: dict[str, Any] = {"done": True, "outcome": None, "error": None}
+            end: dict[str, Any] = {"done": True, "outcome": None, "error": None, "fault": None}
             try:
                 end["outcome"] = run(config["values"], tell)
-            except GcdisError as error:
-                end["error"] = str(error).splitlines()[0]
             except Exception as error:  # a trial that fails must not end the others
-                first = (str(error).strip() or "no message").splitlines()[-1]
-                end["error"] = f"{type(error).__name__}: {first}"
+                try:
+                    end["error"] = line_of(error)
+                except (StorageError, RuntimeUnavailable) as fault:
+                    end["fault"] = _packed(fault)
             end["outcome"] = json.dumps(end["outcome"])  # Tune would take a mapping apart
             self._said.put(end)
 
@@ -95,6 +96,16 @@ class TrialActor(tune.Trainable):
     def cleanup(self) -> None:
         self._stop.set()
         self._thread.join()
+
+
+def _packed(fault: GcdisError) -> str:
+    return json.dumps([type(fault).__name__, fault.what, fault.where, fault.fix])
+
+
+def _unpacked(text: str) -> GcdisError:
+    name, what, where, fix = json.loads(text)
+    kind = {kind.__name__: kind for kind in (StorageError, RuntimeUnavailable)}[name]
+    return kind(what, where=where, fix=fix)
 
 
 class _Ours:
@@ -141,20 +152,28 @@ class _Schedule(_Ours, FIFOScheduler):
 
 
 class _Ends(_Ours, tune.Callback):
-    def __init__(self, trials: Trials) -> None:
-        self._trials = trials
+    """Passes on how trials ended, until ``closing``: what ends then ends with the whole."""
+
+    def __init__(self, trials: Trials, closing: threading.Event) -> None:
+        self._trials, self._closing = trials, closing
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
         result = trial.last_result or {}
+        if self._closing.is_set():
+            return
+        if fault := result.get("fault"):
+            self._closing.set()
+            raise _unpacked(fault)
         outcome = json.loads(result.get("outcome", "null"))
         self._trials.ended(trial.config["number"], outcome, result.get("error"))
 
     def on_trial_error(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
     ) -> None:
-        self._trials.ended(trial.config["number"], None, "the trial's process died")
+        if not self._closing.is_set():
+            self._trials.ended(trial.config["number"], None, "the trial's process died")
 
 
 def run_trials(
@@ -165,19 +184,24 @@ def run_trials(
     concurrent: int,
     scratch_uri: str,
     scratch_endpoint: str | None,
-) -> Iterator[None]:
+) -> Generator[None]:
     """Run trials until ``trials`` has no more. Yields every now and then, for the caller to draw;
-    a caller that stops listening leaves Tune running in its thread, until Ray is shut down.
+    a caller that closes the generator leaves Tune running in its thread, until Ray is shut down,
+    but ``trials`` is told of no more ends.
 
     Args:
         concurrent: trials at a time, at most :func:`room`.
         scratch_uri: of Tune's own files, a folder that all nodes reach or ``s3://``.
+
+    Raises:
+        StorageError, RuntimeUnavailable: as soon as a trial has met one; see :func:`line_of`.
     """
     os.environ["TUNE_DISABLE_AUTO_CALLBACK_LOGGERS"] = "1"  # results have their own records
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last result has an outcome only
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is on record
     path, filesystem = _storage(scratch_uri, scratch_endpoint)
+    closing = threading.Event()
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialActor, run=run), {"CPU": TRIAL_CPUS}),
         tune_config=tune.TuneConfig(
@@ -190,7 +214,7 @@ def run_trials(
             name="trials",
             storage_path=path,
             storage_filesystem=filesystem,
-            callbacks=[_Ends(trials)],
+            callbacks=[_Ends(trials, closing)],
             failure_config=tune.FailureConfig(max_failures=compute.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -207,9 +231,12 @@ def run_trials(
     # Not in the main thread: there Tune would take over Ctrl-C, and this one must draw.
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
-    while thread.is_alive():
-        thread.join(0.25)
-        yield
+    try:
+        while thread.is_alive():
+            thread.join(0.25)
+            yield
+    finally:
+        closing.set()
     if failure:
         raise _mistake(failure[0]) or failure[0]
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from gcdis_ray.artifacts import Artifact
 from gcdis_ray.clustering.class_count.measures import measure
 from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
-from gcdis_ray.errors import GcdisError
+from gcdis_ray.runtime.failures import line_of
+from gcdis_ray.sweeps.objectives import CLUSTERED_BY
 
 if TYPE_CHECKING:
     from gcdis_ray.stages.count import Config as CountConfig
@@ -18,13 +19,7 @@ Call = tuple[int, Settings, int]  # number of clusters, settings, seed of k-mean
 
 
 def settings_of(count: CountConfig) -> Settings:
-    return Settings(
-        dims=count.dims,
-        max_labeled_per_class=count.max_labeled_per_class,
-        max_unlabeled=count.max_unlabeled,
-        n_init=count.n_init,
-        backend=count.backend,
-    )
+    return Settings(**{name: getattr(count, name) for name in CLUSTERED_BY if name != "num_novel"})
 
 
 def load_points(embed: Artifact, settings: Settings, seed: int) -> Points:
@@ -46,8 +41,8 @@ def measure_all(points: Points, calls: Sequence[Call]) -> list[Mapping[str, Any]
     for num_clusters, settings, seed in calls:
         try:
             found = measure(points.points_ND, points.labels_N, num_clusters, settings, seed)
-        except GcdisError as error:
-            results.append({"error": error.what})
+        except Exception as error:  # one clustering that fails must not end the others
+            results.append({"error": line_of(error)})
             continue
         values = asdict(found)
         results.append({"labeled_accuracy": values.pop("accuracy"), **values})

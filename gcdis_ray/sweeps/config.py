@@ -11,10 +11,17 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from gcdis_ray.checks import before_run
-from gcdis_ray.config import Closed, RunConfig, apply_overrides, read_yaml, validate
+from gcdis_ray.config import (
+    Closed,
+    RunConfig,
+    StageConfig,
+    apply_overrides,
+    read_yaml,
+    validate,
+)
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.pipeline import make_config
-from gcdis_ray.sweeps.objectives import OBJECTIVES, Objective
+from gcdis_ray.pipeline import load_recipe, make_config
+from gcdis_ray.sweeps.objectives import CLUSTERED_BY, OBJECTIVES, Objective
 from gcdis_ray.sweeps.trackers import check_trackers
 
 Values = Mapping[str, Any]  # dotted path -> value
@@ -164,7 +171,7 @@ def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepCo
     _check_objective(spec, str(path))
     check_trackers(spec.trackers, str(path))
     base = base_config(spec, Path(path).parent)
-    before_run(base)
+    before_run(base, stages_of(spec, base))
     check_space(spec, base, str(path))
     return spec, base
 
@@ -239,11 +246,31 @@ def stage_of(path: str) -> str:
     return path.split(".")[1]
 
 
+def stages_of(spec: SweepConfig, base: RunConfig) -> list[str]:
+    """Stages with a config that a trial needs: those up to the objective's."""
+    names = list(type(base.stages).model_fields)
+    return names[: names.index(spec.goal.stage) + 1]
+
+
+def depends_on(spec: SweepConfig, config: RunConfig) -> dict[str, dict[str, Any]]:
+    """What the objective can depend on, by stage: what is in the keys of the artifacts it is
+    measured on, or read to cluster. Of stages that read outside data, all of their config."""
+    recipe, found = load_recipe(config.recipe), {}
+    for name in stages_of(spec, config):
+        stage: StageConfig = getattr(config.stages, name)
+        if spec.goal.clusters and name == spec.goal.stage:
+            found[name] = stage.model_dump(mode="json", include=set(CLUSTERED_BY))
+        elif hasattr(recipe[name], "source"):  # where the data is, is not in the key
+            found[name] = stage.model_dump(mode="json")
+        else:
+            found[name] = stage.key_fields()
+    return found
+
+
 def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
-    """Raise ConfigError unless every field exists, its stage can matter to the objective, and its
-    extremes are allowed: with the base's values of the others, or their lowest, or highest."""
-    stages = list(type(base.stages).model_fields)
-    last = stages.index(spec.goal.stage)
+    """Raise ConfigError unless every field exists, can matter to the objective, and its extremes
+    are allowed: with the base's values of the others, or their lowest, or highest."""
+    stages, needed = list(type(base.stages).model_fields), stages_of(spec, base)
     for path in spec.space:
         parts = path.split(".")
         if parts[0] != "stages" or len(parts) < 3 or parts[1] not in stages:
@@ -255,36 +282,66 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
                 fix=f"did you mean {near[0]!r}?" if near else "use stages.STAGE.FIELD, where STAGE "
                 f"is one of {', '.join(stages)}",
             )  # fmt: skip
-        if stages.index(parts[1]) > last:
+        if parts[1] not in needed:
             raise ConfigError(
                 f"{spec.objective} is known after stage {spec.goal.stage}, before {parts[1]}",
                 where=f"{where}: space: {path}",
                 fix="take this field out, or choose an objective of a later stage",
             )
-    count = "stages.count.num_novel"
-    if spec.goal.clusters and count not in spec.space and base.stages.count.num_novel is None:
-        raise ConfigError(
-            f"{spec.objective} clusters into known + {count} classes, which nothing gives",
-            where=f"{where}: space",
-            fix=f"add {count} to the space, or to overrides",
-        )
     fixed = fixed_values(spec)
+    for path in spec.space:
+        if any(f"{name}.".startswith(f"{path}.") for name in fixed):
+            raise ConfigError(
+                f"{spec.objective} needs the same in every trial",
+                where=f"{where}: space: {path}",
+                fix="take this field out; the sweep's own hold_out says what it is",
+            )
     contexts: list[Values] = [
         fixed,
         {path: d.extremes()[0] for path, d in spec.space.items()} | fixed,
         {path: d.extremes()[-1] for path, d in spec.space.items()} | fixed,
     ]
     for path, dimension in spec.space.items():
+        seen = list[dict[str, Any]]()  # different things the objective depends on
         for value in dimension.extremes():
             problems = []
             for others in contexts:
                 try:
-                    before_run(with_values(base, {**others, path: value}, f"{where}: space"))
+                    config = with_values(base, {**others, path: value}, f"{where}: space")
+                    before_run(config, needed)
                     break
                 except ConfigError as error:
                     problems.append(error)
             else:
                 raise problems[0]
+            if len(seen) < 2 and (found := depends_on(spec, config)) not in seen:
+                seen.append(found)
+        if len(seen) < 2 and len(dimension.extremes()) > 1:
+            raise ConfigError(
+                f"{spec.objective} is the same for every value",
+                where=f"{where}: space: {path}",
+                fix="take this field out, or choose an objective that depends on it",
+            )
+    if spec.goal.clusters:
+        _check_num_novel(spec, base, where)
+
+
+def _check_num_novel(spec: SweepConfig, base: RunConfig, where: str) -> None:
+    path = "stages.count.num_novel"
+    dimension = spec.space.get(path)
+    if dimension is None and base.stages.count.num_novel is None:
+        raise ConfigError(
+            f"{spec.objective} clusters into known + {path} classes, which nothing gives",
+            where=f"{where}: space",
+            fix=f"add {path} to the space, or to overrides",
+        )
+    wrong = [v for v in dimension.extremes() if type(v) is not int] if dimension else []
+    if wrong:
+        raise ConfigError(
+            f"{spec.objective} needs whole numbers (got {wrong[0]!r})",
+            where=f"{where}: space: {path}",
+            fix="use kind int, or values like [2, 4, 8]",
+        )
 
 
 def _fields(config: Closed) -> Iterator[list[str]]:

@@ -15,6 +15,11 @@ from gcdis_ray.errors import DataError
 
 Direction = Literal["max", "min"]
 
+# Fields of stage count that a clustering depends on; besides them on the embeddings and the seed.
+CLUSTERED_BY = (
+    "num_novel", "dims", "max_labeled_per_class", "max_unlabeled", "n_init", "backend",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Reading:

@@ -1,14 +1,16 @@
 """What a sweep leaves in the storage, below ``sweeps/<name>-<key8>/``::
 
     sweep.json           the resolved sweep, written once
-    asked/00003.json     the values a trial was given, written before it starts
+    asked/00003.json     the values Optuna gave a trial, written before it starts
     trials/00003.json    a trial that has ended: done, stopped or failed
     result.json          the best trial
     best.yaml            its config, ready to run
     tensorboard/         a curve per trial
-    tune/                Ray Tune's scratch
+    report.html          the page
+    tune/<driver>/       Ray Tune's scratch
 
-Everything but the last three is created once and never rewritten, so two drivers cannot disagree.
+``sweep.json``, ``asked`` and ``trials`` are created once and never rewritten, so two drivers cannot
+disagree; the others are made from them and are rewritten whenever a driver has come to the end.
 """
 
 from __future__ import annotations

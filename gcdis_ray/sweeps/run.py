@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import statistics
+import time
+import uuid
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from contextlib import closing
 from typing import Any
 
-from gcdis_ray.errors import GcdisError, Stopped
-from gcdis_ray.pipeline import Event, Pipeline
+from gcdis_ray.errors import Stopped
+from gcdis_ray.pipeline import Event
 from gcdis_ray.runtime.choose import LazyRuntime
+from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.storage import open_artifact
 from gcdis_ray.sweeps.study import Study
 
 ASKED_AT_ONCE = 16  # clusterings between two looks of a searcher that learns
 CALLS_PER_TASK = 4  # clusterings: enough to hide what a task costs, few enough to share them out
 EMBEDDED = "embed"
+ABANDONED_S = 86_400  # Tune's scratch this old belongs to no driver that lives
 
 
 def run_sweep(
@@ -29,7 +34,8 @@ def run_sweep(
         draw: called every now and then while trials run elsewhere.
 
     Raises:
-        RuntimeUnavailable: not even one trial fits into the cluster.
+        StorageError, RuntimeUnavailable: the storage or the cluster fails, or not even one trial
+            fits. Trials on their way are not put on record: the same command takes them up again.
     """
     study.base.storage.check()
     study.start()
@@ -59,12 +65,14 @@ def _train_here(study: Study) -> None:
             if study.told(number, step, value):
                 raise Stopped("ended by the scheduler")
 
+        outcome, line = None, None
         try:
-            study.ended(number, body(values, tell), None)
+            outcome = body(values, tell)
         except Stopped:
-            study.ended(number, None, None)
-        except GcdisError as error:
-            study.ended(number, None, str(error).splitlines()[0])
+            pass
+        except Exception as error:  # a trial that fails must not end the others
+            line = line_of(error)
+        study.ended(number, outcome, line)
 
 
 def _train_on_ray(study: Study, draw: Callable[[], None]) -> None:
@@ -72,17 +80,27 @@ def _train_on_ray(study: Study, draw: Callable[[], None]) -> None:
 
     compute, folder = study.config.compute, study.folder
     most = room(compute)
-    folder.storage.delete(f"{folder.base}/tune")
-    for _ in run_trials(
+    _remove_abandoned(study)
+    scratch = f"tune/{uuid.uuid4().hex[:12]}"  # another driver may be at the same sweep
+    rounds = run_trials(
         compute,
         study.body(),
         study,
         concurrent=min(study.spec.max_concurrent or most, most),
-        scratch_uri=f"{folder.uri}/tune",
+        scratch_uri=f"{folder.uri}/{scratch}",
         scratch_endpoint=folder.storage.endpoint,
-    ):
-        draw()
-    folder.storage.delete(f"{folder.base}/tune")
+    )
+    with closing(rounds):
+        for _ in rounds:
+            draw()
+    folder.storage.delete(f"{folder.base}/{scratch}")
+
+
+def _remove_abandoned(study: Study) -> None:
+    storage, base = study.folder.storage, f"{study.folder.base}/tune"
+    for name in storage.folders(base):
+        if storage.newest(f"{base}/{name}") < time.time() - ABANDONED_S:
+            storage.delete(f"{base}/{name}")
 
 
 def _cluster(study: Study, runtime: LazyRuntime, show_stage: Callable[[Event], None]) -> None:
@@ -111,31 +129,30 @@ def _cluster_batch(
     points: dict[Hashable, Any] = {}
     keys: dict[int, str] = {}
     counts: dict[int, int] = {}
-    pipelines: dict[int, Pipeline] = {}
     for number, values in asked.items():
         try:
             pipeline = body.pipeline(values, study.config.seed)
             if pipeline.manifest(EMBEDDED) is None:
                 pipeline.run(runtime, show_stage, until=EMBEDDED)
-        except GcdisError as error:
-            study.ended(number, None, str(error).splitlines()[0])
+            manifest, ingest = pipeline.manifest(EMBEDDED), pipeline.artifacts()["ingest"]
+            assert manifest is not None, "just made"
+            config = pipeline.config.stages.count
+            settings = settings_of(config)
+            mine: list[tuple[Hashable, Call]] = []
+            num_classes = len(ingest.json("classes")) + config.num_novel
+            for seed in study.seeds:
+                name = (manifest.key, settings.dims, settings.max_labeled_per_class,
+                        settings.max_unlabeled, seed)  # fmt: skip
+                if name not in points:
+                    artifact = open_artifact(pipeline.storage, manifest)
+                    points[name] = load_points(artifact, settings, seed)
+                mine.append((name, (num_classes, settings, seed)))
+        except Exception as error:  # a trial that fails must not end the others
+            study.ended(number, None, line_of(error))
             continue
-        pipelines[number] = pipeline
-    for number, pipeline in pipelines.items():
-        manifest, ingest = pipeline.manifest(EMBEDDED), pipeline.artifacts()["ingest"]
-        assert manifest is not None, "just made"
-        config = pipeline.config.stages.count
-        settings = settings_of(config)
-        keys[number] = manifest.key
-        counts[number] = len(ingest.json("classes")) + config.num_novel
-        for seed in study.seeds:
-            name = (manifest.key, settings.dims, settings.max_labeled_per_class,
-                    settings.max_unlabeled, seed)  # fmt: skip
-            if name not in points:
-                artifact = open_artifact(pipeline.storage, manifest)
-                points[name] = load_points(artifact, settings, seed)
-            calls.append((name, (counts[number], settings, seed)))
-            owners.append(number)
+        keys[number], counts[number] = manifest.key, num_classes
+        calls += mine
+        owners += [number] * len(mine)
     order = sorted(range(len(calls)), key=lambda index: -counts[owners[index]])  # longest first
     found: dict[int, dict[int, Mapping[str, Any]]] = {number: {} for number in counts}
     for place, result in _measured(study, points, [calls[index] for index in order], runtime):

@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.sweeps.config import Dimension, IntSpan, Listed, Span, SweepConfig, Values
 
 DEFAULT_TRIALS = 20
+MAX_TRIALS = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,24 @@ class Told:
 
 
 def num_trials(spec: SweepConfig) -> int:
-    if spec.searcher == "grid":
-        return math.prod(len(_listed(dimension)) for dimension in spec.space.values())
-    return spec.trials or DEFAULT_TRIALS
+    """Raises ConfigError: the grid has more than ``MAX_TRIALS`` points."""
+    if spec.searcher != "grid":
+        return spec.trials or DEFAULT_TRIALS
+    total = math.prod(_size(dimension) for dimension in spec.space.values())
+    if total > MAX_TRIALS:
+        raise ConfigError(
+            f"the grid has {total:,} points, at most {MAX_TRIALS:,} are tried",
+            where="space",
+            fix="give fewer values or a larger step, or use searcher: random or optuna",
+        )
+    return total
+
+
+def _size(dimension: Dimension) -> int:
+    """Values on a grid; ``len`` of a range has a limit."""
+    if isinstance(dimension, IntSpan):
+        return (dimension.high - dimension.low) // dimension.step + 1
+    return len(dimension.extremes())
 
 
 def propose(spec: SweepConfig, number: int, told: Mapping[int, Told]) -> dict[str, Any]:

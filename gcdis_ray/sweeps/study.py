@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ from gcdis_ray.artifacts import artifact_key
 from gcdis_ray.config import RunConfig
 from gcdis_ray.errors import GcdisError
 from gcdis_ray.pipeline import Pipeline
+from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.sweeps.config import SweepConfig, Values, fixed_values, stage_of, with_values
 from gcdis_ray.sweeps.halving import Halving
 from gcdis_ray.sweeps.records import SweepFolder, Trial
@@ -57,7 +58,7 @@ class Study:
             "sweep",
             VERSION,
             payload,
-            {"base": self.base.nodes[self.goal.stage].key},
+            {name: node.key for name, node in self.base.nodes.items()},  # all: it is varied whole
             seed=spec.seed,
         )
         self.folder = SweepFolder(self.base.storage, f"sweeps/{spec.name}-{self.key[:8]}")
@@ -66,8 +67,7 @@ class Study:
         self._asked = self.folder.asked()
         self._halving = Halving(spec.scheduler, self.goal.direction)
         for number, trial in self.earlier.items():
-            for point in trial.curve:
-                self._halving.report(number, int(point["step"]), point["value"])
+            self._weigh(number, trial.curve)
         self._show = show
         self.listeners: list[Callable[[Trial], None]] = []  # told of each trial that ends now
         self._ahead: tuple[int, Mapping[str, Any]] | None = None
@@ -153,8 +153,8 @@ class Study:
             number, values = taken
             try:
                 outcome = body.cached(values)
-            except GcdisError as error:
-                self.ended(number, None, str(error).splitlines()[0])
+            except Exception as error:
+                self.ended(number, None, line_of(error))
                 continue
             if outcome is None:
                 self._show(self)
@@ -166,6 +166,12 @@ class Study:
         """Whether no trial is left that would have to run."""
         self._ahead = self._ahead or self.next()
         return self._ahead is None
+
+    def _weigh(self, number: int, curve: Iterable[Mapping[str, float]]) -> None:
+        """Let later trials be compared with a curve that nobody told on the way."""
+        for point in curve:
+            if math.isfinite(point["value"]):
+                self._halving.report(number, int(point["step"]), point["value"])
 
     def told(self, number: int, step: int, value: float) -> bool:
         running = self.running.get(number)
@@ -188,6 +194,7 @@ class Study:
         if outcome is not None and not math.isfinite(outcome["objective"]):
             outcome, error = None, f"the objective is {outcome['objective']}, not a number"
         if outcome is not None:
+            self._weigh(number, outcome["curve"])
             trial = Trial(
                 number, running.values, "done", outcome["objective"], tuple(outcome["by_seed"]),
                 outcome["metrics"], tuple(outcome["curve"]) or on_the_way,
@@ -226,6 +233,8 @@ class Study:
             )
         told = {"stages.discover.hold_out.share": 0.0} if self.fixed else {}  # all labels count
         chosen = with_values(self.config, {**best.values, **told}, where="the chosen config")
+        if self.goal.oracle:
+            chosen = chosen.model_copy(update={"oracle": True})
         result = {
             "best": best.number,
             "objective": best.objective,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,10 +43,49 @@ def open_trackers(names: Sequence[str], folder: SweepFolder, objective: str) -> 
 
     Args:
         objective: what the trials' objective is called.
+
+    Raises:
+        ConfigError: one of them does not start.
     """
     group = folder.base.rsplit("/", 1)[-1]
     kinds = {"mlflow": MLflow, "wandb": WandB}
-    return [TensorBoard(folder, objective), *(kinds[name](group, objective) for name in names)]
+    trackers: list[Tracker] = [_Optional("tensorboard", TensorBoard(folder, objective))]
+    for name in names:
+        try:
+            trackers.append(_Optional(name, kinds[name](group, objective)))
+        except Exception as error:  # whatever its server and its client come up with
+            raise ConfigError(
+                f"{name} does not start: {_short(error)}",
+                where="trackers",
+                fix=f"check the environment variables of {name}, or take it out",
+            ) from error
+    return trackers
+
+
+class _Optional:
+    """A tracker whose first failure is said, and its last: the sweep goes on without it."""
+
+    def __init__(self, name: str, tracker: Tracker) -> None:
+        self._name, self._tracker = name, tracker
+        self._dropped = False
+
+    def ended(self, trial: Trial) -> None:
+        if self._dropped:
+            return
+        try:
+            self._tracker.ended(trial)
+        except Exception as error:
+            self._dropped = True
+            print(
+                f"gcdis: {self._name} takes no trial any more, from trial {trial.number} on: "
+                f"{_short(error)}",
+                file=sys.stderr,
+            )
+
+
+def _short(error: Exception) -> str:
+    text = str(error).strip() or "no message"
+    return f"{type(error).__name__}: {text.splitlines()[0]}"
 
 
 def _plain(values: Mapping[str, Any]) -> dict[str, Any]:

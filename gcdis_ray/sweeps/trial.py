@@ -60,7 +60,8 @@ class TrialBody:
         """Run a trial to its end.
 
         Args:
-            tell: called with values of the objective on the way, of the first seed.
+            tell: called with values of the objective on the way, of the first seed; while the
+                others run, with its last one again, so that they, too, can be ended.
 
         Returns:
             objective, by_seed, metrics, curve and keys of :class:`~.records.Trial`.
@@ -71,16 +72,24 @@ class TrialBody:
         pipelines = [self.pipeline(values, seed) for seed in self.seeds]
         runtime = LazyRuntime(pipelines[0].config.compute)
 
+        last: tuple[int, float] | None = None
+
         def show(event: Event) -> None:
+            nonlocal last
             at = event.progress
             if at and at.done and event.stage == goal.stage:
                 value = at.loss if goal.live == "loss" else at.values.get(goal.live or "")
                 if value is not None:
-                    tell(at.done, value)
+                    last = at.done, value
+                    tell(*last)
+
+        def show_again(event: Event) -> None:
+            if event.progress and event.stage == goal.stage and last:
+                tell(*last)
 
         try:
             for number, pipeline in enumerate(pipelines):
-                pipeline.run(runtime, show if number == 0 else lambda event: None, until=goal.stage)
+                pipeline.run(runtime, show if number == 0 else show_again, until=goal.stage)
         finally:
             runtime.close()
         return self._outcome(pipelines)

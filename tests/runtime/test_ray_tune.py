@@ -13,7 +13,7 @@ from toy_training import ToyTask, digests, toy_config, toy_plan
 from toy_trials import ToyTrial, ToyTrials, square
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import DataError, RuntimeUnavailable, Stopped
+from gcdis_ray.errors import DataError, RuntimeUnavailable, Stopped, StorageError
 from gcdis_ray.runtime.base import Progress, Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 
@@ -78,6 +78,14 @@ def test_a_record_that_cannot_be_written_ends_the_sweep(runtime: Runtime, tmp_pa
     trials = ToyTrials([{"kind": "well", "value": n} for n in range(3)], fail_at=0)
     with pytest.raises(DataError, match="the record cannot be written"):
         run(tmp_path, trials, concurrent=1)
+
+
+def test_an_error_of_the_surroundings_ends_the_sweep(runtime: Runtime, tmp_path: Path):
+    """The trial that met it is not put on record."""
+    trials = ToyTrials([{"kind": kind, "value": 0} for kind in ("well", "outage", "well")])
+    with pytest.raises(StorageError, match="S3 cannot be reached"):
+        run(tmp_path, trials, concurrent=1)
+    assert trials.errors == {0: None}
 
 
 def test_scratch_can_be_on_s3(runtime: Runtime, tmp_path: Path, s3_endpoint: str):

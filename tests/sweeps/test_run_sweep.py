@@ -68,6 +68,40 @@ def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(tmp_path:
         assert metrics["inertia"] == pytest.approx(point["inertia"], rel=1e-6)
 
 
+def test_embeddings_can_be_part_of_the_space(tmp_path: Path, small_run):
+    """Each kind of embedding is made once; too many clusters fail alone."""
+    space = {
+        "stages.embed.use_mask": {"kind": "choice", "values": [True, False]},
+        COUNT: {"kind": "choice", "values": [3, 5000]},
+    }
+    file = sweep_file(
+        tmp_path, copy_of(small_run, tmp_path), space=space, objective="silhouette",
+        searcher="grid", trials=None,
+    )  # fmt: skip
+    assert main(["sweep", str(file)]) == 0
+    found = records(file)
+    assert [r["state"] for r in found.values()] == ["done", "failed"] * 2
+    assert "clusters of" in found[1]["error"]
+    assert found[0]["keys"] != found[2]["keys"]
+    assert found[0]["objective"] != found[2]["objective"]
+
+
+@pytest.mark.slow
+def test_oracles_say_so(tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]):
+    space = {"stages.evaluate.min_score": {"kind": "grid", "values": [1e-3]}}  # as the run had it
+    file = sweep_file(
+        tmp_path, copy_of(small_run, tmp_path), space=space, objective="mask_ap_all",
+        searcher="grid", trials=None, oracle=True,
+    )  # fmt: skip
+    assert main(["sweep", str(file)]) == 0
+    assert "ORACLE" in capsys.readouterr().out
+    assert records(file)[0]["cached"]
+    record = json.loads(Path(opened(file).folder.uri, "sweep.json").read_text())
+    assert record["oracle"] is True
+    assert main(["run", "--from-sweep", opened(file).folder.uri]) == 0  # all cached
+    assert "ORACLE" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_trained_cached_and_failed_trials_in_this_process(
     tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]
@@ -161,7 +195,8 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
         line.split()[2] for line in done.stderr.splitlines() if line[:7] in ("✓ trial", "= trial")
     ]
     assert sorted(told) == sorted(str(n) for n in after if n not in before)
-    assert not Path(opened(file).folder.uri, "tune").exists()
+    tune = Path(opened(file).folder.uri, "tune")
+    assert len(list(tune.glob("*"))) <= 1  # of the driver that was killed
 
     study = opened(file)  # trials are ordinary runs: same keys, and their artifacts are there
     body = study.body()

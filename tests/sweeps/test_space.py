@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.sweeps.config import SweepConfig
 from gcdis_ray.sweeps.space import Told, num_trials, propose
 
@@ -55,6 +56,14 @@ def test_random_reaches_both_ends():
     space = {"x": {"kind": "log_int", "low": 1, "high": 4}}
     seen = {propose(sweep("random", space), n, {})["x"] for n in range(200)}
     assert seen == {1, 2, 3, 4}
+
+
+def test_a_grid_has_an_upper_limit():
+    most = {"x": {"kind": "int", "low": 1, "high": 1_000_000}}
+    assert num_trials(sweep("grid", most)) == 1_000_000
+    for high in (1_000_001, 10**30):
+        with pytest.raises(ConfigError, match="at most 1,000,000"):
+            num_trials(sweep("grid", {"x": {"kind": "int", "low": 1, "high": high}}))
 
 
 def test_grid_is_every_combination_once():

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
+import torch
 import yaml
 from small_run import small_overrides
 from small_sweep import sweep_file
 
-from gcdis_ray.cli import main
-from gcdis_ray.errors import ConfigError, GcdisError
+from gcdis_ray.cli import _print_metrics, main
+from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.errors import (
+    ConfigError,
+    DataError,
+    GcdisError,
+    RuntimeUnavailable,
+    Stopped,
+    StorageError,
+)
+from gcdis_ray.pipeline import Event, Pipeline
+from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
+from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.progress import line, table
+from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
 
 MAXIMUM = "stages.discover.discovery.temperature.maximum"
@@ -94,6 +108,41 @@ def test_states_records_and_the_best(tmp_path: Path, overrides: list[str]):
     assert again.compute.workers == 1
 
 
+def test_later_trials_are_compared_with_cached_ones(tmp_path: Path, overrides: list[str]):
+    asha = {"kind": "asha", "min_steps": 5, "reduction": 2}
+    study = open_study(tmp_path, overrides, scheduler=asha)
+    study.take()
+    study.ended(0, {**outcome(1.0), "curve": [{"step": 5, "value": 1.0}]}, None, cached=True)
+    study.take()
+    assert study.told(1, 5, 2.0)  # a loss: larger is worse
+
+
+def test_a_stop_that_came_after_the_first_seed_ends_the_next(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """It can be decided when the first seed has just told its last value."""
+    body = open_study(tmp_path, overrides, seeds=[0, 1]).body()
+    steps = [
+        Event("discover", "progress", progress=Progress(n, 2, "steps", loss=0.5)) for n in (1, 2)
+    ]
+
+    def run(self: Any, runtime: Any, show: Any, start: Any = None, until: Any = None) -> None:
+        for event in steps:
+            show(event)
+
+    monkeypatch.setattr("gcdis_ray.sweeps.trial.Pipeline.run", run)
+    told: list[tuple[int, float]] = []
+
+    def tell(step: int, value: float) -> None:
+        if len(told) == 2:
+            raise Stopped("ended by the scheduler")
+        told.append((step, value))
+
+    with pytest.raises(Stopped):
+        body({MAXIMUM: 0.5}, tell)
+    assert told == [(1, 0.5), (2, 0.5)]
+
+
 def test_sweep_record_holds_what_the_report_reads(tmp_path: Path, overrides: list[str]):
     study = open_study(tmp_path, overrides, objective="holdout_accuracy")
     study.start()
@@ -112,6 +161,20 @@ def test_sweep_record_holds_what_the_report_reads(tmp_path: Path, overrides: lis
     assert chosen.stages.discover.hold_out.share == 0
 
 
+@pytest.mark.parametrize("objective", ["accuracy_novel", "training_loss"])
+def test_the_chosen_config_says_who_chose_it(tmp_path: Path, overrides: list[str], objective: str):
+    study = open_study(tmp_path, overrides, objective=objective, oracle=True)
+    study.take()
+    study.ended(0, outcome(0.7), None)
+    study.finish()
+    chosen = load_chosen(study.folder.uri)
+    assert chosen.oracle == (objective == "accuracy_novel")
+    plain = Pipeline(chosen.model_copy(update={"oracle": False}))
+    assert {n: node.key for n, node in Pipeline(chosen).nodes.items()} == {
+        n: node.key for n, node in plain.nodes.items()
+    }
+
+
 def test_an_edited_sweep_is_a_new_one(tmp_path: Path, overrides: list[str]):
     same = open_study(tmp_path, overrides).key
     assert open_study(tmp_path, overrides, max_concurrent=1, trackers=[]).key == same
@@ -119,6 +182,8 @@ def test_an_edited_sweep_is_a_new_one(tmp_path: Path, overrides: list[str]):
     assert open_study(tmp_path, overrides, trials=5).key != same
     assert open_study(tmp_path, [*overrides, "seed=1"]).key != same
     assert open_study(tmp_path, [*overrides, "stages.discover.snapshots=4"]).key != same
+    later = "stages.segment.training.steps=3"  # no trial runs it, the chosen config does
+    assert open_study(tmp_path, [*overrides, later]).key != same
 
 
 def test_without_a_finished_trial_nothing_is_chosen(tmp_path: Path, overrides: list[str]):
@@ -145,7 +210,7 @@ def test_seeds_change_trials_and_not_what_they_share(tmp_path: Path, overrides: 
 def test_a_trial_has_the_keys_of_an_ordinary_run(tmp_path: Path, overrides: list[str]):
     from small_run import CONFIG
 
-    from gcdis_ray.pipeline import Pipeline, load_config
+    from gcdis_ray.pipeline import load_config
 
     study = open_study(tmp_path, overrides)
     trial = study.body().pipeline({MAXIMUM: 0.5}, study.config.seed)
@@ -197,3 +262,81 @@ def test_best_yaml_is_plain(tmp_path: Path, overrides: list[str]):
     study.finish()
     data = yaml.safe_load(Path(study.folder.uri, "best.yaml").read_text())
     assert data["storage"] == str(tmp_path / "storage")
+
+
+class FakeBody:
+    """Stands for what runs trials: each call raises or gives what its number says."""
+
+    def __init__(self, ends: list[Any]) -> None:
+        self._ends = iter(ends)
+
+    def cached(self, values: Any) -> None:
+        return None
+
+    def __call__(self, values: Any, tell: Any) -> Any:
+        end = next(self._ends)
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+
+def test_any_failure_of_a_trial_is_a_line_and_the_next_one_runs(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    study = open_study(tmp_path, overrides, trials=4)
+    body = FakeBody(
+        [ValueError("x\ny"), DataError("bad", where="a"), RuntimeError("full"), outcome(1.0)]
+    )
+    monkeypatch.setattr(study, "body", lambda: body)
+    _train_here(study)
+    assert [(t.state, t.error) for t in study.trials.values()] == [
+        ("failed", "ValueError: y"), ("failed", "a: bad"), ("failed", "RuntimeError: full"),
+        ("done", None),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [StorageError, RuntimeUnavailable])
+def test_surroundings_end_the_sweep_and_are_no_trial_s_record(
+    tmp_path: Path, overrides: list[str], monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+):
+    study = open_study(tmp_path, overrides, trials=2)
+    body = FakeBody([outcome(1.0), kind("cannot be reached")])
+    monkeypatch.setattr(study, "body", lambda: body)
+    with pytest.raises(kind, match="cannot be reached"):
+        _train_here(study)
+    again = open_study(tmp_path, overrides, trials=2)
+    assert set(again.trials) == {0}
+    body = FakeBody([outcome(2.0)])
+    monkeypatch.setattr(again, "body", lambda: body)
+    _train_here(again)
+    assert [t.state for t in again.trials.values()] == ["done", "done"]
+
+
+def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch):
+    def fail(*args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr("gcdis_ray.sweeps.cluster.measure", fail)
+    points = Points(torch.zeros(3, 2), torch.tensor([0, 1, -1]))
+    assert (
+        measure_all(points, [(2, Settings(), 0)] * 2)
+        == [{"error": "RuntimeError: out of memory"}] * 2
+    )
+
+
+class Evaluated:
+    """A run with an artifact of evaluate, as far as its metrics are printed."""
+
+    def __init__(self, oracle: bool) -> None:
+        self.config = SimpleNamespace(oracle=oracle)
+
+    def artifacts(self) -> dict[str, Any]:
+        count = {"estimate": 3, "discovered": 3, "truth": 4}
+        metrics = {"discovery": {}, "detection": {}, "class_count": count}
+        return {"evaluate": SimpleNamespace(json=lambda name: metrics)}
+
+
+@pytest.mark.parametrize("oracle", [True, False])
+def test_the_mark_stands_beside_the_metrics(oracle: bool, capsys: pytest.CaptureFixture[str]):
+    _print_metrics(cast("Any", Evaluated(oracle)))
+    assert ("ORACLE" in capsys.readouterr().out) == oracle

@@ -13,6 +13,7 @@ from gcdis_ray.errors import ConfigError
 from gcdis_ray.sweeps.config import fixed_values, load_sweep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
+COUNT = "stages.count.num_novel"
 TEMPERATURE = "stages.discover.discovery.temperature.maximum"
 
 
@@ -29,6 +30,10 @@ def sweep_file(folder: Path, **fields: Any) -> Path:
 
 def uniform(low: float, high: float) -> dict[str, Any]:
     return {"kind": "uniform", "low": low, "high": high}
+
+
+def choice(*values: Any) -> dict[str, Any]:
+    return {"kind": "choice", "values": list(values)}
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in CONFIGS.glob("sweep_*.yaml")))
@@ -60,12 +65,23 @@ def test_shipped_sweeps_are_valid(name: str):
         ({"objective": "silhouette", "scheduler": {"kind": "asha"}}, "no trial can be ended early"),
         ({"overrides": {"compute": {"workers": 3}}}, "cannot share"),
         ({"overrides": {"stages": {"count": {"num_novl": 3}}}}, "did you mean 'num_novel'"),
+        ({"space": {"stages.discover.hold_out.share": uniform(0.2, 0.5)}}, "same in every trial"),
+        ({"objective": "silhouette", "space": {COUNT + "l": uniform(0, 9)}}, "mean 'num_novel'"),
+        ({"objective": "silhouette", "space": {COUNT: choice(None, 3)}}, "whole numbers .got None"),
+        ({"objective": "silhouette", "space": {COUNT: uniform(0, 9)}}, "whole numbers .got 0.0"),
+        ({"objective": "balanced_accuracy",
+          "space": {COUNT: choice(2, 3), "stages.count.method": choice("mixture", "density")}},
+         r"stages\.count\.method: balanced_accuracy is the same for every value"),
+        ({"space": {"stages.discover.cache_mb": {"kind": "int", "low": 64, "high": 128}}},
+         "same for every value"),
+        ({"oracle": True, "objective": "accuracy_novel",
+          "overrides": {"stages": {"discover": {"hold_out": {"share": 0.2}}}}}, "hold_out"),
         ({"seeds": [1, 1]}, "a seed is given twice"),
         ({"base": "nowhere.yaml"}, "no such file"),
     ],
 )  # fmt: skip
 def test_mistakes_are_named(tmp_path: Path, fields: dict[str, Any], words: str):
-    if fields.get("objective") == "silhouette":
+    if fields.get("objective") == "silhouette" and "space" not in fields:
         fields = fields | {"space": {"stages.count.dims": {"kind": "int", "low": 4, "high": 8}}}
     with pytest.raises(ConfigError, match=words):
         load_sweep(sweep_file(tmp_path, **fields))
@@ -81,6 +97,12 @@ def test_ground_truth_is_refused_unless_asked_for(
     assert not storage.exists()
     spec, _ = load_sweep(file, ["oracle=true"])
     assert spec.goal.oracle
+
+
+def test_where_data_is_can_be_part_of_the_space(tmp_path: Path):
+    """It is not in a key itself, but what lies there is."""
+    spec, _ = load_sweep(sweep_file(tmp_path, space={"stages.ingest.root": choice("a", "b")}))
+    assert set(spec.space) == {"stages.ingest.root"}
 
 
 def test_fields_that_only_fit_together_are_allowed(tmp_path: Path):

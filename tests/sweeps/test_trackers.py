@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.sweeps.records import SweepFolder, Trial
 from gcdis_ray.sweeps.trackers import open_trackers
@@ -60,3 +61,39 @@ def test_wandb_writes_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.delenv("WANDB_MODE", raising=False)
     tell(["wandb"], tmp_path)
     assert list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+
+
+class Broken:
+    def __init__(self, group: str, objective: str) -> None:
+        self.told = 0
+
+    def ended(self, trial: Trial) -> None:
+        self.told += 1
+        raise ConnectionError("nobody answers\nat all")
+
+
+def test_a_tracker_that_fails_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    broken = Broken("", "")
+    monkeypatch.setattr("gcdis_ray.sweeps.trackers.MLflow", lambda *args: broken)
+    sweep = SweepFolder(LocalStorage(str(tmp_path)), "sweeps/s-12345678")
+    trackers = open_trackers(["mlflow"], sweep, "loss")
+    for _ in range(2):
+        for tracker in trackers:
+            tracker.ended(TRIAL)
+    said = capsys.readouterr().err
+    assert said.count("nobody answers") == said.count("mlflow") == 1
+    assert broken.told == 1
+    assert sweep.storage.list(f"{sweep.base}/tensorboard")  # the other one goes on
+
+
+def test_a_tracker_that_does_not_start_is_a_mistake(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(group: str, objective: str) -> None:
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr("gcdis_ray.sweeps.trackers.WandB", refuse)
+    with pytest.raises(ConfigError, match="wandb does not start: ConnectionError: nobody"):
+        open_trackers(["wandb"], SweepFolder(LocalStorage(str(tmp_path)), "sweeps/s"), "loss")
