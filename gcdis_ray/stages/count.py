@@ -145,11 +145,11 @@ def estimators(
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
     labeled = max(1, sum(size > 0 for size in sizes[1:]))
-    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 4))
-    if config.max_classes is not None:
-        most = max(config.max_classes, num_known)
+    lowest = max(2, labeled)
+    most = config.max_classes or min(max(25, 5 * num_known), sizes[0] // 4)
+    most = max(most, num_known, lowest)  # there may be no four crops for a second class
     how = settings(config)
-    grid = CountGrid(max(2, labeled), most, config.num_candidates, num_draws, config.tie)
+    grid = CountGrid(lowest, most, config.num_candidates, num_draws, config.tie)
     choice = Choice(num_known, config.tie, config.coverage, seed, most=most)
     found: dict[Method, tuple[Estimator, Choice]] = {}
     for method in (config.method, *config.also):
