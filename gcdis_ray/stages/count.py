@@ -60,7 +60,10 @@ class Config(StageConfig):
     max_labeled_per_class: int = Field(
         60, ge=1, le=1_000_000, description="labeled crops drawn per known class"
     )
-    max_unlabeled: int = Field(10_000, ge=1, le=10_000_000, description="unlabeled crops drawn")
+    max_unlabeled: int | None = Field(
+        None, ge=1, le=10_000_000, description="unlabeled crops drawn; none: 10,000, or 30 per "
+        "known class if that is more",
+    )  # fmt: skip
     class_balanced: bool = Field(
         True, description="labeled accuracy is averaged over classes, not over crops"
     )
@@ -76,10 +79,10 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """The draws of crops, and a row per trial."""
+    """The draws of crops, and a row per trial. More is drawn with hundreds of known classes."""
     if config.num_novel is not None:
         return Size(0, 200)
-    drawn = min(inputs["embed"].rows, 2 * config.max_unlabeled)
+    drawn = min(inputs["embed"].rows, 2 * (config.max_unlabeled or 10_000))
     trials = 2 * config.num_candidates * config.num_seeds
     return Size(trials, 4 * config.num_seeds * drawn * config.dims + 400 * trials)
 
