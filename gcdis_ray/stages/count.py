@@ -8,7 +8,7 @@ are independent jobs on a few small draws of them, which run wherever the runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.points import Settings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
 
-VERSION = 2
+VERSION = 3
 TAKES = ("embed", "ingest")
 SEEDED = True
 
@@ -144,7 +144,7 @@ def estimators(
     from gcdis_ray.clustering.class_count.density import Density
     from gcdis_ray.clustering.class_count.holdout import Holdout
     from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
-    from gcdis_ray.clustering.class_count.mixture import Mixture
+    from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS, Mixture
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
     labeled = max(1, sum(size > 0 for size in sizes[1:]))
@@ -159,7 +159,7 @@ def estimators(
         match method:
             case "mixture":
                 mixture = Mixture(num_known, num_draws, seed, 3 * most, config.min_size)
-                found[method] = mixture, choice
+                found[method] = mixture, replace(choice, most=min(most, MAX_CLUSTERS))
             case "labeled_accuracy":
                 balanced = config.class_balanced
                 search = LabeledAccuracy(num_known, grid, how, seed, balanced)

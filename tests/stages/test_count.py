@@ -167,6 +167,16 @@ def test_one_known_class_and_a_few_crops_are_counted(
     assert result["curve"]
 
 
+def test_what_the_mixture_cannot_count_is_not_called_tried() -> None:
+    """The count is at least that of the known classes, so that it warns."""
+    sizes = [200_000] + [2] * 7_000
+    _, choice = count.estimators(_config(), sizes, 0)["mixture"]
+    assert choice.most is not None
+    assert choice.most < choice.num_known == 7_000
+    _, choice = count.estimators(_config(method="holdout"), sizes, 0)["holdout"]
+    assert choice.most == 35_000
+
+
 def test_nothing_labeled_is_a_short_error(local_work) -> None:
     with pytest.raises(DataError, match="without labeled crops"):
         count.run(_inputs(num_known=0), _config(), local_work)
