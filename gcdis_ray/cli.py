@@ -150,6 +150,7 @@ def _run_until(
     with redirect_stdout(sys.stderr if quiet else sys.stdout):
         _print_metrics(pipeline)
         print(f"report: {report}")
+    _print_warning(pipeline)
     return 0
 
 
@@ -210,6 +211,7 @@ def _status(args: argparse.Namespace) -> int:
         )
         print(f"{s['name']:<13}{s['state']:<12}{s['key']}  {made}".rstrip())
     _print_metrics(pipeline)
+    _print_warning(pipeline)
     return 0
 
 
@@ -246,6 +248,13 @@ def _print_metrics(pipeline: Pipeline) -> None:
         from gcdis_ray.sweeps.summary import ORACLE
 
         print(ORACLE)
+
+
+def _print_warning(pipeline: Pipeline) -> None:
+    """Why the estimated number of classes should not be trusted, if it should not."""
+    artifact = pipeline.artifacts().get("count")
+    if artifact and (warning := artifact.json("class_count").get("warning")):
+        print(f"class count: {warning}", file=sys.stderr)
 
 
 def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:

@@ -12,6 +12,7 @@ from unittest import mock
 import pytest
 import yaml
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
+from scene_tables import FakeArtifact
 
 from gcdis_ray.cli import main
 
@@ -63,6 +64,20 @@ def test_ingest_then_status_and_plan(gcdis, tmp_path: Path):
     assert set(stages["ingest"]) >= {"name", "key", "state", "uri", "seconds", "rows"}
     assert json.loads(out)["metrics"] is None
     assert "= ingest" in gcdis("run", "--until", "ingest")[2]
+
+
+@pytest.mark.parametrize("command", [("status",), ("run", "--until", "ingest")])
+@pytest.mark.parametrize("warning", [None, "the curve is flat"])
+def test_a_doubtful_class_count_is_said(gcdis, command: tuple[str, ...], warning: str | None):
+    count = {"count": FakeArtifact({"class_count": {"warning": warning}})}
+    with (
+        mock.patch("gcdis_ray.pipeline.Pipeline.artifacts", return_value=count),
+        mock.patch("gcdis_ray.cli._write_report", return_value="a page"),
+    ):
+        status, out, error = gcdis(*command)
+    assert status == 0
+    assert ("class count: the curve is flat" in error.splitlines()) == (warning is not None)
+    assert "class count" not in out
 
 
 def _remove_root(folder: Path) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def run_charts(
         truth = findings.true_class_count(view, metrics)
         charts["count"] = figures.class_count_figure(count, truth)
         charts["count_method"] = str(count.get("method", ""))
+        charts["count_warning"] = count.get("warning")
+        charts["count_others"] = findings.other_class_counts(count)
     if accuracy := findings.dig(metrics, "discovery", "accuracy"):
         baseline = findings.dig(metrics, "discovery", "kmeans_accuracy") or {}
         charts["accuracy"] = figures.accuracy_figure(accuracy, baseline)

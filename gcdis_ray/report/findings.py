@@ -145,6 +145,18 @@ def true_class_count(view: RunView, metrics: Mapping[str, Any]) -> int | None:
     return int(truth)
 
 
+def other_class_counts(count: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row per class-count estimator that was run beside the one that counts."""
+    return [
+        {
+            "method": printable(other["method"]),
+            "num_classes": other["num_classes"],
+            "interval": other["interval"],
+        }
+        for other in count.get("others") or []
+    ]
+
+
 def image_counts(view: RunView) -> dict[str, int]:
     """Images per split, empty before ``ingest``."""
     counts: dict[str, int] = {}

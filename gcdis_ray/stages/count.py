@@ -8,7 +8,7 @@ are independent jobs on a few small draws of them, which run wherever the runtim
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.points import Settings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
 
-VERSION = 2
+VERSION = 3
 TAKES = ("embed", "ingest")
 SEEDED = True
 
@@ -60,7 +60,10 @@ class Config(StageConfig):
     max_labeled_per_class: int = Field(
         60, ge=1, le=1_000_000, description="labeled crops drawn per known class"
     )
-    max_unlabeled: int = Field(10_000, ge=1, le=10_000_000, description="unlabeled crops drawn")
+    max_unlabeled: int | None = Field(
+        None, ge=1, le=10_000_000, description="unlabeled crops drawn; none: 10,000, or 30 per "
+        "known class if that is more",
+    )  # fmt: skip
     class_balanced: bool = Field(
         True, description="labeled accuracy is averaged over classes, not over crops"
     )
@@ -76,10 +79,10 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """The draws of crops, and a row per trial."""
+    """The draws of crops, and a row per trial. More is drawn with hundreds of known classes."""
     if config.num_novel is not None:
         return Size(0, 200)
-    drawn = min(inputs["embed"].rows, 2 * config.max_unlabeled)
+    drawn = min(inputs["embed"].rows, 2 * (config.max_unlabeled or 10_000))
     trials = 2 * config.num_candidates * config.num_seeds
     return Size(trials, 4 * config.num_seeds * drawn * config.dims + 400 * trials)
 
@@ -141,22 +144,22 @@ def estimators(
     from gcdis_ray.clustering.class_count.density import Density
     from gcdis_ray.clustering.class_count.holdout import Holdout
     from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
-    from gcdis_ray.clustering.class_count.mixture import Mixture
+    from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS, Mixture
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
     labeled = max(1, sum(size > 0 for size in sizes[1:]))
-    most = max(num_known, min(max(25, 5 * num_known), sizes[0] // 4))
-    if config.max_classes is not None:
-        most = max(config.max_classes, num_known)
+    lowest = max(2, labeled)
+    most = config.max_classes or min(max(25, 5 * num_known), sizes[0] // 4)
+    most = max(most, num_known, lowest)  # there may be no four crops for a second class
     how = settings(config)
-    grid = CountGrid(max(2, labeled), most, config.num_candidates, num_draws, config.tie)
+    grid = CountGrid(lowest, most, config.num_candidates, num_draws, config.tie)
     choice = Choice(num_known, config.tie, config.coverage, seed, most=most)
     found: dict[Method, tuple[Estimator, Choice]] = {}
     for method in (config.method, *config.also):
         match method:
             case "mixture":
                 mixture = Mixture(num_known, num_draws, seed, 3 * most, config.min_size)
-                found[method] = mixture, choice
+                found[method] = mixture, replace(choice, most=min(most, MAX_CLUSTERS))
             case "labeled_accuracy":
                 balanced = config.class_balanced
                 search = LabeledAccuracy(num_known, grid, how, seed, balanced)

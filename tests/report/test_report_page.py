@@ -6,12 +6,14 @@ import hashlib
 import itertools
 import json
 import re
+from typing import Any
 
 import pytest
 from page_elements import Elements
 from synthetic_run import ORDER, make_run, until
 
 from gcdis_ray.report.page import write_report
+from gcdis_ray.report.view import RunView
 
 
 @pytest.fixture(scope="module")
@@ -156,6 +158,34 @@ def test_hostile_names_are_only_text():
     assert "\x00" not in page
 
 
+def _with_document(view: RunView, stage: str, member: str, document: Any) -> RunView:
+    """The run with another JSON document in one of its artifacts."""
+    artifact = view.artifacts[stage]
+    opener = dataclasses.replace(artifact.opener)
+    opener.blobs = {f"{member}.json": json.dumps(document).encode()}
+    changed = {stage: dataclasses.replace(artifact, opener=opener)}
+    return dataclasses.replace(view, artifacts={**view.artifacts, **changed})
+
+
+def test_a_doubtful_class_count_says_so_and_shows_the_other_estimators(finished_run, finished_page):
+    count = finished_run.json("count", "class_count")
+    more = {
+        "warning": "the curve is flat: 9 to <i>30</i> classes",
+        "others": [
+            {"method": "holdout", "num_classes": 1234, "interval": [17, 4321], "curve": []},
+            {"method": "density", "num_classes": 8, "interval": [7, 10], "curve": []},
+        ],
+    }
+    page = write_report(_with_document(finished_run, "count", "class_count", count | more))
+    panel = re.search(r"<h3>Number of classes</h3>.*?</table>", page, re.S).group()
+    text = " ".join(Elements(panel).text)
+    assert "the curve is flat: 9 to <i>30</i> classes" in text
+    assert '<p class="pending">' in panel
+    assert re.search(r"holdout\s+1,234\s+17 to 4321", text)
+    assert re.search(r"density\s+8\s+7 to 10", text)
+    assert "Other estimators" not in finished_page
+
+
 def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finished_run):
     empty = {"all": None, "known": None, "novel": None}
     metrics = {
@@ -170,12 +200,7 @@ def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finis
         "clusters": [],
         "reliability_bins": [],
     }
-    evaluate = finished_run.artifacts["evaluate"]
-    opener = dataclasses.replace(evaluate.opener)
-    opener.blobs = {"metrics.json": json.dumps(metrics).encode()}
-    artifacts = dict(finished_run.artifacts)
-    artifacts["evaluate"] = dataclasses.replace(evaluate, opener=opener)
-    page = write_report(dataclasses.replace(finished_run, artifacts=artifacts))
+    page = write_report(_with_document(finished_run, "evaluate", "metrics", metrics))
     assert "Not measured. clustering: no ground truth for unlabeled images" in page
     assert 'id="detection"' not in page
     assert "NaN" not in re.sub(r"base64,[^\"]*", "", page)

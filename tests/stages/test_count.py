@@ -146,6 +146,37 @@ def test_known_classes_without_crops_still_count(local_work) -> None:
     assert result["interval"] == [30, 30]
 
 
+@pytest.mark.parametrize("method", ["mixture", "labeled_accuracy", "holdout", "density"])
+@pytest.mark.parametrize("num_unlabeled", range(1, 8))
+@pytest.mark.parametrize("max_classes", [None, 1000])
+def test_one_known_class_and_a_few_crops_are_counted(
+    local_work, method: str, num_unlabeled: int, max_classes: int | None
+) -> None:
+    rows = _inputs(num_classes=2, num_known=1, per_class=20)["embed"].table("embeddings")
+    rows = rows.read().to_pylist()
+    few = [row for row in rows if row["class_index"] == 0][:2]
+    few += [row for row in rows if row["class_index"] < 0][:num_unlabeled]
+    inputs = {
+        "embed": FakeArtifact({"embeddings": memory_table("embeddings", [few])}),
+        "ingest": FakeArtifact({"classes": [{"class_index": 0}]}),
+    }
+    config = _config(method=method, max_classes=max_classes, num_seeds=1, num_candidates=4)
+    count.run(inputs, config, local_work)
+    result = _result(local_work)
+    assert 1 <= result["num_classes"] <= len(few)
+    assert result["curve"]
+
+
+def test_what_the_mixture_cannot_count_is_not_called_tried() -> None:
+    """The count is at least that of the known classes, so that it warns."""
+    sizes = [200_000] + [2] * 7_000
+    _, choice = count.estimators(_config(), sizes, 0)["mixture"]
+    assert choice.most is not None
+    assert choice.most < choice.num_known == 7_000
+    _, choice = count.estimators(_config(method="holdout"), sizes, 0)["holdout"]
+    assert choice.most == 35_000
+
+
 def test_nothing_labeled_is_a_short_error(local_work) -> None:
     with pytest.raises(DataError, match="without labeled crops"):
         count.run(_inputs(num_known=0), _config(), local_work)

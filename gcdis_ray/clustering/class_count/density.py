@@ -20,7 +20,7 @@ from gcdis_ray.clustering.class_count.labeled_accuracy import PARTS, log_grid
 from gcdis_ray.clustering.class_count.points import Points
 from gcdis_ray.clustering.class_count.trials import Job, Trial, diagnostics, judges, recalls
 
-MIN_SAMPLES = 5  # neighbours whose distance is the density
+MIN_SAMPLES = 5  # neighbours whose distance is the density; all points if they are fewer
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Density:
         for value in job.parameters:
             model = HDBSCAN(
                 min_cluster_size=round(value),
-                min_samples=MIN_SAMPLES,
+                min_samples=min(MIN_SAMPLES, len(label_N)),
                 copy=True,  # pyright: ignore[reportArgumentType]
             )
             cluster_N = model.fit_predict(points_ND.numpy()).astype(np.int64)

@@ -45,9 +45,10 @@ class Holdout:
         seen_N = torch.full_like(points.labels_N, -1)
         for place, label in enumerate(visible):
             seen_N[points.labels_N == label] = place
+        most = len(visible) + int((seen_N < 0).sum())  # a labeled point starts no other cluster
         trials = []
         for value in job.parameters:
-            num = max(min(round(value), len(label_N)), len(visible))
+            num = max(min(round(value), most), len(visible))
             found = kmeans(
                 points.points_ND,
                 num,

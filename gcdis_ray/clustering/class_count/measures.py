@@ -82,17 +82,23 @@ def labeled_accuracy(cluster_N: Tensor, labels_N: Tensor, class_balanced: bool) 
 def silhouette(points_ND: Tensor, centers_KD: Tensor, cluster_N: Tensor) -> float:
     """Mean of (b - a) / max(a, b): distance a to the own, b to the nearest other center.
 
-    The simplified silhouette, in [-1, 1]; 0 for a single cluster. Ten thousand points at a time.
+    The simplified silhouette, in [-1, 1]; 0 for a single cluster.
     """
     if len(centers_KD) < 2:
         return 0.0
     total = 0.0
-    for start in range(0, len(points_ND), 10_000):
-        owner = cluster_N[start : start + 10_000, None]
-        distance_NK = torch.cdist(points_ND[start : start + 10_000], centers_KD)
+    step = rows_at_a_time(len(centers_KD))
+    for start in range(0, len(points_ND), step):
+        owner = cluster_N[start : start + step, None]
+        distance_NK = torch.cdist(points_ND[start : start + step], centers_KD)
         own = distance_NK.gather(1, owner)[:, 0]
         other = distance_NK.scatter(1, owner, math.inf).min(dim=1).values
         largest = torch.maximum(own, other)
         value = torch.where(largest > 0, (other - own) / largest, torch.zeros_like(own))
         total += float(value.double().sum())
     return total / len(points_ND)
+
+
+def rows_at_a_time(num_clusters: int) -> int:
+    """Points whose costs of all K clusters are held at once: at most 2**24 numbers."""
+    return max(1, min(10_000, (1 << 24) // num_clusters))

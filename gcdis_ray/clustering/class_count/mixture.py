@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from scipy.linalg import eigh
 from scipy.special import gammaln
 
+from gcdis_ray.clustering.class_count.measures import rows_at_a_time
 from gcdis_ray.clustering.class_count.points import Points
 from gcdis_ray.clustering.class_count.trials import (
     Job,
@@ -50,6 +51,7 @@ SEEN = (
 )
 ROUNDS = 3  # of merging and moving, per noise level
 MOVES = 3  # passes over the points per round
+MAX_CLUSTERS = 6_000  # at the start: the gains of all pairs take 288 MB, per job
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Mixture:
         num_known: known classes.
         num_draws: draws of points; each hides other classes.
         seed: of hidden classes and of the first, small clusters.
-        max_clusters: small clusters at the start; at most a third of the points.
+        max_clusters: small clusters at the start; at most a third of the points, and MAX_CLUSTERS.
         min_size: a smaller cluster is not counted.
         noise: levels of t, ascending.
     """
@@ -99,7 +101,7 @@ class Mixture:
         return trials
 
     def _small_clusters(self, points_ND: Array, draw: int) -> Labels:
-        num = max(1, min(self.max_clusters, len(points_ND) // 3))
+        num = max(1, min(self.max_clusters, len(points_ND) // 3, MAX_CLUSTERS))
         found = kmeans(
             torch.from_numpy(points_ND).float(),
             num,
@@ -190,10 +192,11 @@ def best_clusters(space: Space, cluster_N: Labels, noise: float) -> Labels:
     weight_KD = 1 / (1 / precision_KD + noise)
     constant_K = (center_KD**2 * weight_KD - np.log(weight_KD)).sum(axis=1) - 2 * np.log(size_K)
     best = np.empty(len(cluster_N), dtype=np.int64)
-    for start in range(0, len(best), 10_000):
-        part = space.points_ND[start : start + 10_000]
+    step = rows_at_a_time(len(size_K))
+    for start in range(0, len(best), step):
+        part = space.points_ND[start : start + step]
         cost = (part**2) @ weight_KD.T - 2 * part @ (center_KD * weight_KD).T + constant_K
-        best[start : start + 10_000] = cost.argmin(axis=1)
+        best[start : start + step] = cost.argmin(axis=1)
     return best
 
 
@@ -215,7 +218,9 @@ def _agglomerate(space: Space, cluster_N: Labels, noise: float) -> Labels:
         gain[k] = -np.inf
         return gain
 
-    gain_KK = np.stack([gains(k) for k in range(num)])
+    gain_KK = np.empty((num, num))
+    for k in range(num):
+        gain_KK[k] = gains(k)
     best_K, partner_K = gain_KK.max(axis=1), gain_KK.argmax(axis=1)
     owner_K = np.arange(num)
     while alive.sum() > 1:

@@ -18,6 +18,9 @@ from torch import Tensor
 from gcdis_ray.clustering.kmeans import Backend
 from gcdis_ray.errors import DataError
 
+UNLABELED = 10_000  # drawn unless a number is given, or
+UNLABELED_PER_CLASS = 30  # per known class, if that is more: classes of few crops must be seen
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -26,7 +29,8 @@ class Settings:
     Args:
         dims: principal components that are kept.
         max_labeled_per_class, max_unlabeled: points drawn at most. Labeled points beyond a few
-            dozen per class only make the known classes heavier than the novel ones.
+            dozen per class only make the known classes heavier than the novel ones. Unlabeled
+            ones, if None: UNLABELED, or UNLABELED_PER_CLASS per labeled class if that is more.
         n_init: starts per k-means run.
         max_iterations: of k-means.
         backend: nearest-center search of k-means.
@@ -34,7 +38,7 @@ class Settings:
 
     dims: int = 64
     max_labeled_per_class: int = 60
-    max_unlabeled: int = 20_000
+    max_unlabeled: int | None = None
     n_init: int = 2
     max_iterations: int = 30
     backend: Backend = "torch"
@@ -64,10 +68,13 @@ def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
             fix="set stages.count.num_novel",
         )
     generator = torch.Generator().manual_seed(seed)
+    classes = torch.unique(labels_N).tolist()
+    num_labeled = sum(label >= 0 for label in classes)
+    unlabeled = settings.max_unlabeled or max(UNLABELED, UNLABELED_PER_CLASS * num_labeled)
     rows = []
-    for label in torch.unique(labels_N).tolist():
+    for label in classes:
         mine = torch.nonzero(labels_N == label).flatten()
-        most = settings.max_unlabeled if label < 0 else settings.max_labeled_per_class
+        most = unlabeled if label < 0 else settings.max_labeled_per_class
         rows.append(mine[torch.randperm(len(mine), generator=generator)[:most]].sort().values)
     return torch.cat(rows)
 

@@ -63,6 +63,18 @@ def test_one_or_two_known_classes_are_enough_to_answer(method: str, num_known: i
     assert num_known <= found.num_classes <= 25
 
 
+@pytest.mark.parametrize("num_known", [1, 4])
+@pytest.mark.parametrize("method", METHODS)
+def test_more_candidates_than_points_are_tried_as_far_as_there_are_points(
+    method: str, num_known: int
+) -> None:
+    """4 to 13 points, of which 1 to 4 keep the label of their class, for up to 25 clusters."""
+    for size in (1, 2, 3):
+        points = blobs([size] * (num_known + 1), num_known, 0.3, seed=size)
+        found = count(_estimator(method, num_known), points, num_known)
+        assert num_known <= found.num_classes <= len(points.labels_N)
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_equal_arguments_give_equal_counts(method: str) -> None:
     points = blobs([30] * 6, 3, 0.5, seed=2)

@@ -12,7 +12,12 @@ from blobs import blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.clustering.class_count.measures import labeled_accuracy, measure, silhouette
+from gcdis_ray.clustering.class_count.measures import (
+    labeled_accuracy,
+    measure,
+    rows_at_a_time,
+    silhouette,
+)
 from gcdis_ray.clustering.class_count.points import Settings, draw, prepare, principal_components
 from gcdis_ray.errors import DataError
 
@@ -32,6 +37,18 @@ def test_a_draw_is_as_large_as_asked_and_its_seed_decides() -> None:
     assert not torch.equal(rows, draw(labels, settings, seed=2))
 
 
+@pytest.mark.parametrize(
+    ("num_known", "max_unlabeled", "drawn"),
+    [(5, None, 10_000), (400, None, 12_000), (400, 500, 500), (400, 20_000, 20_000)],
+)
+def test_many_known_classes_draw_more_unlabeled_points(
+    num_known: int, max_unlabeled: int | None, drawn: int
+) -> None:
+    labels = torch.cat([torch.arange(num_known), torch.full((30_000,), -1)])
+    rows = draw(labels, Settings(max_unlabeled=max_unlabeled), seed=0)
+    assert len(rows) == drawn + num_known
+
+
 @settings(max_examples=60, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 3])), min_size=1, max_size=30),
@@ -48,6 +65,20 @@ def test_labeled_accuracy_equals_brute_force(pairs: list[tuple[int, int]], balan
         shares = [right[label.numpy() == c].mean() for c in classes]
         best = max(best, float(np.mean(shares) if balanced else right.mean()))
     assert labeled_accuracy(cluster, label, balanced) == pytest.approx(best)
+
+
+def test_silhouette_in_blocks_is_that_of_all_points() -> None:
+    """With 3,000 clusters a block holds fewer points than there are."""
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(9_000, 4, generator=generator)
+    centers = points[:3_000]
+    assert rows_at_a_time(len(centers)) < len(points)
+    owner = torch.arange(9_000) % 3_000
+    distance = torch.cdist(points, centers)
+    own = distance.gather(1, owner[:, None])[:, 0]
+    other = distance.scatter(1, owner[:, None], torch.inf).min(dim=1).values
+    want = ((other - own) / torch.maximum(own, other)).mean()
+    assert silhouette(points, centers, owner) == pytest.approx(float(want), abs=1e-5)
 
 
 def test_silhouette_by_hand() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
 from gcdis_ray.clustering.class_count.mixture import (
+    Mixture,
     Space,
     best_clusters,
     compact,
@@ -106,6 +108,14 @@ def test_merging_equals_trying_all_pairs(seed: int) -> None:
     fast = _agglomerate(space, cluster, 1.0)
     same = fast[:, None] == fast[None]
     assert np.array_equal(same, slow[:, None] == slow[None])
+
+
+def test_small_clusters_are_bounded_by_memory() -> None:
+    points = np.random.default_rng(0).normal(size=(90, 4))
+    for most, start in ((10, 10), (1_000_000, 30)):
+        assert Mixture(1, 1, 0, most)._small_clusters(points, 0).max() + 1 == start
+    with mock.patch("gcdis_ray.clustering.class_count.mixture.MAX_CLUSTERS", 20):
+        assert Mixture(1, 1, 0, 1_000_000)._small_clusters(points, 0).max() + 1 == 20
 
 
 def test_a_gaussian_is_not_divided_by_its_size_nor_a_rare_class_swallowed() -> None:
