@@ -41,7 +41,7 @@ def has_checkpoint(stage: Path) -> bool:
 
 # Workers as their command lines name them: actors of data steps, ranks of trainings.
 DATA, RANK = "ShardWorker", "RayTrainWorker"
-DATA_STAGES = {"ingest", "propose", "crop", "embed", "discover", "label", "evaluate"}
+DATA_STAGES = {"ingest", "propose", "crop", "embed", "count", "discover", "label", "evaluate"}
 TRAINED_STAGES = {"propose", "discover", "segment"}
 
 

@@ -202,5 +202,5 @@ def test_driver_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signa
     program = Driver(tmp_path, slow_s=0.5)
     program.read_until("AT")
     program.process.send_signal(number)
-    assert program.process.wait(30) != 0
+    assert program.process.wait(120) != 0
     assert program.mark.left_over(10) == []
