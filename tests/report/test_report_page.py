@@ -204,3 +204,9 @@ def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finis
     assert "Not measured. clustering: no ground truth for unlabeled images" in page
     assert 'id="detection"' not in page
     assert "NaN" not in re.sub(r"base64,[^\"]*", "", page)
+
+
+def test_a_config_chosen_by_an_oracle_is_called_one(finished_run):
+    assert 'class="oracle"' not in write_report(finished_run)
+    told = dataclasses.replace(finished_run, config={**finished_run.config, "oracle": True})
+    assert 'class="oracle"' in write_report(told)
