@@ -117,12 +117,12 @@ class _Ours:
 
 
 class _Search(_Ours, Searcher):
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, trials: Trials, closing: threading.Event) -> None:
         super().__init__(metric="value", mode="max")
-        self._trials = trials
+        self._trials, self._closing = trials, closing
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        entry = self._trials.next()
+        entry = None if self._closing.is_set() else self._trials.next()
         if entry is None:
             return Searcher.FINISHED
         return {"number": entry[0], "values": dict(entry[1])}
@@ -152,10 +152,13 @@ class _Schedule(_Ours, FIFOScheduler):
 
 
 class _Ends(_Ours, tune.Callback):
-    """Passes on how trials ended, until ``closing``: what ends then ends with the whole."""
+    """Passes on how trials ended, until ``closing``: what ends then ends with the whole. ``fault``
+    is what a trial met that ends them all; Tune would take it for that trial's own if it were
+    raised here."""
 
     def __init__(self, trials: Trials, closing: threading.Event) -> None:
         self._trials, self._closing = trials, closing
+        self.fault: GcdisError | None = None
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -164,8 +167,9 @@ class _Ends(_Ours, tune.Callback):
         if self._closing.is_set():
             return
         if fault := result.get("fault"):
+            self.fault = _unpacked(fault)
             self._closing.set()
-            raise _unpacked(fault)
+            return
         outcome = json.loads(result.get("outcome", "null"))
         self._trials.ended(trial.config["number"], outcome, result.get("error"))
 
@@ -186,8 +190,8 @@ def run_trials(
     scratch_endpoint: str | None,
 ) -> Generator[None]:
     """Run trials until ``trials`` has no more. Yields every now and then, for the caller to draw;
-    a caller that closes the generator leaves Tune running in its thread, until Ray is shut down,
-    but ``trials`` is told of no more ends.
+    a caller that closes the generator, or gets an error, leaves Tune in its thread until what runs
+    has ended or Ray is shut down, but ``trials`` is asked and told no more.
 
     Args:
         concurrent: trials at a time, at most :func:`room`.
@@ -202,10 +206,11 @@ def run_trials(
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is on record
     path, filesystem = _storage(scratch_uri, scratch_endpoint)
     closing = threading.Event()
+    ends = _Ends(trials, closing)
     tuner = tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialActor, run=run), {"CPU": TRIAL_CPUS}),
         tune_config=tune.TuneConfig(
-            search_alg=_Search(trials),
+            search_alg=_Search(trials, closing),
             scheduler=_Schedule(trials),
             num_samples=-1,
             max_concurrent_trials=concurrent,
@@ -214,7 +219,7 @@ def run_trials(
             name="trials",
             storage_path=path,
             storage_filesystem=filesystem,
-            callbacks=[_Ends(trials, closing)],
+            callbacks=[ends],
             failure_config=tune.FailureConfig(max_failures=compute.max_failures),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             verbose=0,
@@ -232,11 +237,13 @@ def run_trials(
     thread = threading.Thread(target=fit, daemon=True)
     thread.start()
     try:
-        while thread.is_alive():
+        while thread.is_alive() and ends.fault is None:
             thread.join(0.25)
             yield
     finally:
         closing.set()
+    if ends.fault is not None:
+        raise ends.fault
     if failure:
         raise _mistake(failure[0]) or failure[0]
 

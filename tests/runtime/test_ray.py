@@ -150,6 +150,8 @@ class Driver:
             env={**environment, **self.mark.variable, "PYTHONPATH": TESTS},
             stdout=subprocess.PIPE,
             text=True,
+            # A shell that runs tests in the background has its children ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     def read_until(self, prefix: str, at_least: int = 0) -> list[str]:
