@@ -32,20 +32,27 @@ def size(num_bytes: float) -> str:
     return f"{num_bytes:.1f} TB"
 
 
-class Reporter:
-    """Turns pipeline events into lines."""
+class Line:
+    """A line of progress: on a terminal it is rewritten in place until one is to be kept; elsewhere
+    each is a line of its own.
 
-    def __init__(
-        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        """Args: stream: where lines go; standard error unless given."""
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._live = self._stream.isatty()
-        self._began = self._last_shown = 0.0
-        self._first: Progress | None = None
-        self._first_at = 0.0
-        self._note = ""
+    Args:
+        stream: where it goes; standard error unless given.
+    """
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self.live = self._stream.isatty()
+        self.every_s = DRAW_EVERY_S if self.live else LOG_EVERY_S
         self._open = False  # a live line without its end
+
+    def write(self, text: str, keep: bool) -> None:
+        if self.live:
+            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if keep else ""))
+            self._open = not keep
+        else:
+            self._stream.write(text + "\n")
+        self._stream.flush()
 
     def close(self) -> None:
         """End a line that would have been rewritten: what is printed next starts on its own."""
@@ -54,26 +61,43 @@ class Reporter:
             self._stream.flush()
         self._open = False
 
+
+class Reporter:
+    """Turns pipeline events into lines."""
+
+    def __init__(
+        self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Args: stream: where lines go; standard error unless given."""
+        self._line, self._clock = Line(stream), clock
+        self.close = self._line.close
+        self._began = self._last_shown = 0.0
+        self._first: Progress | None = None
+        self._first_at = 0.0
+        self._note = ""
+
     def __call__(self, event: Event) -> None:
         now = self._clock()
         if event.kind == "start":
             self._began, self._first, self._note = now, None, ""
             self._last_shown = now
-            self._line(f"  {event.stage:<12} {event.reason}", keep=not self._live)
+            self._line.write(f"  {event.stage:<12} {event.reason}", keep=not self._line.live)
         elif event.kind == "progress" and event.progress:
             self._progress(event.stage, event.progress, now)
         elif event.manifest:
             made = event.manifest.size
             what = f"{made.rows:>8,} rows  {size(made.bytes):>9}"
             if event.kind == "cached":
-                self._line(f"= {event.stage:<12} {what}  cached {event.manifest.key}", keep=True)
+                self._line.write(
+                    f"= {event.stage:<12} {what}  cached {event.manifest.key}", keep=True
+                )
                 return
             took = duration(now - self._began)
             adopted = f", {event.adopted} finished earlier" if event.adopted else ""
-            self._line(f"✓ {event.stage:<12} {what}  {took}{adopted}", keep=True)
+            self._line.write(f"✓ {event.stage:<12} {what}  {took}{adopted}", keep=True)
             for name, count in sorted(event.manifest.counts.items()):
                 if count:
-                    self._line(f"    {name}: {count}", keep=True)
+                    self._line.write(f"    {name}: {count}", keep=True)
 
     def _progress(self, stage: str, progress: Progress, now: float) -> None:
         if (
@@ -82,9 +106,8 @@ class Reporter:
             or (progress.done < self._first.done)
         ):
             self._first, self._first_at = progress, now
-        every = DRAW_EVERY_S if self._live else LOG_EVERY_S
         fresh_note = progress.note != self._note and progress.note.startswith("waiting")
-        if now - self._last_shown < every and not fresh_note:
+        if now - self._last_shown < self._line.every_s and not fresh_note:
             return
         self._last_shown, self._note = now, progress.note
         share = f"{100 * progress.done / progress.total:3.0f} %" if progress.total else ""
@@ -94,12 +117,4 @@ class Reporter:
             rate = gained / elapsed
             left = (progress.total - progress.done) / rate
             text += f"  {rate:.3g} {progress.unit}/s  {duration(left)} left"
-        self._line(f"{text}  {progress.note}".rstrip(), keep=not self._live)
-
-    def _line(self, text: str, keep: bool) -> None:
-        if self._live:
-            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if keep else ""))
-            self._open = not keep
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+        self._line.write(f"{text}  {progress.note}".rstrip(), keep=not self._line.live)

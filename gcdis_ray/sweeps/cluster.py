@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gcdis_ray.artifacts import Artifact
 from gcdis_ray.clustering.class_count.measures import measure
 from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
 from gcdis_ray.runtime.failures import line_of
-from gcdis_ray.sweeps.objectives import CLUSTERED_BY
-
-if TYPE_CHECKING:
-    from gcdis_ray.stages.count import Config as CountConfig
 
 Call = tuple[int, Settings, int]  # number of clusters, settings, seed of k-means
-
-
-def settings_of(count: CountConfig) -> Settings:
-    return Settings(**{name: getattr(count, name) for name in CLUSTERED_BY if name != "num_novel"})
 
 
 def load_points(embed: Artifact, settings: Settings, seed: int) -> Points:

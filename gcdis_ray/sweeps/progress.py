@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from gcdis_ray.progress import DRAW_EVERY_S, LOG_EVERY_S, duration
+from gcdis_ray.progress import Line, duration
 from gcdis_ray.sweeps.records import Trial
 from gcdis_ray.sweeps.study import Study
 
@@ -22,8 +21,8 @@ class SweepReporter:
     def __init__(
         self, stream: TextIO | None = None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._stream, self._clock = stream or sys.stderr, clock
-        self._live, self._open = self._stream.isatty(), False
+        self._line, self._clock = Line(stream), clock
+        self.close = self._line.close
         self._began, self._shown = clock(), -math.inf
         self._study: Study | None = None
 
@@ -40,7 +39,7 @@ class SweepReporter:
         mark = {"done": "=" if trial.cached else "✓", "stopped": "-", "failed": "✗"}[trial.state]
         value = "" if trial.objective is None else f"{trial.objective:.4f}"
         what = trial.error or ("cached" if trial.cached else duration(trial.seconds))
-        self._write(
+        self._line.write(
             f"{mark} trial {trial.number:<4} {trial.state:<8}{value:>10}  {what}  "
             f"{_values(trial.values)}",
             keep=True,
@@ -51,24 +50,11 @@ class SweepReporter:
         if (
             study is None
             or not (study.running or study.ended_now)
-            or now - self._shown < (DRAW_EVERY_S if self._live else LOG_EVERY_S)
+            or now - self._shown < self._line.every_s
         ):
             return
         self._shown = now
-        self._write(line(study, now - self._began), keep=not self._live)
-
-    def close(self) -> None:
-        if self._open:
-            self._stream.write("\n")
-        self._open = False
-
-    def _write(self, text: str, keep: bool) -> None:
-        if self._live:
-            self._stream.write(f"\r\x1b[2K{text}" + ("\n" if keep else ""))
-            self._open = not keep
-        else:
-            self._stream.write(text + "\n")
-        self._stream.flush()
+        self._line.write(line(study, now - self._began), keep=not self._line.live)
 
 
 def line(study: Study, seconds: float) -> str:

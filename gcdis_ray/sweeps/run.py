@@ -121,7 +121,8 @@ def _cluster_batch(
     runtime: LazyRuntime,
     show_stage: Callable[[Event], None],
 ) -> None:
-    from gcdis_ray.sweeps.cluster import Call, load_points, settings_of
+    from gcdis_ray.stages import count
+    from gcdis_ray.sweeps.cluster import Call, load_points
 
     body = study.body()
     calls: list[tuple[Hashable, Call]] = []
@@ -137,7 +138,7 @@ def _cluster_batch(
             manifest, ingest = pipeline.manifest(EMBEDDED), pipeline.artifacts()["ingest"]
             assert manifest is not None, "just made"
             config = pipeline.config.stages.count
-            settings = settings_of(config)
+            settings = count.settings(config)
             mine: list[tuple[Hashable, Call]] = []
             num_classes = len(ingest.json("classes")) + config.num_novel
             for seed in study.seeds:
