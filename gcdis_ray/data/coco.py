@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gcdis_ray.data import masks
+from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
@@ -23,20 +24,6 @@ _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
 _MAX_DEPTH = 32  # COCO needs 5; the parser's memory grows with the square of the depth
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
-
-
-@dataclass(frozen=True)
-class ImageRecord:
-    image_id: int
-    file_name: str  # relative, "/"-separated, stays below the image folder
-    height_px: int
-    width_px: int
-
-
-@dataclass(frozen=True)
-class CategoryRecord:
-    category_id: int
-    name: str
 
 
 @dataclass(frozen=True)

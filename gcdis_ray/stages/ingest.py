@@ -19,8 +19,9 @@ from pydantic import Field
 from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
 from gcdis_ray.data.annotations import Rejected, annotation_digests, read_checked
 from gcdis_ray.data.coco import Annotation
+from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.splits import SPLITS, DataConfig, DataPlan, SourceImage, plan_data
+from gcdis_ray.data.splits import DataPlan, SourceImage, plan_data
 from gcdis_ray.errors import DataError
 
 if TYPE_CHECKING:

@@ -1,0 +1,57 @@
+"""What an annotation file says, whatever its format: images, categories, annotations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRecord:
+    """An image of an annotation file."""
+
+    image_id: int
+    file_name: str  # relative, "/"-separated, stays below the image folder
+    height_px: int
+    width_px: int
+    # LVIS, None elsewhere: categories verified absent; categories of which not all are annotated
+    absent: tuple[int, ...] | None = None
+    not_exhaustive: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CategoryRecord:
+    category_id: int
+    name: str
+    synset: str | None = None  # WordNet, such as "cat.n.01"
+    frequency: str | None = None  # LVIS: r, c or f
+
+
+class AnnotationSource(Protocol):
+    """One or several files of one format, read as streams and never held in memory.
+
+    All methods raise DataError for what is no such file, naming the place.
+    """
+
+    @property
+    def name(self) -> str:
+        """What to call it in errors: its path."""
+        ...
+
+    @property
+    def categories(self) -> Sequence[CategoryRecord]:
+        """By rising id, ids and names checked."""
+        ...
+
+    def images(self) -> Iterator[ImageRecord]:
+        """In the order of the file; sizes and names checked, ids unique."""
+        ...
+
+    def annotations(self) -> Iterator[dict[str, Any]]:
+        """In the order of the file, shaped as COCO's (``id``, ``image_id``, ``category_id``,
+        ``bbox``, ``segmentation``, ``area``, ``iscrowd``), unchecked."""
+        ...
+
+    @property
+    def has_annotations(self) -> bool: ...
