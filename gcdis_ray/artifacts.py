@@ -69,10 +69,40 @@ SCHEMAS: dict[str, pa.Schema] = {
         sha256=pa.string(),
         split=pa.string(),  # labeled | unlabeled | validation
     ),
+    "image_index": _schema(  # images without their bytes: cheap to read where files are not needed
+        image_id=pa.int64(),
+        uri=pa.string(),
+        height_px=pa.int32(),
+        width_px=pa.int32(),
+        split=pa.string(),
+    ),
+    "listing": _schema(  # images to read; laid aside while ingest runs
+        image_id=pa.int64(),
+        uri=pa.string(),
+        height_px=(pa.int32(), "null"),  # of the annotation file
+        width_px=(pa.int32(), "null"),
+        split=pa.string(),
+    ),
+    "annotation_runs": _schema(  # checked annotations on their way to their images; laid aside
+        image_row=pa.int64(),  # in the list of images, -1 for none
+        instance_id=pa.int64(),  # -1 where it cannot be read
+        category_id=pa.int64(),
+        bbox_xyxy=_BOX,
+        mask_rle=(pa.string(), "null"),
+        area_px=pa.float64(),
+        iscrowd=pa.bool_(),
+        reason=(pa.string(), "null"),  # why it was turned down
+    ),
     "quarantine": _schema(split=pa.string(), uri=pa.string(), reason=pa.string()),
     "instances": _schema(**_ANNOTATION),  # labeled images, known classes only
     "truth_images": _schema(
-        image_id=pa.int64(), split=pa.string(), height_px=pa.int32(), width_px=pa.int32()
+        image_id=pa.int64(),
+        split=pa.string(),
+        height_px=pa.int32(),
+        width_px=pa.int32(),
+        # LVIS, null elsewhere: categories verified absent, and those not annotated exhaustively
+        absent_category_ids=(pa.list_(pa.int64()), "null"),
+        not_exhaustive_category_ids=(pa.list_(pa.int64()), "null"),
     ),
     "truth_instances": _schema(**_ANNOTATION, split=pa.string()),  # unlabeled and validation
     "proposals": _schema(

@@ -40,6 +40,23 @@ class Attempt:
         table = check_schema(member, table)
         return self._write(f"{member}/part-{part:05d}.parquet", encode_table(table), table.num_rows)
 
+    def spool(self, name: str, table: pa.Table, part: int, number: str) -> FileRecord:
+        """Lay a table of schema ``name`` aside.
+
+        It lies beside the attempts, so that collecting garbage finds what a killed run leaves.
+        """
+        data = encode_table(check_schema(name, table))
+        path = f"{self._spools}/{number}/{name}/part-{part:05d}.parquet"
+        self.storage.write(f"{self.base}/{path}", data)
+        return file_record(path, data, table.num_rows)
+
+    def discard_spools(self) -> None:
+        self.storage.delete(f"{self.base}/{self._spools}")
+
+    @property
+    def _spools(self) -> str:
+        return self.name.replace("attempt-", "spool-")
+
     def tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> FileRecord:
         from safetensors.torch import save
 

@@ -251,7 +251,10 @@ class Pipeline:
                 raise ConfigError(f"{name} has not been run", where=f"stage {node.name}")
             inputs[name] = open_artifact(self.storage, manifest)
         began = time.perf_counter()
-        node.stage.run(MappingProxyType(inputs), node.config, work)
+        try:
+            node.stage.run(MappingProxyType(inputs), node.config, work)
+        finally:
+            work.discard_spools()
         manifest = commit(
             self.storage,
             Manifest(

@@ -110,11 +110,14 @@ class Reporter:
         if now - self._last_shown < self._line.every_s and not fresh_note:
             return
         self._last_shown, self._note = now, progress.note
-        share = f"{100 * progress.done / progress.total:3.0f} %" if progress.total else ""
-        text = f"  {stage:<12} {progress.done}/{progress.total} {progress.unit}  {share}"
+        text = f"  {stage:<12} {progress.done} {progress.unit}"
+        if progress.total:  # 0: nobody knows
+            share = 100 * progress.done / progress.total
+            text = f"  {stage:<12} {progress.done}/{progress.total} {progress.unit}  {share:3.0f} %"
         gained, elapsed = progress.done - self._first.done, now - self._first_at
         if gained > 0 and elapsed > 0:
             rate = gained / elapsed
-            left = (progress.total - progress.done) / rate
-            text += f"  {rate:.3g} {progress.unit}/s  {duration(left)} left"
+            text += f"  {rate:.3g} {progress.unit}/s"
+            if progress.total:
+                text += f"  {duration((progress.total - progress.done) / rate)} left"
         self._line.write(f"{text}  {progress.note}".rstrip(), keep=not self._line.live)

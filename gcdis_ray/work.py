@@ -21,6 +21,28 @@ if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask
 
 
+class ShardedWriter:
+    """Implements :class:`gcdis_ray.runtime.base.TableWriter`."""
+
+    def __init__(self, work: StageWork, name: str, spool: str | None) -> None:
+        """Args: spool: the number of a spool; None for a member of the artifact."""
+        self._work, self._name, self._spool = work, name, spool
+        self._records: list[FileRecord] = []
+
+    def add(self, table: pa.Table) -> None:
+        attempt, part = self._work.attempt, len(self._records)
+        self._records.append(
+            attempt.table(self._name, table, part)
+            if self._spool is None
+            else attempt.spool(self._name, table, part, self._spool)
+        )
+
+    def close(self) -> Table:
+        if self._spool is None:
+            self._work.add(self._name, self._records)
+        return Table(self._name, tuple(self._records), self._work.opener)
+
+
 class StageWork:
     """Implements :class:`gcdis_ray.runtime.base.Work` on an attempt and a runtime."""
 
@@ -35,21 +57,23 @@ class StageWork:
         """Args:
         runtime: gives the runtime when first needed, so that a cached run starts no Ray.
         """
-        self._attempt, self._runtime, self._compute = attempt, runtime, compute
+        self.attempt, self._runtime, self._compute = attempt, runtime, compute
         self._seed, self._progress = seed, progress
-        self._opener = ArtifactOpener(attempt.storage, attempt.base)
+        self.opener = ArtifactOpener(attempt.storage, attempt.base)
         self._earlier = finished_units(attempt.storage, attempt.base)
         self.files: dict[str, list[FileRecord]] = {}
         self.counts: Counter[str] = Counter()
+        self._spools = 0
         self.adopted = 0  # units taken over from an interrupted run
 
     @property
     def seed(self) -> int:
         return self._seed
 
-    def _add(self, member: str, records: list[FileRecord]) -> None:
+    def add(self, member: str, records: list[FileRecord]) -> None:
+        """Make written files a member of the artifact."""
         if member in self.files:
-            raise ArtifactError(f"member {member!r} is written twice", where=self._attempt.base)
+            raise ArtifactError(f"member {member!r} is written twice", where=self.attempt.base)
         self.files[member] = records
 
     def map_shards(
@@ -65,8 +89,8 @@ class StageWork:
         sizes = {table.num_shards for table in tables}
         total = num_shards if num_shards is not None else (sizes or {len(args or ())}).pop()
         if sizes - {total} or (args is not None and len(args) != total):
-            raise ArtifactError(f"tables of {sizes} and {total} shards", where=self._attempt.base)
-        writer = GroupWriter(self._attempt, tuple(gives))
+            raise ArtifactError(f"tables of {sizes} and {total} shards", where=self.attempt.base)
+        writer = GroupWriter(self.attempt, tuple(gives))
         records: dict[int, ShardRecord] = {}
         for index in range(total):
             if earlier := self._earlier.get(writer.unit(index)):
@@ -91,7 +115,7 @@ class StageWork:
                 lambda reason: self.progress(len(records), total, unit, reason),
             )
         for name in gives:
-            self._add(name, [records[index].files[name] for index in range(total)])
+            self.add(name, [records[index].files[name] for index in range(total)])
         for index in range(total):
             self.counts.update(records[index].counts)
         return {name: self.table(name) for name in gives}
@@ -103,33 +127,45 @@ class StageWork:
             members = earlier.files
         else:
             plan = FitPlan(
-                name=self._attempt.base.replace("/", "-"),
-                scratch_uri=f"{self._attempt.storage.uri}/{self._attempt.base}/train",
-                writer=self._attempt,
+                name=self.attempt.base.replace("/", "-"),
+                scratch_uri=f"{self.attempt.storage.uri}/{self.attempt.base}/train",
+                writer=self.attempt,
                 compute=self._compute,
-                scratch_endpoint=self._attempt.storage.endpoint,
+                scratch_endpoint=self.attempt.storage.endpoint,
             )
             members = self._runtime().fit(task, plan, self._progress)
-            self._attempt.finish(name, members, {})
+            self.attempt.finish(name, members, {})
         for member, records in members.items():
-            self._add(member, records)
+            self.add(member, records)
         return members
 
+    def spool(self, name: str) -> ShardedWriter:
+        self._spools += 1
+        return ShardedWriter(self, name, f"{self._spools:05d}")
+
+    def writer(self, member: str) -> ShardedWriter:
+        return ShardedWriter(self, member, None)
+
+    def discard_spools(self) -> None:
+        """Remove what was laid aside: the stage is over."""
+        if self._spools:
+            self.attempt.discard_spools()
+
     def write_table(self, member: str, table: pa.Table) -> Table:
-        self._add(member, [self._attempt.table(member, table)])
+        self.add(member, [self.attempt.table(member, table)])
         return self.table(member)
 
     def write_json(self, member: str, value: Any) -> None:
-        self._add(member, [self._attempt.json(member, value)])
+        self.add(member, [self.attempt.json(member, value)])
 
     def write_tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> None:
-        self._add(member, [self._attempt.tensors(member, tensors)])
+        self.add(member, [self.attempt.tensors(member, tensors)])
 
     def table(self, member: str) -> Table:
-        return Table(member, tuple(self.files[member]), self._opener)
+        return Table(member, tuple(self.files[member]), self.opener)
 
     def tensor_file(self, member: str) -> TensorFile:
-        return TensorFile(self.files[member][0], self._opener)
+        return TensorFile(self.files[member][0], self.opener)
 
     def count(self, name: str, value: int) -> None:
         self.counts[name] += value

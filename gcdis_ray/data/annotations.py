@@ -1,124 +1,229 @@
-"""The annotations of a chosen set of images, checked one by one, in an order of their own.
+"""The annotations of a chosen set of images, checked one by one, by image.
 
 Only annotations on the chosen images (and of the chosen classes) are looked at; whatever else the
-file holds, in whatever order, changes nothing here.
+file holds, in whatever order, changes nothing here. They pass by as a stream: memory does not grow
+with the file, but for eight bytes an annotation that find ids which occur twice.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from gcdis_ray.artifacts import canonical_json
-from gcdis_ray.data.coco import Annotation, CocoFile, parse_annotation, whole_number
-from gcdis_ray.data.splits import SourceImage
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gcdis_ray.artifacts import SCHEMAS, canonical_json
+from gcdis_ray.data.coco import parse_annotation, whole_number
+from gcdis_ray.data.image_list import ImageList
+from gcdis_ray.data.records import AnnotationSource
+from gcdis_ray.data.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 
 _FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
+_AT_ONCE = 4096
+_SCHEMA = SCHEMAS["annotation_runs"]
+_EXAMPLES = 3
+
+Row = tuple[Any, ...]  # in the order of _SCHEMA
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """An annotation that cannot be used."""
+class Selection:
+    """Which annotations of a file to look at.
 
-    image_id: int | None  # None: it belongs to no image of its file
-    uri: str  # of the image, else of the annotation file
-    reason: str
+    Args:
+        images: the chosen ones; annotations on other images of the file are passed over.
+        listed_ids: ids of all images of the file, sorted.
+        category_ids: take these classes only, others of the file are passed over; None: all.
+    """
+
+    source: AnnotationSource
+    images: ImageList
+    listed_ids: NDArray[np.int64]
+    category_ids: Collection[int] | None
+
+    def digest(self) -> str:
+        """One hash of all that is looked at, whatever its order in the file.
+
+        The sum of the SHA-256 of all annotations, and their number.
+        """
+        total, count = 0, 0
+        for _, raw in self._annotations():
+            content = canonical_json({name: raw.get(name) for name in _FIELDS})
+            total += int.from_bytes(hashlib.sha256(content.encode()).digest(), "big")
+            count += 1
+        return f"{count}:{total % 2**256:064x}"
+
+    def checked(self) -> Iterator[list[Row]]:
+        """Some thousands of rows at a time, good ones and those with a reason."""
+        categories = {c.category_id for c in self.source.categories}
+        if self.category_ids is not None:
+            categories &= set(self.category_ids)
+        sizes = self.images.size_px_N2
+        annotations = self._annotations()
+        while some := list(islice(annotations, _AT_ONCE)):
+            yield [_row(raw, row, sizes, categories) for row, raw in some]
+
+    def _annotations(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        """(row of the image, annotation); row -1: its file knows no such image."""
+        passed_over: set[int] = set()
+        if self.category_ids is not None:
+            passed_over = {c.category_id for c in self.source.categories} - set(self.category_ids)
+        rest = self.source.annotations()
+        while some := list(islice(rest, _AT_ONCE)):
+            numbers = [whole_number(raw.get("image_id")) for raw in some]
+            ids = np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
+            listed = np.isin(ids, self.listed_ids)
+            for raw, row, known in zip(
+                some, self.images.rows_of(ids).tolist(), listed.tolist(), strict=True
+            ):
+                if not known:
+                    yield -1, raw
+                elif row >= 0 and whole_number(raw.get("category_id")) not in passed_over:
+                    yield row, raw
 
 
-@dataclass(frozen=True)
+def _row(
+    raw: dict[str, Any], row: int, sizes: NDArray[np.int32], categories: Collection[int]
+) -> Row:
+    try:
+        if row < 0:
+            raise DataError(f"no image with id {raw.get('image_id')!r}"[:180])
+        height_px, width_px = sizes[row].tolist()
+        if height_px < 0:
+            raise DataError("its image has no size")
+        found = parse_annotation(raw, height_px, width_px)
+        if found.category_id not in categories:
+            raise DataError(f"no category with id {found.category_id}")
+    except DataError as error:
+        reason = f"annotation {raw.get('id')!r}"[:60] + f": {error.what}"
+        return row, whole_number(raw.get("id")) or -1, -1, (0.0,) * 4, None, 0.0, False, reason
+    return (
+        row,
+        found.instance_id,
+        found.category_id,
+        found.bbox_xyxy,
+        found.mask_rle,
+        found.area_px,
+        found.iscrowd,
+        None,
+    )
+
+
 class CheckedAnnotations:
-    by_image: Mapping[int, Sequence[Annotation]]  # image_id -> by rising instance_id
-    rejected: Sequence[Rejected]
+    """What :class:`Selection` finds, sorted by image. Of annotations that share an id one is kept.
 
-    @property
-    def num_accepted(self) -> int:
-        return sum(map(len, self.by_image.values()))
+    Nothing in it depends on the order of the file.
+    """
+
+    def __init__(
+        self, selection: Selection, spool: Spool, told: Callable[[int], None] = lambda count: None
+    ) -> None:
+        """Reads the annotations through once.
+
+        Args:
+            spool: lays rows aside.
+            told: called with the number of annotations read so far.
+        """
+        self._images = selection.images
+        self._runs = SortedRuns(spool, "annotation_runs", ("instance_id", "reason"))
+        self.num_accepted = self.num_rejected = 0
+        self._examples: list[str] = []
+        ids: list[NDArray[np.int64]] = []
+        for rows in selection.checked():
+            table = pa.table(
+                [[row[n] for row in rows] for n in range(len(_SCHEMA))], schema=_SCHEMA
+            )
+            self._runs.add(table)
+            good = table.filter(table["reason"].is_null())
+            ids.append(good["instance_id"].to_numpy())
+            self.num_accepted += good.num_rows
+            self.num_rejected += table.num_rows - good.num_rows
+            told(self.num_accepted + self.num_rejected)
+        self._runs.flush()
+        self._keep_one(np.concatenate(ids) if ids else np.zeros(0, np.int64))
+
+    def _keep_one(self, ids: NDArray[np.int64]) -> None:
+        """Choose which annotation keeps an id that occurs twice: the least by image and content."""
+        ids.sort()
+        twice = pa.array(np.unique(ids[1:][ids[1:] == ids[:-1]]), pa.int64())
+        self._twice = twice
+        self._kept: set[Row] = set()
+        if not len(twice):
+            return
+        best: dict[int, Row] = {}
+        for run in self._runs.runs:
+            for piece in run.iter_shards():
+                shared = pc.and_(pc.is_in(piece["instance_id"], twice), piece["reason"].is_null())  # pyright: ignore[reportAttributeAccessIssue]
+                for row in _rows(piece.filter(shared)):
+                    best[row[1]] = min(best.get(row[1], row), row, key=repr)
+        self._kept = set(best.values())
+        lost = len(ids) - len(np.unique(ids))
+        self.num_accepted, self.num_rejected = self.num_accepted - lost, self.num_rejected + lost
+
+    def parts(self, bounds: Sequence[int]) -> Iterator[tuple[pa.Table, list[tuple[int, str]]]]:
+        """Annotations of consecutive ranges of images.
+
+        Args:
+            bounds: where each range of image rows ends, rising.
+
+        Returns:
+            per range: accepted rows of ``annotation_runs``, by image and id; (image row or -1,
+            reason) of the others. Those of no image come with the first range.
+        """
+        for table in self._runs.parts(bounds):
+            if table is None:
+                yield _SCHEMA.empty_table(), []
+                continue
+            good, bad = table["reason"].is_null(), []
+            if len(self._twice):
+                table, bad = self._without_twice(table)
+                good = table["reason"].is_null()
+            turned_down = table.filter(pc.invert(good))  # pyright: ignore[reportAttributeAccessIssue]
+            bad += zip(
+                turned_down["image_row"].to_pylist(), turned_down["reason"].to_pylist(), strict=True
+            )
+            yield table.filter(good), sorted(bad)
+
+    def _without_twice(self, table: pa.Table) -> tuple[pa.Table, list[tuple[int, str]]]:
+        shared = pc.and_(pc.is_in(table["instance_id"], self._twice), table["reason"].is_null())  # pyright: ignore[reportAttributeAccessIssue]
+        stays, bad = np.ones(table.num_rows, dtype=np.bool_), []
+        used: set[Row] = set()
+        for place, row in zip(
+            np.flatnonzero(shared.to_numpy(zero_copy_only=False)),
+            _rows(table.filter(shared)),
+            strict=True,
+        ):
+            if row not in self._kept or row in used:
+                stays[place] = False
+                bad.append((row[0], f"annotation {row[1]}: its id occurs twice"))
+            used.add(row)
+        return table.filter(pa.array(stays)), bad
 
     def check_share(self, max_share: float, where: str) -> None:
         """Raise DataError if more than ``max_share`` of the annotations were rejected."""
-        total = self.num_accepted + len(self.rejected)
-        if len(self.rejected) > max_share * total:
-            shown = "; ".join(f"{r.uri}: {r.reason}" for r in self.rejected[:3])
+        total = self.num_accepted + self.num_rejected
+        if self.num_rejected > max_share * total:
+            shown = "; ".join(islice(self._shown(), _EXAMPLES))
             raise DataError(
-                f"{len(self.rejected)} of {total} annotations cannot be used, such as {shown}",
+                f"{self.num_rejected} of {total} annotations cannot be used, such as {shown}",
                 where=where,
                 fix=f"mend them, or raise stages.ingest.max_quarantined_share (now {max_share:g})",
             )
 
-
-def annotation_digests(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
-) -> list[str]:
-    """One hash per annotation that :func:`read_checked` would look at, sorted."""
-    return sorted(digest for _, _, digest in _relevant(file, images, category_ids))
+    def _shown(self) -> Iterator[str]:
+        for _, rejected in self.parts(range(0, len(self._images) + 1_000, 1_000)):
+            for row, reason in rejected:
+                yield reason if row < 0 else f"{self._images[row].uri}: {reason}"
 
 
-def read_checked(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
-) -> CheckedAnnotations:
-    """Annotations on ``images``.
-
-    Args:
-        category_ids: take these classes only, others are passed over in silence; None: all.
-
-    Returns:
-        accepted and rejected ones; neither depends on the order of the file. Of annotations
-        that share an id one is kept.
-    """
-    if category_ids is None:
-        category_ids = {category.category_id for category in file.categories}
-    rejected: list[tuple[str, Rejected]] = []
-    accepted: list[tuple[int, int, str, SourceImage, Annotation]] = []
-    for image, raw, digest in _relevant(file, images, category_ids):
-        label = f"annotation {raw.get('id')!r}"[:60]
-        if image is None:
-            reason = f"{label}: no image with id {raw.get('image_id')!r}"[:200]
-            rejected.append((digest, Rejected(None, file.path.name, reason)))
-            continue
-        try:
-            height, width = image.height_px, image.width_px
-            if height is None or width is None:
-                raise DataError("its image has no size")
-            annotation = parse_annotation(raw, height, width)
-            if annotation.category_id not in category_ids:
-                raise DataError(f"no category with id {annotation.category_id}")
-        except DataError as error:
-            rejected.append((digest, Rejected(image.image_id, image.uri, f"{label}: {error.what}")))
-            continue
-        accepted.append((annotation.instance_id, image.image_id, digest, image, annotation))
-    accepted.sort(key=lambda entry: entry[:3])
-    by_image: dict[int, list[Annotation]] = {}
-    last = None
-    for instance_id, image_id, digest, image, annotation in accepted:
-        if instance_id == last:
-            reason = f"annotation {instance_id}: its id occurs twice"
-            rejected.append((digest, Rejected(image_id, image.uri, reason)))
-        else:
-            by_image.setdefault(image_id, []).append(annotation)
-        last = instance_id
-    rejected.sort(key=lambda entry: (entry[1].uri, entry[1].reason, entry[0]))
-    return CheckedAnnotations(by_image, [entry for _, entry in rejected])
-
-
-def _relevant(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
-) -> Iterator[tuple[SourceImage | None, dict[str, Any], str]]:
-    """(image, annotation, hash of what it says); image None: its file knows no such image."""
-    chosen = {image.file_id: image for image in images}
-    listed = {record.image_id for record in file.images}
-    passed_over: set[int] = set()
-    if category_ids is not None:
-        passed_over = {c.category_id for c in file.categories} - set(category_ids)
-    for raw in file.annotations():
-        image_id = whole_number(raw.get("image_id"))
-        known_image = image_id in listed
-        if known_image and (
-            image_id not in chosen or whole_number(raw.get("category_id")) in passed_over
-        ):
-            continue
-        content = canonical_json({name: raw.get(name) for name in _FIELDS})
-        digest = hashlib.sha256(content.encode()).hexdigest()
-        yield (chosen[image_id] if known_image else None), raw, digest
+def _rows(table: pa.Table) -> Iterator[Row]:
+    columns = (column.to_pylist() for column in table.columns)
+    for row in zip(*columns, strict=True):
+        yield tuple(tuple(v) if isinstance(v, list) else v for v in row)

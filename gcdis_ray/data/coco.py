@@ -170,7 +170,7 @@ def safe_file_name(value: Any, where: str) -> str:
         path.is_absolute()
         or ".." in path.parts
         or "\\" in value
-        or ":" in path.parts[0]
+        or ":" in value.split("/")[0]
         or any(ord(character) < 32 for character in value)
         or len(value) > 1024
     ):

@@ -8,114 +8,203 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
-from pathlib import Path
+from itertools import compress, islice
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.data.annotations import Selection
 from gcdis_ray.data.coco import CocoFile
 from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet, JsonList
-from gcdis_ray.data.records import CategoryRecord
+from gcdis_ray.data.image_list import ImageList, SourceImage
+from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder, open_source
 
+_ROWS_AT_ONCE = 16_384
+_FEDERATED = pa.schema(
+    [
+        (name, pa.list_(pa.int64()))
+        for name in ("absent_category_ids", "not_exhaustive_category_ids")
+    ]
+)
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
-class SourceImage:
-    """An image to read. Sizes are those of the annotation file, None for a plain folder."""
+class SetPlan:
+    """The images of one set."""
 
-    image_id: int
-    uri: str  # relative to root
-    height_px: int | None
-    width_px: int | None
-    file_id: int | None  # the annotation file's own id
+    images: ImageList
+    source: AnnotationSource | None  # None: a plain folder
+    listed_ids: NDArray[np.int64]  # ids of all images of the annotation file, sorted
+
+    def selection(self, category_ids: Collection[int] | None) -> Selection:
+        """Its annotations, of these classes or of all."""
+        assert self.source is not None
+        return Selection(self.source, self.images, self.listed_ids, category_ids)
 
 
 @dataclass(frozen=True)
 class DataPlan:
-    """All three sets, each by rising image id, and the known classes."""
+    """All three sets and the known classes."""
 
-    root: Path
-    images: Mapping[str, Sequence[SourceImage]]
-    files: Mapping[str, CocoFile]  # of the sets that have one
+    folder: SourceFolder
+    sets: Mapping[str, SetPlan]
     known: Sequence[CategoryRecord]  # position = class_index
+
+    @property
+    def images(self) -> dict[str, ImageList]:
+        return {split: chosen.images for split, chosen in self.sets.items()}
+
+    def quarantine(self, split: str, rejected: Sequence[tuple[int, str]]) -> pa.Table:
+        """Rows of ``quarantine`` for annotations: (row of the image or -1, reason)."""
+        chosen = self.sets[split]
+        name = PurePosixPath(chosen.source.name).name if chosen.source else ""
+        uris = [chosen.images[row].uri if row >= 0 else name for row, _ in rejected]
+        reasons = [reason for _, reason in rejected]
+        return pa.table([[split] * len(reasons), uris, reasons], schema=SCHEMAS["quarantine"])
+
+    def shards(self, images_per_shard: int) -> Iterator[tuple[str, int, int]]:
+        """(split, first row, row behind the last) of every shard of images, in order."""
+        for split in SPLITS:
+            total = len(self.sets[split].images)
+            for start in range(0, total, images_per_shard):
+                yield split, start, min(start + images_per_shard, total)
 
 
 def plan_data(config: DataConfig) -> DataPlan:
-    """Resolve the config against what is on disk. Reads no image and no annotation.
+    """Resolve the config against what is there. Reads no image and no annotation.
 
     Raises:
         DataError: missing folder or file, empty set, sets that share an image or an image id,
             unknown class.
     """
-    root = Path(config.root).expanduser().absolute()  # workers may stand elsewhere
-    if not root.is_dir():
-        raise DataError(
-            f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"
-        )
-    names = {split: config.image_set(split).annotations for split in SPLITS}
-    opened = {name: CocoFile(root / name) for name in sorted(set(filter(None, names.values())))}
-    files = {split: opened[name] for split, name in names.items() if name is not None}
-    images = {
-        split: _resolve(root, config.image_set(split), files.get(split), f"stages.ingest.{split}")
+    folder = open_source(config.root)
+    sets = {
+        split: _resolve(folder, config.image_set(split), f"stages.ingest.{split}")
         for split in SPLITS
     }
-    _check_apart(images)
-    return DataPlan(root, images, files, _known(config, root, files["labeled"].categories))
+    _check_apart({split: chosen.images for split, chosen in sets.items()})
+    labeled = sets["labeled"].source
+    assert labeled is not None  # the config asks for it
+    return DataPlan(folder, sets, _known(config, folder, labeled.categories))
 
 
-def _resolve(root: Path, chosen: ImageSet, coco: CocoFile | None, where: str) -> list[SourceImage]:
-    folder = root / chosen.images
-    if not folder.is_dir():
+def _resolve(folder: SourceFolder, chosen: ImageSet, where: str) -> SetPlan:
+    if not folder.has_folder(chosen.images):
         raise DataError(
-            f"no such folder: {folder}", where=f"{where}.images", fix="check the folder's name"
+            f"no such folder: {folder.uri}/{chosen.images}",
+            where=f"{where}.images",
+            fix="check the folder's name",
         )
-    found = _folder_images(folder, chosen) if coco is None else _listed(root, chosen, coco, where)
+    source, listed_ids = None, np.zeros(0, np.int64)
+    if chosen.annotations is None:
+        images = ImageList(_folder_images(folder, chosen))
+    else:
+        source = open_annotations(folder, chosen)
+        images, listed_ids = _listed(folder, chosen, source, where)
     if chosen.part is not None:
-        low, high = chosen.part
-        prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
-        found = [
-            image for image in found if low <= _share(image.uri[prefix:], chosen.part_seed) < high
-        ]
-    if not found:
-        what = f"no image file in {folder}" if coco is None else f"no image of {coco.path} is taken"
+        images = images.take(_in_part(images, chosen))
+    if not len(images):
+        what = f"no image file in {folder.uri}/{chosen.images}"
         raise DataError(
-            what, where=where, fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids and part"
+            what if source is None else f"no image of {source.name} is taken",
+            where=where,
+            fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids and part",
         )
-    return sorted(found, key=lambda image: image.image_id)
+    return SetPlan(images, source, listed_ids)
 
 
-def _folder_images(folder: Path, chosen: ImageSet) -> list[SourceImage]:
-    names = (
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".") and path.is_file()
-    )
-    uris = (_uri(chosen, name) for name in names)
-    return [SourceImage(_id_of_name(uri), uri, None, None, None) for uri in uris]
+def federated_lists(chosen: SetPlan) -> pa.Table:
+    """LVIS's lists of every image of a set, null where its file has none.
+
+    Returns:
+        ``absent_category_ids`` and ``not_exhaustive_category_ids``, a row per image.
+    """
+    rows, lists = [np.zeros(0, np.int64)], [_FEDERATED.empty_table()]
+    records = chosen.source.images() if chosen.source else iter(())
+    while some := list(islice(records, _ROWS_AT_ONCE)):
+        row = chosen.images.rows_of(np.array([r.image_id for r in some], dtype=np.int64))
+        rows.append(row[row >= 0])
+        mine = list(compress(some, (row >= 0).tolist()))
+        columns = [[r.absent for r in mine], [r.not_exhaustive for r in mine]]
+        lists.append(pa.table(columns, schema=_FEDERATED))
+    if not chosen.source:
+        return pa.table(
+            [pa.nulls(len(chosen.images), f.type) for f in _FEDERATED], schema=_FEDERATED
+        )
+    return pa.concat_tables(lists).take(np.argsort(np.concatenate(rows)))
 
 
-def _listed(root: Path, chosen: ImageSet, coco: CocoFile, where: str) -> list[SourceImage]:
-    wanted = None
-    if chosen.image_ids is not None:
-        wanted = set(_read_list(root, chosen.image_ids, f"{where}.image_ids"))
-    found = []
-    for record in coco.images:
-        if wanted is None or record.image_id in wanted:
-            uri = _uri(chosen, record.file_name)
-            image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
-            found.append(
-                SourceImage(image_id, uri, record.height_px, record.width_px, record.image_id)
+def _folder_images(folder: SourceFolder, chosen: ImageSet) -> Iterator[SourceImage]:
+    for name in folder.names(chosen.images):
+        path = PurePosixPath(name)
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+            uri = _uri(chosen, name)
+            yield SourceImage(_id_of_name(uri), uri, None, None, None)
+
+
+def _listed(
+    folder: SourceFolder, chosen: ImageSet, source: AnnotationSource, where: str
+) -> tuple[ImageList, NDArray[np.int64]]:
+    """The images that are taken, and the ids of all that the file lists, sorted."""
+    wanted = _id_list(folder, chosen.image_ids, f"{where}.image_ids")
+    listed: list[NDArray[np.int64]] = []
+
+    def taken() -> Iterator[SourceImage]:
+        records = source.images()
+        while some := list(islice(records, _ROWS_AT_ONCE)):
+            ids = np.array([record.image_id for record in some], dtype=np.int64)
+            listed.append(ids)
+            take = np.ones(len(ids), bool) if wanted is None else np.isin(ids, wanted)
+            for record in compress(some, take.tolist()):
+                uri = _uri(chosen, record.file_name)
+                image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
+                yield SourceImage(image_id, uri, record.height_px, record.width_px, record.image_id)
+
+    images = ImageList(taken())
+    listed_ids = np.sort(np.concatenate(listed)) if listed else np.zeros(0, np.int64)
+    twice = listed_ids[1:][listed_ids[1:] == listed_ids[:-1]]
+    if len(twice):
+        raise DataError(f"image id {twice[0]} occurs twice", where=f"{source.name}: images")
+    if wanted is not None:
+        absent = wanted[~np.isin(wanted, listed_ids)]
+        if len(absent):
+            raise DataError(
+                f"{len(absent)} image ids are not in {source.name}, such as {absent[0]}",
+                where=f"{where}.image_ids",
+                fix="list ids of that file",
             )
-    if wanted is not None and (absent := wanted - {image.file_id for image in found}):
-        raise DataError(
-            f"{len(absent)} image ids are not in {coco.path.name}, such as {min(absent, key=str)}",
-            where=f"{where}.image_ids",
-            fix="list ids of that file",
-        )
-    return found
+    return images, listed_ids
+
+
+def _id_list(
+    folder: SourceFolder, reference: JsonList | None, where: str
+) -> NDArray[np.int64] | None:
+    if reference is None:
+        return None
+    values = _read_list(folder, reference, where)
+    if texts := [value for value in values if not isinstance(value, int)]:
+        raise DataError(f"image id {texts[0]!r} is no whole number", where=where)
+    return np.unique(np.array(values, dtype=np.int64))
+
+
+def _in_part(images: ImageList, chosen: ImageSet) -> NDArray[np.bool_]:
+    """Which images a set's ``part`` takes, by where the hash of their names falls."""
+    assert chosen.part is not None
+    low, high = chosen.part
+    prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
+    share = np.array([_share(image.uri[prefix:], chosen.part_seed) for image in images])
+    return (share >= low) & (share < high)
 
 
 def _uri(chosen: ImageSet, name: str) -> str:
@@ -132,28 +221,32 @@ def _share(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big") / 2**48
 
 
-def _check_apart(images: Mapping[str, Sequence[SourceImage]]) -> None:
-    by_uri, by_id = defaultdict(list), defaultdict(list)
-    for split, found in images.items():
-        for image in found:
-            by_uri[image.uri].append(split)
-            by_id[image.image_id].append((split, image.uri))
-    shared = [(uri, splits) for uri, splits in by_uri.items() if len(splits) > 1]
-    if shared:
-        uri, splits = shared[0]
-        where = " and ".join(f"stages.ingest.{split}" for split in sorted(set(splits)))
+def _check_apart(images: Mapping[str, ImageList]) -> None:
+    """No image may occur twice, in one set or in two, nor an id stand for two images."""
+    every = pa.concat_tables(found.table.select(["image_id", "uri"]) for found in images.values())
+    for column in ("uri", "image_id"):
+        counts = pc.value_counts(every[column])  # pyright: ignore[reportAttributeAccessIssue]
+        values, times = counts.field("values"), counts.field("counts")
+        shared = values.filter(pc.greater(times, 1))  # pyright: ignore[reportAttributeAccessIssue]
+        if not len(shared):
+            continue
+        first = shared[0]
+        splits, uris = [], []
+        for split, found in images.items():
+            here = found.table.filter(pc.equal(found.table[column], first))  # pyright: ignore[reportAttributeAccessIssue]
+            splits += [split] * min(here.num_rows, 1)
+            uris += here["uri"].to_pylist()
+        where = " and ".join(f"stages.ingest.{split}" for split in sorted(splits))
+        if column == "uri":
+            raise DataError(
+                f"{len(shared)} images occur twice, such as {first}",
+                where=where,
+                fix="keep the sets apart with image_ids or part",
+            )
         raise DataError(
-            f"{len(shared)} images occur twice, such as {uri}",
+            f"{len(shared)} image ids stand for two images, such as {first} for "
+            + " and ".join(uris),
             where=where,
-            fix="keep the sets apart with image_ids or part",
-        )
-    clashes = [(image_id, uses) for image_id, uses in by_id.items() if len(uses) > 1]
-    if clashes:
-        image_id, uses = clashes[0]
-        raise DataError(
-            f"{len(clashes)} image ids stand for two images, such as {image_id} for "
-            + " and ".join(uri for _, uri in uses),
-            where=" and ".join(f"stages.ingest.{split}" for split in sorted({s for s, _ in uses})),
             fix="set ids: name in one of these sets, or renumber its file",
         )
 
@@ -162,12 +255,12 @@ def _check_apart(images: Mapping[str, Sequence[SourceImage]]) -> None:
 
 
 def _known(
-    config: DataConfig, root: Path, categories: Sequence[CategoryRecord]
+    config: DataConfig, folder: SourceFolder, categories: Sequence[CategoryRecord]
 ) -> list[CategoryRecord]:
     where = "stages.ingest.known_classes"
     wanted = config.known_classes
     if isinstance(wanted, JsonList):
-        wanted = _read_list(root, wanted, where)
+        wanted = _read_list(folder, wanted, where)
     by_name: dict[str, list[CategoryRecord]] = defaultdict(list)
     for category in categories:
         by_name[category.name].append(category)
@@ -197,10 +290,10 @@ def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
     return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
 
 
-def _read_list(root: Path, reference: JsonList, where: str) -> list[Any]:
-    path = root / reference.file
+def _read_list(folder: SourceFolder, reference: JsonList, where: str) -> list[Any]:
+    path = f"{folder.uri}/{reference.file}"
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(folder.read(reference.file))
     except FileNotFoundError:
         raise DataError(f"no such file: {path}", where=where, fix="check the path") from None
     except OSError as error:
@@ -217,3 +310,27 @@ def _read_list(root: Path, reference: JsonList, where: str) -> list[Any]:
     ):
         raise DataError(f"{reference.key!r} in {path} is no list of names or ids", where=where)
     return value
+
+
+def open_annotations(folder: SourceFolder, chosen: ImageSet) -> AnnotationSource:
+    return _Shim(folder, chosen)
+
+
+class _Shim:
+    def __init__(self, folder, chosen):
+        self._file = CocoFile(Path(folder.uri) / chosen.annotations)
+        self.name = str(self._file.path)
+
+    @property
+    def categories(self):
+        return self._file.categories
+
+    def images(self):
+        return iter(self._file.images)
+
+    def annotations(self):
+        return self._file.annotations()
+
+    @property
+    def has_annotations(self):
+        return {"annotations", "categories"} <= self._file.sections

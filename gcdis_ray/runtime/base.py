@@ -46,7 +46,7 @@ class Progress:
 
     ``values`` are what a training task measured after step ``done`` (see
     :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
-    ``loss`` is a training's newest.
+    ``loss`` is a training's newest. ``total`` is 0 where nobody knows.
     """
 
     done: int
@@ -55,6 +55,15 @@ class Progress:
     note: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     loss: float | None = None
+
+
+class TableWriter(Protocol):
+    """Writes a table in shards, one after another."""
+
+    def add(self, table: pa.Table) -> None: ...
+    def close(self) -> Table:
+        """The table, once all of it is written."""
+        ...
 
 
 class Work(Protocol):
@@ -84,6 +93,18 @@ class Work(Protocol):
             handles to the written members. Finished shards of an interrupted earlier run are
             kept, not redone.
         """
+        ...
+
+    def spool(self, name: str) -> TableWriter:
+        """Lays tables of schema ``name`` aside, to be read again before the stage ends.
+
+        They are no part of the artifact. For what does not fit into memory, and for inputs of
+        :meth:`map_shards` that the stage itself makes.
+        """
+        ...
+
+    def writer(self, member: str) -> TableWriter:
+        """Writes a member of the artifact shard by shard."""
         ...
 
     def fit(self, task: TrainingTask, *, unit: str = "steps") -> dict[str, list[FileRecord]]:

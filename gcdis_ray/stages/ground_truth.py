@@ -7,16 +7,18 @@ unlabeled and validation images, all classes. No image file is read.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
 from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
-from gcdis_ray.data.annotations import annotation_digests, read_checked
-from gcdis_ray.data.splits import DataPlan, plan_data
+from gcdis_ray.data.annotations import CheckedAnnotations
+from gcdis_ray.data.data_config import SPLITS
+from gcdis_ray.data.records import CategoryRecord
+from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.stages.ingest import Config, annotation_row
+from gcdis_ray.stages.ingest import Config, instance_rows
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 
-VERSION = 1
+VERSION = 2
 TAKES: tuple[str, ...] = ()
 SEEDED = False
 
@@ -34,13 +36,15 @@ def source(config: Config) -> str:
     plan = plan_data(config)
     content: dict[str, Any] = {
         "known": [[c.category_id, c.name] for c in plan.known],
-        "categories": _categories(plan),
+        "categories": [[c.category_id, c.name, c.frequency] for c in _categories(plan)],
     }
     for split in _annotated(plan):
-        content[split] = {
-            "images": [[i.image_id, i.height_px, i.width_px] for i in plan.images[split]],
-            "annotations": annotation_digests(plan.files[split], plan.images[split], None),
-        }
+        images = hashlib.sha256()
+        lists = federated_lists(plan.sets[split])
+        for image, *told in zip(plan.images[split], *_values(lists), strict=True):
+            row = [image.image_id, image.height_px, image.width_px, *told]
+            images.update(canonical_json(row).encode())
+        content[split] = [images.hexdigest(), plan.sets[split].selection(None).digest()]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -52,67 +56,97 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    """Write the tables in the shards of ``images``, so that whoever may open them can do so shard
+    by shard; those of labeled images are empty."""
     plan = plan_data(config)
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
-    images: list[dict[str, Any]] = []
-    instances: list[dict[str, Any]] = []
-    for split in _annotated(plan):
-        truth = read_checked(plan.files[split], plan.images[split], None)
-        truth.check_share(config.max_quarantined_share, f"stages.ingest.{split}.annotations")
-        work.count("annotations_quarantined", len(truth.rejected))
-        if not truth.by_image:
-            continue  # nothing is told about these images: unknown truth, not empty truth
-        for image in plan.images[split]:
-            row = {
-                "image_id": image.image_id,
-                "split": split,
-                "height_px": image.height_px,
-                "width_px": image.width_px,
+    shards = list(plan.shards(config.images_per_shard))
+    truth_images, truth_instances = work.writer("truth_images"), work.writer("truth_instances")
+    for split in SPLITS:
+        mine = [(start, end) for of_split, start, end in shards if of_split == split]
+        truth = _truth(plan, split, config, work)
+        if truth is None:
+            for _ in mine:
+                truth_images.add(SCHEMAS["truth_images"].empty_table())
+                truth_instances.add(SCHEMAS["truth_instances"].empty_table())
+            continue
+        lists = federated_lists(plan.sets[split])
+        parts = truth.parts([end for _, end in mine])
+        for (start, end), (rows, _) in zip(mine, parts, strict=True):
+            images = plan.images[split].table.slice(start, end - start)
+            told = {
+                "image_id": images["image_id"],
+                "split": pa.array([split] * (end - start)),
+                "height_px": images["height_px"],
+                "width_px": images["width_px"],
+                **{name: lists[name].slice(start, end - start) for name in lists.column_names},
             }
-            images.append(row)
-            instances += [
-                {**annotation_row(annotation, row, class_of), "split": split}
-                for annotation in truth.by_image.get(image.image_id, ())
-            ]
-    work.write_table("truth_images", pa.Table.from_pylist(images, SCHEMAS["truth_images"]))
-    work.write_table("truth_instances", pa.Table.from_pylist(instances, SCHEMAS["truth_instances"]))
+            names = SCHEMAS["truth_images"].names
+            truth_images.add(pa.table([told[n] for n in names], SCHEMAS["truth_images"]))
+            found = instance_rows(rows, plan.images[split], class_of)
+            truth_instances.add(found.append_column("split", pa.array([split] * found.num_rows)))
+    truth_images.close()
+    truth_instances.close()
     work.write_json(
         "categories",
         [
             {
-                "category_id": category_id,
-                "name": name,
-                "known": category_id in class_of,
-                "class_index": class_of.get(category_id, -1),
+                "category_id": category.category_id,
+                "name": category.name,
+                "known": category.category_id in class_of,
+                "class_index": class_of.get(category.category_id, -1),
+                "frequency": category.frequency,
             }
-            for category_id, name in _categories(plan)
+            for category in _categories(plan)
         ],
     )
 
 
+def _truth(plan: DataPlan, split: str, config: Config, work: Work) -> CheckedAnnotations | None:
+    """None where nothing is told about the images: unknown truth, not empty truth."""
+    if split not in _annotated(plan):
+        return None
+    truth = CheckedAnnotations(
+        plan.sets[split].selection(None),
+        work.spool,
+        lambda count: work.progress(count, 0, f"{split} annotations"),
+    )
+    truth.check_share(config.max_quarantined_share, f"stages.ingest.{split}.annotations")
+    work.count("annotations_quarantined", truth.num_rejected)
+    return truth if truth.num_accepted else None
+
+
+def _values(table: pa.Table) -> Iterator[Iterator[Any]]:
+    return ((value.as_py() for value in column) for column in table.columns)
+
+
 def _annotated(plan: DataPlan) -> list[str]:
     """The sets whose annotation files can hold truth."""
-    return [
-        split
-        for split in ("unlabeled", "validation")
-        if split in plan.files and {"annotations", "categories"} <= plan.files[split].sections
-    ]
+    found = []
+    for split in ("unlabeled", "validation"):
+        source = plan.sets[split].source
+        if source is not None and source.has_annotations:
+            found.append(split)
+    return found
 
 
-def _categories(plan: DataPlan) -> list[tuple[int, str]]:
-    """(category_id, name) over all files, by rising id.
+def _categories(plan: DataPlan) -> list[CategoryRecord]:
+    """Classes of all files, by rising id.
 
     Raises:
         DataError: two files name one id differently.
     """
-    names: dict[int, str] = {c.category_id: c.name for c in plan.known}
+    found = {c.category_id: c for c in plan.known}
     for split in ("labeled", *_annotated(plan)):
-        for category in plan.files[split].categories:
-            if names.setdefault(category.category_id, category.name) != category.name:
+        source = plan.sets[split].source
+        for category in source.categories if source else ():
+            known = found.setdefault(category.category_id, category)
+            if known.name != category.name:
                 raise DataError(
-                    f"category {category.category_id} is {names[category.category_id]!r} and "
-                    f"{category.name!r}",
+                    f"category {category.category_id} is {known.name!r} and {category.name!r}",
                     where=f"stages.ingest.{split}.annotations",
                     fix="number the categories alike in all files",
                 )
-    return sorted(names.items())
+            if known.frequency is None and category.frequency is not None:
+                found[category.category_id] = category
+    return [found[category_id] for category_id in sorted(found)]

@@ -10,25 +10,29 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
-from gcdis_ray.data.annotations import Rejected, annotation_digests, read_checked
-from gcdis_ray.data.coco import Annotation
+from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS, DataConfig
+from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.splits import DataPlan, SourceImage, plan_data
+from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table
     from gcdis_ray.runtime.base import Work
 
-VERSION = 1
+VERSION = 2
+_EXAMPLES = 3
+_SAMPLE = 1000  # files whose sizes stand for all
 TAKES: tuple[str, ...] = ()
 SEEDED = False
 
@@ -37,6 +41,11 @@ class Config(DataConfig):
     """Where the data is and what of it to take."""
 
     images_per_shard: int = Field(32, ge=1, le=1024, description="images a worker reads at a time")
+    store: Literal["bytes", "uri"] = Field(
+        "bytes",
+        description="keep copies of the image files in the storage, or only where they are: the "
+        "data folder must then stay as it is, and be reachable by every worker",
+    )
     fingerprint: Literal["content", "stat"] = Field(
         "content",
         description="how changed image files are noticed: by their bytes, or by size and time of "
@@ -61,79 +70,77 @@ def source(config: Config) -> str:
         DataError: as :func:`gcdis_ray.data.splits.plan_data`; or no image of a set exists.
     """
     plan = plan_data(config)
-    content: dict[str, Any] = {"known": [[c.category_id, c.name] for c in plan.known]}
+    found = hashlib.sha256()
     for split in SPLITS:
-        content[split] = [
-            [i.image_id, i.uri, i.height_px, i.width_px, _file_digest(plan.root / i.uri, config)]
-            for i in plan.images[split]
-        ]
-        if all(entry[-1] is None for entry in content[split]):
-            raise DataError(
-                f"none of its {len(content[split])} images exists, such as {content[split][0][1]}",
-                where=f"stages.ingest.{split}.images",
-                fix=f"check root ({plan.root}) and images",
-            )
-    content["labels"] = annotation_digests(
-        plan.files["labeled"], plan.images["labeled"], {c.category_id for c in plan.known}
-    )
-    return hashlib.sha256(canonical_json(content).encode()).hexdigest()
+        found.update(_images_digest(plan, split, config).encode())
+    known = {c.category_id: c.name for c in plan.known}
+    labels = plan.sets["labeled"].selection(known).digest()
+    found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
+    if config.store == "uri":
+        found.update(plan.folder.uri.encode())  # it is where later stages look
+    return found.hexdigest()
+
+
+def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
+    found, any_exists = hashlib.sha256(split.encode()), False
+    for image in plan.images[split]:
+        digest = _file_digest(plan.folder, image.uri, config)
+        any_exists = any_exists or digest is not None
+        line = [image.image_id, image.uri, image.height_px, image.width_px, digest]
+        found.update(canonical_json(line).encode())
+    if not any_exists:
+        total = len(plan.images[split])
+        raise DataError(
+            f"none of its {total} images exists, such as {plan.images[split][0].uri}",
+            where=f"stages.ingest.{split}.images",
+            fix=f"check root ({plan.folder.uri}) and images",
+        )
+    return found.hexdigest()
+
+
+def _file_digest(folder: SourceFolder, uri: str, config: Config) -> str | None:
+    """None if it cannot be read: such an image is quarantined later."""
+    try:
+        state = folder.state(uri)
+        if state is None or config.fingerprint == "stat":
+            return f"{state.num_bytes}:{state.changed}" if state else None
+        with folder.open(uri) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
+    except OSError:
+        return None
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """All images, with the bytes of their files."""
+    """All images, with the bytes of their files as those of a sample promise."""
     plan = plan_data(config)
-    images = [image for split in plan.images.values() for image in split]
-    paths = [plan.root / image.uri for image in images]
-    return Size(len(images), sum(path.stat().st_size for path in paths if path.is_file()))
-
-
-def _file_digest(path: Path, config: Config) -> str | None:
-    """None if it cannot be read: such an image is quarantined later."""
-    try:
-        if not path.is_file():
-            return None
-        if config.fingerprint == "stat":
-            status = path.stat()
-            return f"{status.st_size}:{status.st_mtime_ns}"
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
+    rows, num_bytes = 0, 0
+    for images in plan.images.values():
+        rows += len(images)
+        sample = range(0, len(images), max(1, len(images) // _SAMPLE))
+        states = [plan.folder.state(images[row].uri) for row in sample]
+        sizes = [state.num_bytes for state in states if state]
+        num_bytes += round(len(images) * sum(sizes) / len(sample))
+    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     plan = plan_data(config)
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
-    labels = read_checked(plan.files["labeled"], plan.images["labeled"], class_of)
+    labels = CheckedAnnotations(
+        plan.sets["labeled"].selection(class_of),
+        work.spool,
+        lambda count: work.progress(count, 0, "annotations"),
+    )
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
-    work.count("annotations_quarantined", len(labels.rejected))
+    work.count("annotations_quarantined", labels.num_rejected)
 
-    rejected: dict[int | None, list[Rejected]] = {}
-    for entry in labels.rejected:
-        rejected.setdefault(entry.image_id, []).append(entry)
-    args: list[dict[str, Any]] = []
-    for split in SPLITS:
-        images = plan.images[split]
-        for start in range(0, len(images), config.images_per_shard):
-            chunk = images[start : start + config.images_per_shard]
-            told = [image.image_id for image in chunk] if split == "labeled" else []
-            turned_down = [entry for image_id in told for entry in rejected.get(image_id, ())]
-            if not args:  # what belongs to no image goes to the first shard
-                turned_down += rejected.get(None, ())
-            args.append(
-                {
-                    "split": split,
-                    "images": chunk,
-                    "annotations": {i: labels.by_image[i] for i in told if i in labels.by_image},
-                    "rejected": turned_down,
-                }
-            )
-    limits = ImageLimits(config.max_image_bytes, config.max_image_pixels)
+    shards = list(plan.shards(config.images_per_shard))
     tables = work.map_shards(
-        IngestShard(str(plan.root), limits, class_of),
-        [],
-        gives=("images", "instances", "quarantine"),
-        args=args,
+        IngestShard(
+            plan.folder, ImageLimits(config.max_image_bytes, config.max_image_pixels), config.store
+        ),
+        _lay_aside(plan, shards, labels, class_of, work),
+        gives=("images", "image_index", "instances", "quarantine"),
         unit="image shards",
     )
     _check_images(plan, tables, config)
@@ -148,27 +155,49 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             for index, c in enumerate(plan.known)
         ],
     )
+    if config.store == "uri":
+        work.write_json("source", {"uri": plan.folder.uri})
+
+
+def _lay_aside(
+    plan: DataPlan,
+    shards: Sequence[tuple[str, int, int]],
+    labels: CheckedAnnotations,
+    class_of: Mapping[int, int],
+    work: Work,
+) -> list[Table]:
+    """What workers have to know of every shard: images, instances, annotations turned down."""
+    spools = [work.spool(name) for name in ("listing", "instances", "quarantine")]
+    labeled = plan.images["labeled"]
+    parts = labels.parts([end for split, _, end in shards if split == "labeled"])
+    nothing = [SCHEMAS[name].empty_table() for name in ("instances", "quarantine")]
+    for split, start, end in shards:
+        listed = plan.images[split].table.slice(start, end - start).drop_columns(["file_id"])
+        tables = [listed.append_column("split", pa.array([split] * (end - start))), *nothing]
+        if split == "labeled":
+            rows, rejected = next(parts)
+            tables[1:] = instance_rows(rows, labeled, class_of), plan.quarantine(split, rejected)
+        for spool, table in zip(spools, tables, strict=True):
+            spool.add(table)
+    return [spool.close() for spool in spools]
 
 
 def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -> None:
     """Stop if too many images were quarantined."""
-    kept: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    for shard in tables["images"].iter_shards(["split"]):
-        for split in shard["split"].to_pylist():
-            kept[split] += 1
+    bad: dict[str, int] = dict.fromkeys(SPLITS, 0)
+    shown: dict[str, list[str]] = {split: [] for split in SPLITS}
+    for shard in tables["quarantine"].iter_shards():
+        for row in shard.to_pylist():
+            if not row["reason"].startswith("annotation "):
+                bad[row["split"]] += 1
+                if len(shown[row["split"]]) < _EXAMPLES:
+                    shown[row["split"]].append(f"{row['uri']}: {row['reason']}")
     for split in SPLITS:
         total = len(plan.images[split])
-        bad = total - kept[split]
-        if bad > config.max_quarantined_share * total or not kept[split]:
-            rows = tables["quarantine"].read().to_pylist()
-            images = {image.uri for image in plan.images[split]}
-            shown = "; ".join(
-                f"{row['uri']}: {row['reason']}"
-                for row in rows
-                if row["uri"] in images and not row["reason"].startswith("annotation ")
-            )
+        if bad[split] > config.max_quarantined_share * total or bad[split] == total:
             raise DataError(
-                f"{bad} of {total} images cannot be used, such as {shown[:300]}",
+                f"{bad[split]} of {total} images cannot be used, such as "
+                f"{'; '.join(shown[split])[:300]}",
                 where=f"stages.ingest.{split}.images",
                 fix="mend them, or raise stages.ingest.max_quarantined_share "
                 f"(now {config.max_quarantined_share:g})",
@@ -177,11 +206,11 @@ def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -
 
 def _check_classes(plan: DataPlan, instances: Table) -> None:
     """Stop if a known class has no object: nothing could be learned about it."""
-    seen: set[int] = set()
+    seen = np.zeros(len(plan.known), dtype=np.bool_)
     for shard in instances.iter_shards(["class_index", "iscrowd"]):
-        pairs = zip(shard["class_index"].to_pylist(), shard["iscrowd"].to_pylist(), strict=True)
-        seen.update(class_index for class_index, iscrowd in pairs if not iscrowd)
-    absent = [c.name for index, c in enumerate(plan.known) if index not in seen]
+        single = ~shard["iscrowd"].to_numpy()
+        seen[shard["class_index"].to_numpy()[single]] = True
+    absent = [c.name for c, found in zip(plan.known, seen.tolist(), strict=True) if not found]
     if absent:
         raise DataError(
             f"{len(absent)} of {len(plan.known)} known classes have no object on the labeled "
@@ -195,90 +224,86 @@ def _check_classes(plan: DataPlan, instances: Table) -> None:
 class IngestShard:
     """Reads and checks a shard's image files. Implements ShardTask."""
 
-    root: str
+    folder: SourceFolder
     limits: ImageLimits
-    class_of: Mapping[int, int]  # category_id -> class_index
+    store: Literal["bytes", "uri"]
 
     def open(self) -> Callable[..., dict[str, pa.Table]]:
         return self.read
 
     def read(
-        self,
-        index: int,
-        *,
-        split: str,
-        images: Sequence[SourceImage],
-        annotations: Mapping[int, Sequence[Annotation]],
-        rejected: Sequence[Rejected],
+        self, index: int, listing: pa.Table, instances: pa.Table, quarantine: pa.Table
     ) -> dict[str, pa.Table]:
         """Args:
-        annotations: image_id -> its checked annotations; empty but for labeled images.
-        rejected: annotations of these images that were turned down before.
+        listing: images to read.
+        instances: their checked annotations.
+        quarantine: their annotations that were turned down before.
         """
         rows: list[dict[str, Any]] = []
-        instances: list[dict[str, Any]] = []
-        quarantine = [{"split": split, "uri": r.uri, "reason": r.reason} for r in rejected]
-        for image in images:
+        turned_down: list[dict[str, Any]] = []
+        for image in listing.to_pylist():
             try:
-                row = self._read_image(image)
+                rows.append(self._read_image(image))
             except DataError as error:
-                quarantine.append({"split": split, "uri": image.uri, "reason": error.what})
-                continue
-            rows.append({**row, "split": split})
-            instances += [
-                annotation_row(annotation, row, self.class_of)
-                for annotation in annotations.get(image.image_id, ())
-            ]
+                turned_down.append(
+                    {"split": image["split"], "uri": image["uri"], "reason": error.what}
+                )
+        images = pa.Table.from_pylist(rows, SCHEMAS["images"])
+        kept = pc.is_in(instances["image_id"], images["image_id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
+        bad = pa.Table.from_pylist(turned_down, SCHEMAS["quarantine"])
         return {
-            "images": pa.Table.from_pylist(rows, SCHEMAS["images"]),
-            "instances": pa.Table.from_pylist(instances, SCHEMAS["instances"]),
-            "quarantine": pa.Table.from_pylist(quarantine, SCHEMAS["quarantine"]),
+            "images": images,
+            "image_index": images.select(SCHEMAS["image_index"].names),
+            "instances": instances.filter(kept),
+            "quarantine": pa.concat_tables([quarantine, bad]),
         }
 
-    def _read_image(self, image: SourceImage) -> dict[str, Any]:
-        path = Path(self.root) / image.uri
+    def _read_image(self, image: Mapping[str, Any]) -> dict[str, Any]:
         try:
-            if not path.is_file():
+            state = self.folder.state(image["uri"])
+            if state is None:
                 raise DataError("file is missing")
-            if (size := path.stat().st_size) > self.limits.max_bytes:
-                raise DataError(f"{size} bytes, at most {self.limits.max_bytes} are allowed")
-            data = path.read_bytes()
+            if state.num_bytes > self.limits.max_bytes:
+                raise DataError(
+                    f"{state.num_bytes} bytes, at most {self.limits.max_bytes} are allowed"
+                )
+            data = self.folder.read(image["uri"])
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from None
         height, width = check_image(data, self.limits)
-        if image.height_px is not None and (height, width) != (image.height_px, image.width_px):
+        listed = image["height_px"], image["width_px"]
+        if listed[0] is not None and (height, width) != listed:
             raise DataError(
                 f"{height} x {width} pixels (height x width), the annotation file says "
-                f"{image.height_px} x {image.width_px}"
+                f"{listed[0]} x {listed[1]}"
             )
         return {
-            "image_id": image.image_id,
-            "uri": image.uri,
-            "bytes": data,
+            "image_id": image["image_id"],
+            "uri": image["uri"],
+            "bytes": data if self.store == "bytes" else None,
             "height_px": height,
             "width_px": width,
             "sha256": hashlib.sha256(data).hexdigest(),
+            "split": image["split"],
         }
 
 
-def annotation_row(
-    annotation: Annotation, image: Mapping[str, Any], class_of: Mapping[int, int]
-) -> dict[str, Any]:
-    """A row of ``instances``.
+def instance_rows(rows: pa.Table, images: ImageList, class_of: Mapping[int, int]) -> pa.Table:
+    """Rows of ``instances`` from those of ``annotation_runs``.
 
     Args:
-        image: at least ``image_id``, ``height_px`` and ``width_px``.
+        images: what ``image_row`` counts.
         class_of: category_id of a known class -> class_index.
     """
-    return {
-        "instance_id": annotation.instance_id,
-        "image_id": image["image_id"],
-        "category_id": annotation.category_id,
-        "class_index": class_of.get(annotation.category_id, -1),
-        "bbox_xyxy": annotation.bbox_xyxy,
-        "mask_rle": annotation.mask_rle,
-        "height_px": image["height_px"],
-        "width_px": image["width_px"],
-        "area_px": annotation.area_px,
-        "iscrowd": annotation.iscrowd,
+    place = rows["image_row"].to_numpy()
+    height, width = images.size_px_N2[place].T
+    categories = rows["category_id"].to_numpy()
+    classes = np.array([class_of.get(c, -1) for c in categories.tolist()], dtype=np.int32)
+    columns = {
+        **{name: rows[name] for name in SCHEMAS["instances"].names if name in rows.column_names},
+        "image_id": images.image_id_N[place],
+        "class_index": classes,
+        "height_px": height,
+        "width_px": width,
     }
+    return pa.table([columns[name] for name in SCHEMAS["instances"].names], SCHEMAS["instances"])

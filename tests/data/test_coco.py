@@ -11,9 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdis_ray.data import masks
-from gcdis_ray.data.annotations import annotation_digests, read_checked
 from gcdis_ray.data.coco import CocoFile, parse_annotation, safe_file_name
-from gcdis_ray.data.splits import SourceImage
 from gcdis_ray.errors import DataError
 
 GOOD = {
@@ -193,60 +191,3 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content: bytes):
     except DataError as error:
         problem = str(error)
     assert not problem or "fuzz.json" in problem
-
-
-# ---------------------------------------------------------------- selecting and checking
-
-
-def images_of(file: CocoFile, ids: range) -> list[SourceImage]:
-    return [
-        SourceImage(r.image_id, r.file_name, r.height_px, r.width_px, r.image_id)
-        for r in file.images
-        if r.image_id in ids
-    ]
-
-
-def test_only_what_was_asked_for(tmp_path: Path):
-    make_coco_folder(tmp_path)
-    file = CocoFile(tmp_path / "all.json")
-    checked = read_checked(file, images_of(file, range(1, 5)), {1, 2})
-    assert {i: [a.instance_id for a in rows] for i, rows in checked.by_image.items()} == {
-        1: [10], 2: [20], 3: [30], 4: [40]
-    }  # fmt: skip
-    assert not checked.rejected
-    assert read_checked(file, images_of(file, range(1, 5)), None).num_accepted == 8
-
-
-def test_rejected_with_reasons_whatever_the_order(tmp_path: Path):
-    data = make_coco_folder(tmp_path)
-    rows = data["annotations"]
-    by_id = {row["id"]: row for row in rows}
-    by_id[10]["segmentation"] = square(3, 5, 0)
-    by_id[20]["bbox"] = [0, 0, 1000, 1000]
-    by_id[30]["category_id"] = 77
-    rows.append({**GOOD, "id": 900, "image_id": 900})
-    rows.append({**GOOD, "id": 901, "image_id": None})
-    rows.append({**GOOD, "id": 40, "image_id": 4, "category_id": 1, "bbox": [1, 1, 5, 5]})
-    results, digests = [], []
-    for order in (rows, rows[::-1]):
-        write_json(tmp_path / "all.json", {**data, "annotations": order})
-        file = CocoFile(tmp_path / "all.json")
-        results.append(read_checked(file, images_of(file, range(1, 5)), {1, 2}))
-        digests.append(annotation_digests(file, images_of(file, range(1, 5)), {1, 2}))
-    assert results[0] == results[1]
-    assert digests[0] == digests[1]
-    assert len(digests[0]) == 7
-    assert results[0].num_accepted == 1
-    reasons = "\n".join(f"{r.image_id} {r.uri} {r.reason}" for r in results[0].rejected)
-    for expected in (
-        "1 1.jpg annotation 10: zero-area mask",
-        "2 2.jpg annotation 20: box [0.0, 0.0, 1000.0, 1000.0] outside the image",
-        "3 3.jpg annotation 30: no category with id 77",
-        "4 4.jpg annotation 40: its id occurs twice",
-        "None all.json annotation 900: no image with id 900",
-        "None all.json annotation 901: no image with id None",
-    ):
-        assert expected in reasons
-    with pytest.raises(DataError, match=r"6 of 7 annotations cannot be used.*\n.*max_quarantined"):
-        results[0].check_share(0.5, "here")
-    results[0].check_share(0.9, "here")

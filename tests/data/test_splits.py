@@ -121,7 +121,7 @@ def test_mistakes_in_a_line_or_two(root: Path, changes: dict, reason: str):
 
 def test_lists_of_other_files(root: Path):
     write_json(root / "lists.json", {"l": [1, 999], "u": [], "v": [20]})
-    with pytest.raises(DataError, match=r"1 image ids are not in all.json, such as 999"):
+    with pytest.raises(DataError, match=r"1 image ids are not in .*all.json, such as 999"):
         plan(root)
     write_json(root / "lists.json", {"l": [1], "u": [], "v": [20]})
     with pytest.raises(DataError, match=r"unlabeled: no image of .*all.json is taken"):

@@ -235,22 +235,24 @@ def test_bounds(name: str):
 
 def test_real_photographs(shared_data: Path):
     """Mask and window of real objects agree with the full bitmap."""
-    from gcdis_ray.data.annotations import read_checked
-    from gcdis_ray.data.coco import CocoFile
+    from gcdis_ray.data.coco import parse_annotation
+    from gcdis_ray.data.data_config import ImageSet
     from gcdis_ray.data.images import decode_rgb
-    from gcdis_ray.data.splits import SourceImage
+    from gcdis_ray.data.splits import open_annotations
+    from gcdis_ray.source import open_source
 
     folder = shared_data / "voc2007-seg"
-    file = CocoFile(folder / "instances.json")
-    images = [
-        SourceImage(r.image_id, r.file_name, r.height_px, r.width_px, r.image_id)
-        for r in file.images[:8]
-    ]
-    checked = read_checked(file, images, None)
+    source = open_annotations(
+        open_source(str(folder)), ImageSet(images="images", annotations="instances.json")
+    )
+    images = list(source.images())[:8]
     config = crop.Config(max_side_px=4096, context=0.2)
     for image in images:
-        pixels = decode_rgb((folder / "images" / image.uri).read_bytes())
-        for annotation in checked.by_image.get(image.image_id, ()):
+        pixels = decode_rgb((folder / "images" / image.file_name).read_bytes())
+        for raw in source.annotations():
+            if raw["image_id"] != image.image_id:
+                continue
+            annotation = parse_annotation(raw, image.height_px, image.width_px)
             assert annotation.mask_rle
             row = crop.cut_crop(pixels, annotation.mask_rle, config)
             x0, y0, x1, y1 = row["window_xyxy"]

@@ -54,10 +54,10 @@ def test_everything_but_the_labeled(root: Path, local_work: StageWork):
     assert rows[1]["mask_rle"] == want
     assert rows[1]["bbox_xyxy"] == [20, 5, 30, 15]
     assert read_json(local_work, "categories") == [
-        {"category_id": 1, "class_index": 0, "known": True, "name": "cat"},
-        {"category_id": 2, "class_index": 1, "known": True, "name": "dog"},
-        {"category_id": 7, "class_index": -1, "known": False, "name": "owl"},
-        {"category_id": 9, "class_index": -1, "known": False, "name": "fox"},
+        {"category_id": 1, "class_index": 0, "known": True, "name": "cat", "frequency": None},
+        {"category_id": 2, "class_index": 1, "known": True, "name": "dog", "frequency": None},
+        {"category_id": 7, "class_index": -1, "known": False, "name": "owl", "frequency": None},
+        {"category_id": 9, "class_index": -1, "known": False, "name": "fox", "frequency": None},
     ]
 
 
