@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from gcdis_ray.config import Closed, StageConfig
 from gcdis_ray.data.coco import safe_file_name
@@ -20,27 +20,83 @@ def _relative(value: str) -> str:
         raise ValueError("must be a path below root: relative, without '..'") from None
 
 
+Format = Literal["auto", "coco", "lvis", "objects365", "visual_genome", "voc"]
+
+
 class JsonList(Closed):
-    """A list inside a JSON file."""
+    """A list of names or ids inside a JSON file."""
 
     file: str = Field(description="JSON file below root")
-    key: str = Field(description="which list in it; a.b for b inside a")
+    key: str = Field(
+        description="which list in it; a.b for b inside a, or for field b of every object of list "
+        "a: images.id takes the ids of an annotation file's images"
+    )
 
     _file = field_validator("file")(_relative)
 
 
+class SynsetFile(Closed):
+    """WordNet synsets of classes that carry none of their own."""
+
+    file: str = Field(
+        description="JSON file below root, shaped as LVIS's coco_to_synset.json: "
+        "{class name: {coco_cat_id, meaning, synset}}"
+    )
+
+    _file = field_validator("file")(_relative)
+
+
+class LabelSpace(Closed):
+    """The classes of a run and their ids, where the annotation files of its sets number theirs
+    differently."""
+
+    files: list[str] = Field(
+        min_length=1,
+        description="annotation files below root: the first one's categories keep their ids; "
+        "classes that only the next ones have follow, by rising name",
+    )
+    match: Literal["synset", "name"] = Field(
+        "synset", description="what tells that classes of two of these files are one"
+    )
+    min_images: int = Field(
+        1, ge=1, description="classes after the first file's must be on that many images"
+    )
+
+    _files = field_validator("files")(lambda value: [_relative(name) for name in value])
+
+
 class ImageSet(Closed):
-    """Some images: a folder and the annotation file that lists them, or the folder alone."""
+    """Some images: a folder and the annotation files that list them, or the folder alone."""
 
     images: str = Field(description="folder below root that file names are relative to")
-    annotations: str | None = Field(
-        None, description="COCO file below root; none takes every image file in the folder"
+    annotations: str | list[str] | None = Field(
+        None,
+        description="annotation file below root; several: those images that all of them list, "
+        "and every class from the first file that has it; none: every image file in the folder",
     )
-    image_ids: JsonList | None = Field(None, description="take only images with these COCO ids")
+    format: Format = Field("auto", description="of the annotation files; auto looks into them")
+    relabel: Literal["synset", "name"] | SynsetFile | None = Field(
+        None,
+        description="how classes are found in label_space: by the synset the file gives, by name, "
+        "or by the synset that another file gives; none: by id, names must agree",
+    )
+    image_ids: JsonList | None = Field(None, description="take only images with these ids")
+    except_image_ids: JsonList | None = Field(None, description="leave out images with these ids")
+    except_coco_ids: JsonList | None = Field(
+        None, description="Visual Genome: leave out images that are these ones of COCO"
+    )
+    except_flagged: list[Literal["isfake", "isreflected"]] = Field(
+        [], description="Objects365: leave out annotations that say so of themselves"
+    )
     part: tuple[float, float] | None = Field(
         None,
         description="[from, to) within [0, 1]: take the images whose file name hashes to that "
         "share, so that one file can serve two sets",
+    )
+    part_by: Literal["hash", "rank"] = Field(
+        "hash",
+        description="hash: an image stays in its part when others come and go; rank: parts of "
+        "exact size, from all images in the order of their hashes",
     )
     part_seed: int = Field(
         0, ge=0, le=2**31 - 1, description="another number divides the images another way"
@@ -50,10 +106,22 @@ class ImageSet(Closed):
         description="image ids as in the annotation file, or made from file names: for sets whose "
         "files number their images alike",
     )
-
-    _paths = field_validator("images", "annotations")(
-        lambda value: value if value is None else _relative(value)
+    partial: bool = Field(
+        False,
+        description="take what is there: listed images that are missing are left out and counted, "
+        "where otherwise they are an error",
     )
+
+    _images = field_validator("images")(_relative)
+
+    @field_validator("annotations")
+    @classmethod
+    def _files(cls, value: str | list[str] | None) -> str | list[str] | None:
+        if isinstance(value, list):
+            if len(set(value)) < len(value) or not value:
+                raise ValueError("must be different files, at least one")
+            return [_relative(name) for name in value]
+        return value if value is None else _relative(value)
 
     @field_validator("part")
     @classmethod
@@ -62,12 +130,20 @@ class ImageSet(Closed):
             raise ValueError("must be [from, to] with 0 <= from < to <= 1")
         return part
 
-    @field_validator("image_ids")
-    @classmethod
-    def _has_ids(cls, image_ids: JsonList | None, info: Any) -> JsonList | None:
-        if image_ids is not None and info.data.get("annotations") is None:
-            raise ValueError("needs annotations: a plain folder has no COCO ids")
-        return image_ids
+    @model_validator(mode="after")
+    def _listed(self) -> ImageSet:
+        if self.annotations is None:
+            needs = ("image_ids", "except_image_ids", "except_coco_ids", "relabel", "partial")
+            for name in (*needs, "except_flagged"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} needs annotations: a plain folder lists nothing")
+        return self
+
+    @property
+    def annotation_files(self) -> tuple[str, ...]:
+        if self.annotations is None:
+            return ()
+        return (self.annotations,) if isinstance(self.annotations, str) else tuple(self.annotations)
 
 
 class DataConfig(StageConfig):
@@ -77,8 +153,12 @@ class DataConfig(StageConfig):
     labeled: ImageSet = Field(description="images whose known objects are annotated")
     unlabeled: ImageSet = Field(description="images with known and novel objects, nothing told")
     validation: ImageSet = Field(description="images kept for evaluation")
-    known_classes: list[str | int] | JsonList = Field(
-        description="names or category ids of the annotated classes, or where a JSON lists them"
+    label_space: LabelSpace | None = Field(
+        None, description="whose class ids count; none: all annotation files number alike"
+    )
+    known_classes: list[str | int] | Literal["all"] | JsonList = Field(
+        description="names or category ids of the annotated classes, or where a JSON lists them; "
+        "all: every class of the labeled set (that is in label_space)"
     )
     max_quarantined_share: float = Field(
         0.05, ge=0, le=1, description="share of unusable images, or annotations, to go on with"
@@ -94,8 +174,15 @@ class DataConfig(StageConfig):
     @classmethod
     def _annotated(cls, labeled: ImageSet) -> ImageSet:
         if labeled.annotations is None:
-            raise ValueError("labeled images need annotations: a COCO file below root")
+            raise ValueError("labeled images need annotations: a file below root")
         return labeled
+
+    @model_validator(mode="after")
+    def _relabeled_into(self) -> DataConfig:
+        for split in SPLITS:
+            if self.label_space is None and self.image_set(split).relabel is not None:
+                raise ValueError(f"{split}.relabel needs label_space: whose ids to use")
+        return self
 
     def image_set(self, split: str) -> ImageSet:
         return getattr(self, split)
