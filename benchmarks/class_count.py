@@ -2,6 +2,7 @@
 
     python benchmarks/class_count.py                                  everything
     python benchmarks/class_count.py --only blobs --scenes 20 --methods mixture
+    python benchmarks/class_count.py --only blobs --classes 1200 1200 --scenes 1  # LVIS
     python benchmarks/class_count.py --only digits caltech coco --data DIR
 
 ``blobs``: random scenes of 2 to 200 classes, of about equal size or long-tailed (Zipf), of which 30
@@ -45,7 +46,7 @@ ESTIMATORS = {
     "density": {"method": "density"},
 }
 PARTS = ("blobs", "digits", "caltech", "coco")
-LARGEST = 200  # classes of a scene
+CLASSES = (2, 200)  # of a scene, at least and at most
 SEPARATION = (6.0, 8.0, 11.0)  # mean distance of two centers, in standard deviations of a class
 STAGES = ("ingest", "ground_truth", "propose", "crop", "embed")
 
@@ -73,10 +74,11 @@ class Outcome(NamedTuple):
     overlap: float
 
 
-def blobs(seed: int, number: int, long_tailed: bool) -> Case:
+def blobs(seed: int, number: int, long_tailed: bool, classes: tuple[int, int] = CLASSES) -> Case:
     """One random scene."""
     rng = np.random.default_rng([seed, number, long_tailed])
-    num_classes = round(2 * (LARGEST / 2) ** rng.random())
+    least, most = classes
+    num_classes = round(least * (most / least) ** rng.random())
     dims, core = int(rng.choice([64, 96, 128])), int(rng.choice([8, 16, 32]))
     spread = 2**0.5 / SEPARATION[number % len(SEPARATION)]
     if long_tailed:
@@ -137,7 +139,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
         if part == "blobs":
             for number in range(args.scenes):
                 for long_tailed in (False, True):
-                    yield blobs(args.seed, number, long_tailed)
+                    yield blobs(args.seed, number, long_tailed, args.classes)
         elif part == "digits" or (args.data / ablation.PHOTOGRAPHS[part][1]).is_file():
             yield crops(part, args.out.absolute() / part, args.data)
         else:
@@ -223,6 +225,9 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
     parser.add_argument("--scenes", type=int, default=30, help="of each kind of blobs")
     parser.add_argument("--seed", type=int, default=1, help="of the scenes")
+    parser.add_argument(
+        "--classes", type=int, nargs=2, default=CLASSES, metavar=("LEAST", "MOST"), help="of blobs"
+    )
     parser.add_argument("--data", type=Path, default=ablation.default_data(), metavar="DIR")
     parser.add_argument("--out", type=Path, default=Path("runs/class_count"), metavar="DIR")
     args = parser.parse_args()
