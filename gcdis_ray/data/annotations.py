@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcdis_ray.artifacts import canonical_json
-from gcdis_ray.data.coco import Annotation, CocoFile, parse_annotation, whole_number
+from gcdis_ray.data.coco import Annotation, parse_annotation, whole_number
+from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.splits import SourceImage
 from gcdis_ray.errors import DataError
 
@@ -50,14 +51,14 @@ class CheckedAnnotations:
 
 
 def annotation_digests(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
+    file: AnnotationSource, images: Sequence[SourceImage], category_ids: Collection[int] | None
 ) -> list[str]:
     """One hash per annotation that :func:`read_checked` would look at, sorted."""
     return sorted(digest for _, _, digest in _relevant(file, images, category_ids))
 
 
 def read_checked(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
+    file: AnnotationSource, images: Sequence[SourceImage], category_ids: Collection[int] | None
 ) -> CheckedAnnotations:
     """Annotations on ``images``.
 
@@ -76,7 +77,7 @@ def read_checked(
         label = f"annotation {raw.get('id')!r}"[:60]
         if image is None:
             reason = f"{label}: no image with id {raw.get('image_id')!r}"[:200]
-            rejected.append((digest, Rejected(None, file.path.name, reason)))
+            rejected.append((digest, Rejected(None, file.name.rpartition("/")[2], reason)))
             continue
         try:
             height, width = image.height_px, image.width_px
@@ -104,11 +105,11 @@ def read_checked(
 
 
 def _relevant(
-    file: CocoFile, images: Sequence[SourceImage], category_ids: Collection[int] | None
+    file: AnnotationSource, images: Sequence[SourceImage], category_ids: Collection[int] | None
 ) -> Iterator[tuple[SourceImage | None, dict[str, Any], str]]:
     """(image, annotation, hash of what it says); image None: its file knows no such image."""
     chosen = {image.file_id: image for image in images}
-    listed = {record.image_id for record in file.images}
+    listed = {record.image_id for record in file.images()}
     passed_over: set[int] = set()
     if category_ids is not None:
         passed_over = {c.category_id for c in file.categories} - set(category_ids)

@@ -6,7 +6,6 @@ Nothing here reads an annotation: a set of images follows from image records, fi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-from gcdis_ray.data.coco import CocoFile
 from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet, JsonList
-from gcdis_ray.data.records import CategoryRecord
+from gcdis_ray.data.formats import open_sets
+from gcdis_ray.data.json_lists import read_ids, read_names
+from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder, open_source
 
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
@@ -39,7 +40,7 @@ class DataPlan:
 
     root: Path
     images: Mapping[str, Sequence[SourceImage]]
-    files: Mapping[str, CocoFile]  # of the sets that have one
+    files: Mapping[str, AnnotationSource]  # of the sets that have one
     known: Sequence[CategoryRecord]  # position = class_index
 
 
@@ -50,29 +51,26 @@ def plan_data(config: DataConfig) -> DataPlan:
         DataError: missing folder or file, empty set, sets that share an image or an image id,
             unknown class.
     """
-    root = Path(config.root).expanduser().absolute()  # workers may stand elsewhere
-    if not root.is_dir():
-        raise DataError(
-            f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"
-        )
-    names = {split: config.image_set(split).annotations for split in SPLITS}
-    opened = {name: CocoFile(root / name) for name in sorted(set(filter(None, names.values())))}
-    files = {split: opened[name] for split, name in names.items() if name is not None}
+    folder = open_source(config.root)
+    root = Path(folder.uri)
+    files = open_sets(folder, config)
     images = {
-        split: _resolve(root, config.image_set(split), files.get(split), f"stages.ingest.{split}")
+        split: _resolve(folder, config.image_set(split), files.get(split), f"stages.ingest.{split}")
         for split in SPLITS
     }
     _check_apart(images)
-    return DataPlan(root, images, files, _known(config, root, files["labeled"].categories))
+    return DataPlan(root, images, files, _known(config, folder, files["labeled"].categories))
 
 
-def _resolve(root: Path, chosen: ImageSet, coco: CocoFile | None, where: str) -> list[SourceImage]:
-    folder = root / chosen.images
+def _resolve(
+    source: SourceFolder, chosen: ImageSet, coco: AnnotationSource | None, where: str
+) -> list[SourceImage]:
+    folder = Path(source.uri) / chosen.images
     if not folder.is_dir():
         raise DataError(
             f"no such folder: {folder}", where=f"{where}.images", fix="check the folder's name"
         )
-    found = _folder_images(folder, chosen) if coco is None else _listed(root, chosen, coco, where)
+    found = _folder_images(folder, chosen) if coco is None else _listed(source, chosen, coco, where)
     if chosen.part is not None:
         low, high = chosen.part
         prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
@@ -80,7 +78,7 @@ def _resolve(root: Path, chosen: ImageSet, coco: CocoFile | None, where: str) ->
             image for image in found if low <= _share(image.uri[prefix:], chosen.part_seed) < high
         ]
     if not found:
-        what = f"no image file in {folder}" if coco is None else f"no image of {coco.path} is taken"
+        what = f"no image file in {folder}" if coco is None else f"no image of {coco.name} is taken"
         raise DataError(
             what, where=where, fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids and part"
         )
@@ -97,12 +95,14 @@ def _folder_images(folder: Path, chosen: ImageSet) -> list[SourceImage]:
     return [SourceImage(_id_of_name(uri), uri, None, None, None) for uri in uris]
 
 
-def _listed(root: Path, chosen: ImageSet, coco: CocoFile, where: str) -> list[SourceImage]:
+def _listed(
+    source: SourceFolder, chosen: ImageSet, coco: AnnotationSource, where: str
+) -> list[SourceImage]:
     wanted = None
     if chosen.image_ids is not None:
-        wanted = set(_read_list(root, chosen.image_ids, f"{where}.image_ids"))
+        wanted = set(read_ids(source, chosen.image_ids, f"{where}.image_ids").tolist())
     found = []
-    for record in coco.images:
+    for record in coco.images():
         if wanted is None or record.image_id in wanted:
             uri = _uri(chosen, record.file_name)
             image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
@@ -111,7 +111,8 @@ def _listed(root: Path, chosen: ImageSet, coco: CocoFile, where: str) -> list[So
             )
     if wanted is not None and (absent := wanted - {image.file_id for image in found}):
         raise DataError(
-            f"{len(absent)} image ids are not in {coco.path.name}, such as {min(absent, key=str)}",
+            f"{len(absent)} image ids are not in {coco.name.rpartition('/')[2]}, "
+            f"such as {min(absent)}",
             where=f"{where}.image_ids",
             fix="list ids of that file",
         )
@@ -162,12 +163,14 @@ def _check_apart(images: Mapping[str, Sequence[SourceImage]]) -> None:
 
 
 def _known(
-    config: DataConfig, root: Path, categories: Sequence[CategoryRecord]
+    config: DataConfig, folder: SourceFolder, categories: Sequence[CategoryRecord]
 ) -> list[CategoryRecord]:
     where = "stages.ingest.known_classes"
     wanted = config.known_classes
+    if wanted == "all":
+        return list(categories)
     if isinstance(wanted, JsonList):
-        wanted = _read_list(root, wanted, where)
+        wanted = read_names(folder, wanted, where)
     by_name: dict[str, list[CategoryRecord]] = defaultdict(list)
     for category in categories:
         by_name[category.name].append(category)
@@ -195,25 +198,3 @@ def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
     names = [category.name for category in categories]
     near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
     return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
-
-
-def _read_list(root: Path, reference: JsonList, where: str) -> list[Any]:
-    path = root / reference.file
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}", where=where, fix="check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", where=where) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error})"[:300], where=where) from None
-    for key in reference.key.split("."):
-        if not isinstance(value, dict) or key not in value:
-            keys = sorted(value)[:8] if isinstance(value, dict) else []
-            raise DataError(f"no {reference.key!r} in {path}", where=where, fix=f"it has {keys}")
-        value = value[key]
-    if not isinstance(value, list) or not all(
-        isinstance(entry, str | int) and not isinstance(entry, bool) for entry in value
-    ):
-        raise DataError(f"{reference.key!r} in {path} is no list of names or ids", where=where)
-    return value

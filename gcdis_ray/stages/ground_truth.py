@@ -95,7 +95,7 @@ def _annotated(plan: DataPlan) -> list[str]:
     return [
         split
         for split in ("unlabeled", "validation")
-        if split in plan.files and {"annotations", "categories"} <= plan.files[split].sections
+        if split in plan.files and plan.files[split].has_annotations
     ]
 
 

@@ -239,12 +239,13 @@ def test_real_photographs(shared_data: Path):
     from gcdis_ray.data.coco import CocoFile
     from gcdis_ray.data.images import decode_rgb
     from gcdis_ray.data.splits import SourceImage
+    from gcdis_ray.source import open_source
 
     folder = shared_data / "voc2007-seg"
-    file = CocoFile(folder / "instances.json")
+    file = CocoFile(open_source(str(folder)), "instances.json")
     images = [
         SourceImage(r.image_id, r.file_name, r.height_px, r.width_px, r.image_id)
-        for r in file.images[:8]
+        for r in list(file.images())[:8]
     ]
     checked = read_checked(file, images, None)
     config = crop.Config(max_side_px=4096, context=0.2)
