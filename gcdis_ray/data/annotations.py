@@ -8,8 +8,9 @@ with the file, but for eight bytes an annotation that find ids which occur twice
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -47,6 +48,7 @@ class Selection:
     images: ImageList
     listed_ids: NDArray[np.int64]
     category_ids: Collection[int] | None
+    passed_over: Counter[str] = field(default_factory=Counter)  # by reason, of the last reading
 
     def digest(self) -> str:
         """One hash of all that is looked at, whatever its order in the file.
@@ -75,7 +77,8 @@ class Selection:
         passed_over: set[int] = set()
         if self.category_ids is not None:
             passed_over = {c.category_id for c in self.source.categories} - set(self.category_ids)
-        rest = self.source.annotations()
+        self.passed_over.clear()
+        rest = self.source.annotations(self.passed_over)
         while some := list(islice(rest, _AT_ONCE)):
             numbers = [whole_number(raw.get("image_id")) for raw in some]
             ids = np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
@@ -147,6 +150,7 @@ class CheckedAnnotations:
             self.num_rejected += table.num_rows - good.num_rows
             told(self.num_accepted + self.num_rejected)
         self._runs.flush()
+        self.passed_over = dict(selection.passed_over)
         self._keep_one(np.concatenate(ids) if ids else np.zeros(0, np.int64))
 
     def _keep_one(self, ids: NDArray[np.int64]) -> None:

@@ -7,22 +7,25 @@ names must stay inside the image folder, boxes and masks must lie in their image
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from array import array
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
 from gcdis_ray.data import masks
+from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder
 
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
-_MAX_DEPTH = 32  # COCO needs 5; the parser's memory grows with the square of the depth
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
@@ -46,115 +49,108 @@ class Annotation:
 
 
 class CocoFile:
-    """A COCO annotation file, read as a stream: images and categories are kept, annotations not.
+    """A COCO annotation file, read as a stream; only categories are kept.
 
-    Opening it reads it through once: whether it is whole, how deep it nests, what it holds.
+    Formats of this family differ in what an image or a category says: they override that.
 
     Raises:
-        DataError: missing or unreadable file, no JSON, cut off, nested absurdly, no COCO file.
+        DataError: as :class:`JsonFile`; a section that is no list.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        import ijson
+    def __init__(self, folder: SourceFolder, name: str) -> None:
+        self.json = JsonFile(folder, name, _FIX)
+        self.sections = frozenset(self.json.outline.lists)
 
-        keys, depth = [], 0
-        with _named_errors(path), path.open("rb") as file:
-            for event, value in ijson.basic_parse(file, use_float=True):
-                if event == "start_map" or event == "start_array":
-                    depth += 1
-                    if depth > _MAX_DEPTH:
-                        raise DataError(f"nested more than {_MAX_DEPTH} deep", where=str(path))
-                elif event == "end_map" or event == "end_array":
-                    depth -= 1
-                elif event == "map_key" and depth == 1:
-                    keys.append(value)
-        for section in ("images", "annotations", "categories"):
-            if keys.count(section) > 1:
-                raise DataError(f"more than one {section!r} in it", where=str(path), fix=_FIX)
-        self.sections = frozenset(keys)  # files of unlabeled images often have no annotations
+    @property
+    def name(self) -> str:
+        return self.json.path
 
-    @cached_property
-    def images(self) -> list[ImageRecord]:
+    @property
+    def has_annotations(self) -> bool:  # files of unlabeled images often have none
+        return {"annotations", "categories"} <= self.sections
+
+    @property
+    def num_images(self) -> int | None:
+        return self.json.outline.lists.get("images")
+
+    def images(self) -> Iterator[ImageRecord]:
         """Image records in the order of the file.
 
         Raises:
-            DataError: record without a field it needs, two images with one id, file name that
-                leaves the image folder.
+            DataError: record without a field it needs, file name that leaves the image folder; at
+                the end, if two images share an id.
         """
-        found: dict[int, ImageRecord] = {}
-        for position, raw in enumerate(self._records("images")):
-            where = f"{self.path}: images[{position}]"
-            record = ImageRecord(
-                _whole(raw, "id", where),
-                safe_file_name(raw.get("file_name"), where),
-                _whole(raw, "height", where),
-                _whole(raw, "width", where),
-            )
-            height_px, width_px = record.height_px, record.width_px
-            if not (0 < height_px <= _MAX_SIDE_PX and 0 < width_px <= _MAX_SIDE_PX):
-                raise DataError(f"an image of {height_px} x {width_px} pixels", where=where)
-            if record.image_id in found:
-                raise DataError(f"image id {record.image_id} occurs twice", where=where)
-            found[record.image_id] = record
-        return list(found.values())
+        ids = array("q")
+        for position, raw in enumerate(self.json.records("images")):
+            record = self.image(raw, self.json.place("images", position))
+            ids.append(record.image_id)
+            yield record
+        check_unique(ids, f"{self.name}: images")
 
-    @cached_property
-    def categories(self) -> list[CategoryRecord]:
+    @property
+    def categories(self) -> Sequence[CategoryRecord]:
         """Categories by rising id.
 
         Raises:
             DataError: category without id or name, two with one id.
         """
+        return self._categories
+
+    @cached_property
+    def _categories(self) -> list[CategoryRecord]:
         found: dict[int, CategoryRecord] = {}
-        for position, raw in enumerate(self._records("categories")):
-            where = f"{self.path}: categories[{position}]"
-            category_id, name = _whole(raw, "id", where), raw.get("name")
-            if not isinstance(name, str) or not name:
-                raise DataError(f"category {category_id} has no 'name'", where=where)
-            if category_id in found:
-                raise DataError(f"category id {category_id} occurs twice", where=where)
-            found[category_id] = CategoryRecord(category_id, name)
+        for where, raw in self.raw_categories:
+            category = self.category(raw, where)
+            if category.category_id in found:
+                raise DataError(f"category id {category.category_id} occurs twice", where=where)
+            found[category.category_id] = category
         return [found[category_id] for category_id in sorted(found)]
 
-    def annotations(self) -> Iterator[dict[str, Any]]:
+    @cached_property
+    def raw_categories(self) -> list[tuple[str, dict[str, Any]]]:
+        """(place in the file, record)"""
+        records = self.json.records("categories")
+        return [(self.json.place("categories", i), raw) for i, raw in enumerate(records)]
+
+    def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
         """Annotations as they stand in the file: :func:`parse_annotation` checks one."""
-        return self._records("annotations")
+        return self.json.records("annotations")
 
-    def _records(self, section: str) -> Iterator[dict[str, Any]]:
-        import ijson
+    # What other formats say in another way
 
-        if section not in self.sections:
-            raise DataError(f"no {section!r} in it", where=str(self.path), fix=_FIX)
-        with _named_errors(self.path), self.path.open("rb") as file:
-            for position, raw in enumerate(ijson.items(file, f"{section}.item", use_float=True)):
-                if not isinstance(raw, dict):
-                    raise DataError(
-                        f"a record must be an object, not {type(raw).__name__}",
-                        where=f"{self.path}: {section}[{position}]",
-                    )
-                yield raw
+    def image(self, raw: Mapping[str, Any], where: str) -> ImageRecord:
+        return ImageRecord(
+            whole(raw, "id", where),
+            safe_file_name(self.file_name(raw), where),
+            *image_size(raw, where),
+        )
+
+    def file_name(self, raw: Mapping[str, Any]) -> Any:
+        return raw.get("file_name")
+
+    def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
+        category_id, name, synset = whole(raw, "id", where), raw.get("name"), raw.get("synset")
+        if not isinstance(name, str) or not name:
+            raise DataError(f"category {category_id} has no 'name'", where=where)
+        return CategoryRecord(category_id, name, synset if isinstance(synset, str) else None)
 
 
-@contextmanager
-def _named_errors(path: Path) -> Iterator[None]:
-    import ijson
+def image_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:
+    """(height_px, width_px) of an image record."""
+    height_px, width_px = whole(raw, "height", where), whole(raw, "width", where)
+    if not (0 < height_px <= _MAX_SIDE_PX and 0 < width_px <= _MAX_SIDE_PX):
+        raise DataError(f"an image of {height_px} x {width_px} pixels", where=where)
+    return height_px, width_px
 
-    try:
-        yield
-    except FileNotFoundError:
-        raise DataError("no such file", where=str(path), fix="check the path") from None
-    except OSError as error:
-        raise DataError(error.strerror or str(error), where=str(path)) from error
-    except (ijson.JSONError, UnicodeDecodeError) as error:
-        first = (str(error).strip() or "empty").splitlines()[0]
-        if "premature EOF" in first or "ncomplete" in first:
-            what = "the file ends in the middle (truncated JSON)"
-        elif re.search("NaN|Infinity", str(error)):
-            what = "not valid JSON (NaN and Infinity are no JSON numbers)"
-        else:
-            what = f"not valid JSON ({first[:120]})"
-        raise DataError(what, where=str(path), fix=_FIX) from None
+
+def check_unique(ids: array[int], where: str) -> None:
+    """Raise DataError if an image id occurs twice, with the position of its second record."""
+    values = np.array(ids, np.int64)
+    order = np.argsort(values, kind="stable")
+    repeats = order[1:][values[order[1:]] == values[order[:-1]]]
+    if repeats.size:
+        position = int(repeats.min())
+        raise DataError(f"image id {ids[position]} occurs twice", where=f"{where}[{position}]")
 
 
 def safe_file_name(value: Any, where: str) -> str:
@@ -192,7 +188,7 @@ def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> A
         DataError: missing or odd id, NaN or negative box, box or mask outside the image, mask
             without a pixel, neither mask nor box. ``what`` alone tells the reason.
     """
-    instance_id, category_id = _whole(raw, "id", None), _whole(raw, "category_id", None)
+    instance_id, category_id = whole(raw, "id", None), whole(raw, "category_id", None)
     segmentation, bbox = raw.get("segmentation") or None, raw.get("bbox") or None
     mask_rle, mask_area = None, 0.0
     if segmentation is not None:
@@ -252,7 +248,8 @@ def whole_number(value: Any) -> int | None:
     return value
 
 
-def _whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
+def whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
+    """Field ``name`` as an id or a size; raises DataError if it is none."""
     if raw.get(name) is None:
         raise DataError(f"no {name!r}", where=where)
     value = whole_number(raw[name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -44,13 +45,25 @@ class AnnotationSource(Protocol):
         """By rising id, ids and names checked."""
         ...
 
-    def images(self) -> Iterator[ImageRecord]:
-        """In the order of the file; sizes and names checked, ids unique."""
+    @property
+    def num_images(self) -> int | None:
+        """How many it lists, where that is known without reading them."""
         ...
 
-    def annotations(self) -> Iterator[dict[str, Any]]:
+    def images(self) -> Iterator[ImageRecord]:
+        """In the order of the file; sizes and names checked; after the last one also that ids are
+        unique (8 bytes an image are kept for that)."""
+        ...
+
+    def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
         """In the order of the file, shaped as COCO's (``id``, ``image_id``, ``category_id``,
-        ``bbox``, ``segmentation``, ``area``, ``iscrowd``), unchecked."""
+        ``bbox``, ``segmentation``, ``area``, ``iscrowd``), unchecked, whether ids are unique
+        included.
+
+        Args:
+            passed_over: counts by reason what was left out on purpose, such as objects of a class
+                that the label space has not; those are no mistakes.
+        """
         ...
 
     @property

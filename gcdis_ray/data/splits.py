@@ -6,13 +6,12 @@ Nothing here reads an annotation: a set of images follows from image records, fi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import compress, islice
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,9 +21,11 @@ from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data.annotations import Selection
-from gcdis_ray.data.coco import CocoFile
 from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet, JsonList
+from gcdis_ray.data.formats import open_sets
 from gcdis_ray.data.image_list import ImageList, SourceImage
+from gcdis_ray.data.json_lists import read_ids, read_names
+from gcdis_ray.data.present import Listing, Missing
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder, open_source
@@ -43,9 +44,16 @@ _SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 class SetPlan:
     """The images of one set."""
 
+    config: ImageSet
     images: ImageList
     source: AnnotationSource | None  # None: a plain folder
     listed_ids: NDArray[np.int64]  # ids of all images of the annotation file, sorted
+    num_missing: int = 0  # listed, left out for want of their files; partial sets only
+
+    def missing(self, folder: SourceFolder) -> Missing:
+        """Which of the images are not there."""
+        names = _names(self.images, self.config)
+        return Listing(folder, self.config.images).missing(names)
 
     def selection(self, category_ids: Collection[int] | None) -> Selection:
         """Its annotations, of these classes or of all."""
@@ -89,8 +97,11 @@ def plan_data(config: DataConfig) -> DataPlan:
             unknown class.
     """
     folder = open_source(config.root)
+    sources = open_sets(folder, config)
     sets = {
-        split: _resolve(folder, config.image_set(split), f"stages.ingest.{split}")
+        split: _resolve(
+            folder, config.image_set(split), sources.get(split), f"stages.ingest.{split}"
+        )
         for split in SPLITS
     }
     _check_apart({split: chosen.images for split, chosen in sets.items()})
@@ -99,29 +110,34 @@ def plan_data(config: DataConfig) -> DataPlan:
     return DataPlan(folder, sets, _known(config, folder, labeled.categories))
 
 
-def _resolve(folder: SourceFolder, chosen: ImageSet, where: str) -> SetPlan:
+def _resolve(
+    folder: SourceFolder, chosen: ImageSet, source: AnnotationSource | None, where: str
+) -> SetPlan:
     if not folder.has_folder(chosen.images):
         raise DataError(
             f"no such folder: {folder.uri}/{chosen.images}",
             where=f"{where}.images",
             fix="check the folder's name",
         )
-    source, listed_ids = None, np.zeros(0, np.int64)
-    if chosen.annotations is None:
+    listed_ids, num_missing = np.zeros(0, np.int64), 0
+    if source is None:
         images = ImageList(_folder_images(folder, chosen))
     else:
-        source = open_annotations(folder, chosen)
         images, listed_ids = _listed(folder, chosen, source, where)
     if chosen.part is not None:
         images = images.take(_in_part(images, chosen))
+    if chosen.partial:
+        listing, total = Listing(folder, chosen.images), len(images)
+        images = images.take(np.array([name in listing for name in _names(images, chosen)], bool))
+        num_missing = total - len(images)
     if not len(images):
         what = f"no image file in {folder.uri}/{chosen.images}"
         raise DataError(
             what if source is None else f"no image of {source.name} is taken",
             where=where,
-            fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids and part",
+            fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids, part and partial",
         )
-    return SetPlan(images, source, listed_ids)
+    return SetPlan(chosen, images, source, listed_ids, num_missing)
 
 
 def federated_lists(chosen: SetPlan) -> pa.Table:
@@ -157,7 +173,11 @@ def _listed(
     folder: SourceFolder, chosen: ImageSet, source: AnnotationSource, where: str
 ) -> tuple[ImageList, NDArray[np.int64]]:
     """The images that are taken, and the ids of all that the file lists, sorted."""
-    wanted = _id_list(folder, chosen.image_ids, f"{where}.image_ids")
+    wanted = unwanted = None
+    if chosen.image_ids is not None:
+        wanted = read_ids(folder, chosen.image_ids, f"{where}.image_ids")
+    if chosen.except_image_ids is not None:
+        unwanted = read_ids(folder, chosen.except_image_ids, f"{where}.except_image_ids")
     listed: list[NDArray[np.int64]] = []
 
     def taken() -> Iterator[SourceImage]:
@@ -166,6 +186,8 @@ def _listed(
             ids = np.array([record.image_id for record in some], dtype=np.int64)
             listed.append(ids)
             take = np.ones(len(ids), bool) if wanted is None else np.isin(ids, wanted)
+            if unwanted is not None:
+                take &= ~np.isin(ids, unwanted)
             for record in compress(some, take.tolist()):
                 uri = _uri(chosen, record.file_name)
                 image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
@@ -173,10 +195,7 @@ def _listed(
 
     images = ImageList(taken())
     listed_ids = np.sort(np.concatenate(listed)) if listed else np.zeros(0, np.int64)
-    twice = listed_ids[1:][listed_ids[1:] == listed_ids[:-1]]
-    if len(twice):
-        raise DataError(f"image id {twice[0]} occurs twice", where=f"{source.name}: images")
-    if wanted is not None:
+    if wanted is not None and not chosen.partial:
         absent = wanted[~np.isin(wanted, listed_ids)]
         if len(absent):
             raise DataError(
@@ -187,24 +206,26 @@ def _listed(
     return images, listed_ids
 
 
-def _id_list(
-    folder: SourceFolder, reference: JsonList | None, where: str
-) -> NDArray[np.int64] | None:
-    if reference is None:
-        return None
-    values = _read_list(folder, reference, where)
-    if texts := [value for value in values if not isinstance(value, int)]:
-        raise DataError(f"image id {texts[0]!r} is no whole number", where=where)
-    return np.unique(np.array(values, dtype=np.int64))
-
-
 def _in_part(images: ImageList, chosen: ImageSet) -> NDArray[np.bool_]:
-    """Which images a set's ``part`` takes, by where the hash of their names falls."""
+    """Which images a set's ``part`` takes, by where the hashes of their names fall.
+
+    Names without their folders: files that list one image below different folders agree.
+    """
     assert chosen.part is not None
     low, high = chosen.part
-    prefix = len(chosen.images.rstrip("/")) + 1 if chosen.images != "." else 0
-    share = np.array([_share(image.uri[prefix:], chosen.part_seed) for image in images])
-    return (share >= low) & (share < high)
+    names = [name.rpartition("/")[2] for name in _names(images, chosen)]
+    share = np.array([_share(name, chosen.part_seed) for name in names])
+    if chosen.part_by == "hash":
+        return (share >= low) & (share < high)
+    place = np.empty(len(names), dtype=np.int64)
+    place[np.lexsort((np.array(names), share))] = np.arange(len(names))
+    return (place >= round(low * len(names))) & (place < round(high * len(names)))
+
+
+def _names(images: ImageList, chosen: ImageSet) -> Iterator[str]:
+    """File names relative to the folder of images."""
+    prefix = 0 if chosen.images == "." else len(chosen.images.rstrip("/")) + 1
+    return (image.uri[prefix:] for image in images)
 
 
 def _uri(chosen: ImageSet, name: str) -> str:
@@ -259,8 +280,10 @@ def _known(
 ) -> list[CategoryRecord]:
     where = "stages.ingest.known_classes"
     wanted = config.known_classes
-    if isinstance(wanted, JsonList):
-        wanted = _read_list(folder, wanted, where)
+    if wanted == "all":
+        wanted = [category.category_id for category in categories]
+    elif isinstance(wanted, JsonList):
+        wanted = read_names(folder, wanted, where)
     by_name: dict[str, list[CategoryRecord]] = defaultdict(list)
     for category in categories:
         by_name[category.name].append(category)
@@ -288,49 +311,3 @@ def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
     names = [category.name for category in categories]
     near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
     return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
-
-
-def _read_list(folder: SourceFolder, reference: JsonList, where: str) -> list[Any]:
-    path = f"{folder.uri}/{reference.file}"
-    try:
-        value = json.loads(folder.read(reference.file))
-    except FileNotFoundError:
-        raise DataError(f"no such file: {path}", where=where, fix="check the path") from None
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror}", where=where) from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not JSON ({error})"[:300], where=where) from None
-    for key in reference.key.split("."):
-        if not isinstance(value, dict) or key not in value:
-            keys = sorted(value)[:8] if isinstance(value, dict) else []
-            raise DataError(f"no {reference.key!r} in {path}", where=where, fix=f"it has {keys}")
-        value = value[key]
-    if not isinstance(value, list) or not all(
-        isinstance(entry, str | int) and not isinstance(entry, bool) for entry in value
-    ):
-        raise DataError(f"{reference.key!r} in {path} is no list of names or ids", where=where)
-    return value
-
-
-def open_annotations(folder: SourceFolder, chosen: ImageSet) -> AnnotationSource:
-    return _Shim(folder, chosen)
-
-
-class _Shim:
-    def __init__(self, folder, chosen):
-        self._file = CocoFile(Path(folder.uri) / chosen.annotations)
-        self.name = str(self._file.path)
-
-    @property
-    def categories(self):
-        return self._file.categories
-
-    def images(self):
-        return iter(self._file.images)
-
-    def annotations(self):
-        return self._file.annotations()
-
-    @property
-    def has_annotations(self):
-        return {"annotations", "categories"} <= self._file.sections

@@ -113,6 +113,8 @@ def _truth(plan: DataPlan, split: str, config: Config, work: Work) -> CheckedAnn
     )
     truth.check_share(config.max_quarantined_share, f"stages.ingest.{split}.annotations")
     work.count("annotations_quarantined", truth.num_rejected)
+    for reason, count in truth.passed_over.items():
+        work.count(f"annotations_passed_over: {reason}", count)
     return truth if truth.num_accepted else None
 
 

@@ -82,19 +82,21 @@ def source(config: Config) -> str:
 
 
 def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
-    found, any_exists = hashlib.sha256(split.encode()), False
-    for image in plan.images[split]:
+    found, absent, chosen = hashlib.sha256(split.encode()), 0, plan.sets[split]
+    for image in chosen.images:
         digest = _file_digest(plan.folder, image.uri, config)
-        any_exists = any_exists or digest is not None
+        absent += digest is None
         line = [image.image_id, image.uri, image.height_px, image.width_px, digest]
         found.update(canonical_json(line).encode())
-    if not any_exists:
-        total = len(plan.images[split])
+    where = f"stages.ingest.{split}.images"
+    if absent == len(chosen.images):
         raise DataError(
-            f"none of its {total} images exists, such as {plan.images[split][0].uri}",
-            where=f"stages.ingest.{split}.images",
+            f"none of its {absent} images exists, such as {chosen.images[0].uri}",
+            where=where,
             fix=f"check root ({plan.folder.uri}) and images",
         )
+    if absent and not chosen.config.partial and (missing := chosen.missing(plan.folder)).count:
+        raise missing.error(where)
     return found.hexdigest()
 
 
@@ -133,6 +135,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     )
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
     work.count("annotations_quarantined", labels.num_rejected)
+    for reason, count in labels.passed_over.items():
+        work.count(f"annotations_passed_over: {reason}", count)
+    work.count("images_missing", sum(chosen.num_missing for chosen in plan.sets.values()))
 
     shards = list(plan.shards(config.images_per_shard))
     tables = work.map_shards(

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from gcdis_ray.data import masks
 from gcdis_ray.data.coco import CocoFile, parse_annotation, safe_file_name
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import open_source
 
 GOOD = {
     "id": 5,
@@ -25,13 +26,17 @@ GOOD = {
 }
 
 
+def coco_file(folder: Path, name: str) -> CocoFile:
+    return CocoFile(open_source(str(folder)), name)
+
+
 def test_reads_all_records(tmp_path: Path):
     data = make_coco_folder(tmp_path)
-    file = CocoFile(tmp_path / "all.json")
-    assert [(r.image_id, r.file_name) for r in file.images] == [
+    file = coco_file(tmp_path, "all.json")
+    assert [(r.image_id, r.file_name) for r in file.images()] == [
         (i, f"{i}.jpg") for i in range(1, 13)
     ]
-    assert {(r.height_px, r.width_px) for r in file.images} == {(HEIGHT, WIDTH)}
+    assert {(r.height_px, r.width_px) for r in file.images()} == {(HEIGHT, WIDTH)}
     assert [c.category_id for c in file.categories] == [1, 2, 7, 9]
     assert list(file.annotations()) == data["annotations"]
 
@@ -70,24 +75,24 @@ def test_bad_files_are_named(tmp_path: Path, text: str, reason: str):
     path = tmp_path / "bad.json"
     path.write_text(text)
     with pytest.raises(DataError, match=reason) as caught:
-        _ = CocoFile(path).images
+        list(coco_file(path.parent, path.name).images())
     assert "bad.json" in str(caught.value)
     assert len(str(caught.value).splitlines()) <= 2
 
 
 def test_missing_files_and_sections(tmp_path: Path):
     with pytest.raises(DataError, match="no such file"):
-        CocoFile(tmp_path / "none.json")
+        coco_file(tmp_path, "none.json")
     with pytest.raises(DataError, match="directory"):
-        CocoFile(tmp_path)
+        coco_file(tmp_path.parent, tmp_path.name)
     write_json(tmp_path / "bare.json", {"images": []})
     with pytest.raises(DataError, match="no 'categories' in it"):
-        _ = CocoFile(tmp_path / "bare.json").categories
+        _ = coco_file(tmp_path, "bare.json").categories
     with pytest.raises(DataError, match="no 'annotations' in it"):
-        list(CocoFile(tmp_path / "bare.json").annotations())
+        list(coco_file(tmp_path, "bare.json").annotations())
     write_json(tmp_path / "c.json", {"images": [], "categories": [{"id": 1, "name": "a"}] * 2})
     with pytest.raises(DataError, match="category id 1 occurs twice"):
-        _ = CocoFile(tmp_path / "c.json").categories
+        _ = coco_file(tmp_path, "c.json").categories
 
 
 @pytest.mark.parametrize(
@@ -187,7 +192,7 @@ def test_any_file_is_read_or_refused(tmp_path_factory, content: bytes):
     path.write_bytes(content)
     problem = ""
     try:
-        _ = CocoFile(path).images
+        list(coco_file(path.parent, path.name).images())
     except DataError as error:
         problem = str(error)
     assert not problem or "fuzz.json" in problem

@@ -109,7 +109,7 @@ def test_known_classes(root: Path):
         ({"known_classes": {"file": "no.json", "key": "k"}}, "no such file"),
         ({"known_classes": {"file": "lists.json", "key": "k"}}, r"no 'k' in .*\n.*it has \['l'"),
         ({"known_classes": {"file": "all.json", "key": "images"}}, "no list of names or ids"),
-        ({"known_classes": {"file": "images/1.jpg", "key": "k"}}, "not JSON"),
+        ({"known_classes": {"file": "images/1.jpg", "key": "k"}}, "not valid JSON"),
     ],
 )
 def test_mistakes_in_a_line_or_two(root: Path, changes: dict, reason: str):

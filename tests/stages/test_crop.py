@@ -237,8 +237,8 @@ def test_real_photographs(shared_data: Path):
     """Mask and window of real objects agree with the full bitmap."""
     from gcdis_ray.data.coco import parse_annotation
     from gcdis_ray.data.data_config import ImageSet
+    from gcdis_ray.data.formats import open_annotations
     from gcdis_ray.data.images import decode_rgb
-    from gcdis_ray.data.splits import open_annotations
     from gcdis_ray.source import open_source
 
     folder = shared_data / "voc2007-seg"

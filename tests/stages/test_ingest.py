@@ -177,7 +177,8 @@ def edit(root: Path, change: Callable[[dict], None]) -> None:
 
 def test_what_is_told_does_count(root: Path):
     """The opposite of the test above: the fingerprint sees labels, images and lists."""
-    settings = config(root, known_classes=[1, 2])
+    partial = {**folder_config(root)["unlabeled"], "partial": True}
+    settings = config(root, known_classes=[1, 2], unlabeled=partial)
     lists = {"l": [1, 2, 3, 4], "u": [5, 6, 7], "v": [8, 9, 10, 11, 12]}
     changes = [
         lambda: edit(root, lambda data: data["annotations"][0].update(category_id=1)),
@@ -194,6 +195,19 @@ def test_what_is_told_does_count(root: Path):
         change()
         keys.append(ingest.source(settings))
     assert len(set(keys)) == len(changes) + 1
+
+
+def test_a_missing_image_is_named_unless_the_set_may_be_partial(root: Path, local_work: StageWork):
+    (root / "images/6.jpg").unlink()
+    with pytest.raises(DataError, match=r"unlabeled.images: of 4 images are missing: .* 6.jpg"):
+        ingest.source(config(root))
+    partial = {**folder_config(root)["unlabeled"], "partial": True}
+    settings = config(root, unlabeled=partial)
+    ingest.source(settings)
+    done(local_work, settings)
+    assert 6 not in local_work.table("images").read(["image_id"])["image_id"].to_pylist()
+    assert local_work.counts["images_missing"] == 1
+    assert local_work.counts["images_quarantined"] == 0
 
 
 def test_order_and_layout_of_the_file_do_not_count(root: Path, new_work):

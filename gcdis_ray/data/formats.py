@@ -1,0 +1,136 @@
+"""Opens annotation files of any format: the one door to the readers."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+from gcdis_ray.data.coco import CocoFile
+from gcdis_ray.data.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
+from gcdis_ray.data.json_file import JsonFile
+from gcdis_ray.data.json_lists import read_ids
+from gcdis_ray.data.labels import Labels, RelabeledSource, join_labels
+from gcdis_ray.data.lvis import LvisFile
+from gcdis_ray.data.merged import MergedSource
+from gcdis_ray.data.objects365 import Objects365File
+from gcdis_ray.data.records import AnnotationSource
+from gcdis_ray.data.visual_genome import VisualGenomeFile
+from gcdis_ray.data.voc import VocFile
+from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder
+
+
+def open_sets(folder: SourceFolder, config: DataConfig) -> Mapping[str, AnnotationSource]:
+    """The annotations of every set that has some; sets that say the same share a source.
+
+    Raises:
+        DataError: as :func:`open_annotations` and :func:`open_labels`.
+    """
+    labels = open_labels(folder, config.label_space) if config.label_space else None
+    opened: dict[str, AnnotationSource] = {}
+    sources: dict[str, AnnotationSource] = {}
+    for split in SPLITS:
+        chosen = config.image_set(split)
+        if chosen.annotation_files:
+            said = chosen.model_dump_json(
+                include={"annotations", "format", "relabel", "except_coco_ids", "except_flagged"}
+            )
+            if said not in opened:
+                opened[said] = open_annotations(folder, chosen, labels)
+            sources[split] = opened[said]
+    return sources
+
+
+def open_labels(folder: SourceFolder, space: LabelSpace) -> Labels:
+    """The classes of a run. Files after the first are read whole if ``min_images`` asks for it.
+
+    Raises:
+        DataError: as the readers; classes that cannot be matched.
+    """
+    sources = [open_file(folder, name) for name in space.files]
+    return join_labels(sources, space.match, space.min_images)
+
+
+def open_annotations(
+    folder: SourceFolder, chosen: ImageSet, labels: Labels | None = None
+) -> AnnotationSource:
+    """The annotation file of a set that has one, or its files merged; in ``labels`` if given.
+
+    Raises:
+        DataError: as the readers; a file of another format than said; see
+            :class:`RelabeledSource` and :class:`MergedSource`.
+    """
+    except_coco_ids: Collection[int] = ()
+    if chosen.except_coco_ids is not None:
+        where = "stages.ingest.except_coco_ids"
+        except_coco_ids = set(read_ids(folder, chosen.except_coco_ids, where).tolist())
+    sources: list[AnnotationSource] = []
+    for position, name in enumerate(chosen.annotation_files):
+        source = open_file(
+            folder,
+            name,
+            chosen.format,
+            except_flagged=chosen.except_flagged,
+            except_coco_ids=except_coco_ids,
+            as_in_coco=position > 0,  # to be joined with files that number images as COCO does
+        )
+        if labels is not None:
+            source = RelabeledSource(source, labels, chosen.relabel, folder)
+        sources.append(source)
+    return sources[0] if len(sources) == 1 else MergedSource(sources)
+
+
+def open_file(
+    folder: SourceFolder,
+    name: str,
+    format: Format = "auto",
+    *,
+    except_flagged: Collection[str] = (),
+    except_coco_ids: Collection[int] = (),
+    as_in_coco: bool = False,
+) -> AnnotationSource:
+    """One annotation file.
+
+    Args:
+        except_flagged: see :class:`Objects365File`.
+        except_coco_ids: see :class:`VisualGenomeFile`.
+        as_in_coco: number Visual Genome's images as COCO does.
+
+    Raises:
+        DataError: as the reader; an option that the format has not.
+    """
+    if format == "auto":
+        format = _format(folder, name)
+    flagged_anyway = except_flagged and format != "objects365"
+    if flagged_anyway or (except_coco_ids and format != "visual_genome"):
+        raise DataError(
+            f"a file of format {format} has no such marks",
+            where=f"{folder.uri}/{name}",
+            fix="except_flagged is for objects365, except_coco_ids for visual_genome",
+        )
+    if format == "voc":
+        return VocFile(folder, name)
+    if format == "visual_genome":
+        return VisualGenomeFile(folder, name, "coco" if as_in_coco else "file", except_coco_ids)
+    if format == "objects365":
+        return Objects365File(folder, name, except_flagged)
+    return LvisFile(folder, name) if format == "lvis" else CocoFile(folder, name)
+
+
+def _format(folder: SourceFolder, name: str) -> Format:
+    """What the file looks like: by its lists and the first record of each."""
+    if name.endswith(".txt"):
+        return "voc"
+    file = JsonFile(folder, name)
+    if "" in file.outline.lists:
+        if any("objects" not in record for record in file.head("", 1)):
+            raise DataError(
+                "a list of records without 'objects' is no annotation file",
+                where=file.path,
+                fix="Visual Genome: give objects.json, with image_data.json beside it",
+            )
+        return "visual_genome"
+    image = file.outline.first.get("images", {})
+    category = file.outline.first.get("categories", {})
+    if Objects365File.names_images_so(image.get("file_name")):
+        return "objects365"
+    return "lvis" if "frequency" in category else "coco"

@@ -1,0 +1,256 @@
+"""One label space for annotation files that number their classes differently.
+
+The first file of ``label_space`` says which ids there are; a class of another file is found among
+them by its WordNet synset or its name. Objects of classes that are not found are passed over, and
+counted.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+
+from gcdis_ray.data.coco import whole_number
+from gcdis_ray.data.data_config import SynsetFile
+from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder
+
+_WHERE = "stages.ingest.label_space"
+_MAX_SYNSET_FILE_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The classes of a run."""
+
+    categories: Sequence[CategoryRecord]  # by rising id
+
+    @cached_property
+    def by_id(self) -> Mapping[int, CategoryRecord]:
+        return {c.category_id: c for c in self.categories}
+
+    def find(self, key: str, by: Literal["synset", "name"]) -> CategoryRecord | None:
+        """The class of that synset or name.
+
+        Raises:
+            DataError: two classes have it.
+        """
+        found = (self._by_synset if by == "synset" else self._by_name).get(key, [])
+        if len(found) > 1:
+            ids = [c.category_id for c in found]
+            raise DataError(f"{by} {key!r} is that of categories {ids}", where=_WHERE)
+        return found[0] if found else None
+
+    @cached_property
+    def _by_synset(self) -> Mapping[str, list[CategoryRecord]]:
+        return _grouped((c.synset, c) for c in self.categories)
+
+    @cached_property
+    def _by_name(self) -> Mapping[str, list[CategoryRecord]]:
+        return _grouped((c.name, c) for c in self.categories)
+
+
+def _grouped(
+    pairs: Iterator[tuple[str | None, CategoryRecord]] | Any,
+) -> Mapping[str, list[CategoryRecord]]:
+    groups: dict[str, list[CategoryRecord]] = defaultdict(list)
+    for key, category in pairs:
+        if key is not None:
+            groups[key].append(category)
+    return groups
+
+
+def join_labels(
+    sources: Sequence[AnnotationSource], match: Literal["synset", "name"], min_images: int
+) -> Labels:
+    """The classes of the first source with their ids, then those that only later ones have, by
+    rising name, where they are on at least ``min_images`` images.
+
+    Raises:
+        DataError: classes without the synset to match them by.
+    """
+    first, *others = sources
+    labels = Labels(list(first.categories))
+    for source in others:
+        missing = [
+            c for c in source.categories if labels.find(_key(c, match, source.name), match) is None
+        ]
+        if min_images > 1:
+            counts = images_per_category(source)
+            missing = [c for c in missing if counts.get(c.category_id, 0) >= min_images]
+        start = 1 + max((c.category_id for c in labels.categories), default=0)
+        added = [
+            replace(c, category_id=start + i, frequency=None)
+            for i, c in enumerate(sorted(missing, key=lambda c: (c.name, c.category_id)))
+        ]
+        labels = Labels([*labels.categories, *added])
+    return labels
+
+
+def images_per_category(source: AnnotationSource) -> dict[int, int]:
+    """category_id -> number of images with an annotation of it; 16 bytes an annotation."""
+    pairs = array("q")
+    for raw in source.annotations():
+        image_id, category_id = whole_number(raw.get("image_id")), raw.get("category_id")
+        if image_id is not None and (category_id := whole_number(category_id)) is not None:
+            pairs.extend((category_id, image_id))
+    distinct = np.unique(np.array(pairs, np.int64).reshape(-1, 2), axis=0)
+    ids, counts = np.unique(distinct[:, 0], return_counts=True)
+    return dict(zip(ids.tolist(), counts.tolist(), strict=True))
+
+
+def _key(category: CategoryRecord, match: str, name: str) -> str:
+    key = category.synset if match == "synset" else category.name
+    if key is None:
+        raise DataError(
+            f"category {category.name!r} has no synset",
+            where=name,
+            fix="match by name, or relabel with a file that gives synsets",
+        )
+    return key
+
+
+# ---------------------------------------------------------------- one source in those labels
+
+
+class RelabeledSource:
+    """A source whose categories are those of ``labels``.
+
+    Args:
+        relabel: how they are found; None: the source numbers its classes as ``labels`` does.
+
+    Raises:
+        DataError: no class of the source is found; without ``relabel``, one is not or is named
+            differently; a file of synsets that does not fit.
+    """
+
+    def __init__(
+        self,
+        source: AnnotationSource,
+        labels: Labels,
+        relabel: Literal["synset", "name"] | SynsetFile | None,
+        folder: SourceFolder,
+    ) -> None:
+        self.source, self.has_annotations = source, source.has_annotations
+        self.counterparts: dict[int, CategoryRecord] = {}
+        if not self.has_annotations:
+            self.categories: Sequence[CategoryRecord] = []
+            return
+        if relabel is None:
+            self.counterparts = {c.category_id: _same(c, labels, source) for c in source.categories}
+        else:
+            by = "name" if relabel == "name" else "synset"
+            key_of = self._keys(relabel, folder)
+            for category_id, key in key_of.items():
+                if (found := labels.find(key, by)) is not None:
+                    self.counterparts[category_id] = found
+        if not self.counterparts:
+            raise DataError(
+                f"none of its {len(source.categories)} classes is in label_space",
+                where=source.name,
+                fix="check relabel and label_space",
+            )
+        unique = {c.category_id: c for c in self.counterparts.values()}
+        self.categories = [unique[category_id] for category_id in sorted(unique)]
+
+    def _keys(self, relabel: str | SynsetFile, folder: SourceFolder) -> dict[int, str]:
+        categories = self.source.categories
+        if isinstance(relabel, SynsetFile):
+            if any(c.synset is None for c in categories):
+                return read_synsets(folder, relabel.file, categories)
+            relabel = "synset"  # the file gives its own
+        return {c.category_id: _key(c, relabel, self.source.name) for c in categories}
+
+    @property
+    def name(self) -> str:
+        return self.source.name
+
+    @property
+    def num_images(self) -> int | None:
+        return self.source.num_images
+
+    def images(self) -> Iterator[ImageRecord]:
+        """Lists of absent classes are in the ids of the labels, too."""
+        for record in self.source.images():
+            if record.absent is None and record.not_exhaustive is None:
+                yield record
+            else:
+                yield replace(
+                    record,
+                    absent=self._in_labels(record.absent),
+                    not_exhaustive=self._in_labels(record.not_exhaustive),
+                )
+
+    def _in_labels(self, ids: Sequence[int] | None) -> tuple[int, ...] | None:
+        if ids is None:
+            return None
+        return tuple(self.counterparts[i].category_id for i in ids if i in self.counterparts)
+
+    def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
+        passed_over = Counter() if passed_over is None else passed_over
+        known = {c.category_id: c.name for c in self.source.categories}
+        for raw in self.source.annotations(passed_over):
+            category_id = whole_number(raw.get("category_id"))
+            if (found := self.counterparts.get(category_id)) is not None:  # pyright: ignore[reportArgumentType]
+                yield {**raw, "category_id": found.category_id}
+            elif category_id in known:
+                passed_over[f"class {known[category_id]!r} is not in label_space"] += 1
+            else:  # no category of its file either, so no mistaken one of the label space
+                yield {**raw, "category_id": None}
+
+
+def _same(category: CategoryRecord, labels: Labels, source: AnnotationSource) -> CategoryRecord:
+    found = labels.by_id.get(category.category_id)
+    if found is None or found.name != category.name:
+        raise DataError(
+            f"category {category.category_id} is {category.name!r}, in label_space "
+            + (repr(found.name) if found else "there is none"),
+            where=source.name,
+            fix="set relabel: synset, name or a file of synsets",
+        )
+    return found
+
+
+def read_synsets(
+    folder: SourceFolder, name: str, categories: Sequence[CategoryRecord]
+) -> dict[int, str]:
+    """category_id -> synset, from a file shaped as LVIS's ``coco_to_synset.json``.
+
+    Raises:
+        DataError: missing, of another shape, lacks a class or numbers it differently.
+    """
+    where = f"{folder.uri}/{name}"
+    fix = "use coco_to_synset.json of the LVIS API, or a file of its shape"
+    try:
+        with folder.open(name) as file:
+            text = file.read(_MAX_SYNSET_FILE_BYTES)
+        entries = json.loads(text)
+    except FileNotFoundError:
+        raise DataError("no such file", where=where, fix=fix) from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error), where=where) from None
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"is not JSON ({error})"[:200], where=where, fix=fix) from None
+    synsets: dict[int, str] = {}
+    for category in categories:
+        entry = entries.get(category.name) if isinstance(entries, dict) else None
+        synset = entry.get("synset") if isinstance(entry, dict) else None
+        if not isinstance(entry, dict) or not isinstance(synset, str):
+            raise DataError(f"no synset for class {category.name!r}", where=where, fix=fix)
+        if entry.get("coco_cat_id", category.category_id) != category.category_id:
+            raise DataError(
+                f"{category.name!r} is category {entry['coco_cat_id']!r}, in the annotation file "
+                f"{category.category_id}",
+                where=where,
+                fix=fix,
+            )
+        synsets[category.category_id] = synset
+    return synsets
