@@ -22,6 +22,7 @@ from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
+from gcdis_ray.s3 import filesystem
 from gcdis_ray.training.checkpoints import KEEP
 from gcdis_ray.training.task import TrainingTask
 
@@ -191,11 +192,7 @@ def _storage(plan: FitPlan) -> tuple[str, Any]:
     """Path and filesystem for Ray's checkpoints; None where the path says it all."""
     if urlparse(plan.scratch_uri).scheme != "s3" or not plan.scratch_endpoint:
         return plan.scratch_uri, None
-    from pyarrow.fs import S3FileSystem
-
-    endpoint = urlparse(plan.scratch_endpoint)
-    filesystem = S3FileSystem(endpoint_override=endpoint.netloc, scheme=endpoint.scheme)
-    return plan.scratch_uri.removeprefix("s3://"), filesystem
+    return plan.scratch_uri.removeprefix("s3://"), filesystem(plan.scratch_endpoint)
 
 
 def _watch(
