@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlparse
 
 from gcdis_ray.errors import StorageError
+from gcdis_ray.meter import count
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem
@@ -158,6 +159,7 @@ class Prefix:
         """Whole or not at all."""
         from boto3.s3.transfer import TransferConfig
 
+        count(written_bytes=len(data))
         with errors(self.uri(path)):
             if len(data) <= PART_BYTES:
                 client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
@@ -183,6 +185,7 @@ class Prefix:
                     client(self.endpoint).put_object(
                         Bucket=self.bucket, Key=self.key(path), Body=data, IfNoneMatch="*"
                     )
+                    count(written_bytes=len(data))
                     return True
                 except ClientError as error:
                     if _status(error) == 412:
@@ -291,6 +294,7 @@ class ObjectStream(io.RawIOBase):
                 continue
             buffer[: len(data)] = data
             self._place += len(data)
+            count(read_bytes=len(data))
             return len(data)
         raise AssertionError("every attempt returns or raises")
 

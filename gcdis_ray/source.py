@@ -10,13 +10,15 @@ cannot be reached is a StorageError, which nobody counts: an outage must not cha
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.meter import count
 from gcdis_ray.s3 import Prefix
 
 
@@ -87,6 +89,20 @@ def checked_name(name: str, folder: str) -> str:
     return "" if path == PurePosixPath(".") else str(path)
 
 
+class _Counted(io.FileIO):
+    """A file that counts what is read of it."""
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        count(read_bytes=size)
+        return size
+
+    def readall(self) -> bytes:
+        data = super().readall() or b""
+        count(read_bytes=len(data))
+        return data
+
+
 @dataclass(frozen=True)
 class LocalFolder:
     root: str
@@ -99,10 +115,11 @@ class LocalFolder:
         return Path(self.root, checked_name(name, self.root))
 
     def open(self, name: str) -> BinaryIO:
-        return self._at(name).open("rb")
+        return io.BufferedReader(_Counted(self._at(name)))
 
     def read(self, name: str) -> bytes:
-        return self._at(name).read_bytes()
+        with _Counted(self._at(name)) as file:
+            return file.readall()
 
     def state(self, name: str) -> FileState | None:
         path = self._at(name)

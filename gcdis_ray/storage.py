@@ -28,6 +28,7 @@ import pyarrow.parquet as pq
 
 from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
 from gcdis_ray.errors import ArtifactError, StorageError
+from gcdis_ray.meter import count
 from gcdis_ray.s3 import Prefix
 
 MANIFEST = "manifest.json"
@@ -139,7 +140,9 @@ class LocalStorage:
 
     def read(self, path: str) -> bytes:
         with _local_errors(self._at(path)):
-            return self._at(path).read_bytes()
+            data = self._at(path).read_bytes()
+        count(read_bytes=len(data))
+        return data
 
     @contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
@@ -152,6 +155,7 @@ class LocalStorage:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                count(written_bytes=len(data))
                 yield name, target
             finally:
                 Path(name).unlink(missing_ok=True)

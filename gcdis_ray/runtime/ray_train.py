@@ -19,6 +19,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from gcdis_ray.artifacts import FileRecord
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
+from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
@@ -125,7 +126,10 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 
-    return train(config["task"], plan, ReportedCheckpoints(), device, tell)
+    with metering() as meter:
+        members = train(config["task"], plan, ReportedCheckpoints(), device, tell)
+    board.post(meter.amounts())
+    return members
 
 
 def fit(
@@ -212,6 +216,8 @@ def _watch(
             if isinstance(post, Progress):
                 latest = post
                 progress(post)
+            elif isinstance(post, dict):
+                count(**post)
             elif post == STARTED:
                 started = True
             else:
