@@ -67,14 +67,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     from gcdis_ray.data.image_files import ImageFiles
 
-    images = inputs["ingest"].table("images")
+    images, listed = inputs["ingest"].table("images"), inputs["ingest"].table("image_index")
     instances = inputs["ingest"].table("instances")
     proposals = inputs["propose"].table("proposals")
     # Crops are numbered before any is made: shards can then be made in any order.
     args, first = [], 0
-    for index in range(images.num_shards):
+    for index in range(listed.num_shards):
         objects = select_objects(
-            images.shard(index, _IMAGE_COLUMNS),
+            listed.shard(index, _IMAGE_COLUMNS),
             instances.shard(index, _INSTANCE_COLUMNS),
             proposals.shard(index, _PROPOSAL_COLUMNS),
             config,

@@ -87,7 +87,13 @@ class Inputs:
             for row, file in zip(rows, files, strict=True):
                 (folder / str(row["uri"])).write_bytes(file)
             work.write_json("source", {"uri": str(folder)})
-        members = {"images": rows, "instances": instances, "proposals": proposals}
+        index = [{name: row[name] for name in SCHEMAS["image_index"].names} for row in rows]
+        members = {
+            "images": rows,
+            "image_index": index,
+            "instances": instances,
+            "proposals": proposals,
+        }
 
         class Write:
             def open(self):
@@ -108,7 +114,7 @@ class Inputs:
         return name in self._work.files
 
     def json(self, name: str) -> Any:
-        return json.loads(self._work._opener.read_bytes(self._work.files[name][0]))
+        return json.loads(self._work.opener.read_bytes(self._work.files[name][0]))
 
     def table(self, name: str):
         return self._work.table(name)
@@ -286,7 +292,7 @@ def test_real_photographs(shared_data: Path):
 def test_images_that_stayed_where_they_were(cut, tmp_path: Path):
     folder = tmp_path / "photos"
     folder.mkdir()
-    objects = [instance(1, BOX, 1)], [proposal(2, BOX, 2, 0.9)]
+    objects = [instance(1, BOX, 1)], [proposal(2, BOX, 3, 0.9)]
     stored, left = cut(*objects), cut(*objects, folder)
     assert stored.files["crops"] == left.files["crops"]  # the same bytes
     assert left.table("crops").num_rows == 2
