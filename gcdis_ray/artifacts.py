@@ -257,6 +257,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     timings_s: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    io: dict[str, int] = field(default_factory=dict)  # read_bytes, written_bytes of the run
     created: str = ""
 
     @property

@@ -32,6 +32,7 @@ from gcdis_ray.config import (
     validate,
 )
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.meter import metering
 from gcdis_ray.runtime.base import Progress, Runtime
 from gcdis_ray.storage import Storage, commit, open_artifact, open_storage, read_manifest
 from gcdis_ray.work import StageWork
@@ -252,7 +253,8 @@ class Pipeline:
             inputs[name] = open_artifact(self.storage, manifest)
         began = time.perf_counter()
         try:
-            node.stage.run(MappingProxyType(inputs), node.config, work)
+            with metering() as meter:
+                node.stage.run(MappingProxyType(inputs), node.config, work)
         finally:
             work.discard_spools()
         manifest = commit(
@@ -269,6 +271,7 @@ class Pipeline:
                 counts=dict(work.counts),
                 timings_s={"wall": round(time.perf_counter() - began, 3)},
                 versions=_versions(),
+                io=meter.amounts(),
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
         )

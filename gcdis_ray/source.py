@@ -2,18 +2,24 @@
 
 Everything that ingest reads (images, annotation files, lists) goes through one of these, so that a
 data set can lie on a disk or in a bucket. Names are ``/``-separated and relative; they cannot climb
-out of the folder.
+out of the folder. A bucket is read by streams that fetch what their reader asks for.
+
+A file that is not there, or cannot be read, is an OSError, which ingest counts; a service that
+cannot be reached is a StorageError, which nobody counts: an outage must not change a result.
 """
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, Protocol
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.meter import count
+from gcdis_ray.s3 import Prefix
 
 
 @dataclass(frozen=True)
@@ -25,12 +31,13 @@ class FileState:
 
 
 class SourceFolder(Protocol):
-    """Pickles to workers."""
+    """Pickles to workers. All methods raise DataError for a name that leaves the folder, and
+    StorageError if the place cannot be reached."""
 
     @property
     def uri(self) -> str: ...
     def open(self, name: str) -> BinaryIO:
-        """A stream from the start of the file. Raises FileNotFoundError, OSError."""
+        """A buffered stream from the start of the file. Raises FileNotFoundError, OSError."""
         ...
 
     def read(self, name: str) -> bytes:
@@ -48,17 +55,52 @@ class SourceFolder(Protocol):
 
 
 def open_source(uri: str) -> SourceFolder:
-    """The folder at a path.
+    """The folder at a path, or below ``s3://bucket/prefix`` (``AWS_ENDPOINT_URL``: the service, if
+    it is not AWS; credentials come from the environment, the usual files or the machine's role).
 
     Raises:
         DataError: there is none.
     """
+    if uri.startswith("s3://"):
+        location = "s3://" + uri.removeprefix("s3://").strip("/")
+        place = Prefix(location, os.environ.get("AWS_ENDPOINT_URL"))
+        if not place.bucket or not place.has_any(""):
+            raise DataError(
+                f"nothing at {uri}", where="stages.ingest.root", fix="use s3://bucket/prefix"
+            )
+        return S3Folder(place)
     root = Path(uri).expanduser().absolute()  # workers may stand elsewhere
     if not root.is_dir():
         raise DataError(
             f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"
         )
     return LocalFolder(str(root))
+
+
+def checked_name(name: str, folder: str) -> str:
+    """``name`` without ``.`` and double slashes; DataError if it leads out of the folder."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or any(ord(letter) < 32 for letter in name):
+        raise DataError(
+            f"the name {name[:80]!r} leaves the folder",
+            where=folder,
+            fix="use names relative to the folder, without '..'",
+        )
+    return "" if path == PurePosixPath(".") else str(path)
+
+
+class _Counted(io.FileIO):
+    """A file that counts what is read of it."""
+
+    def readinto(self, buffer: Any) -> int:
+        size = super().readinto(buffer) or 0
+        count(read_bytes=size)
+        return size
+
+    def readall(self) -> bytes:
+        data = super().readall() or b""
+        count(read_bytes=len(data))
+        return data
 
 
 @dataclass(frozen=True)
@@ -69,24 +111,60 @@ class LocalFolder:
     def uri(self) -> str:
         return self.root
 
+    def _at(self, name: str) -> Path:
+        return Path(self.root, checked_name(name, self.root))
+
     def open(self, name: str) -> BinaryIO:
-        return Path(self.root, name).open("rb")
+        return io.BufferedReader(_Counted(self._at(name)))
 
     def read(self, name: str) -> bytes:
-        return Path(self.root, name).read_bytes()
+        with _Counted(self._at(name)) as file:
+            return file.readall()
 
     def state(self, name: str) -> FileState | None:
-        path = Path(self.root, name)
+        path = self._at(name)
         if not path.is_file():
             return None
         status = path.stat()
         return FileState(status.st_size, str(status.st_mtime_ns))
 
     def has_folder(self, name: str) -> bool:
-        return Path(self.root, name).is_dir()
+        return self._at(name).is_dir()
 
     def names(self, folder: str) -> Iterator[str]:
-        base = Path(self.root, folder)
-        for place, _, files in os.walk(base):
-            for file in files:
-                yield Path(place, file).relative_to(base).as_posix()
+        base = self._at(folder)
+        return (
+            Path(place, file).relative_to(base).as_posix()
+            for place, _, files in os.walk(base)
+            for file in files
+        )
+
+
+@dataclass(frozen=True)
+class S3Folder:
+    place: Prefix
+
+    @property
+    def uri(self) -> str:
+        return self.place.location
+
+    def open(self, name: str) -> BinaryIO:
+        return self.place.open(checked_name(name, self.uri))
+
+    def read(self, name: str) -> bytes:
+        return self.place.read(checked_name(name, self.uri))
+
+    def state(self, name: str) -> FileState | None:
+        try:
+            found = self.place.head(checked_name(name, self.uri))
+        except FileNotFoundError:
+            return None
+        return FileState(found.num_bytes, found.etag)
+
+    def has_folder(self, name: str) -> bool:
+        return self.place.has_any(checked_name(name, self.uri))
+
+    def names(self, folder: str) -> Iterator[str]:
+        folder = checked_name(folder, self.uri)
+        start = len(folder) + 1 if folder else 0
+        return (found.path[start:] for found in self.place.objects(folder))

@@ -8,8 +8,7 @@ Layout, with everything below ``<storage uri>/<stage>/<key>/``::
     train/                                     scratch of a training run: checkpoints to resume
 
 No manifest, no artifact. Nothing a manifest names is ever rewritten. The loser of a race to create
-a manifest adopts the winner's. Bulk goes through pyarrow's filesystem, the conditional
-create through boto3 (``If-None-Match: *``), because pyarrow has no conditional write.
+a manifest adopts the winner's (on S3: ``If-None-Match: *``).
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -30,14 +28,10 @@ import pyarrow.parquet as pq
 
 from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
 from gcdis_ray.errors import ArtifactError, StorageError
-
-if TYPE_CHECKING:
-    from pyarrow.fs import S3FileSystem
+from gcdis_ray.meter import count
+from gcdis_ray.s3 import Prefix
 
 MANIFEST = "manifest.json"
-_REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
-_REACH = "check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network"
-_RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
 
 
 class Storage(Protocol):
@@ -146,7 +140,9 @@ class LocalStorage:
 
     def read(self, path: str) -> bytes:
         with _local_errors(self._at(path)):
-            return self._at(path).read_bytes()
+            data = self._at(path).read_bytes()
+        count(read_bytes=len(data))
+        return data
 
     @contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
@@ -159,6 +155,7 @@ class LocalStorage:
                     file.write(data)
                     file.flush()
                     os.fsync(file.fileno())
+                count(written_bytes=len(data))
                 yield name, target
             finally:
                 Path(name).unlink(missing_ok=True)
@@ -208,70 +205,6 @@ class LocalStorage:
         self._at(probe).unlink(missing_ok=True)
 
 
-@lru_cache(maxsize=8)
-def _s3_filesystem(endpoint: str | None) -> S3FileSystem:
-    from pyarrow.fs import S3FileSystem
-
-    options: dict[str, Any] = {"connect_timeout": 10, "request_timeout": 60}
-    if endpoint:
-        parts = urlparse(endpoint)
-        options |= {"endpoint_override": parts.netloc, "scheme": parts.scheme or "https"}
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
-    return S3FileSystem(**options, **({"region": region} if region else {}))
-
-
-@lru_cache(maxsize=8)
-def _s3_client(endpoint: str | None) -> Any:
-    import boto3
-    from botocore.config import Config
-
-    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or "us-east-1"
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "max_attempts": 4},
-        s3={"addressing_style": "path"} if endpoint else {},
-    )
-    return boto3.client("s3", endpoint_url=endpoint, region_name=region, config=config)
-
-
-@contextmanager
-def _s3_errors(where: str) -> Iterator[None]:
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except NoCredentialsError as error:
-        raise StorageError(
-            "no S3 credentials found",
-            where=where,
-            fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a machine role",
-        ) from error
-    except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "?")
-        fix = "check the bucket's name and your rights to it, then run again"
-        if code in _REFUSALS:
-            fix = _RIGHTS
-        raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
-    except BotoCoreError as error:
-        raise StorageError(
-            f"S3 cannot be reached ({type(error).__name__})",
-            where=where,
-            fix=_REACH,
-        ) from error
-    except OSError as error:  # pyarrow reports everything as OSError, with the cause in the text
-        text = str(error)
-        if any(word in text for word in ("NETWORK_CONNECTION", "curlCode")):
-            what, fix = "S3 cannot be reached", _REACH
-        elif any(word in text for word in ("ACCESS_DENIED", "INVALID_ACCESS", "SIGNATURE")):
-            what, fix = "S3 refused the credentials", _RIGHTS
-        else:
-            what, fix = text.splitlines()[0][:200], "check endpoint, credentials and bucket"
-        raise StorageError(what, where=where, fix=fix) from error
-
-
 @dataclass(frozen=True)
 class S3Storage:
     """``s3://bucket/prefix`` on AWS or any service that speaks its protocol."""
@@ -284,95 +217,35 @@ class S3Storage:
         return self.location
 
     @property
-    def _bucket(self) -> str:
-        return urlparse(self.location).netloc
-
-    def _key(self, path: str) -> str:
-        return "/".join(p for p in (urlparse(self.location).path.strip("/"), check_path(path)) if p)
-
-    def _where(self, path: str) -> str:
-        return f"{self.location}/{path}"
+    def _prefix(self) -> Prefix:
+        return Prefix(self.location, self.endpoint)
 
     def read(self, path: str) -> bytes:
-        with _s3_errors(self._where(path)):
-            source = _s3_filesystem(self.endpoint).open_input_file(
-                f"{self._bucket}/{self._key(path)}"
-            )
-            with source:
-                return source.read()
+        return self._prefix.read(check_path(path))
 
     def write(self, path: str, data: bytes) -> None:
-        with _s3_errors(self._where(path)):
-            target = f"{self._bucket}/{self._key(path)}"
-            with _s3_filesystem(self.endpoint).open_output_stream(target) as sink:
-                sink.write(data)
+        self._prefix.write(check_path(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
-        from botocore.exceptions import ClientError
-
-        with _s3_errors(self._where(path)):
-            for _ in range(5):
-                try:
-                    _s3_client(self.endpoint).put_object(
-                        Bucket=self._bucket, Key=self._key(path), Body=data, IfNoneMatch="*"
-                    )
-                    return True
-                except ClientError as error:
-                    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-                    if status == 412:
-                        return False
-                    if status != 409:  # 409: a concurrent create is under way, ask again
-                        raise
-        return False
-
-    def _pages(self, prefix: str, **more: Any) -> Iterator[dict[str, Any]]:
-        folder = self._key(prefix).rstrip("/")
-        with _s3_errors(self._where(prefix)):
-            yield from (
-                _s3_client(self.endpoint)
-                .get_paginator("list_objects_v2")
-                .paginate(Bucket=self._bucket, Prefix=f"{folder}/" if folder else "", **more)
-            )
+        return self._prefix.create(check_path(path), data)
 
     def list(self, prefix: str) -> dict[str, int]:
-        start = len(self._key("x")) - 1
-        return {
-            item["Key"][start:]: item["Size"]
-            for page in self._pages(prefix)
-            for item in page.get("Contents", [])
-            if not item["Key"].endswith("/")
-        }
+        return {item.path: item.num_bytes for item in self._prefix.objects(check_path(prefix))}
 
     def folders(self, prefix: str) -> list[str]:
-        return sorted(
-            item["Prefix"].rstrip("/").rsplit("/", 1)[-1]
-            for page in self._pages(prefix, Delimiter="/")
-            for item in page.get("CommonPrefixes", [])
-        )
+        return self._prefix.folders(check_path(prefix))
 
     def newest(self, prefix: str) -> float:
-        times = (
-            item["LastModified"].timestamp()
-            for page in self._pages(prefix)
-            for item in page.get("Contents", [])
-        )
+        times = (item.modified for item in self._prefix.objects(check_path(prefix)))
         return max(times, default=0.0)
 
     def delete(self, prefix: str) -> None:
-        keys = [{"Key": self._key(path)} for path in self.list(prefix)]
-        with _s3_errors(self._where(prefix)):
-            for start in range(0, len(keys), 1000):
-                _s3_client(self.endpoint).delete_objects(
-                    Bucket=self._bucket, Delete={"Objects": keys[start : start + 1000]}
-                )
+        self._prefix.delete(self.list(prefix))
 
     def check(self) -> None:
         probe = f".check-{os.getpid()}"
-        with _s3_errors(self.location):
-            _s3_client(self.endpoint).put_object(
-                Bucket=self._bucket, Key=self._key(probe), Body=b""
-            )
-            _s3_client(self.endpoint).delete_object(Bucket=self._bucket, Key=self._key(probe))
+        self.write(probe, b"")
+        self._prefix.delete([probe])
 
 
 def file_record(path: str, data: bytes, rows: int | None = None) -> FileRecord:

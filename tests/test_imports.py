@@ -29,7 +29,7 @@ HEAVY = (
 HOMES = {
     "ray": ("runtime/ray_",),
     "deepspeed": ("training/strategy",),
-    "boto3": ("storage",),
+    "boto3": ("s3",),
     "faiss": ("clustering/kmeans",),
     "detectron2": ("models/detectron2",),
     "pycocotools": ("data/masks", "metrics/"),

@@ -199,13 +199,13 @@ def test_refused_credentials_are_one_line(s3_endpoint: str):
     """The server checks nobody by default; a client error as AWS sends it is raised instead."""
     from botocore.exceptions import ClientError
 
-    from gcdis_ray import storage as module
+    from gcdis_ray import s3
 
     refusal = ClientError({"Error": {"Code": "InvalidAccessKeyId"}}, "PutObject")
     client = mock.Mock()
     client.put_object.side_effect = refusal
     with (
-        mock.patch.object(module, "_s3_client", return_value=client),
+        mock.patch.object(s3, "client", return_value=client),
         pytest.raises(StorageError, match="InvalidAccessKeyId") as caught,
     ):
         open_storage("s3://bucket/x", s3_endpoint).check()

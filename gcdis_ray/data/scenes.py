@@ -16,6 +16,7 @@ from pydantic import Field
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import Closed
+from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import decode
 from gcdis_ray.errors import DataError
@@ -138,10 +139,17 @@ class Scenes:
         images: the images table.
         objects: by image_id; only these images are kept.
         cache_bytes: memory for image files. Too little costs reading again, changes no result.
+        source: where the files are, if not in the table.
     """
 
-    def __init__(self, images: Table, objects: Mapping[int, Objects], cache_bytes: int) -> None:
-        self._images, self._budget = images, cache_bytes
+    def __init__(
+        self,
+        images: Table,
+        objects: Mapping[int, Objects],
+        cache_bytes: int,
+        source: ImageFiles | None = None,
+    ) -> None:
+        self._images, self._budget, self._source = images, cache_bytes, source or ImageFiles()
         self._objects: list[Objects] = []
         self._places: list[tuple[int, int]] = []  # shard, row
         self._sizes: list[tuple[int, int]] = []
@@ -226,13 +234,7 @@ class Scenes:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
-        files = self._images.shard(shard, ("image_id", "bytes"))["bytes"].to_pylist()
-        if any(file is None for file in files):
-            raise DataError(
-                "the images table holds no image files",
-                where=f"table 'images', shard {shard}",
-                fix="ingest with the files kept in the table",
-            )
+        files = self._source.read(self._images.shard(shard, FILE_COLUMNS))
         self._files[shard] = files
         while len(self._files) > 1 and self._encoded_bytes() > self._budget:
             self._files.popitem(last=False)

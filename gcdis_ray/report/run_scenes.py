@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.artifacts import Table
+from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.scenes import (
     Drawn,
@@ -59,14 +61,14 @@ def scene_section(view: RunView, metrics: Mapping[str, Any]) -> SceneSection | N
         return _predicted(view, metrics, images, predictions)
     proposals = view.table("propose", "proposals")
     if proposals is not None:
-        return _proposed(images, proposals)
+        return _proposed(view, images, proposals)
     return _labeled(view, images)
 
 
 def _predicted(
     view: RunView, metrics: Mapping[str, Any], images: Table, predictions: Table
 ) -> SceneSection:
-    chosen = list(_open(images, ("validation", "unlabeled")))
+    chosen = list(_open(view, images, ("validation", "unlabeled")))
     truth = _truth_by_image(view, metrics, {image.image_id for image in chosen})
     rows = {i.image_id: rows_of_image(predictions.shard(i.shard), i.image_id) for i in chosen}
     scores = [rows[i.image_id]["score"].to_numpy() for i in chosen]
@@ -105,8 +107,8 @@ def _predicted(
     return SceneSection("found", "truth" if truth is not None else None, caption, scenes)
 
 
-def _proposed(images: Table, proposals: Table) -> SceneSection:
-    chosen = list(_open(images, ("unlabeled", "validation", "labeled")))
+def _proposed(view: RunView, images: Table, proposals: Table) -> SceneSection:
+    chosen = list(_open(view, images, ("unlabeled", "validation", "labeled")))
     rows = {i.image_id: rows_of_image(proposals.shard(i.shard), i.image_id) for i in chosen}
     scenes = []
     for image in chosen:
@@ -134,7 +136,7 @@ def _labeled(view: RunView, images: Table) -> SceneSection | None:
         return None
     names = {c.class_index: c.name for c in view.classes()}
     scenes = []
-    for image in _open(images, ("labeled",)):
+    for image in _open(view, images, ("labeled",)):
         columns = rows_of_image(instances.shard(image.shard), image.image_id).to_pydict()
         found = [
             Drawn(
@@ -161,15 +163,17 @@ def _scene(image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Draw
     )
 
 
-def _open(images: Table, splits: Sequence[str]) -> Iterator[_Image]:
-    """The chosen images whose bytes are stored, shard by shard."""
-    columns = ["image_id", "height_px", "width_px", "bytes"]
+def _open(view: RunView, images: Table, splits: Sequence[str]) -> Iterator[_Image]:
+    """The chosen images whose files can still be had, shard by shard."""
+    files = ImageFiles.of(view.artifacts["ingest"])
     for shard, row in choose_images(images, splits, _NUM_IMAGES):
-        data = images.shard(shard, columns).slice(row, 1).to_pylist()[0]
-        if data["bytes"]:
-            yield _Image(
-                data["image_id"], shard, data["height_px"], data["width_px"], data["bytes"]
-            )
+        chosen = images.shard(shard, (*FILE_COLUMNS, "height_px", "width_px")).slice(row, 1)
+        try:
+            file = files.read(chosen)[0]
+        except (DataError, StorageError):
+            continue  # files that stayed with the user may be gone when the page is made
+        data = chosen.drop_columns(["bytes"]).to_pylist()[0]
+        yield _Image(data["image_id"], shard, data["height_px"], data["width_px"], file)
 
 
 def _truth_by_image(

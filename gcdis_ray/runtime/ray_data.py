@@ -22,6 +22,7 @@ import ray.data
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, RuntimeUnavailable
+from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.runtime.local import limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
@@ -30,7 +31,7 @@ from gcdis_ray.runtime.ray_session import shortage
 
 class ShardWorker:
     """One actor of the pool. Called with a batch of one shard number, gives one result: the
-    shard's record, or the user's mistake that stopped it."""
+    shard's record, or the user's mistake that stopped it; and what it read and wrote."""
 
     def __init__(
         self,
@@ -50,7 +51,9 @@ class ShardWorker:
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = np.empty(len(batch["index"]), dtype=object)
         for place, index in enumerate(batch["index"]):
-            results[place] = self._shard(int(index))
+            with metering() as meter:
+                result = self._shard(int(index))
+            results[place] = result, meter.amounts()
         return {"result": results}
 
     def _shard(self, index: int) -> ShardRecord | GcdisError:
@@ -164,7 +167,9 @@ def _drain(
             return
         if isinstance(result, _Failure):
             raise result.error
+        started = True
+        result, amounts = result
+        count(**amounts)
         if isinstance(result, GcdisError):
             raise result
-        started = True
         done(result)

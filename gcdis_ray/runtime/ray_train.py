@@ -19,9 +19,11 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from gcdis_ray.artifacts import FileRecord
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
+from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
+from gcdis_ray.s3 import filesystem
 from gcdis_ray.training.checkpoints import KEEP
 from gcdis_ray.training.task import TrainingTask
 
@@ -124,7 +126,10 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 
-    return train(config["task"], plan, ReportedCheckpoints(), device, tell)
+    with metering() as meter:
+        members = train(config["task"], plan, ReportedCheckpoints(), device, tell)
+    board.post(meter.amounts())
+    return members
 
 
 def fit(
@@ -191,11 +196,7 @@ def _storage(plan: FitPlan) -> tuple[str, Any]:
     """Path and filesystem for Ray's checkpoints; None where the path says it all."""
     if urlparse(plan.scratch_uri).scheme != "s3" or not plan.scratch_endpoint:
         return plan.scratch_uri, None
-    from pyarrow.fs import S3FileSystem
-
-    endpoint = urlparse(plan.scratch_endpoint)
-    filesystem = S3FileSystem(endpoint_override=endpoint.netloc, scheme=endpoint.scheme)
-    return plan.scratch_uri.removeprefix("s3://"), filesystem
+    return plan.scratch_uri.removeprefix("s3://"), filesystem(plan.scratch_endpoint)
 
 
 def _watch(
@@ -215,6 +216,8 @@ def _watch(
             if isinstance(post, Progress):
                 latest = post
                 progress(post)
+            elif isinstance(post, dict):
+                count(**post)
             elif post == STARTED:
                 started = True
             else:

@@ -20,6 +20,7 @@ from gcdis_ray.errors import DataError
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact
+    from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -64,14 +65,16 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    images = inputs["ingest"].table("images")
+    from gcdis_ray.data.image_files import ImageFiles
+
+    images, listed = inputs["ingest"].table("images"), inputs["ingest"].table("image_index")
     instances = inputs["ingest"].table("instances")
     proposals = inputs["propose"].table("proposals")
     # Crops are numbered before any is made: shards can then be made in any order.
     args, first = [], 0
-    for index in range(images.num_shards):
+    for index in range(listed.num_shards):
         objects = select_objects(
-            images.shard(index, _IMAGE_COLUMNS),
+            listed.shard(index, _IMAGE_COLUMNS),
             instances.shard(index, _INSTANCE_COLUMNS),
             proposals.shard(index, _PROPOSAL_COLUMNS),
             config,
@@ -84,7 +87,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             where="stages.crop",
             fix="lower min_side_px, min_area_px or min_objectness",
         )
-    work.map_shards(CropShard(config), [images, instances, proposals], gives=("crops",), args=args)
+    cut = CropShard(config, ImageFiles.of(inputs["ingest"]))
+    work.map_shards(cut, [images, instances, proposals], gives=("crops",), args=args)
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,7 @@ class CropShard:
     """Cuts the crops of a shard. Implements ShardTask."""
 
     config: Config
+    files: ImageFiles
 
     def open(self) -> Callable[..., dict[str, pa.Table]]:
         return self.cut

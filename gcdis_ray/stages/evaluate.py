@@ -68,6 +68,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write table ``predictions`` (validation images) and JSON ``metrics``."""
+    from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.tasks.inference import Detect
     from gcdis_ray.tasks.scoring import Scorer, Settings
 
@@ -76,6 +77,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         weights=segment.tensor_file("segmenter"),
         spec=segment.json("segmenter_spec"),
         split="validation",
+        files=ImageFiles.of(inputs["ingest"]),
         gives="predictions",
         min_score=config.min_score,
         max_per_image=config.max_per_image,

@@ -102,6 +102,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
 
 
 def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
+    from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.tasks.inference import Detect, detector_spec
     from gcdis_ray.tasks.proposing import ProposingTask
 
@@ -113,6 +114,7 @@ def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
         detector=config.detector.located(),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
+        files=ImageFiles.of(ingest),
         images=images,
         instances=ingest.table("instances"),
     )
@@ -123,6 +125,7 @@ def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
         weights=work.tensor_file("proposer"),
         spec=spec,
         split="unlabeled",
+        files=ImageFiles.of(ingest),
         gives="proposals",
         min_score=config.min_score,
         nms_iou=config.nms_iou,

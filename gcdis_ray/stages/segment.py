@@ -73,6 +73,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
+    from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.tasks.inference import detector_spec
     from gcdis_ray.tasks.segmentation import SegmentationTask
 
@@ -92,6 +93,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         ),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
+        files=ImageFiles.of(ingest),
         images=images,
         instances=ingest.table("instances"),
         proposals=propose.table("proposals"),

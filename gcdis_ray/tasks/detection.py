@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gcdis_ray.config import TrainingConfig
+from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
 from gcdis_ray.models.detector import Detector
 from gcdis_ray.models.detector_config import DetectorConfig
@@ -30,6 +31,7 @@ class DetectionTask(TrainingTask):
     detector: DetectorConfig
     augment: AugmentConfig
     cache_mb: int
+    files: ImageFiles = field(default_factory=ImageFiles, kw_only=True)  # of the images drawn
     _model: Detector = field(init=False, repr=False)
     _streams: list[Scenes] = field(init=False, repr=False)
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
 from gcdis_ray.data.scenes import fitted_size, resized
@@ -21,7 +22,7 @@ from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.tasks.external_masks import proposal_id
 
-_IMAGE_COLUMNS = ("image_id", "bytes", "height_px", "width_px")
+_SIZE_COLUMNS = ("image_id", "height_px", "width_px")
 
 
 def detector_spec(
@@ -56,6 +57,7 @@ class Detect:
         split: whose images.
         gives: member to write. ``proposals`` ignores classes.
         min_score, nms_iou, max_per_image, score: see ``InstanceHeads.detect``.
+        files: reads the images' files.
     """
 
     weights: TensorFile
@@ -66,6 +68,7 @@ class Detect:
     nms_iou: float = 0.5
     max_per_image: int = 100
     score: Literal["box", "rpn", "mean"] = "box"
+    files: ImageFiles = field(default_factory=ImageFiles)
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         model = load_detector(self.weights, self.spec)
@@ -74,17 +77,21 @@ class Detect:
         def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:
             mine = images.filter(pc.field("split") == self.split)
             rows = []
-            for image in mine.select(_IMAGE_COLUMNS).to_pylist():
-                rows += self._detect(model, image)
+            for image, file in zip(
+                mine.select(_SIZE_COLUMNS).to_pylist(), self.files.read(mine), strict=True
+            ):
+                rows += self._detect(model, image, file)
             for place, row in enumerate(rows):
                 row["proposal_id"] = proposal_id(index, place)
             return {self.gives: pa.Table.from_pylist(rows, schema=schema)}  # its columns only
 
         return run
 
-    def _detect(self, model: Detector, image: Mapping[str, Any]) -> list[dict[str, Any]]:
+    def _detect(
+        self, model: Detector, image: Mapping[str, Any], file: bytes
+    ) -> list[dict[str, Any]]:
         height, width = image["height_px"], image["width_px"]
-        pixels = decode_rgb(image["bytes"])
+        pixels = decode_rgb(file)
         sides = (model.config.min_side_px, model.config.max_side_px)
         seen = resized(pixels, fitted_size(height, width, sides))
         tensor = torch.from_numpy(seen).permute(2, 0, 1).contiguous()

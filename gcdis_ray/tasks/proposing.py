@@ -24,7 +24,9 @@ class ProposingTask(DetectionTask):
     member = "proposer"
 
     def read_streams(self) -> list[Scenes]:
-        scenes = Scenes(self.images, read_instances(self.instances), self.cache_mb << 20)
+        scenes = Scenes(
+            self.images, read_instances(self.instances), self.cache_mb << 20, self.files
+        )
         if not len(scenes):
             raise DataError(
                 "no labeled image has an object",

@@ -44,8 +44,8 @@ class SegmentationTask(DetectionTask):
             self.pseudo_labels, self.proposals, rank_share(stability.astype(np.float64))
         )
         cache_bytes = (self.cache_mb << 20) // 2
-        labeled = Scenes(self.images, read_instances(self.instances), cache_bytes)
-        unlabeled = Scenes(self.images, pseudo, cache_bytes)
+        labeled = Scenes(self.images, read_instances(self.instances), cache_bytes, self.files)
+        unlabeled = Scenes(self.images, pseudo, cache_bytes, self.files)
         if not len(labeled):
             raise DataError("no labeled image has an object", where="table 'instances'")
         return [labeled, unlabeled] if len(unlabeled) else [labeled]

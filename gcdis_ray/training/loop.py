@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
@@ -126,10 +127,12 @@ class TrainingRun:
 
         threads = self._plan.compute.threads
         with ThreadPoolExecutor(1, "batches", torch.set_num_threads, (threads,)) as ahead:
-            waiting = ahead.submit(make, start) if start < steps else None
+            within = copy_context()  # what is read there counts as read here
+            waiting = ahead.submit(within.run, make, start) if start < steps else None
             for step in range(start, steps):
                 batches = waiting.result() if waiting else []
-                waiting = ahead.submit(make, step + 1) if step + 1 < steps else None
+                more = step + 1 < steps
+                waiting = ahead.submit(within.run, make, step + 1) if more else None
                 yield step, batches
 
     def to_device(self, batch: Any) -> Any:

@@ -108,7 +108,7 @@ class TestMemory:
         scenes = Scenes(
             memory_table("images", [rows]), read_instances(rectangles.instances), 1 << 20
         )
-        with pytest.raises(DataError, match="no image files"):
+        with pytest.raises(DataError, match="neither holds the image files"):
             scenes.image(0)
 
 

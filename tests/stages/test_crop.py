@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,22 +61,39 @@ def proposal(number: int, box: tuple[int, int, int, int], image_id: int, score: 
 
 
 class Inputs:
-    """Two artifacts in one: shard i has image i + 1 only."""
+    """Two artifacts in one: shard i has image i + 1 only. Files are in the table or a folder."""
 
-    def __init__(self, work: StageWork, instances: list[dict], proposals: list[dict]) -> None:
+    def __init__(
+        self,
+        work: StageWork,
+        instances: list[dict],
+        proposals: list[dict],
+        folder: Path | None = None,
+    ) -> None:
+        files = [cv2.imencode(".png", picture(i)[..., ::-1])[1].tobytes() for i in range(1, 6)]
         rows = [
             {
                 "image_id": i,
                 "uri": f"{i}.png",
-                "bytes": cv2.imencode(".png", picture(i)[..., ::-1])[1].tobytes(),
+                "bytes": None if folder else file,
                 "height_px": HEIGHT,
                 "width_px": WIDTH,
-                "sha256": "",
+                "sha256": hashlib.sha256(file).hexdigest(),
                 "split": split,
             }
-            for i, split in enumerate(SPLITS, 1)
+            for i, (split, file) in enumerate(zip(SPLITS, files, strict=True), 1)
         ]
-        members = {"images": rows, "instances": instances, "proposals": proposals}
+        if folder:
+            for row, file in zip(rows, files, strict=True):
+                (folder / str(row["uri"])).write_bytes(file)
+            work.write_json("source", {"uri": str(folder)})
+        index = [{name: row[name] for name in SCHEMAS["image_index"].names} for row in rows]
+        members = {
+            "images": rows,
+            "image_index": index,
+            "instances": instances,
+            "proposals": proposals,
+        }
 
         class Write:
             def open(self):
@@ -91,6 +110,12 @@ class Inputs:
         work.map_shards(Write(), [], gives=tuple(members), num_shards=len(SPLITS))
         self._work = work
 
+    def has(self, name: str) -> bool:
+        return name in self._work.files
+
+    def json(self, name: str) -> Any:
+        return json.loads(self._work.opener.read_bytes(self._work.files[name][0]))
+
     def table(self, name: str):
         return self._work.table(name)
 
@@ -100,13 +125,15 @@ def cut(tmp_path: Path) -> Callable[..., StageWork]:
     compute = ComputeConfig(runtime="local", workers=1, threads=1)
     numbers = iter(range(100))
 
-    def run(instances: list[dict], proposals: list[dict], **config: Any) -> StageWork:
+    def run(
+        instances: list[dict], proposals: list[dict], folder: Path | None = None, **config: Any
+    ) -> StageWork:
         def new() -> StageWork:
             storage = LocalStorage(str(tmp_path / f"out{next(numbers)}"))
             attempt = Attempt(storage, "crop/k", "attempt-0")
             return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda _: None)
 
-        both: Any = Inputs(new(), instances, proposals)
+        both: Any = Inputs(new(), instances, proposals, folder)
         work = new()
         crop.run({"ingest": both, "propose": both}, crop.Config(**config), work)
         return work
@@ -260,3 +287,12 @@ def test_real_photographs(shared_data: Path):
             _, mask = decoded(row)
             assert np.array_equal(mask > 0, full[y0:y1, x0:x1])
             assert mask.astype(bool).sum() == full.sum()
+
+
+def test_images_that_stayed_where_they_were(cut, tmp_path: Path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    objects = [instance(1, BOX, 1)], [proposal(2, BOX, 3, 0.9)]
+    stored, left = cut(*objects), cut(*objects, folder)
+    assert stored.files["crops"] == left.files["crops"]  # the same bytes
+    assert left.table("crops").num_rows == 2

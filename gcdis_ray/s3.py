@@ -1,0 +1,314 @@
+"""S3-compatible services: the one home of boto3, for storage and for source data alike.
+
+A prefix of a bucket is read as streams that survive broken connections, and written whole or not at
+all: objects of more than one part go up as multipart uploads, which are aborted if a part fails.
+Every request is repeated with growing pauses while the service is busy (503) or the line breaks.
+What still fails is a :class:`~gcdis_ray.errors.StorageError` that names the URI; an object that is
+not there is a FileNotFoundError.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
+from urllib.parse import urlparse
+
+from gcdis_ray.errors import StorageError
+from gcdis_ray.meter import count
+
+if TYPE_CHECKING:
+    from pyarrow.fs import S3FileSystem
+
+PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts are allowed: 156 GiB an object
+CONNECTIONS = 16  # of a process, and requests at a time where many objects are wanted
+_BUFFER_BYTES = 1 << 20
+_BATCH = 1000  # keys of a listing's page or of a request to delete: the service's own limit
+_ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
+_MISSING = ("NoSuchKey", "404", "NotFound")
+_REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
+_REACH = "check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network"
+_RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
+
+
+@lru_cache(maxsize=8)
+def client(endpoint: str | None) -> Any:
+    """A boto3 client. Threads may share it."""
+    import boto3
+    from botocore.config import Config
+
+    config = Config(
+        connect_timeout=5,
+        read_timeout=60,
+        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+        max_pool_connections=CONNECTIONS,
+        s3={"addressing_style": "path"} if endpoint else {},
+    )
+    return boto3.client(
+        "s3", endpoint_url=endpoint, region_name=_region() or "us-east-1", config=config
+    )
+
+
+def filesystem(endpoint: str) -> S3FileSystem:
+    """A service as a pyarrow filesystem, for libraries that ask for one."""
+    from pyarrow.fs import S3FileSystem
+
+    parts, region = urlparse(endpoint), _region()
+    options = {"region": region} if region else {}
+    return S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **options)
+
+
+def _region() -> str | None:
+    return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+
+
+@contextmanager
+def errors(where: str) -> Iterator[None]:
+    """Turn what boto3 raises into FileNotFoundError or StorageError."""
+    from botocore.exceptions import (
+        BotoCoreError,
+        ClientError,
+        NoCredentialsError,
+        ParamValidationError,
+    )
+
+    try:
+        yield
+    except NoCredentialsError as error:
+        raise StorageError(
+            "no S3 credentials found",
+            where=where,
+            fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a machine role",
+        ) from error
+    except ClientError as error:
+        code = error.response.get("Error", {}).get("Code", "?")
+        if code in _MISSING:
+            raise FileNotFoundError(where) from error
+        fix = "check the bucket's name and your rights to it, then run again"
+        if code in _REFUSALS:
+            fix = _RIGHTS
+        elif _status(error) >= 500:
+            fix = "the service is busy or broken: run again later, finished work is kept"
+        raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
+    except ParamValidationError as error:
+        raise StorageError(
+            "no name that S3 allows", where=where, fix="check the bucket's name and the path"
+        ) from error
+    except BotoCoreError as error:
+        raise StorageError(
+            f"S3 cannot be reached ({type(error).__name__})", where=where, fix=_REACH
+        ) from error
+
+
+def _status(error: Any) -> int:
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+@dataclass(frozen=True)
+class Object:
+    """What a listing or a HEAD says."""
+
+    path: str  # relative to the prefix
+    num_bytes: int
+    etag: str
+    modified: float  # seconds since 1970
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """``s3://bucket/prefix``; paths are relative to it. Pickles to workers.
+
+    Methods raise StorageError, and FileNotFoundError where one object is asked for.
+    """
+
+    location: str
+    endpoint: str | None = None
+
+    @property
+    def bucket(self) -> str:
+        return self.location.removeprefix("s3://").partition("/")[0]
+
+    def key(self, path: str) -> str:
+        prefix = self.location.removeprefix("s3://").partition("/")[2].strip("/")
+        return "/".join(part for part in (prefix, path) if part)
+
+    def uri(self, path: str) -> str:
+        return f"{self.location}/{path}".rstrip("/")
+
+    def open(self, path: str) -> BinaryIO:
+        """A buffered stream; nothing is fetched ahead of its reader but a buffer."""
+        return cast(BinaryIO, io.BufferedReader(ObjectStream(self, path), _BUFFER_BYTES))
+
+    def read(self, path: str) -> bytes:
+        with ObjectStream(self, path) as stream:
+            return stream.readall()
+
+    def head(self, path: str) -> Object:
+        with errors(self.uri(path)):
+            answer = client(self.endpoint).head_object(Bucket=self.bucket, Key=self.key(path))
+            return Object(
+                path, answer["ContentLength"], answer["ETag"], answer["LastModified"].timestamp()
+            )
+
+    def write(self, path: str, data: bytes) -> None:
+        """Whole or not at all."""
+        from boto3.s3.transfer import TransferConfig
+
+        count(written_bytes=len(data))
+        with errors(self.uri(path)):
+            if len(data) <= PART_BYTES:
+                client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
+                return
+            client(self.endpoint).upload_fileobj(  # aborts the upload if a part fails
+                io.BytesIO(data),
+                self.bucket,
+                self.key(path),
+                Config=TransferConfig(
+                    multipart_threshold=PART_BYTES,
+                    multipart_chunksize=PART_BYTES,
+                    max_concurrency=4,
+                ),
+            )
+
+    def create(self, path: str, data: bytes) -> bool:
+        """Write if nothing is there. False: it was there."""
+        from botocore.exceptions import ClientError
+
+        with errors(self.uri(path)):
+            for _ in range(_ATTEMPTS):
+                try:
+                    client(self.endpoint).put_object(
+                        Bucket=self.bucket, Key=self.key(path), Body=data, IfNoneMatch="*"
+                    )
+                    count(written_bytes=len(data))
+                    return True
+                except ClientError as error:
+                    if _status(error) == 412:
+                        return False
+                    if _status(error) != 409:  # 409: a concurrent create is under way, ask again
+                        raise
+        return False
+
+    def objects(self, folder: str) -> Iterator[Object]:
+        """Everything below a folder, in order of path."""
+        start = len(self.key("x")) - 1
+        for page in self._pages(folder):
+            for item in page.get("Contents", []):
+                if not item["Key"].endswith("/"):  # a marker that some programs make for a folder
+                    yield Object(
+                        item["Key"][start:],
+                        item["Size"],
+                        item["ETag"],
+                        item["LastModified"].timestamp(),
+                    )
+
+    def folders(self, folder: str) -> list[str]:
+        return sorted(
+            item["Prefix"].rstrip("/").rsplit("/", 1)[-1]
+            for page in self._pages(folder, Delimiter="/")
+            for item in page.get("CommonPrefixes", [])
+        )
+
+    def has_any(self, folder: str) -> bool:
+        """Whether there is an object below a folder, markers included."""
+        return any(page.get("Contents") for page in self._pages(folder))
+
+    def _pages(self, folder: str, **more: Any) -> Iterator[dict[str, Any]]:
+        key = self.key(folder).rstrip("/")
+        with errors(self.uri(folder)):
+            yield from (
+                client(self.endpoint)
+                .get_paginator("list_objects_v2")
+                .paginate(
+                    Bucket=self.bucket,
+                    Prefix=f"{key}/" if key else "",
+                    PaginationConfig={"PageSize": _BATCH},
+                    **more,
+                )
+            )
+
+    def delete(self, paths: Iterable[str]) -> None:
+        keys = [{"Key": self.key(path)} for path in paths]
+        with errors(self.location):
+            for start in range(0, len(keys), _BATCH):
+                answer = client(self.endpoint).delete_objects(
+                    Bucket=self.bucket,
+                    Delete={"Objects": keys[start : start + _BATCH], "Quiet": True},
+                )
+                if failed := answer.get("Errors"):
+                    raise StorageError(
+                        f"{len(failed)} objects cannot be deleted ({failed[0].get('Code')})",
+                        where=f"s3://{self.bucket}/{failed[0].get('Key')}",
+                        fix=_RIGHTS,
+                    )
+
+
+class ObjectStream(io.RawIOBase):
+    """One version of an object, read in order. If the line breaks, the rest is asked for anew."""
+
+    def __init__(self, prefix: Prefix, path: str) -> None:
+        """Raises: FileNotFoundError, StorageError."""
+        super().__init__()
+        self._prefix, self._path, self._place = prefix, path, 0
+        self._body: Any = None
+        answer = self._get()
+        self._etag, self._size = answer["ETag"], answer["ContentLength"]
+        self._body = answer["Body"]
+
+    def _get(self, **more: Any) -> dict[str, Any]:
+        prefix = self._prefix
+        with errors(prefix.uri(self._path)):
+            return client(prefix.endpoint).get_object(
+                Bucket=prefix.bucket, Key=prefix.key(self._path), **more
+            )
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        from botocore.exceptions import BotoCoreError
+        from urllib3.exceptions import HTTPError
+
+        if self._place >= self._size:
+            return 0
+        for attempt in range(_ATTEMPTS):
+            try:
+                if self._body is None:
+                    rest = f"bytes={self._place}-"
+                    self._body = self._get(Range=rest, IfMatch=self._etag)["Body"]
+                data = self._body.read(min(len(buffer), self._size - self._place))
+            except (BotoCoreError, HTTPError, OSError) as error:
+                self._drop()
+                if attempt + 1 == _ATTEMPTS or isinstance(error, FileNotFoundError):
+                    raise StorageError(
+                        f"cannot be read beyond byte {self._place} ({type(error).__name__})",
+                        where=self._prefix.uri(self._path),
+                        fix=_REACH,
+                    ) from error
+                time.sleep(0.2 * 2**attempt)
+                continue
+            buffer[: len(data)] = data
+            self._place += len(data)
+            count(read_bytes=len(data))
+            return len(data)
+        raise AssertionError("every attempt returns or raises")
+
+    def readall(self) -> bytes:
+        chunks = []
+        while left := self._size - self._place:
+            chunks.append(self.read(min(left, PART_BYTES)))
+        return b"".join(chunks)
+
+    def _drop(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        self._body = None
+
+    def close(self) -> None:
+        self._drop()
+        super().close()

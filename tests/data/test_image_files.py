@@ -1,0 +1,86 @@
+"""Image files that stayed in their source: found again, and refused if they are others now."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from gcdis_ray.artifacts import SCHEMAS
+from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.errors import DataError
+from gcdis_ray.meter import metering
+
+FILES = [bytes([number]) * (number + 1) for number in range(40)]
+
+
+def rows(kept: bool = False) -> list[dict[str, Any]]:
+    return [
+        {
+            "image_id": number,
+            "uri": f"images/{number}.jpg",
+            "bytes": file if kept else None,
+            "sha256": hashlib.sha256(file).hexdigest(),
+        }
+        for number, file in enumerate(FILES)
+    ]
+
+
+def table(entries: list[dict[str, Any]]) -> pa.Table:
+    schema = pa.schema([SCHEMAS["images"].field(name) for name in FILE_COLUMNS])
+    return pa.Table.from_pylist(entries, schema)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "images").mkdir()
+    for row, file in zip(rows(), FILES, strict=True):
+        (tmp_path / row["uri"]).write_bytes(file)
+    return tmp_path
+
+
+def test_files_come_from_the_source_in_order(folder: Path):
+    files = ImageFiles(str(folder))
+    with metering() as meter:
+        assert files.read(table(rows())) == FILES
+    assert meter.read_bytes == sum(map(len, FILES))
+    copy = pickle.loads(pickle.dumps(files))  # noqa: S301  our own object
+    assert copy.read(table(rows()[3:5])) == FILES[3:5]
+
+
+def test_files_in_the_table_need_no_source():
+    assert ImageFiles().read(table(rows(kept=True))) == FILES
+    assert ImageFiles("/nowhere").read(table(rows(kept=True))) == FILES
+
+
+def test_a_table_of_both_kinds(folder: Path):
+    mixed = rows()[:9] + rows(kept=True)[9:]
+    assert ImageFiles(str(folder)).read(table(mixed)) == FILES
+
+
+def test_a_file_that_is_gone_is_named(folder: Path):
+    (folder / "images/7.jpg").unlink()
+    with pytest.raises(DataError, match="cannot be read") as caught:
+        ImageFiles(str(folder)).read(table(rows()))
+    assert caught.value.where == f"{folder}/images/7.jpg"
+
+
+def test_a_file_that_has_changed_is_named(folder: Path):
+    (folder / "images/7.jpg").write_bytes(b"12345678")
+    with pytest.raises(DataError, match="ingest ran on other bytes") as caught:
+        ImageFiles(str(folder)).read(table(rows()))
+    assert caught.value.where == f"{folder}/images/7.jpg"
+
+
+def test_no_files_and_no_source():
+    with pytest.raises(DataError, match="neither holds the image files"):
+        ImageFiles().read(table(rows()))
+
+
+def test_a_source_that_is_gone(tmp_path: Path):
+    with pytest.raises(DataError, match="no such folder"):
+        ImageFiles(str(tmp_path / "gone")).read(table(rows()))

@@ -1,0 +1,105 @@
+"""A data folder on a disk and in a bucket: the same answers from both."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from unittest import mock
+
+import pytest
+
+from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import SourceFolder, open_source
+
+FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def source(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch) -> SourceFolder:
+    if request.param == "folder":
+        for name, data in FILES.items():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(data)
+        return open_source(str(tmp_path))
+    endpoint = request.getfixturevalue("s3_endpoint")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
+    place = Prefix(f"s3://bucket/{tmp_path.name}", endpoint)
+    for name, data in FILES.items():
+        place.write(name, data)
+    return open_source(f"s3://bucket/{tmp_path.name}/")
+
+
+def test_files_are_found_and_read(source: SourceFolder):
+    assert sorted(source.names("images")) == ["1.jpg", "deep/2 ä.jpg"]
+    assert sorted(source.names(".")) == sorted(FILES)
+    for name, data in FILES.items():
+        assert source.read(name) == data
+        with source.open(name) as stream:
+            assert stream.read(2) == data[:2]
+        state = source.state(name)
+        assert state is not None
+        assert state.num_bytes == len(data)
+    assert source.has_folder("images/deep")
+    assert source.has_folder(".")
+    assert source.read("images//deep/./2 ä.jpg") == b"two"
+
+
+def test_what_is_not_there(source: SourceFolder):
+    for ask in (source.read, source.open):
+        with pytest.raises(FileNotFoundError):
+            ask("images/3.jpg")
+    assert source.state("images/3.jpg") is None
+    assert source.state("images") is None  # a folder is no file
+    assert not source.has_folder("imag")
+    assert not source.has_folder("a.json")
+    assert list(source.names("imag")) == []
+
+
+def test_a_file_that_changes_changes_its_state(source: SourceFolder):
+    before = source.state("images/1.jpg")
+    if source.uri.startswith("s3://"):
+        Prefix(source.uri, os.environ["AWS_ENDPOINT_URL"]).write("images/1.jpg", b"eno")
+    else:
+        path = Path(source.uri, "images/1.jpg")
+        path.write_bytes(b"eno")
+        os.utime(path, ns=(1, 1))
+    after = source.state("images/1.jpg")
+    assert before is not None
+    assert after is not None
+    assert before.num_bytes == after.num_bytes
+    assert before != after
+
+
+@pytest.mark.parametrize("name", ["../x", "a/../../x", "/etc/passwd", "a\0b", "x/..", "a\nb"])
+def test_names_stay_inside(source: SourceFolder, name: str):
+    for ask in (source.read, source.open, source.state, source.has_folder, source.names):
+        with pytest.raises(DataError, match="leaves the folder") as caught:
+            ask(name)
+        assert caught.value.where == source.uri
+
+
+def test_workers_get_it(source: SourceFolder):
+    copy = pickle.loads(pickle.dumps(source))  # noqa: S301  our own object
+    assert copy.read("images/1.jpg") == b"one"
+
+
+@pytest.mark.parametrize("uri", ["nowhere", "s3://", "s3://bucket/nothing-here"])
+def test_no_such_folder(uri: str, s3_endpoint: str, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    with pytest.raises(DataError) as caught:
+        open_source(uri)
+    assert caught.value.where == "stages.ingest.root"
+
+
+def test_failures_of_the_service_name_the_place(s3_endpoint: str, monkeypatch):
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    with pytest.raises(StorageError, match="s3://nobody/x"):
+        open_source("s3://nobody/x")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with (
+        mock.patch("botocore.endpoint.time.sleep"),
+        pytest.raises(StorageError, match=r"s3://bucket/x: S3 cannot be reached"),
+    ):
+        open_source("s3://bucket/x")
