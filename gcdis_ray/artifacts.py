@@ -167,6 +167,21 @@ SCHEMAS: dict[str, pa.Schema] = {
         height_px=pa.int32(),
         width_px=pa.int32(),
     ),
+    "crop_truth": _schema(  # of unlabeled crops, row by row as in pseudo_labels
+        crop_index=pa.int64(),
+        category_id=pa.int64(),  # of the true object that the crop was matched to, -1 for none
+        iou=pa.float32(),  # with it, 0 for none
+    ),
+    "object_counts": _schema(  # true objects of the images of a shard
+        split=pa.string(),
+        category_id=pa.int64(),
+        objects=pa.int64(),  # crowds are none
+        crowds=pa.int64(),
+        with_proposal=pa.int64(),  # of the objects
+    ),
+    "cluster_counts": _schema(  # how often, within a shard, an output met a true class
+        class_index=pa.int32(), category_id=pa.int64(), count=pa.int64()
+    ),
     "history": _schema(step=pa.int64(), name=pa.string(), value=pa.float64()),
     "agreement": _schema(  # of snapshots; discoveries that were pruned only
         step=pa.int64(),  # of a snapshot, the last one included
