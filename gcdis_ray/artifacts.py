@@ -172,7 +172,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         category_id=pa.int64(),  # of the true object that the crop was matched to, -1 for none
         iou=pa.float32(),  # with it, 0 for none
     ),
-    "object_counts": _schema(  # true objects of the images of a shard
+    "class_objects": _schema(  # true objects of the images of a shard
         split=pa.string(),
         category_id=pa.int64(),
         objects=pa.int64(),  # crowds are none

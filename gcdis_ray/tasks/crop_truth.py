@@ -48,7 +48,9 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
     iou = box_iou(
         np.array([r["bbox_xyxy"] for r in left]), np.array([r["bbox_xyxy"] for r in right])
     )
-    rows, columns = ([n for n, r in enumerate(s) if r["mask_rle"] is not None] for s in (left, right))
+    rows, columns = (
+        [n for n, r in enumerate(s) if r["mask_rle"] is not None] for s in (left, right)
+    )
     if rows and columns:
         size = right[0]["height_px"], right[0]["width_px"]
         iou[np.ix_(rows, columns)] = iou_matrix(
@@ -59,7 +61,7 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MatchCrops:
-    """Shard task ``[truth_instances, pseudo_labels, proposals]`` -> ``crop_truth, object_counts``.
+    """Shard task ``[truth_instances, pseudo_labels, proposals]`` -> ``crop_truth, class_objects``.
 
     Crops are matched to true objects greedily, one to one by falling IoU in every image.
 
@@ -97,11 +99,11 @@ class MatchCrops:
                 {"crop_index": crops["crop_index"], "category_id": category, "iou": iou},
                 schema=SCHEMAS["crop_truth"],
             ),
-            "object_counts": _object_counts(truth, with_proposal),
+            "class_objects": _class_objects(truth, with_proposal),
         }
 
 
-def _object_counts(truth: pa.Table, with_proposal: Mapping[int, int]) -> pa.Table:
+def _class_objects(truth: pa.Table, with_proposal: Mapping[int, int]) -> pa.Table:
     counts: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
     for split, category_id, crowd in zip(
         *(truth[name].to_pylist() for name in ("split", "category_id", "iscrowd")), strict=True
@@ -117,7 +119,7 @@ def _object_counts(truth: pa.Table, with_proposal: Mapping[int, int]) -> pa.Tabl
         }
         for (split, category_id), (objects, crowds) in sorted(counts.items())
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMAS["object_counts"])
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["class_objects"])
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,9 @@ class CropTruth:
     categories_present: frozenset[int]
 
     @classmethod
-    def read(cls, crop_truth: Table, object_counts: Table) -> CropTruth:
+    def read(cls, crop_truth: Table, class_objects: Table) -> CropTruth:
         rows = crop_truth.read(["crop_index", "category_id"])
-        counts = object_counts.read().group_by(["split", "category_id"])
+        counts = class_objects.read().group_by(["split", "category_id"])
         per_class = counts.aggregate([("objects", "sum"), ("with_proposal", "sum")]).to_pylist()
         mine = [row for row in per_class if row["split"] == "unlabeled" and row["objects_sum"]]
         return cls(
