@@ -50,7 +50,7 @@ def dense(counts_KC: csr_array) -> NDArray[np.int32]:
     Raises:
         DataError: it would take more than a gigabyte.
     """
-    num_clusters, num_classes = counts_KC.shape
+    num_clusters, num_classes = counts_KC.shape  # pyright: ignore[reportGeneralTypeIssues]
     if num_clusters * num_classes > MAX_CELLS:
         raise DataError(
             f"{num_clusters} clusters x {num_classes} classes are too many to match",

@@ -66,16 +66,16 @@ def score_detections(sealed, predictions, classes, mapping, info, max_per_image,
     from gcdis_ray.tasks.scored_detections import in_mapping_half, scored_detections
 
     images = sealed.table("truth_images").read()
-    images = images.filter(pc.equal(images["split"], "validation"))["image_id"].to_pylist()
+    images = images.filter(pc.equal(images["split"], "validation"))["image_id"].to_pylist()  # pyright: ignore
     if info["source"] == "split_val":
-        images = [i for i, m in zip(images, in_mapping_half(images)) if not m]
+        images = [i for i, m in zip(images, in_mapping_half(images), strict=True) if not m]
     truth = sealed.table("truth_instances").read()
-    truth = truth.filter(pc.equal(truth["split"], "validation"))
-    truth = truth.filter(pc.is_in(truth["image_id"], value_set=pa.array(images, pa.int64())))
+    truth = truth.filter(pc.equal(truth["split"], "validation"))  # pyright: ignore
+    truth = truth.filter(pc.is_in(truth["image_id"], value_set=pa.array(images, pa.int64())))  # pyright: ignore
     if not truth.num_rows:
         return detection_scores(None, mapping, info, "no ground truth for validation images")
     rows = predictions.read()
-    rows = rows.filter(pc.is_in(rows["image_id"], value_set=pa.array(images, pa.int64())))
+    rows = rows.filter(pc.is_in(rows["image_id"], value_set=pa.array(images, pa.int64())))  # pyright: ignore
     named = np.zeros(int(rows["class_index"].to_numpy().max(initial=0)) + 1, bool)
     for k in mapping:
         if k < len(named):

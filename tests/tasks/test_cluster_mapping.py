@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_novel_only_keeps_known_outputs_and_all_gives_them_new_names():
 @given(st.permutations(COUNTS), st.lists(st.integers(0, len(COUNTS)), max_size=4))
 def test_counts_in_shards_of_any_order_give_one_map(rows: list, cuts: list[int]):
     bounds = [0, *sorted(cuts), len(rows)]
-    shards = [counts(*rows[a:b]) for a, b in zip(bounds, bounds[1:], strict=False)]
+    shards = [counts(*rows[a:b]) for a, b in pairwise(bounds)]
     again = [counts((0, 20, 2)), counts((0, 20, 3)), *shards]  # output 0 meets class 20 ten times
     assert match_outputs(shards, CLASSES, 4, "all") == {0: 1, 1: 0, 3: 2}
     assert match_outputs(again, CLASSES, 4, "all") == {0: 1, 1: 0, 3: 2}

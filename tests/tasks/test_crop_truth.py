@@ -77,8 +77,8 @@ def test_masks_where_both_have_one_boxes_for_the_rest_of_the_pairs():
 
 
 def scene() -> tuple[list[dict], list[dict], list[dict]]:
-    """Image 1: a crop on each of two objects, and a crowd. Image 2: an object that only an uncropped
-    proposal finds, and a crop of nothing. Image 3: two crops on one object. Image 4: no truth."""
+    """Image 1: a crop on each of two objects, and a crowd. Image 2: an object that only a proposal
+    without a crop finds, and a crop of nothing. Image 3: two crops on one object. Image 4: none."""
     truth = [
         true(1, [0, 0, 10, 10], 7),
         true(1, [10, 0, 20, 10], 8),
