@@ -20,8 +20,9 @@ from gcdis_ray.tasks.mapping_config import MappingConfig
 
 if TYPE_CHECKING:
     from gcdis_ray.tasks.class_columns import ClassColumns
+    from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
     from gcdis_ray.tasks.crop_truth import CropTruth
-    from gcdis_ray.tasks.detection_block import DetectionScores
+    from gcdis_ray.tasks.detection_block import OutputMap, Rules, Terms
 
 VERSION = 4
 TAKES = (
@@ -42,16 +43,19 @@ class Config(StageConfig):
     """How the run is scored."""
 
     min_score: float = Field(1e-3, ge=0, le=1, description="detections below it are dropped")
-    max_per_image: int = Field(
-        100, ge=1, le=10_000, description="detections scored per image; LVIS's rules say 300"
+    max_per_image: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="detections scored per image. None: 100, and by LVIS's rules 300; these hold "
+        "where the ground truth tells which classes an image was searched for",
     )
     keep_per_image: int | None = Field(
         None,
         ge=1,
         le=10_000,
-        description="detections stored per image, at least max_per_image; mapping.drop: "
-        "before_topk fills up from them. None: max_per_image, and three times as many with "
-        "before_topk",
+        description="detections stored per image, at least max_per_image; drop before_topk fills "
+        "up from them. None: max_per_image, and three times as many with before_topk",
     )
     mapping: MappingConfig = MappingConfig.model_validate({})
     match_iou: float = Field(
@@ -65,37 +69,40 @@ class Config(StageConfig):
 
     @model_validator(mode="after")
     def _keeps_enough(self) -> Config:
-        if self.keep_per_image is not None and self.keep_per_image < self.max_per_image:
-            raise ValueError(
-                f"keep_per_image {self.keep_per_image} is below max_per_image {self.max_per_image}"
-            )
+        best, kept = self.max_per_image, self.keep_per_image
+        if kept is not None and (best is None or kept < best):
+            raise ValueError(f"keep_per_image {kept} needs a max_per_image of at most as many")
         return self
 
-    @property
-    def kept(self) -> int:
-        """Detections stored per image."""
+    def terms(self, rules: Rules) -> Terms:
+        """What ``None`` stands for."""
+        from gcdis_ray.tasks.detection_block import BEST, Terms
+
+        best = self.max_per_image or BEST[rules]
         times = 3 if self.mapping.drop == "before_topk" else 1
-        return self.keep_per_image or times * self.max_per_image
+        return Terms(rules, self.match_iou, best, self.keep_per_image or times * best)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Detections of the validation images, a fifth of all."""
-    rows = inputs["ingest"].rows // 5 * min(config.kept, 80)
+    rows = inputs["ingest"].rows // 5 * min(config.max_per_image or 80, 80)
     return Size(rows, 200 * rows)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write ``predictions`` (validation images), what they are scored by, and JSON ``metrics``."""
+    from gcdis_ray.tasks.detection_block import rules_of
     from gcdis_ray.tasks.inference import Detect
 
     segment = inputs["segment"]
+    rules = rules_of(inputs["ground_truth"].table("truth_images"))
     detect = Detect(
         weights=segment.tensor_file("segmenter"),
         spec=segment.json("segmenter_spec"),
         split="validation",
         gives="predictions",
         min_score=config.min_score,
-        max_per_image=config.kept,
+        max_per_image=config.terms(rules).kept,
     )
     images = inputs["ingest"].table("images")
     predictions = work.map_shards(detect, [images], gives=("predictions",))["predictions"]
@@ -108,97 +115,61 @@ def score(
     """The metrics of predictions, however they came about; writes the tables it counts in."""
     from gcdis_ray.tasks.class_columns import ClassColumns
     from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops
+    from gcdis_ray.tasks.detection_block import Detection, rules_of, score_detections
     from gcdis_ray.tasks.scoring import Settings, metrics_document
 
     sealed = inputs["ground_truth"]
+    images, instances = sealed.table("truth_images"), sealed.table("truth_instances")
     matched = work.map_shards(
         MatchCrops(config.match_iou),
-        [
-            sealed.table("truth_instances"),
-            inputs["label"].table("pseudo_labels"),
-            inputs["propose"].table("proposals"),
-        ],
+        [instances, inputs["label"].table("pseudo_labels"), inputs["propose"].table("proposals")],
         gives=("crop_truth", "class_objects"),
     )
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
     classes = ClassColumns.read(sealed, inputs["ingest"])
+    terms = config.terms(rules_of(images))
+    outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
+    scores = None
+    if truth.validation_is_told:
+        scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
     settings = Settings(config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed)
-    detection = _detection(inputs, predictions, classes, truth, config, work)
-    return metrics_document(inputs, classes, truth, detection, settings)
+    return metrics_document(inputs, classes, truth, Detection(scores, outputs, terms), settings)
 
 
-def _detection(
+def _outputs(
     inputs: Mapping[str, Artifact],
     predictions: Table,
     classes: ClassColumns,
     truth: CropTruth,
-    config: Config,
+    rule: MappingConfig,
+    terms: Terms,
     work: Work,
-) -> DetectionScores:
-    from gcdis_ray.tasks.detection_block import score_detections
-
-    mapping, info = _mapping(inputs, predictions, classes, truth, config, work)
-    return score_detections(
-        inputs["ground_truth"],
-        predictions,
-        classes,
-        mapping,
-        info,
-        config.max_per_image,
-        work,
-    )
-
-
-def _mapping(
-    inputs: Mapping[str, Artifact],
-    predictions: Table,
-    classes: ClassColumns,
-    truth: CropTruth,
-    config: Config,
-    work: Work,
-) -> tuple[dict[int, int], dict[str, Any]]:
-    """Output -> column of the class it stands for, and how that was found, for the metrics."""
-    from gcdis_ray.tasks.cluster_mapping import (
-        CountDetections,
-        counts_of_crops,
-        match_outputs,
-    )
+) -> OutputMap:
+    """What the outputs stand for, counted where ``mapping.source`` says."""
+    from gcdis_ray.tasks.cluster_mapping import CountDetections, counts_of_crops, match_outputs
+    from gcdis_ray.tasks.detection_block import OutputMap
     from gcdis_ray.tasks.scoring import num_outputs
 
-    rule, note = config.mapping, None
+    note = None
     if rule.source == "train_gt" and not truth.num_matched:
         rule = rule.model_copy(update={"source": "detections"})
         note = "no ground truth for unlabeled images to map by"
+    instances = inputs["ground_truth"].table("truth_instances")
     if rule.source == "train_gt":
         labels = inputs["label"].table("pseudo_labels").read(["class_index"])
         counts = [counts_of_crops(truth, labels["class_index"].to_numpy())]
     else:
-        true = inputs["ground_truth"].table("truth_instances")
+        task, seen = CountDetections(terms.iou, terms.best, rule.source == "split_val"), predictions
         if rule.source == "gt_crops":
-            task = _true_crops(inputs)
-            tables = [inputs["ingest"].table("images"), true]
-        else:
-            half = rule.source == "split_val"
-            task = CountDetections(config.match_iou, config.max_per_image, half)
-            tables = [true, predictions]
-        found = work.map_shards(task, tables, gives=("cluster_counts",))["cluster_counts"]
-        counts = list(found.iter_shards())
-    outputs = inputs["discover"].json("discovered_classes")
-    mapping = match_outputs(counts, classes, num_outputs(classes, outputs), rule.scope)
-    ids = {k: classes.categories[c]["category_id"] for k, c in sorted(mapping.items())}
-    return mapping, {
-        "source": rule.source,
-        "scope": rule.scope,
-        "drop": rule.drop,
-        "name": rule.name,
-        "leak_free": rule.leak_free,
-        "protocol": rule.words(config.match_iou, config.max_per_image, config.kept),
-        "note": note,
-        "class_to_category": {str(k): category for k, category in ids.items()},
-    }
+            task, seen = _true_crops(inputs), inputs["ingest"].table("images")
+        found = work.map_shards(task, [seen, instances], gives=("cluster_counts",))
+        counts = found["cluster_counts"].iter_shards()
+    names = inputs["discover"].json("discovered_classes")
+    column_of = match_outputs(counts, classes, num_outputs(classes, names), rule.scope)
+    return OutputMap(column_of, rule, note)
 
 
-def _true_crops(inputs: Mapping[str, Artifact]) -> Any:
+def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
     """True objects, cut out like the crops that the discovery model has learned from."""
     from gcdis_ray.stages import crop
     from gcdis_ray.tasks.cluster_mapping import CountTrueCrops

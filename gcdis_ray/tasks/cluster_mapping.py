@@ -19,14 +19,14 @@ from gcdis_ray.artifacts import SCHEMAS, TensorFile
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
-from gcdis_ray.tasks.scored_detections import best_per_image, in_mapping_half
+from gcdis_ray.tasks.scored_images import best_per_image, in_mapping_half
 
 Ints = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class CountDetections:
-    """Shard task ``[truth_instances, predictions]`` -> ``cluster_counts`` on validation images.
+    """Shard task ``[predictions, truth_instances]`` -> ``cluster_counts`` on validation images.
 
     Detections are matched to true objects greedily, one to one by falling IoU in every image; each
     match counts once.
@@ -44,7 +44,7 @@ class CountDetections:
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         return self.count
 
-    def count(self, index: int, truth: pa.Table, predictions: pa.Table) -> Mapping[str, pa.Table]:
+    def count(self, index: int, predictions: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
         objects_of = true_objects(truth, "validation")
         best = best_per_image(
             predictions["image_id"].to_numpy(),

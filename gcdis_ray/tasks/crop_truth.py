@@ -132,6 +132,7 @@ class CropTruth:
         objects_per_category: category_id -> true objects of unlabeled images.
         num_with_proposal: of these objects, with a proposal of enough overlap.
         categories_present: of any object or crowd, in unlabeled or validation images.
+        validation_is_told: whether there is any in validation images.
     """
 
     crop_index_U: NDArray[np.int64]
@@ -139,6 +140,7 @@ class CropTruth:
     objects_per_category: Mapping[int, int]
     num_with_proposal: int
     categories_present: frozenset[int]
+    validation_is_told: bool
 
     @classmethod
     def read(cls, crop_truth: Table, class_objects: Table) -> CropTruth:
@@ -152,6 +154,7 @@ class CropTruth:
             {row["category_id"]: row["objects_sum"] for row in mine},
             sum(row["with_proposal_sum"] for row in mine),
             frozenset(row["category_id"] for row in per_class),
+            any(row["split"] == "validation" for row in per_class),
         )
 
     @property

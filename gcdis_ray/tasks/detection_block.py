@@ -4,89 +4,181 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
+from gcdis_ray.artifacts import Table
 from gcdis_ray.metrics import discovery
+from gcdis_ray.runtime.base import Work
+from gcdis_ray.tasks.class_columns import ClassColumns
+from gcdis_ray.tasks.detection_scores import (
+    AccumulateShard,
+    MatchShard,
+    class_groups,
+    score_shards,
+)
+from gcdis_ray.tasks.mapping_config import MappingConfig
+from gcdis_ray.tasks.scored_images import in_mapping_half
 
+Rules = Literal["coco", "lvis"]
+BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
 _KINDS = ("mask", "box")
-_GROUPS = {"r": "APr", "c": "APc", "f": "APf"}
+_CLASSES_AT_ONCE = 128
+
+
+def rules_of(truth_images: Table) -> Rules:
+    """``lvis`` if any image tells which categories it was searched for, else ``coco``."""
+    for shard in truth_images.iter_shards(["absent_category_ids"]):
+        if shard["absent_category_ids"].null_count < shard.num_rows:
+            return "lvis"
+    return "coco"
 
 
 @dataclass(frozen=True)
-class DetectionScores:
-    """Args:
-    block: for the metrics.
-    mapping: output -> column of the class it stands for.
-    ap_of_columns: ``mask_ap`` and ``box_ap`` of every column; None where nothing was scored.
+class Terms:
+    """On which terms detections are scored.
+
+    Args:
+        rules: of average precision.
+        iou: least overlap of a match that the map from outputs to classes is counted by.
+        best: detections scored per image.
+        kept: detections stored per image.
     """
 
-    block: dict[str, Any]
-    mapping: Mapping[int, int]
-    ap_of_columns: Sequence[Mapping[str, float | None]] | None
+    rules: Rules
+    iou: float
+    best: int
+    kept: int
 
 
-def detection_scores(
-    scores: Mapping[str, Any] | None,
-    mapping: Mapping[int, int],
-    mapping_info: Mapping[str, Any],
-    reason: str | None,
-) -> DetectionScores:
-    """Args:
-    scores: as of :func:`gcdis_ray.metrics.detection.evaluate_tables`, None if there is no truth.
-    mapping_info: how the mapping was found, for the metrics.
-    reason: why there are no scores.
+@dataclass(frozen=True)
+class OutputMap:
+    """What the outputs of the segmenter stand for.
+
+    Args:
+        column_of: output -> column of its class; outputs that stand for none are absent.
+        rule: how it was found; ``source`` is the one that was used.
+        note: why that is not the one that was asked for.
     """
-    block: dict[str, Any] = {
-        f"{kind}_ap{at}": discovery.NOTHING for kind in _KINDS for at in ("", "50")
-    }
-    block |= {"scores": None, "protocol": None, "mapping": dict(mapping_info), "reason": reason}
-    if scores is None:
-        return DetectionScores(block, mapping, None)
-    for kind in _KINDS:
-        if (found := scores[kind]) is None:
-            continue
-        for key, name in (("AP", f"{kind}_ap"), ("AP50", f"{kind}_ap50")):
-            block[name] = {
-                "all": found[key],
-                "known": found["known"][key],
-                "novel": found["novel"][key],
-            }
-    block["scores"] = {"mask": scores["mask"], "box": scores["box"], **scores["counts"]}
-    block["protocol"] = scores["protocol"]
-    return DetectionScores(block, mapping, list(scores["per_class"].values()))
+
+    column_of: Mapping[int, int]
+    rule: MappingConfig
+    note: str | None = None
+
+    def categories(self, classes: ClassColumns) -> dict[int, int]:
+        """Output -> ``category_id``."""
+        ids = [row["category_id"] for row in classes.categories]
+        return {output: ids[column] for output, column in sorted(self.column_of.items())}
 
 
-def score_detections(sealed, predictions, classes, mapping, info, max_per_image, work):
-    """Interim."""
-    import numpy as np
-    import pyarrow as pa
-    import pyarrow.compute as pc
+def score_detections(
+    predictions: Table,
+    truth_images: Table,
+    truth_instances: Table,
+    classes: ClassColumns,
+    outputs: OutputMap,
+    terms: Terms,
+    work: Work,
+) -> dict[str, Any]:
+    """Scores as of :func:`gcdis_ray.metrics.detection.evaluate_files`, shard by shard.
 
-    from gcdis_ray.metrics.detection import evaluate_tables
-    from gcdis_ray.tasks.scored_detections import in_mapping_half, scored_detections
-
-    images = sealed.table("truth_images").read()
-    images = images.filter(pc.equal(images["split"], "validation"))["image_id"].to_pylist()  # pyright: ignore
-    if info["source"] == "split_val":
-        images = [i for i, m in zip(images, in_mapping_half(images), strict=True) if not m]
-    truth = sealed.table("truth_instances").read()
-    truth = truth.filter(pc.equal(truth["split"], "validation"))  # pyright: ignore
-    truth = truth.filter(pc.is_in(truth["image_id"], value_set=pa.array(images, pa.int64())))  # pyright: ignore
-    if not truth.num_rows:
-        return detection_scores(None, mapping, info, "no ground truth for validation images")
-    rows = predictions.read()
-    rows = rows.filter(pc.is_in(rows["image_id"], value_set=pa.array(images, pa.int64())))  # pyright: ignore
-    named = np.zeros(int(rows["class_index"].to_numpy().max(initial=0)) + 1, bool)
-    for k in mapping:
-        if k < len(named):
-            named[k] = True
-    rows, lost = scored_detections(rows, named, max_per_image, info["drop"])
-    scores = evaluate_tables(
-        images,
-        truth,
-        rows,
-        classes.categories,
-        {k: classes.categories[c]["category_id"] for k, c in mapping.items()},
+    With ``split_val`` they are those of the images that the map was not counted on.
+    """
+    match = MatchShard(
+        category_ids=tuple(row["category_id"] for row in classes.categories),
+        class_to_category=outputs.categories(classes),
+        rules=terms.rules,
+        max_per_image=terms.best,
+        drop=outputs.rule.drop,
     )
-    scores["counts"]["unmapped_predictions"] = lost
-    return detection_scores(scores, mapping, info, None)
+    found = work.map_shards(
+        match,
+        [predictions, truth_images, truth_instances],
+        gives=("matches", "object_counts", "match_totals"),
+        args=_other_half(truth_images) if outputs.rule.source == "split_val" else None,
+    )
+    curves = work.map_shards(
+        AccumulateShard(found["matches"], found["object_counts"], terms.rules),
+        [],
+        gives=("curves",),
+        args=class_groups(len(classes), -(-len(classes) // _CLASSES_AT_ONCE)),
+        unit="class groups",
+    )["curves"]
+    return score_shards(
+        curves.iter_shards(), found["match_totals"].iter_shards(), classes.categories, terms.rules
+    )
+
+
+def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:
+    args = []
+    for shard in truth_images.iter_shards(["image_id"]):
+        ids = shard["image_id"].to_numpy()
+        args.append({"image_ids": ids[~in_mapping_half(ids.tolist())].tolist()})
+    return args
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well detections fit, None for want of ground truth, and on which terms."""
+
+    scores: Mapping[str, Any] | None
+    outputs: OutputMap
+    terms: Terms
+
+    @property
+    def ap_of_columns(self) -> Sequence[Mapping[str, float | None]] | None:
+        """``mask_ap`` and ``box_ap`` of every class; None where nothing was scored."""
+        return list(self.scores["per_class"].values()) if self.scores else None
+
+    def block(self, classes: ClassColumns) -> dict[str, Any]:
+        """For the metrics."""
+        block: dict[str, Any] = {
+            f"{kind}_{name}": discovery.NOTHING for name in ("ap", "ap50") for kind in _KINDS
+        }
+        block |= {
+            "ap_by_frequency": dict.fromkeys(_KINDS),
+            "counted_classes": dict.fromkeys(_KINDS),
+            "known_weight": dict.fromkeys(_KINDS),
+            "scores": None,
+            "rules": None,
+            "protocol": None,
+            "mapping": self._mapping(classes),
+            "reason": "no ground truth for validation images",
+        }
+        return block | self._numbers(self.scores) if self.scores else block
+
+    def _numbers(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        shares: dict[str, Any] = {"ap_by_frequency": {}, "counted_classes": {}, "known_weight": {}}
+        for kind in _KINDS:
+            of_kind = scores[kind]
+            for name in ("counted_classes", "known_weight"):
+                shares[name][kind] = of_kind[name] if of_kind else None
+            grouped = of_kind and self.terms.rules == "lvis"
+            shares["ap_by_frequency"][kind] = (
+                {group: of_kind[f"AP{group}"] for group in "rcf"} if grouped else None
+            )
+            if of_kind:
+                for key, name in (("AP", "ap"), ("AP50", "ap50")):
+                    parts = {part: of_kind[part][key] for part in ("known", "novel")}
+                    found[f"{kind}_{name}"] = {"all": of_kind[key], **parts}
+        empty = not scores["counts"]["objects"]
+        return found | {
+            **shares,
+            "scores": {"mask": scores["mask"], "box": scores["box"], **scores["counts"]},
+            "rules": self.terms.rules,
+            "protocol": scores["protocol"],
+            "reason": "no true object in the images that are scored" if empty else None,
+        }
+
+    def _mapping(self, classes: ClassColumns) -> dict[str, Any]:
+        rule, ids = self.outputs.rule, self.outputs.categories(classes)
+        return {
+            "source": rule.source,
+            "scope": rule.scope,
+            "drop": rule.drop,
+            "name": rule.name,
+            "leak_free": rule.leak_free,
+            "protocol": rule.words(self.terms.iou, self.terms.best, self.terms.kept),
+            "note": self.outputs.note,
+            "class_to_category": {str(output): category for output, category in ids.items()},
+        }

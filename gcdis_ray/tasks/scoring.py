@@ -25,7 +25,7 @@ from gcdis_ray.metrics.frequency import frequency_thirds
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.class_tables import per_class, per_output
 from gcdis_ray.tasks.crop_truth import CropTruth
-from gcdis_ray.tasks.detection_block import DetectionScores
+from gcdis_ray.tasks.detection_block import Detection
 from gcdis_ray.tasks.discovery_scores import Baseline, discovery_block
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -45,7 +45,7 @@ def metrics_document(
     inputs: Mapping[str, Artifact],
     classes: ClassColumns,
     truth: CropTruth,
-    detection: DetectionScores,
+    detection: Detection,
     settings: Settings,
 ) -> dict[str, Any]:
     """The whole document, plain JSON.
@@ -70,16 +70,16 @@ def metrics_document(
     )
     return {
         "discovery": found,
-        "detection": detection.block,
+        "detection": detection.block(classes),
         "class_count": _class_count(inputs, len(outputs), classes, truth),
         "coverage": _coverage(truth, len(assigned["cluster_id"]), settings.match_iou),
         "per_class": per_class(
             classes, truth, named_U, assigned, third_of, detection.ap_of_columns
         ),
         "clusters": per_output(
-            outputs, num_outputs(classes, outputs), classes, truth, pseudo, detection.mapping
+            outputs, num_outputs(classes, outputs), classes, truth, pseudo, detection.outputs.column_of
         ),
-        **_trust(pseudo, truth, classes, detection.mapping),
+        **_trust(pseudo, truth, classes, detection.outputs.column_of),
     }
 
 

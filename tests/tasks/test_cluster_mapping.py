@@ -22,7 +22,7 @@ from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import CountDetections, CountTrueCrops, match_outputs
 from gcdis_ray.tasks.discovery_inference import infer_crops
 from gcdis_ray.tasks.discovery_model import build_discovery_model, load_discovery_model
-from gcdis_ray.tasks.scored_detections import best_per_image, in_mapping_half
+from gcdis_ray.tasks.scored_images import best_per_image, in_mapping_half
 
 CATEGORIES = [
     {"category_id": 30, "name": "c", "known": False},
@@ -105,7 +105,7 @@ def count(images: list[list[int]], **changes: Any) -> dict[tuple[int, int], int]
     total: dict[tuple[int, int], int] = {}
     truth, rows = sharded(TRUTH, images), sharded(FOUND, images)
     for n in range(len(images)):
-        shard = run(n, table("truth_instances", truth[n]), table("predictions", rows[n]))
+        shard = run(n, table("predictions", rows[n]), table("truth_instances", truth[n]))
         for row in shard["cluster_counts"].to_pylist():
             pair = row["class_index"], row["category_id"]
             total[pair] = total.get(pair, 0) + row["count"]

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import pytest
 
 from gcdis_ray.stages import evaluate
+from gcdis_ray.tasks.detection_block import Rules
 from gcdis_ray.tasks.mapping_config import MappingConfig
 
 
@@ -36,9 +38,13 @@ def test_words_tell_every_choice_apart():
 
 
 def test_more_detections_are_stored_where_others_may_move_up():
-    assert evaluate.Config.model_validate({}).kept == 100
+    def limits(rules: Rules = "coco", **values: Any) -> tuple[int, int]:
+        terms = evaluate.Config.model_validate(values).terms(rules)
+        return terms.best, terms.kept
+
     before = {"mapping": {"drop": "before_topk"}, "max_per_image": 50}
-    assert evaluate.Config.model_validate(before).kept == 150
-    assert evaluate.Config.model_validate(before | {"keep_per_image": 60}).kept == 60
-    with pytest.raises(ValueError, match="keep_per_image 40 is below max_per_image 50"):
-        evaluate.Config.model_validate(before | {"keep_per_image": 40})
+    assert (limits(), limits("lvis")) == ((100, 100), (300, 300))
+    assert limits(**before) == (50, 150)
+    assert limits("lvis", **before, keep_per_image=60) == (50, 60)
+    with pytest.raises(ValueError, match="keep_per_image 40 needs a max_per_image"):
+        limits(**before, keep_per_image=40)

@@ -1,4 +1,4 @@
-"""Which detections of an image are scored: the cut to the best, and outputs that mean nothing."""
+"""Which images and which of their detections are counted."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import hashlib
 from collections.abc import Iterable
 
 import numpy as np
-import pyarrow as pa
 from numpy.typing import NDArray
-
-from gcdis_ray.tasks.mapping_config import Drop
 
 Bools = NDArray[np.bool_]
 
@@ -25,29 +22,6 @@ def best_per_image(
     kept = np.zeros(len(image), dtype=np.bool_)
     kept[order] = rank < limit
     return kept
-
-
-def scored_detections(
-    predictions: pa.Table, named_K: Bools, limit: int, drop: Drop
-) -> tuple[pa.Table, int]:
-    """Detections that take part in AP, in their order.
-
-    Args:
-        predictions: ``image_id``, ``class_index``, ``score`` and any other columns.
-        named_K: whether each output stands for a class.
-        limit: detections per image.
-
-    Returns:
-        the detections, and how many were left out because their output stands for no class.
-    """
-    named = named_K[predictions["class_index"].to_numpy()]
-    image, score = predictions["image_id"].to_numpy(), predictions["score"].to_numpy()
-    if drop == "after_topk":
-        best = best_per_image(image, score, limit)
-        return predictions.filter(pa.array(best & named)), int((best & ~named).sum())
-    kept = np.flatnonzero(named)
-    kept = kept[best_per_image(image[kept], score[kept], limit)]
-    return predictions.take(pa.array(kept)), int((~named).sum())
 
 
 def in_mapping_half(image_ids: Iterable[int]) -> Bools:
