@@ -77,7 +77,12 @@ def metrics_document(
             classes, truth, named_U, assigned, third_of, detection.ap_of_columns
         ),
         "clusters": per_output(
-            outputs, num_outputs(classes, outputs), classes, truth, pseudo, detection.outputs.column_of
+            outputs,
+            num_outputs(classes, outputs),
+            classes,
+            truth,
+            pseudo,
+            detection.outputs.column_of,
         ),
         **_trust(pseudo, truth, classes, detection.outputs.column_of),
     }
