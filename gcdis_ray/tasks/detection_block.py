@@ -147,28 +147,26 @@ class Detection:
         return block | self._numbers(self.scores) if self.scores else block
 
     def _numbers(self, scores: Mapping[str, Any]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        shares: dict[str, Any] = {"ap_by_frequency": {}, "counted_classes": {}, "known_weight": {}}
-        for kind in _KINDS:
-            of_kind = scores[kind]
-            for name in ("counted_classes", "known_weight"):
-                shares[name][kind] = of_kind[name] if of_kind else None
-            grouped = of_kind and self.terms.rules == "lvis"
-            shares["ap_by_frequency"][kind] = (
-                {group: of_kind[f"AP{group}"] for group in "rcf"} if grouped else None
-            )
-            if of_kind:
-                for key, name in (("AP", "ap"), ("AP50", "ap50")):
-                    parts = {part: of_kind[part][key] for part in ("known", "novel")}
-                    found[f"{kind}_{name}"] = {"all": of_kind[key], **parts}
-        empty = not scores["counts"]["objects"]
-        return found | {
-            **shares,
+        found: dict[str, Any] = {
+            "ap_by_frequency": {},
+            "counted_classes": {},
+            "known_weight": {},
             "scores": {"mask": scores["mask"], "box": scores["box"], **scores["counts"]},
             "rules": self.terms.rules,
             "protocol": scores["protocol"],
-            "reason": "no true object in the images that are scored" if empty else None,
+            "reason": None if scores["counts"]["objects"] else "no true object in scored images",
         }
+        for kind in _KINDS:
+            numbers = scores[kind]
+            for key, name in (("AP", "ap"), ("AP50", "ap50")) if numbers else ():
+                found[f"{kind}_{name}"] = _parts(numbers, key)
+            grouped = numbers and self.terms.rules == "lvis"
+            found["ap_by_frequency"][kind] = (
+                {group: numbers[f"AP{group}"] for group in "rcf"} if grouped else None
+            )
+            found["counted_classes"][kind] = _parts(numbers, "classes") if numbers else None
+            found["known_weight"][kind] = numbers["known_weight"] if numbers else None
+        return found
 
     def _mapping(self, classes: ClassColumns) -> dict[str, Any]:
         rule, ids = self.outputs.rule, self.outputs.categories(classes)
@@ -182,3 +180,7 @@ class Detection:
             "note": self.outputs.note,
             "class_to_category": {str(output): category for output, category in ids.items()},
         }
+
+
+def _parts(numbers: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {"all": numbers[key], **{part: numbers[part][key] for part in ("known", "novel")}}
