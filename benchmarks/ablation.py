@@ -32,6 +32,7 @@ from typing import Any, NamedTuple
 
 import ablation_data
 import numpy as np
+import pyarrow.compute as pc
 import torch
 from ablation_data import ROOT, ImageSet
 
@@ -45,7 +46,7 @@ from gcdis_ray.pipeline import load_config, load_recipe
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.storage import commit, open_artifact, open_storage, read_manifest
-from gcdis_ray.tasks.crop_truth import match_crops, true_objects
+from gcdis_ray.tasks.crop_truth import MatchCrops
 from gcdis_ray.work import StageWork
 
 PHOTOGRAPHS = {
@@ -310,14 +311,16 @@ def truth_of_crops(inputs: Mapping[str, Artifact]) -> tuple[np.ndarray, np.ndarr
     sealed = inputs["ground_truth"]
     categories = sorted(sealed.json("categories"), key=lambda row: row["category_id"])
     column_of = {row["category_id"]: n for n, row in enumerate(categories)}
-    found = match_crops(
-        inputs["crop"].table("crops"),
-        inputs["propose"].table("proposals"),
-        true_objects(sealed.table("truth_instances").read(), "unlabeled"),
-        min_iou=0.5,
-    )
-    matched_N = found.category_N >= 0
-    classes = np.array([column_of[c] for c in found.category_N[matched_N].tolist()])
+    crops, proposals = inputs["crop"].table("crops"), inputs["propose"].table("proposals")
+    instances, match = sealed.table("truth_instances"), MatchCrops(min_iou=0.5).open()
+    category_N = np.full(crops.num_rows, -1, dtype=np.int64)
+    for index in range(crops.num_shards):
+        shard = crops.shard(index, ("crop_index", "source_id", "class_index"))
+        free = shard.filter(pc.field("class_index") < 0)
+        found = match(index, instances.shard(index), free, proposals.shard(index))["crop_truth"]
+        category_N[found["crop_index"].to_numpy()] = found["category_id"].to_numpy()
+    matched_N = category_N >= 0
+    classes = np.array([column_of[c] for c in category_N[matched_N].tolist()])
     told = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
     return matched_N, classes, [column_of[row["category_id"]] for row in told]
 

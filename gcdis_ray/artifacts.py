@@ -167,6 +167,51 @@ SCHEMAS: dict[str, pa.Schema] = {
         height_px=pa.int32(),
         width_px=pa.int32(),
     ),
+    "crop_truth": _schema(  # of unlabeled crops, row by row as in pseudo_labels
+        crop_index=pa.int64(),
+        category_id=pa.int64(),  # of the true object that the crop was matched to, -1 for none
+        iou=pa.float32(),  # with it, 0 for none
+    ),
+    "class_objects": _schema(  # true objects of the images of a shard
+        split=pa.string(),
+        category_id=pa.int64(),
+        objects=pa.int64(),  # crowds are none
+        crowds=pa.int64(),
+        with_proposal=pa.int64(),  # of the objects
+    ),
+    "cluster_counts": _schema(  # how often, within a shard, an output met a true class
+        class_index=pa.int32(), category_id=pa.int64(), count=pa.int64()
+    ),
+    "matches": _schema(  # detections that count towards AP, see metrics.matches
+        class_column=pa.int32(),  # position of the category among all, by rising id
+        image_id=pa.int64(),
+        rank=pa.int32(),  # within image and class, by falling score
+        score=pa.float64(),
+        mask_matched=(pa.int64(), "null"),  # a bit for each of 4 area ranges x 10 IoU thresholds;
+        mask_ignored=(pa.int64(), "null"),  # null where masks cannot be scored
+        box_matched=(pa.int64(), "null"),
+        box_ignored=(pa.int64(), "null"),
+    ),
+    "object_counts": _schema(  # true objects that count
+        class_column=pa.int32(),
+        kind=pa.string(),  # mask | box
+        num_objects=pa.list_(pa.int64(), 4),  # by area range
+    ),
+    "match_totals": _schema(  # one row a shard
+        images=pa.int64(),
+        objects=pa.int64(),
+        detections=pa.int64(),  # that count
+        unmapped_predictions=pa.int64(),
+        objects_without_mask=pa.int64(),
+        detections_without_mask=pa.int64(),
+        derived_boxes=pa.int64(),
+    ),
+    "curves": _schema(  # of classes with an object, see metrics.average_precision
+        class_column=pa.int32(),
+        kind=pa.string(),
+        precision=pa.list_(pa.float64()),  # area ranges x thresholds x 101 recalls; -1: no object
+        recall=pa.list_(pa.float64()),  # caps x area ranges x thresholds
+    ),
     "history": _schema(step=pa.int64(), name=pa.string(), value=pa.float64()),
     "agreement": _schema(  # of snapshots; discoveries that were pruned only
         step=pa.int64(),  # of a snapshot, the last one included

@@ -220,6 +220,10 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any] | None:
     return artifact.json("metrics") if artifact else None
 
 
+def _number(value: float | None) -> str:
+    return "n/a" if value is None else f"{value:.3f}"
+
+
 def _print_metrics(pipeline: Pipeline) -> None:
     metrics = _metrics(pipeline)
     if metrics is None:
@@ -236,11 +240,18 @@ def _print_metrics(pipeline: Pipeline) -> None:
         values = metrics[section].get(name)
         if not values:
             continue
-        shown = "   ".join(
-            f"{part} {values[part]:.3f}" if values.get(part) is not None else f"{part} n/a"
-            for part in parts
-        )
+        shown = "   ".join(f"{part} {_number(values.get(part))}" for part in parts)
         print(f"{title:<22} {shown}")
+    detection = metrics["detection"]
+    for kind, values in (detection.get("ap_by_frequency") or {}).items():
+        if values is not None:
+            shown = "   ".join(f"{group} {_number(values[group])}" for group in "rcf")
+            print(f"{f'{kind} AP by frequency':<22} {shown}")
+    if rules := detection.get("rules"):
+        mapping = detection["mapping"]
+        chosen = ", ".join(f"{part} {mapping[part]}" for part in ("source", "scope", "drop"))
+        leak = "leak-free" if mapping["leak_free"] else "uses labels of the scored images"
+        print(f"{'AP scored by':<22} rules {rules}; mapping: {chosen} ({leak})")
     count = metrics["class_count"]
     counted = "   ".join(f"{part} {count[part]}" for part in ("estimate", "discovered", "truth"))
     print(f"{'class count':<22} {counted}")

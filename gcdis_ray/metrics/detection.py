@@ -1,52 +1,33 @@
 """Mask and box average precision of detections, by COCO's rules or LVIS's, for files and tables.
 
 The numbers equal those of pycocotools' ``COCOeval`` and lvis-api's ``LVISEval`` with their default
-parameters (tests hold them to it). Masks are rasterised and compared by pycocotools' C code; the
-bookkeeping is :mod:`gcdis_ray.metrics.average_precision`.
+parameters to the last bit (tests hold them to it). The way there is another one: see
+:mod:`gcdis_ray.metrics.matches` and :mod:`gcdis_ray.metrics.average_precision`.
 
 What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP,
 also when results carry both; results with masks only are given their tight boxes (and, as in
-pycocotools, keep the mask's area); an undefined mean is ``None`` where the originals say -1.
+pycocotools, keep the mask's area); an undefined mean is ``None`` where the originals say -1; ids of
+annotations play no part (the originals take an object with id 0 for none).
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from pycocotools import mask as coco_mask
+import pyarrow.compute as pc
 
-from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.average_precision import (
-    AREAS,
-    ClassRecord,
-    Curves,
-    curves,
-    match_pair,
-    outside_areas,
-)
-from gcdis_ray.metrics.coco_files import (
-    Category,
-    GroundTruthFile,
-    Object,
-    class_ids,
-    read_ground_truth,
-    read_results,
-)
-
-Kind = Literal["mask", "box"]
-COCO_MAX_DETS: tuple[int, ...] = (1, 10, 100)  # per image and class
-LVIS_MAX_DETS = 300  # per image, over all classes
-PROTOCOLS = {
-    "coco": "COCO: IoU .50:.05:.95, 101 recall points, 100 detections per image and class",
-    "lvis": "LVIS federated: IoU .50:.05:.95, 101 recall points, 300 detections per image; "
-    "detections of classes not verified for the image are ignored",
-}
+from gcdis_ray.metrics.ap_matching import AREAS, Ints
+from gcdis_ray.metrics.average_precision import Curves, Matched, curves
+from gcdis_ray.metrics.coco_files import FREQUENCIES, Category, class_ids, read_ground_truth
+from gcdis_ray.metrics.coco_results import read_results
+from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
+from gcdis_ray.metrics.matches import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 
 
 def evaluate_files(
@@ -68,33 +49,22 @@ def evaluate_files(
         ``mask`` and ``box``, each None (with the reason in ``protocol``) or
         ``{AP, AP50, AP75, APs, APm, APl, AR, AR1, AR10, AR100, ARs, ARm, ARl}``; with LVIS rules
         ``{AP, AP50, AP75, APs, APm, APl, APr, APc, APf, AR, AR300, ARs, ARm, ARl}``; with known
-        classes also ``known`` and ``novel``, each ``{AP, AP50}``. ``per_class``: name ->
+        classes also ``known`` and ``novel``, each ``{AP, AP50, classes}``, and ``known_weight``,
+        the w of AP = w known + (1 - w) novel: counted known classes over all counted ones.
+        ``classes``: those that count, for they have an object. ``per_class``: name ->
         ``{mask_ap, box_ap}``. ``protocol``: the rules in words. ``counts``. All in [0, 1]; None
         where no object exists to be found.
 
     Raises:
         DataError: files that are missing, unreadable or do not belong together.
     """
-    truth = read_ground_truth(ground_truth)
-    detections = read_results(results, truth)
-    if image_ids is not None:
-        unknown = sorted(set(image_ids) - set(truth.images))
-        if unknown:
-            raise DataError(
-                f"image_id {unknown[0]} is not in the ground truth", where=str(ground_truth)
-            )
-        keep = frozenset(image_ids)
-        truth = GroundTruthFile(
-            {i: size for i, size in truth.images.items() if i in keep},
-            truth.categories,
-            [o for o in truth.objects if o.image_id in keep],
-            truth.absent,
-            truth.not_exhaustive,
-            truth.federated,
-        )
-        detections = [d for d in detections if d.image_id in keep]
-    known = None if known_classes is None else class_ids(known_classes, truth.categories)
-    return evaluate(truth, detections, known)
+    file = read_ground_truth(ground_truth, None if image_ids is None else set(image_ids))
+    known = None if known_classes is None else class_ids(known_classes, file.categories)
+    detections = read_results(results, file)
+    result = evaluate(file.truth, detections, file.categories, known)
+    if file.truth.rules.federated:
+        result["counts"]["frequency_contradicted"] = file.wrong_frequencies
+    return result
 
 
 def evaluate_tables(
@@ -104,7 +74,9 @@ def evaluate_tables(
     categories: Sequence[Mapping[str, Any]],
     class_to_category: Mapping[int, int],
 ) -> dict[str, Any]:
-    """Score the pipeline's ``predictions`` against ``truth_instances``.
+    """Score ``predictions`` against ``truth_instances`` in one piece, by COCO's rules.
+
+    For many images, or LVIS rules, see :mod:`gcdis_ray.tasks.detection_scores`.
 
     Args:
         images: ids of the images that were predicted on.
@@ -117,85 +89,159 @@ def evaluate_tables(
     Returns:
         as :func:`evaluate_files`, with ``known`` and ``novel``; ``counts.unmapped_predictions``.
     """
-    ids = set(images)
-    sizes: dict[int, tuple[int, int] | None] = dict.fromkeys(ids)
-    objects = []
-    for row in truth.to_pylist():
-        if row["image_id"] not in ids:
-            continue
-        size = (row["height_px"], row["width_px"])
-        sizes[row["image_id"]] = size
-        objects.append(
-            Object(
-                row["image_id"],
-                row["category_id"],
-                _rle_or_none(row["mask_rle"], size),
-                _xywh(row["bbox_xyxy"]),
-                row["area_px"],
-                row["iscrowd"],
-            )
-        )
-    detections, unmapped = [], 0
-    for row in predictions.to_pylist():
-        category_id = class_to_category.get(row["class_index"])
-        if category_id is None:
-            unmapped += 1
-            continue
-        size = (row["height_px"], row["width_px"])
-        detections.append(
-            Object(
-                row["image_id"],
-                category_id,
-                _rle_or_none(row["mask_rle"], size),
-                _xywh(row["bbox_xyxy"]),
-                score=row["score"],
-            )
-        )
-    ordered = sorted(categories, key=lambda c: c["category_id"])
-    result = evaluate(
-        GroundTruthFile(sizes, [Category(c["category_id"], c["name"]) for c in ordered], objects),
-        detections,
-        [c["category_id"] for c in ordered if c["known"]],
+    ordered, known = listed_categories(categories)
+    ids = [c.category_id for c in ordered]
+    listed = pa.table({"image_id": pa.array(sorted(set(images)), pa.int64())})
+    columns = truth_columns(listed, truth, ids, RULES["coco"])
+    found, unmapped = detection_columns(
+        columns, predictions, ids, class_to_category, None, "after_topk"
     )
+    result = evaluate(columns, found, ordered, known)
     result["counts"]["unmapped_predictions"] = unmapped
     return result
 
 
-def _rle_or_none(counts: str | None, size: tuple[int, int]) -> dict[str, Any] | None:
-    return None if counts is None else {"size": list(size), "counts": counts}
-
-
-def _xywh(bbox_xyxy: Sequence[float]) -> tuple[float, float, float, float]:
-    x0, y0, x1, y1 = bbox_xyxy
-    return x0, y0, x1 - x0, y1 - y0
+def listed_categories(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Category], list[int]]:
+    """Categories by rising id, and the ids of known ones, of the ``categories`` member."""
+    ordered = sorted(rows, key=lambda c: c["category_id"])
+    return (
+        [Category(c["category_id"], c["name"], c.get("frequency")) for c in ordered],
+        [c["category_id"] for c in ordered if c["known"]],
+    )
 
 
 def evaluate(
-    truth: GroundTruthFile, detections: Sequence[Object], known: Sequence[int] | None = None
+    truth: Truth,
+    detections: Detections,
+    categories: Sequence[Category],
+    known: Sequence[int] | None = None,
 ) -> dict[str, Any]:
-    """Score detections against ground truth, both checked. See :func:`evaluate_files`."""
-    rules = "lvis" if truth.federated else "coco"
-    detections = _considered(truth, detections) if truth.federated else detections
+    """Score detections that count, of columns in memory. See :func:`evaluate_files`."""
+    totals = Totals.of(truth, detections)
+    matches, object_counts = match_images(truth, detections, totals.kinds())
+    found = class_curves([matches], [object_counts], truth.rules, range(truth.num_classes))
+    return summary(found, totals, categories, truth.rules, known)
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was scored; sums over shards."""
+
+    images: int = 0
+    objects: int = 0
+    detections: int = 0  # that count
+    unmapped_predictions: int = 0
+    objects_without_mask: int = 0
+    detections_without_mask: int = 0
+    derived_boxes: int = 0
+
+    @staticmethod
+    def of(truth: Truth, found: Detections, unmapped: int = 0) -> Totals:
+        return Totals(
+            len(truth.image_ids_I),
+            len(truth.class_G),
+            len(found.class_D),
+            unmapped,
+            int(truth.masks.missing().sum()),
+            int(found.without_mask().sum()),
+            int(np.isnan(found.bbox_D4[:, 0]).sum()),
+        )
+
+    def reason(self, kind: Kind) -> str | None:
+        """Why a kind cannot be scored."""
+        if kind == "mask":
+            for without, total, name in (
+                (self.objects_without_mask, self.objects, "ground-truth objects"),
+                (self.detections_without_mask, self.detections, "detections"),
+            ):
+                if without:
+                    return f"not scored: {without} of {total} {name} have no mask"
+        return None
+
+    def kinds(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in KINDS if self.reason(kind) is None)
+
+    def note(self, kind: Kind) -> str:
+        if kind == "mask":
+            return "area of the mask"
+        if self.derived_boxes:
+            return f"{self.derived_boxes} boxes derived from masks, with the mask's area"
+        return "area of the box"
+
+
+def class_curves(
+    matches: Iterable[pa.Table], object_counts: Iterable[pa.Table], rules: Rules, classes: range
+) -> dict[Kind, Curves]:
+    """Curves of a range of classes from rows of all shards, of every kind.
+
+    Args:
+        matches, object_counts: tables of these schemas; rows of other classes are left out.
+    """
+    rows = pa.concat_tables([_of_classes(table, classes) for table in matches])
+    counts = pa.concat_tables([_of_classes(table, classes) for table in object_counts])
+    found: dict[Kind, Curves] = {}
+    for kind in KINDS:
+        num_objects = _num_objects(counts, kind, classes)
+        scored = rows.filter(pc.is_valid(rows[f"{kind}_matched"]))  # pyright: ignore[reportAttributeAccessIssue]
+        columns = [
+            scored[name].to_numpy().astype(np.int64)
+            for name in ("class_column", "image_id", "rank")
+        ]
+        found[kind] = curves(
+            Matched(
+                columns[0] - classes.start,
+                columns[1],
+                columns[2],
+                scored["score"].to_numpy(),
+                scored[f"{kind}_matched"].to_numpy(),
+                scored[f"{kind}_ignored"].to_numpy(),
+            ),
+            num_objects,
+            rules.max_dets,
+        )
+    return found
+
+
+def _of_classes(table: pa.Table, classes: range) -> pa.Table:
+    column = table["class_column"].to_numpy()
+    inside = (column >= classes.start) & (column < classes.stop)
+    return table if inside.all() else table.filter(pa.array(inside))
+
+
+def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
+    mine = counts.filter(pc.equal(counts["kind"], kind))  # pyright: ignore[reportAttributeAccessIssue]
+    num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
+    flat = mine["num_objects"].combine_chunks().flatten().to_numpy()
+    np.add.at(num_KA, mine["class_column"].to_numpy() - classes.start, flat.reshape(-1, len(AREAS)))
+    return num_KA
+
+
+def summary(
+    found: Mapping[Kind, Curves],
+    totals: Totals,
+    categories: Sequence[Category],
+    rules: Rules,
+    known: Sequence[int] | None,
+) -> dict[str, Any]:
+    """The numbers of :func:`evaluate_files` from the curves of all classes."""
     result: dict[str, Any] = {"mask": None, "box": None, "per_class": {}, "protocol": {}}
     per_class: dict[str, dict[str, float | None]] = {
-        name: {"mask_ap": None, "box_ap": None} for name in _unique_names(truth.categories)
+        name: {"mask_ap": None, "box_ap": None} for name in _unique_names(categories)
     }
-    for kind in ("mask", "box"):
-        shapes = _shapes(truth, detections, kind)
-        if isinstance(shapes, str):
-            result["protocol"][kind] = f"not scored: {shapes}"
+    for kind in KINDS:
+        if (reason := totals.reason(kind)) is not None:
+            result["protocol"][kind] = reason
             continue
-        found = _curves(truth, shapes, rules)
-        result[kind] = _summary(found, truth, known, rules)
-        result["protocol"][kind] = f"{PROTOCOLS[rules]}; {shapes.note}"
+        result[kind] = _numbers(found[kind], categories, rules, known)
+        result["protocol"][kind] = f"{rules.protocol}; {totals.note(kind)}"
         for k, entry in enumerate(per_class.values()):
-            entry[f"{kind}_ap"] = found.ap([k])
+            entry[f"{kind}_ap"] = found[kind].ap([k])
     result["per_class"] = per_class
     result["counts"] = {
-        "images": len(truth.images),
-        "objects": len(truth.objects),
-        "detections": len(detections),
-        "classes": len(truth.categories),
+        "images": totals.images,
+        "objects": totals.objects,
+        "detections": totals.detections,
+        "classes": len(categories),
     }
     return result
 
@@ -205,109 +251,8 @@ def _unique_names(categories: Sequence[Category]) -> list[str]:
     return [c.name if uses[c.name] == 1 else f"{c.name} ({c.category_id})" for c in categories]
 
 
-def _considered(truth: GroundTruthFile, detections: Sequence[Object]) -> list[Object]:
-    """LVIS: the 300 best of each image, then only classes that were looked for in the image."""
-    by_image: dict[int, list[Object]] = defaultdict(list)
-    for detection in detections:
-        by_image[detection.image_id].append(detection)
-    present: dict[int, set[int]] = defaultdict(set)
-    for entry in truth.objects:
-        present[entry.image_id].add(entry.category_id)
-    kept = []
-    for image_id, rows in by_image.items():
-        looked_for = present[image_id] | truth.absent[image_id]
-        best = sorted(rows, key=lambda d: d.score, reverse=True)[:LVIS_MAX_DETS]
-        kept += [d for d in best if d.category_id in looked_for]
-    return kept
-
-
-@dataclass(frozen=True)
-class _Shapes:
-    """Objects and detections of every image and class, as pycocotools' IoU takes them."""
-
-    objects: Mapping[tuple[int, int], list[tuple[Object, Any, float]]]  # shape, area_px
-    detections: Mapping[tuple[int, int], list[tuple[Object, Any, float]]]
-    note: str
-
-
-def _shapes(truth: GroundTruthFile, detections: Sequence[Object], kind: Kind) -> _Shapes | str:
-    """Shapes of one kind, or the reason why they cannot be had."""
-    if kind == "mask":
-        for name, rows in (("ground-truth objects", truth.objects), ("detections", detections)):
-            without = sum(row.segmentation is None for row in rows)
-            if without:
-                return f"{without} of {len(rows)} {name} have no mask"
-    derived = sum(d.bbox_xywh is None for d in detections)
-    note = "area of the mask" if kind == "mask" else "area of the box"
-    if kind == "box" and derived:
-        note = f"{derived} boxes derived from masks, with the mask's area"
-    sizes = truth.images
-    objects, found = defaultdict(list), defaultdict(list)
-    for row in truth.objects:
-        shape, area = _shape(row, sizes[row.image_id], kind)
-        objects[row.image_id, row.category_id].append(
-            (row, shape, area if row.area_px is None else row.area_px)
-        )
-    for row in detections:
-        shape, area = _shape(row, sizes[row.image_id], kind)
-        found[row.image_id, row.category_id].append((row, shape, area))
-    return _Shapes(objects, found, note)
-
-
-def _shape(row: Object, size: tuple[int, int] | None, kind: Kind) -> tuple[Any, float]:
-    if kind == "box" and row.bbox_xywh is not None:
-        return list(row.bbox_xywh), row.bbox_xywh[2] * row.bbox_xywh[3]
-    rle = _rle(row.segmentation, size)
-    shape = rle if kind == "mask" else coco_mask.toBbox(rle).tolist()
-    return shape, float(coco_mask.area(rle))
-
-
-def _rle(segmentation: Any, size: tuple[int, int] | None) -> Any:
-    if isinstance(segmentation, list):
-        if size is None:
-            raise DataError("polygons need the image's height and width")
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, *size))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, *segmentation["size"])
-    return segmentation
-
-
-def _curves(truth: GroundTruthFile, shapes: _Shapes, rules: str) -> Curves:
-    column = {c.category_id: k for k, c in enumerate(truth.categories)}
-    records = [ClassRecord() for _ in truth.categories]
-    cap = COCO_MAX_DETS[-1] if rules == "coco" else None
-    for image_id, category_id in sorted(shapes.objects.keys() | shapes.detections.keys()):
-        record = records[column[category_id]]
-        objects = shapes.objects.get((image_id, category_id), [])
-        ignored_G = np.array(
-            [o.crowd if rules == "coco" else o.ignore for o, _, _ in objects], dtype=np.bool_
-        )
-        ignored_AG = ignored_G | outside_areas(np.array([area for _, _, area in objects]))
-        record.num_objects_A += (~ignored_AG).sum(axis=1)
-        rows = shapes.detections.get((image_id, category_id), [])
-        if not rows:
-            continue
-        score = np.array([d.score for d, _, _ in rows], dtype=np.float64)
-        order = np.argsort(-score, kind="stable")[:cap]
-        outside = outside_areas(np.array([rows[i][2] for i in order]))
-        if rules == "lvis" and category_id in truth.not_exhaustive[image_id]:
-            outside = np.ones_like(outside)  # an unmatched detection may be right
-        crowd = np.array([o.crowd and rules == "coco" for o, _, _ in objects], dtype=np.bool_)
-        iou = np.zeros((len(order), 0))
-        if objects:
-            iou = np.asarray(
-                coco_mask.iou(
-                    [rows[i][1] for i in order],
-                    [shape for _, shape, _ in objects],
-                    crowd.astype(np.uint8).tolist(),
-                )
-            )
-        record.add(score[order], *match_pair(iou, ignored_AG, crowd, outside))
-    return curves(records, COCO_MAX_DETS if rules == "coco" else (None,))
-
-
-def _summary(
-    found: Curves, truth: GroundTruthFile, known: Sequence[int] | None, rules: str
+def _numbers(
+    found: Curves, categories: Sequence[Category], rules: Rules, known: Sequence[int] | None
 ) -> dict[str, Any]:
     result: dict[str, Any] = {
         "AP": found.ap(),
@@ -315,22 +260,29 @@ def _summary(
         "AP75": found.ap(iou=0.75),
     }
     result |= {f"AP{area[0]}": found.ap(area=area) for area in AREAS[1:]}
-    if rules == "lvis":
-        for group in "rcf":
-            of_group = [k for k, c in enumerate(truth.categories) if c.frequency == group]
+    if rules.federated:
+        for group in FREQUENCIES:
+            of_group = [k for k, c in enumerate(categories) if c.frequency == group]
             result[f"AP{group}"] = found.ap(of_group)
         result["AR"] = result["AR300"] = found.ar(0)
     else:
-        result |= {f"AR{cap}": found.ar(m) for m, cap in enumerate(COCO_MAX_DETS)}
-        result["AR"] = result[f"AR{COCO_MAX_DETS[-1]}"]
+        result |= {f"AR{cap}": found.ar(m) for m, cap in enumerate(rules.max_dets)}
+        result["AR"] = result[f"AR{rules.max_dets[-1]}"]
     result |= {f"AR{area[0]}": found.ar(-1, area=area) for area in AREAS[1:]}
+    counted = found.counted()
+    result["classes"] = int(counted.sum())
     if known is not None:
-        is_known = set(known)
-        for name, wanted in (("known", True), ("novel", False)):
-            columns = [
-                k for k, c in enumerate(truth.categories) if (c.category_id in is_known) is wanted
-            ]
-            result[name] = {"AP": found.ap(columns), "AP50": found.ap(columns, iou=0.5)}
+        is_known = np.isin([c.category_id for c in categories], list(known))
+        for name, part in (("known", is_known), ("novel", ~is_known)):
+            columns = np.flatnonzero(part).tolist()
+            result[name] = {
+                "AP": found.ap(columns),
+                "AP50": found.ap(columns, iou=0.5),
+                "classes": int(counted[part].sum()),
+            }
+        result["known_weight"] = (
+            result["known"]["classes"] / result["classes"] if result["classes"] else None
+        )
     return result
 
 

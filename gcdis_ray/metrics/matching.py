@@ -11,8 +11,53 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array, csr_array
+
+from gcdis_ray.errors import DataError
+
+MAX_CELLS = 1 << 28  # of clusters x classes; 5,000 x 4,000 are 2e7 and take a second
 
 Scope = Literal["novel_only", "all"]
+
+
+def count_pairs(
+    cluster_N: NDArray[np.integer],
+    class_N: NDArray[np.integer],
+    num_clusters: int,
+    num_classes: int,
+    count_N: NDArray[np.integer] | None = None,
+) -> csr_array:
+    """How many of the N crops of each class fell into each cluster, without the zeros.
+
+    Args:
+        cluster_N: cluster ids in [0, num_clusters).
+        class_N: classes in [0, num_classes).
+        count_N: how often each pair was seen, once if not given.
+
+    Returns:
+        (K, C) int32, classes of a cluster by rising column.
+    """
+    value = np.ones(len(cluster_N), np.int32) if count_N is None else count_N.astype(np.int32)
+    pairs = coo_array((value, (cluster_N, class_N)), shape=(num_clusters, num_classes))
+    counts = pairs.tocsr()
+    counts.sum_duplicates()
+    return counts
+
+
+def dense(counts_KC: csr_array) -> NDArray[np.int32]:
+    """The same with the zeros, for an assignment.
+
+    Raises:
+        DataError: it would take more than a gigabyte.
+    """
+    num_clusters, num_classes = counts_KC.shape  # pyright: ignore[reportGeneralTypeIssues]
+    if num_clusters * num_classes > MAX_CELLS:
+        raise DataError(
+            f"{num_clusters} clusters x {num_classes} classes are too many to match",
+            where="stages.count",
+            fix=f"discover fewer classes: at most {MAX_CELLS // num_classes} for this ground truth",
+        )
+    return counts_KC.toarray()
 
 
 def count_matrix(
@@ -20,19 +65,9 @@ def count_matrix(
     class_N: NDArray[np.integer],
     num_clusters: int,
     num_classes: int,
-) -> NDArray[np.int64]:
-    """How many of the N crops of each class fell into each cluster.
-
-    Args:
-        cluster_N: cluster ids in [0, num_clusters).
-        class_N: classes in [0, num_classes).
-
-    Returns:
-        (K, C) int64.
-    """
-    flat = np.asarray(cluster_N, dtype=np.int64) * num_classes + np.asarray(class_N, dtype=np.int64)
-    counts = np.bincount(flat, minlength=num_clusters * num_classes)
-    return counts.reshape(num_clusters, num_classes)
+) -> NDArray[np.int32]:
+    """:func:`count_pairs` of N crops, made dense: (K, C) int32."""
+    return dense(count_pairs(cluster_N, class_N, num_clusters, num_classes))
 
 
 def match_clusters(

@@ -48,6 +48,26 @@ def detection_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
+def frequency_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Mask and box AP of rare, common and frequent classes, where the data set groups them."""
+    rows = []
+    for kind in ("mask", "box"):
+        numbers = dig(metrics, "detection", "ap_by_frequency", kind)
+        if isinstance(numbers, Mapping) and any(v is not None for v in numbers.values()):
+            rows.append(dict(title=f"{kind} AP", **{g: numbers.get(g) for g in "rcf"}))
+    return rows
+
+
+def detection_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """By which rules detections were scored, and by which names: (what, in words)."""
+    facts = []
+    if rules := dig(metrics, "detection", "rules"):
+        facts.append(("rules", {"coco": "COCO", "lvis": "LVIS, federated"}.get(rules, rules)))
+    if mapping := dig(metrics, "detection", "mapping", "protocol"):
+        facts.append(("outputs and classes", printable(mapping)))
+    return facts
+
+
 def per_class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """One row per class of the ground truth, novel ones first, best first; None if not measured."""
     rows = [

@@ -48,6 +48,8 @@ def write_report(view: RunView) -> str:
         "scenes": scenes,
         "charts": charts,
         "detection": findings.detection_rows(metrics),
+        "by_frequency": findings.frequency_rows(metrics),
+        "detection_facts": findings.detection_facts(metrics),
         "per_class": per_class,
         "reasons": findings.reasons(metrics),
         "has_truth": any(c.truth.purity is not None for c in cards),

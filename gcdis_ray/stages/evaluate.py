@@ -1,22 +1,30 @@
 """evaluate: how good is it? The only stage that may open the sealed ground truth.
 
-Crops of unlabeled images are matched to true objects, which gives clustering accuracy, NMI and ARI
-and the map from discovered clusters to true classes. The segmenter's predictions on validation
-images are scored with that map. Without ground truth every number is null, and says why.
+Crops of unlabeled images are matched to true objects, which gives clustering accuracy, NMI and ARI.
+The segmenter's predictions on validation images are scored under a map from its outputs to true
+classes, found as ``mapping`` says. Without ground truth every number is null, and says why.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, Size
-from gcdis_ray.config import Closed, StageConfig
+from gcdis_ray.artifacts import Artifact, Size, Table
+from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.tasks.mapping_config import MappingConfig
 
-VERSION = 3
+if TYPE_CHECKING:
+    from gcdis_ray.tasks.class_columns import ClassColumns
+    from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
+    from gcdis_ray.tasks.crop_truth import CropTruth
+    from gcdis_ray.tasks.detection_block import OutputMap, Rules, Terms
+
+VERSION = 4
 TAKES = (
     "ingest",
     "ground_truth",
@@ -31,25 +39,25 @@ TAKES = (
 SEEDED = True
 
 
-class MappingConfig(Closed):
-    """Which true class a discovered class stands for when detections are scored."""
-
-    source: Literal["train_gt", "detections"] = Field(
-        default="train_gt",
-        description="train_gt: crops of unlabeled training images, validation stays untouched; "
-        "detections: validation detections matched to validation objects (transductive)",
-    )
-    scope: Literal["novel_only", "all"] = Field(
-        default="novel_only", description="novel_only: known classes stand for themselves"
-    )
-
-
 class Config(StageConfig):
     """How the run is scored."""
 
     min_score: float = Field(1e-3, ge=0, le=1, description="detections below it are dropped")
-    max_per_image: int = Field(100, ge=1, le=10_000, description="detections kept per image")
-    mapping: MappingConfig = Field(default_factory=MappingConfig)
+    max_per_image: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="detections scored per image. None: 100, and by LVIS's rules 300; these hold "
+        "where the ground truth tells which classes an image was searched for",
+    )
+    keep_per_image: int | None = Field(
+        None,
+        ge=1,
+        le=10_000,
+        description="detections stored per image, at least max_per_image; drop before_topk fills "
+        "up from them. None: max_per_image, and three times as many with before_topk",
+    )
+    mapping: MappingConfig = MappingConfig.model_validate({})
     match_iou: float = Field(
         0.5, gt=0, le=1, description="least IoU of a crop, or a detection, with its true object"
     )
@@ -59,20 +67,36 @@ class Config(StageConfig):
         description="also cluster crops by their pixels, shrunk to 16 x 16 (sets below 100 000)",
     )
 
+    @model_validator(mode="after")
+    def _keeps_enough(self) -> Config:
+        best, kept = self.max_per_image, self.keep_per_image
+        if kept is not None and (best is None or kept < best):
+            raise ValueError(f"keep_per_image {kept} needs a max_per_image of at most as many")
+        return self
+
+    def terms(self, rules: Rules) -> Terms:
+        """What ``None`` stands for."""
+        from gcdis_ray.tasks.detection_block import BEST, Terms
+
+        best = self.max_per_image or BEST[rules]
+        times = 3 if self.mapping.drop == "before_topk" else 1
+        return Terms(rules, self.match_iou, best, self.keep_per_image or times * best)
+
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Detections of the validation images, a fifth of all."""
-    rows = inputs["ingest"].rows // 5 * min(config.max_per_image, 80)
+    rows = inputs["ingest"].rows // 5 * min(config.max_per_image or 80, 80)
     return Size(rows, 200 * rows)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    """Write table ``predictions`` (validation images) and JSON ``metrics``."""
+    """Write ``predictions`` (validation images), what they are scored by, and JSON ``metrics``."""
     from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.tasks.detection_block import rules_of
     from gcdis_ray.tasks.inference import Detect
-    from gcdis_ray.tasks.scoring import Scorer, Settings
 
     segment = inputs["segment"]
+    rules = rules_of(inputs["ground_truth"].table("truth_images"))
     detect = Detect(
         weights=segment.tensor_file("segmenter"),
         spec=segment.json("segmenter_spec"),
@@ -80,15 +104,82 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         files=ImageFiles.of(inputs["ingest"]),
         gives="predictions",
         min_score=config.min_score,
-        max_per_image=config.max_per_image,
+        max_per_image=config.terms(rules).kept,
     )
     images = inputs["ingest"].table("images")
     predictions = work.map_shards(detect, [images], gives=("predictions",))["predictions"]
-    settings = Settings(
-        mapping_source=config.mapping.source,
-        mapping_scope=config.mapping.scope,
-        match_iou=config.match_iou,
-        kmeans_n_init=config.kmeans_n_init,
-        kmeans_on_pixels=config.kmeans_on_pixels,
+    work.write_json("metrics", score(inputs, predictions, config, work))
+
+
+def score(
+    inputs: Mapping[str, Artifact], predictions: Table, config: Config, work: Work
+) -> dict[str, Any]:
+    """The metrics of predictions, however they came about; writes the tables it counts in."""
+    from gcdis_ray.tasks.class_columns import ClassColumns
+    from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops
+    from gcdis_ray.tasks.detection_block import Detection, rules_of, score_detections
+    from gcdis_ray.tasks.scoring import Settings, metrics_document
+
+    sealed = inputs["ground_truth"]
+    images, instances = sealed.table("truth_images"), sealed.table("truth_instances")
+    matched = work.map_shards(
+        MatchCrops(config.match_iou),
+        [instances, inputs["label"].table("pseudo_labels"), inputs["propose"].table("proposals")],
+        gives=("crop_truth", "class_objects"),
     )
-    work.write_json("metrics", Scorer(inputs, predictions.read(), settings, work.seed).metrics())
+    truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
+    classes = ClassColumns.read(sealed, inputs["ingest"])
+    terms = config.terms(rules_of(images))
+    outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
+    scores = None
+    if truth.validation_is_told:
+        scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
+    settings = Settings(config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed)
+    return metrics_document(inputs, classes, truth, Detection(scores, outputs, terms), settings)
+
+
+def _outputs(
+    inputs: Mapping[str, Artifact],
+    predictions: Table,
+    classes: ClassColumns,
+    truth: CropTruth,
+    rule: MappingConfig,
+    terms: Terms,
+    work: Work,
+) -> OutputMap:
+    """What the outputs stand for, counted where ``mapping.source`` says."""
+    from gcdis_ray.tasks.cluster_mapping import CountDetections, counts_of_crops, match_outputs
+    from gcdis_ray.tasks.detection_block import OutputMap
+    from gcdis_ray.tasks.scoring import num_outputs
+
+    note = None
+    if rule.source == "train_gt" and not truth.num_matched:
+        rule = rule.model_copy(update={"source": "detections"})
+        note = "no ground truth for unlabeled images to map by"
+    instances = inputs["ground_truth"].table("truth_instances")
+    if rule.source == "train_gt":
+        labels = inputs["label"].table("pseudo_labels").read(["class_index"])
+        counts = [counts_of_crops(truth, labels["class_index"].to_numpy())]
+    else:
+        task, seen = CountDetections(terms.iou, terms.best, rule.source == "split_val"), predictions
+        if rule.source == "gt_crops":
+            task, seen = _true_crops(inputs), inputs["ingest"].table("images")
+        found = work.map_shards(task, [seen, instances], gives=("cluster_counts",))
+        counts = found["cluster_counts"].iter_shards()
+    names = inputs["discover"].json("discovered_classes")
+    column_of = match_outputs(counts, classes, num_outputs(classes, names), rule.scope)
+    return OutputMap(column_of, rule, note)
+
+
+def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
+    """True objects, cut out like the crops that the discovery model has learned from."""
+    from gcdis_ray.stages import crop
+    from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
+
+    discover = inputs["discover"]
+    config = crop.Config.model_validate(inputs["crop"].manifest.config)
+    return CountTrueCrops(
+        spec=discover.json("encoder_spec"),
+        weights=discover.tensor_file("encoder"),
+        cut=partial(crop.cut_crop, config=config),
+    )

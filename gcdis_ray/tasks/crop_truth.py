@@ -1,8 +1,13 @@
-"""Which true object each crop of an unlabeled image shows, by overlap of masks (or boxes)."""
+"""Which true object each crop of an unlabeled image shows, by overlap of masks or boxes.
+
+A shard task, so that it runs where the data lies and on as many workers as there are; what comes
+back are a few numbers per crop and per class.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.artifacts import SCHEMAS, Table
 from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.metrics.matching import box_iou, greedy_pairs
 
@@ -19,119 +24,144 @@ Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")
 
 
+def by_image(objects: pa.Table, columns: Iterable[str]) -> dict[int, list[dict[str, Any]]]:
+    """Rows of a shard by ``image_id``, in their order."""
+    rows: defaultdict[int, list[dict[str, Any]]] = defaultdict(list)
+    for row in objects.select(list(columns)).to_pylist():
+        rows[row["image_id"]].append(row)
+    return dict(rows)
+
+
 def true_objects(truth: pa.Table, split: str) -> dict[int, list[dict[str, Any]]]:
     """Objects of one split by image, without crowds: a crowd is no object of its own."""
     mine = truth.filter(
         pc.and_(pc.equal(truth["split"], split), pc.invert(truth["iscrowd"]))  # pyright: ignore[reportAttributeAccessIssue]
     )
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for row in mine.select([*OBJECT_COLUMNS, "category_id"]).to_pylist():
-        by_image.setdefault(row["image_id"], []).append(row)
-    return by_image
+    return by_image(mine, (*OBJECT_COLUMNS, "category_id"))
 
 
 def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
-    """IoU of objects of one image, (len(left), len(right)): of masks where all have one."""
-    if all(row["mask_rle"] is not None for row in (*left, *right)) and left and right:
-        size = right[0]["height_px"], right[0]["width_px"]
-        return iou_matrix([r["mask_rle"] for r in left], [r["mask_rle"] for r in right], *size)
-    return box_iou(
+    """IoU of objects of one image, (len(left), len(right)).
+
+    Of masks for a pair where both have one, of boxes for any other pair.
+    """
+    iou = box_iou(
         np.array([r["bbox_xyxy"] for r in left]), np.array([r["bbox_xyxy"] for r in right])
     )
+    rows, columns = (
+        [n for n, r in enumerate(s) if r["mask_rle"] is not None] for s in (left, right)
+    )
+    if rows and columns:
+        size = right[0]["height_px"], right[0]["width_px"]
+        iou[np.ix_(rows, columns)] = iou_matrix(
+            [left[n]["mask_rle"] for n in rows], [right[n]["mask_rle"] for n in columns], *size
+        )
+    return iou
+
+
+@dataclass(frozen=True)
+class MatchCrops:
+    """Shard task ``[truth_instances, pseudo_labels, proposals]`` -> ``crop_truth, class_objects``.
+
+    Crops are matched to true objects greedily, one to one by falling IoU in every image.
+
+    Args:
+        min_iou: least overlap of a match.
+    """
+
+    min_iou: float
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        return self.match
+
+    def match(
+        self, index: int, truth: pa.Table, crops: pa.Table, proposals: pa.Table
+    ) -> Mapping[str, pa.Table]:
+        """Args:
+        crops: ``crop_index`` and ``source_id`` (the proposal's) of unlabeled crops.
+        """
+        objects_of = true_objects(truth, "unlabeled")
+        row_of = {proposal: n for n, proposal in enumerate(crops["source_id"].to_pylist())}
+        category = np.full(crops.num_rows, -1, dtype=np.int64)
+        iou = np.zeros(crops.num_rows, dtype=np.float32)
+        with_proposal: defaultdict[int, int] = defaultdict(int)
+        for image_id, found in by_image(proposals, ("proposal_id", *OBJECT_COLUMNS)).items():
+            objects = objects_of.get(image_id, ())
+            iou_PG = overlap(found, objects)
+            for g in np.flatnonzero((iou_PG >= self.min_iou).any(axis=0)):
+                with_proposal[objects[g]["category_id"]] += 1
+            cropped = [p for p, row in enumerate(found) if row["proposal_id"] in row_of]
+            for p, g, value in greedy_pairs(iou_PG[cropped], self.min_iou):
+                n = row_of[found[cropped[p]]["proposal_id"]]
+                category[n], iou[n] = objects[g]["category_id"], value
+        return {
+            "crop_truth": pa.table(
+                {"crop_index": crops["crop_index"], "category_id": category, "iou": iou},
+                schema=SCHEMAS["crop_truth"],
+            ),
+            "class_objects": _class_objects(truth, with_proposal),
+        }
+
+
+def _class_objects(truth: pa.Table, with_proposal: Mapping[int, int]) -> pa.Table:
+    counts: defaultdict[tuple[str, int], list[int]] = defaultdict(lambda: [0, 0])
+    for split, category_id, crowd in zip(
+        *(truth[name].to_pylist() for name in ("split", "category_id", "iscrowd")), strict=True
+    ):
+        counts[split, category_id][crowd] += 1
+    rows = [
+        {
+            "split": split,
+            "category_id": category_id,
+            "objects": objects,
+            "crowds": crowds,
+            "with_proposal": with_proposal.get(category_id, 0) if split == "unlabeled" else 0,
+        }
+        for (split, category_id), (objects, crowds) in sorted(counts.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["class_objects"])
 
 
 @dataclass(frozen=True)
 class CropTruth:
-    """What the crops show.
+    """What the unlabeled crops of a run show, U of them in the order of ``pseudo_labels``.
 
     Args:
-        category_N: by crop_index, the category of the matched true object, -1 for none.
-        unlabeled_N: by crop_index, whether the crop came without a label.
-        num_objects: true objects of the images.
-        num_with_proposal: of these, with a proposal of enough overlap.
-        num_with_crop: of these, matched one-to-one with a crop.
-        objects_per_category: category_id -> true objects.
+        crop_index_U: int64.
+        category_U: the category of the matched true object, -1 for none.
+        objects_per_category: category_id -> true objects of unlabeled images.
+        num_with_proposal: of these objects, with a proposal of enough overlap.
+        categories_present: of any object or crowd, in unlabeled or validation images.
+        validation_is_told: whether there is any in validation images.
     """
 
-    category_N: NDArray[np.int64]
-    unlabeled_N: NDArray[np.bool_]
-    num_objects: int
+    crop_index_U: NDArray[np.int64]
+    category_U: NDArray[np.int64]
+    objects_per_category: Mapping[int, int]
     num_with_proposal: int
-    num_with_crop: int
-    objects_per_category: dict[int, int]
+    categories_present: frozenset[int]
+    validation_is_told: bool
 
+    @classmethod
+    def read(cls, crop_truth: Table, class_objects: Table) -> CropTruth:
+        rows = crop_truth.read(["crop_index", "category_id"])
+        counts = class_objects.read().group_by(["split", "category_id"])
+        per_class = counts.aggregate([("objects", "sum"), ("with_proposal", "sum")]).to_pylist()
+        mine = [row for row in per_class if row["split"] == "unlabeled" and row["objects_sum"]]
+        return cls(
+            rows["crop_index"].to_numpy(),
+            rows["category_id"].to_numpy(),
+            {row["category_id"]: row["objects_sum"] for row in mine},
+            sum(row["with_proposal_sum"] for row in mine),
+            frozenset(row["category_id"] for row in per_class),
+            any(row["split"] == "validation" for row in per_class),
+        )
 
-def match_crops(
-    crops: Table, proposals: Table, truth: Mapping[int, Sequence[Row]], min_iou: float
-) -> CropTruth:
-    """Match crops to true objects, greedily one-to-one by falling IoU in every image.
+    @property
+    def num_objects(self) -> int:
+        return sum(self.objects_per_category.values())
 
-    Args:
-        crops, proposals: co-sharded tables.
-        truth: image_id -> objects, from :func:`true_objects`.
-        min_iou: least overlap of a match.
-    """
-    categories, unlabeled = [], []
-    num_with_proposal = 0
-    for index in range(crops.num_shards):
-        columns = ("image_id", "source_id", "class_index")
-        shard = crops.shard(index, columns).to_pylist()
-        category = np.full(len(shard), -1, dtype=np.int64)
-        row_of_proposal = {
-            row["source_id"]: n for n, row in enumerate(shard) if row["class_index"] < 0
-        }
-        by_image: dict[int, list[dict[str, Any]]] = {}
-        for row in proposals.shard(index, ("proposal_id", *OBJECT_COLUMNS)).to_pylist():
-            if row["image_id"] in truth:
-                by_image.setdefault(row["image_id"], []).append(row)
-        for image_id, found in by_image.items():
-            objects = truth[image_id]
-            iou_PG = overlap(found, objects)
-            num_with_proposal += int((iou_PG.max(axis=0) >= min_iou).sum())
-            cropped = [p for p, row in enumerate(found) if row["proposal_id"] in row_of_proposal]
-            for p, g, _ in greedy_pairs(iou_PG[cropped], min_iou):
-                n = row_of_proposal[found[cropped[p]]["proposal_id"]]
-                category[n] = objects[g]["category_id"]
-        categories.append(category)
-        unlabeled.append(np.array([row["class_index"] < 0 for row in shard], dtype=np.bool_))
-    category_N = np.concatenate([np.zeros(0, dtype=np.int64), *categories])
-    per_category: dict[int, int] = {}
-    for objects in truth.values():
-        for row in objects:
-            per_category[row["category_id"]] = per_category.get(row["category_id"], 0) + 1
-    return CropTruth(
-        category_N,
-        np.concatenate([np.zeros(0, dtype=np.bool_), *unlabeled]),
-        sum(per_category.values()),
-        num_with_proposal,
-        int((category_N >= 0).sum()),
-        per_category,
-    )
-
-
-def detection_counts(
-    predictions: pa.Table,
-    truth: Mapping[int, Sequence[Row]],
-    column_of: Mapping[int, int],
-    num_classes: int,
-    min_iou: float,
-) -> NDArray[np.int64]:
-    """How often a detection of each segmenter class matched an object of each true class.
-
-    Args:
-        column_of: category_id -> column.
-        num_classes: of the segmenter.
-
-    Returns:
-        (num_classes, len(column_of)).
-    """
-    counts = np.zeros((num_classes, len(column_of)), dtype=np.int64)
-    by_image: dict[int, list[dict[str, Any]]] = {}
-    for row in predictions.select([*OBJECT_COLUMNS, "class_index"]).to_pylist():
-        if row["image_id"] in truth:
-            by_image.setdefault(row["image_id"], []).append(row)
-    for image_id, found in by_image.items():
-        objects = truth[image_id]
-        for p, g, _ in greedy_pairs(overlap(found, objects), min_iou):
-            counts[found[p]["class_index"], column_of[objects[g]["category_id"]]] += 1
-    return counts
+    @property
+    def num_matched(self) -> int:
+        """Crops, and so objects, of the one-to-one matches."""
+        return int((self.category_U >= 0).sum())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from gcdis_ray.metrics.coco_files import _fill
+from gcdis_ray.metrics.run_lengths import filling as _fill
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.booleans())
 

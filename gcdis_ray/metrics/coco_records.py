@@ -1,0 +1,153 @@
+"""Records of COCO and LVIS JSON files, one by one, every mistake with its place.
+
+Files are parsed as a stream: their size bounds nothing but the time they take.
+"""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import ijson
+
+from gcdis_ray.errors import DataError
+from gcdis_ray.metrics.run_lengths import filling
+
+
+def records(path: Path, *, top: str = "") -> Iterator[Any]:
+    """Elements of the list below ``top`` (the outermost list if not given), in order.
+
+    Raises:
+        DataError: missing, unreadable or broken file; the place is the element it breaks in.
+    """
+    place = 0
+    try:
+        with Path(path).open("rb") as file:
+            found = ijson.items(file, f"{top}.item" if top else "item", use_float=True)
+            for record in found:
+                place += 1
+                yield record
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error), where=str(path)) from error
+    except (ijson.JSONError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"not JSON ({_first_line(error)})", where=f"{path}: {top}[{place}]",
+            fix="write or copy the file again",
+        ) from error  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    text = error.args[0] if error.args else ""
+    text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(error)
+    return text.splitlines()[0].strip() if text else type(error).__name__
+
+
+def has_list(path: Path, top: str = "") -> bool:
+    """Whether there is a list below ``top`` at all: asked where no record was found."""
+    with Path(path).open("rb") as file:
+        for prefix, event, _ in ijson.parse(file, use_float=True):
+            if prefix == top:
+                if event == "start_array":
+                    return True
+                if not top:
+                    return False
+    return False
+
+
+def integer(row: Any, name: str, where: str) -> int:
+    """Member ``name`` of a record."""
+    if not isinstance(row, dict):
+        raise DataError(f"an object is needed, not {type(row).__name__}", where=where)
+    value = row.get(name)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise DataError(f"{name!r} must be an integer, not {value!r}", where=where)
+    return value
+
+
+def number(value: Any, name: str, where: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise DataError(f"{name!r} must be a finite number, not {value!r}", where=where)
+    return float(value)
+
+
+def shape(
+    row: Any,
+    images: Mapping[int, tuple[int, int] | None],
+    category_ids: Collection[int],
+    where: str,
+) -> tuple[list[float] | None, Any, tuple[int, int]]:
+    """Box (x, y, width, height), mask and (height, width) of an annotation or a detection.
+
+    The mask is compressed run lengths (text), run lengths (a list) or polygons (arrays).
+
+    Args:
+        images: ids, with (height, width) where it is known.
+
+    Raises:
+        DataError: naming what is wrong with the record.
+    """
+    image_id, category_id = integer(row, "image_id", where), integer(row, "category_id", where)
+    if image_id not in images:
+        raise DataError(f"image_id {image_id} is not in the ground truth", where=where)
+    if category_id not in category_ids:
+        raise DataError(f"category_id {category_id} is not in the ground truth", where=where)
+    bbox = row.get("bbox") or None
+    if bbox is not None:
+        if not isinstance(bbox, list) or len(bbox) != 4:
+            raise DataError(f"'bbox' must be [x, y, width, height], not {bbox!r}", where=where)
+        bbox = [number(v, "bbox", where) for v in bbox]
+        if bbox[2] < 0 or bbox[3] < 0:
+            raise DataError(f"'bbox' has negative size: {bbox}", where=where)
+    mask, size = row.get("segmentation") or None, images[image_id]
+    if mask is not None:
+        mask, size = _mask(mask, size, where)
+    elif bbox is None:
+        raise DataError("neither 'segmentation' nor 'bbox'", where=where)
+    return bbox, mask, size or (-1, -1)
+
+
+def _mask(mask: Any, size: tuple[int, int] | None, where: str) -> tuple[Any, tuple[int, int]]:
+    if isinstance(mask, list):
+        if size is None:
+            raise DataError("polygons need the image's height and width", where=where)
+        for polygon in mask:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                raise DataError("a polygon must be a list of at least 3 x, y pairs", where=where)
+            for value in polygon:
+                number(value, "segmentation", where)
+        return [array("d", polygon) for polygon in mask], size
+    if not isinstance(mask, dict) or not {"size", "counts"} <= mask.keys():
+        raise DataError("malformed mask: polygons, or 'size' and 'counts' are needed", where=where)
+    mask_size, counts = mask["size"], mask["counts"]
+    if (
+        not isinstance(mask_size, list)
+        or len(mask_size) != 2
+        or not all(isinstance(v, int) and v > 0 for v in mask_size)
+    ):
+        raise DataError(f"malformed RLE: size {mask_size!r}", where=where)
+    if size is not None and tuple(mask_size) != size:
+        raise DataError(
+            f"malformed RLE: size {mask_size}, but the image is {list(size)} (height, width)",
+            where=where,
+        )
+    num_pixels = mask_size[0] * mask_size[1]
+    if isinstance(counts, str):
+        good = bool(filling([counts], [num_pixels])[0])
+    else:
+        good = (
+            isinstance(counts, list)
+            and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in counts)
+            and sum(counts) == num_pixels
+        )
+    if not good:
+        raise no_fill(num_pixels, where)
+    return counts, (mask_size[0], mask_size[1])
+
+
+def no_fill(num_pixels: int, where: str) -> DataError:
+    return DataError(f"malformed RLE: its runs do not fill {num_pixels} pixels", where=where)

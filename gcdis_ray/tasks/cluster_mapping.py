@@ -1,0 +1,165 @@
+"""Outputs of the segmenter against true classes: counted where the images lie, matched once.
+
+The label space is one: outputs of known classes and all true objects carry the category ids of the
+data set, whatever files they come from.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
+from gcdis_ray.tasks.class_columns import ClassColumns
+from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
+from gcdis_ray.tasks.scored_images import best_per_image, in_mapping_half
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CountDetections:
+    """Shard task ``[predictions, truth_instances]`` -> ``cluster_counts`` on validation images.
+
+    Detections are matched to true objects greedily, one to one by falling IoU in every image; each
+    match counts once.
+
+    Args:
+        min_iou: least overlap of a match.
+        max_per_image: only the best of an image are matched.
+        half: look at the images of :func:`in_mapping_half` only.
+    """
+
+    min_iou: float
+    max_per_image: int
+    half: bool = False
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        return self.count
+
+    def count(self, index: int, predictions: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
+        objects_of = true_objects(truth, "validation")
+        best = best_per_image(
+            predictions["image_id"].to_numpy(),
+            predictions["score"].to_numpy(),
+            self.max_per_image,
+        )
+        found_in = by_image(predictions.filter(pa.array(best)), (*OBJECT_COLUMNS, "class_index"))
+        images = sorted(objects_of.keys() & found_in.keys())
+        if self.half:
+            mine = in_mapping_half(images)
+            images = [image for image, is_mine in zip(images, mine, strict=True) if is_mine]
+        pairs: Counter[tuple[int, int]] = Counter()
+        for image_id in images:
+            found, objects = found_in[image_id], objects_of[image_id]
+            for p, g, _ in greedy_pairs(overlap(found, objects), self.min_iou):
+                pairs[found[p]["class_index"], objects[g]["category_id"]] += 1
+        return {"cluster_counts": counts_table(pairs)}
+
+
+@dataclass(frozen=True)
+class CountTrueCrops:
+    """Shard task ``[images, truth_instances]`` -> ``cluster_counts`` on validation images.
+
+    Every true object that is no crowd is cut out by its mask (by its box where it has none) and
+    named by the discovery model. Objects of no extent are passed over.
+
+    Args:
+        spec, weights: ``encoder_spec`` and the tensors of the discovery model.
+        cut: gives the crop of an object from the image's pixels and the object's mask.
+    """
+
+    spec: Mapping[str, Any]
+    weights: TensorFile
+    cut: Callable[[NDArray[np.uint8], str], Mapping[str, Any]]
+
+    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        from gcdis_ray.data.images import decode_rgb
+        from gcdis_ray.tasks.discovery_inference import infer_crops
+        from gcdis_ray.tasks.discovery_model import load_discovery_model
+
+        model = load_discovery_model(self.spec, self.weights.load())
+
+        def count(index: int, images: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
+            objects_of = true_objects(truth, "validation")
+            row_of = {image_id: n for n, image_id in enumerate(images["image_id"].to_pylist())}
+            pairs: Counter[tuple[int, int]] = Counter()
+            for image_id, objects in objects_of.items():
+                pixels = decode_rgb(images["bytes"][row_of[image_id]].as_py())
+                shown = [(row, rle) for row in objects if (rle := _mask(row)) is not None]
+                crops = [self.cut(pixels, rle) for _, rle in shown]
+                columns = {name: [crop[name] for crop in crops] for name in ("jpeg", "mask_png")}
+                found = infer_crops(model, self.spec, pa.table(columns)).probabilities_NC
+                for (row, _), output in zip(shown, found.argmax(axis=1).tolist(), strict=True):
+                    pairs[output, row["category_id"]] += 1
+            return {"cluster_counts": counts_table(pairs)}
+
+        return count
+
+
+def _mask(row: Mapping[str, Any]) -> str | None:
+    """The mask of a true object, or of its box if it has none; None if it is empty."""
+    from gcdis_ray.data import masks
+
+    height, width = row["height_px"], row["width_px"]
+    if row["mask_rle"] is not None:
+        return row["mask_rle"] if masks.area(row["mask_rle"], height, width) else None
+    x0, y0, x1, y1 = row["bbox_xyxy"]
+    left, top = max(int(np.floor(x0)), 0), max(int(np.floor(y0)), 0)
+    right, bottom = min(int(np.ceil(x1)), width), min(int(np.ceil(y1)), height)
+    if right <= left or bottom <= top:
+        return None
+    window = np.ones((bottom - top, right - left), np.bool_)
+    return masks.encode_window(window, left, top, height, width)
+
+
+def counts_table(pairs: Mapping[tuple[int, int], int]) -> pa.Table:
+    """(output, category_id) -> how often, as a shard of ``cluster_counts``."""
+    rows = [
+        {"class_index": output, "category_id": category_id, "count": count}
+        for (output, category_id), count in sorted(pairs.items())
+    ]
+    return pa.Table.from_pylist(rows, schema=SCHEMAS["cluster_counts"])
+
+
+def counts_of_crops(truth: CropTruth, class_index_U: NDArray[np.integer]) -> pa.Table:
+    """``cluster_counts`` of crops that show a true object.
+
+    Args:
+        class_index_U: the label of each crop, in the order of ``truth``.
+    """
+    keep = truth.category_U >= 0
+    return pa.table(
+        {
+            "class_index": class_index_U[keep].astype(np.int32),
+            "category_id": truth.category_U[keep],
+            "count": np.ones(int(keep.sum()), np.int64),
+        },
+        schema=SCHEMAS["cluster_counts"],
+    )
+
+
+def match_outputs(
+    counts: Iterable[pa.Table], classes: ClassColumns, num_outputs: int, scope: Scope
+) -> dict[int, int]:
+    """Output -> column of the class it stands for; outputs that stand for none are absent.
+
+    Args:
+        counts: tables ``cluster_counts``; a pair may occur in several, in any order.
+    """
+    table = pa.concat_tables([SCHEMAS["cluster_counts"].empty_table(), *counts])
+    pairs = count_pairs(
+        table["class_index"].to_numpy(),
+        classes.columns(table["category_id"].to_numpy()),
+        num_outputs,
+        len(classes),
+        table["count"].to_numpy(),
+    )
+    return match_clusters(dense(pairs), classes.column_of_output, scope)

@@ -1,0 +1,186 @@
+"""The metrics' ``detection``: average precision on validation images, and by which names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from gcdis_ray.artifacts import Table
+from gcdis_ray.metrics import discovery
+from gcdis_ray.runtime.base import Work
+from gcdis_ray.tasks.class_columns import ClassColumns
+from gcdis_ray.tasks.detection_scores import (
+    AccumulateShard,
+    MatchShard,
+    class_groups,
+    score_shards,
+)
+from gcdis_ray.tasks.mapping_config import MappingConfig
+from gcdis_ray.tasks.scored_images import in_mapping_half
+
+Rules = Literal["coco", "lvis"]
+BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
+_KINDS = ("mask", "box")
+_CLASSES_AT_ONCE = 128
+
+
+def rules_of(truth_images: Table) -> Rules:
+    """``lvis`` if any image tells which categories it was searched for, else ``coco``."""
+    for shard in truth_images.iter_shards(["absent_category_ids"]):
+        if shard["absent_category_ids"].null_count < shard.num_rows:
+            return "lvis"
+    return "coco"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms detections are scored.
+
+    Args:
+        rules: of average precision.
+        iou: least overlap of a match that the map from outputs to classes is counted by.
+        best: detections scored per image.
+        kept: detections stored per image.
+    """
+
+    rules: Rules
+    iou: float
+    best: int
+    kept: int
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """What the outputs of the segmenter stand for.
+
+    Args:
+        column_of: output -> column of its class; outputs that stand for none are absent.
+        rule: how it was found; ``source`` is the one that was used.
+        note: why that is not the one that was asked for.
+    """
+
+    column_of: Mapping[int, int]
+    rule: MappingConfig
+    note: str | None = None
+
+    def categories(self, classes: ClassColumns) -> dict[int, int]:
+        """Output -> ``category_id``."""
+        ids = [row["category_id"] for row in classes.categories]
+        return {output: ids[column] for output, column in sorted(self.column_of.items())}
+
+
+def score_detections(
+    predictions: Table,
+    truth_images: Table,
+    truth_instances: Table,
+    classes: ClassColumns,
+    outputs: OutputMap,
+    terms: Terms,
+    work: Work,
+) -> dict[str, Any]:
+    """Scores as of :func:`gcdis_ray.metrics.detection.evaluate_files`, shard by shard.
+
+    With ``split_val`` they are those of the images that the map was not counted on.
+    """
+    match = MatchShard(
+        category_ids=tuple(row["category_id"] for row in classes.categories),
+        class_to_category=outputs.categories(classes),
+        rules=terms.rules,
+        max_per_image=terms.best,
+        drop=outputs.rule.drop,
+    )
+    found = work.map_shards(
+        match,
+        [predictions, truth_images, truth_instances],
+        gives=("matches", "object_counts", "match_totals"),
+        args=_other_half(truth_images) if outputs.rule.source == "split_val" else None,
+    )
+    curves = work.map_shards(
+        AccumulateShard(found["matches"], found["object_counts"], terms.rules),
+        [],
+        gives=("curves",),
+        args=class_groups(len(classes), -(-len(classes) // _CLASSES_AT_ONCE)),
+        unit="class groups",
+    )["curves"]
+    return score_shards(
+        curves.iter_shards(), found["match_totals"].iter_shards(), classes.categories, terms.rules
+    )
+
+
+def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:
+    args = []
+    for shard in truth_images.iter_shards(["image_id"]):
+        ids = shard["image_id"].to_numpy()
+        args.append({"image_ids": ids[~in_mapping_half(ids.tolist())].tolist()})
+    return args
+
+
+@dataclass(frozen=True)
+class Detection:
+    """How well detections fit, None for want of ground truth, and on which terms."""
+
+    scores: Mapping[str, Any] | None
+    outputs: OutputMap
+    terms: Terms
+
+    @property
+    def ap_of_columns(self) -> Sequence[Mapping[str, float | None]] | None:
+        """``mask_ap`` and ``box_ap`` of every class; None where nothing was scored."""
+        return list(self.scores["per_class"].values()) if self.scores else None
+
+    def block(self, classes: ClassColumns) -> dict[str, Any]:
+        """For the metrics."""
+        block: dict[str, Any] = {
+            f"{kind}_{name}": discovery.NOTHING for name in ("ap", "ap50") for kind in _KINDS
+        }
+        block |= {
+            "ap_by_frequency": dict.fromkeys(_KINDS),
+            "counted_classes": dict.fromkeys(_KINDS),
+            "known_weight": dict.fromkeys(_KINDS),
+            "scores": None,
+            "rules": None,
+            "protocol": None,
+            "mapping": self._mapping(classes),
+            "reason": "no ground truth for validation images",
+        }
+        return block | self._numbers(self.scores) if self.scores else block
+
+    def _numbers(self, scores: Mapping[str, Any]) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "ap_by_frequency": {},
+            "counted_classes": {},
+            "known_weight": {},
+            "scores": {"mask": scores["mask"], "box": scores["box"], **scores["counts"]},
+            "rules": self.terms.rules,
+            "protocol": scores["protocol"],
+            "reason": None if scores["counts"]["objects"] else "no true object in scored images",
+        }
+        for kind in _KINDS:
+            numbers = scores[kind]
+            for key, name in (("AP", "ap"), ("AP50", "ap50")) if numbers else ():
+                found[f"{kind}_{name}"] = _parts(numbers, key)
+            grouped = numbers and self.terms.rules == "lvis"
+            found["ap_by_frequency"][kind] = (
+                {group: numbers[f"AP{group}"] for group in "rcf"} if grouped else None
+            )
+            found["counted_classes"][kind] = _parts(numbers, "classes") if numbers else None
+            found["known_weight"][kind] = numbers["known_weight"] if numbers else None
+        return found
+
+    def _mapping(self, classes: ClassColumns) -> dict[str, Any]:
+        rule, ids = self.outputs.rule, self.outputs.categories(classes)
+        return {
+            "source": rule.source,
+            "scope": rule.scope,
+            "drop": rule.drop,
+            "name": rule.name,
+            "leak_free": rule.leak_free,
+            "protocol": rule.words(self.terms.iou, self.terms.best, self.terms.kept),
+            "note": self.outputs.note,
+            "class_to_category": {str(output): category for output, category in ids.items()},
+        }
+
+
+def _parts(numbers: Mapping[str, Any], key: str) -> dict[str, Any]:
+    return {"all": numbers[key], **{part: numbers[part][key] for part in ("known", "novel")}}

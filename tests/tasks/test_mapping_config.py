@@ -1,0 +1,50 @@
+"""What a mapping is called, and in what words."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+
+from gcdis_ray.stages import evaluate
+from gcdis_ray.tasks.detection_block import Rules
+from gcdis_ray.tasks.mapping_config import MappingConfig
+
+
+def test_published_protocols_have_names():
+    rncdl = MappingConfig(scope="all", source="gt_crops", drop="after_topk")
+    assert rncdl.name == "RNCDL"
+    assert rncdl.words(0.5, 300, 300).startswith("as in RNCDL: one Hungarian assignment over all")
+    assert MappingConfig(scope="all", source="gt_crops", drop="before_topk").name is None
+    assert MappingConfig(scope="novel_only", source="gt_crops").name == "PANDAS"
+    assert MappingConfig.model_validate({}).name == "default"
+
+
+def test_words_tell_every_choice_apart():
+    texts = {}
+    for source, scope, drop in itertools.product(
+        ("train_gt", "split_val", "gt_crops", "detections"),
+        ("novel_only", "all"),
+        ("before_topk", "after_topk"),
+    ):
+        config = MappingConfig(source=source, scope=scope, drop=drop)  # pyright: ignore[reportArgumentType]
+        text = config.words(0.5, 100, 300)
+        leaks = source in ("gt_crops", "detections")
+        assert config.leak_free is not leaks
+        assert ("upper bound" in text) is leaks
+        texts[source, scope, drop] = text
+    assert len(set(texts.values())) == 16
+
+
+def test_more_detections_are_stored_where_others_may_move_up():
+    def limits(rules: Rules = "coco", **values: Any) -> tuple[int, int]:
+        terms = evaluate.Config.model_validate(values).terms(rules)
+        return terms.best, terms.kept
+
+    before = {"mapping": {"drop": "before_topk"}, "max_per_image": 50}
+    assert (limits(), limits("lvis")) == ((100, 100), (300, 300))
+    assert limits(**before) == (50, 150)
+    assert limits("lvis", **before, keep_per_image=60) == (50, 60)
+    with pytest.raises(ValueError, match="keep_per_image 40 needs a max_per_image"):
+        limits(**before, keep_per_image=40)
