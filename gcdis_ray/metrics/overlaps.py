@@ -28,8 +28,8 @@ class Masks:
     """One mask or none a row.
 
     ``values`` holds compressed run lengths (text), run lengths (a list of integers) or polygons (a
-    list of lists), or null; as an Arrow column (``pa.ChunkedArray``) or a list. ``size_N2`` is height
-    and width in pixels.
+    list of lists), or null; as an Arrow column (``pa.ChunkedArray``) or a list. ``size_N2`` is
+    height and width in pixels.
     """
 
     values: Any
