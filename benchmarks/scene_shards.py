@@ -13,7 +13,7 @@ from gcdis_ray.data.masks import encode_window
 from gcdis_ray.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 HEIGHT, WIDTH, OBJECTS = 480, 640, 8
-_GRAIN = 14.0  # grey levels: such a JPEG of quality 90 has about 165 kB
+_GRAIN = 16.0  # grey levels: such a JPEG of quality 90 has about 165 kB
 
 
 def photograph(rng: np.random.Generator) -> bytes:
@@ -26,8 +26,9 @@ def photograph(rng: np.random.Generator) -> bytes:
 
 
 def object_mask(rng: np.random.Generator) -> tuple[list[int], str, float]:
-    """Box, RLE and area of a wobbly blob of 50 to 250 px."""
-    w, h = (int(side) for side in rng.integers(50, 250, 2))
+    """Box, RLE and area of a wobbly blob, its sides as long as those of objects in COCO often are:
+    20 to 300 px, evenly spread in their logarithm."""
+    w, h = (int(side) for side in np.exp(rng.uniform(np.log(20), np.log(300), 2)))
     x0, y0 = int(rng.integers(0, WIDTH - w)), int(rng.integers(0, HEIGHT - h))
     angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
     radius = 0.4 + 0.1 * rng.random(40)

@@ -82,20 +82,34 @@ def decode_rgb(data: bytes) -> np.ndarray:
     Raises:
         DataError: it does not decode.
     """
-    image = _open(data)
-    if image.format in ("JPEG", "MPO") and image.mode in ("L", "RGB"):
+    if image_format(data) == "JPEG" and _jpeg_channels(data) in (1, 3):
         import cv2  # decodes the common case fastest
 
-        flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
         pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
         if pixels is None:
             raise DataError("damaged JPEG")
-        return np.ascontiguousarray(pixels[..., ::-1])
+        return pixels
+    image = _open(data)
     _load(image)
     if image.mode.startswith("I"):  # 16-bit grey: keep the high byte, as for 16-bit colour
         grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
+
+
+def _jpeg_channels(data: bytes) -> int:
+    """What a JPEG's frame header declares; 0 if no such header is found."""
+    place = 2
+    while place + 10 <= len(data) and data[place] == 0xFF:
+        marker = data[place + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
+            return data[place + 9]
+        if marker == 0xFF:  # padding
+            place += 1
+        else:
+            place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+    return 0
 
 
 def _open(data: bytes) -> Image:

@@ -58,16 +58,22 @@ def counts_from_rle(rle: str) -> np.ndarray:
     Raises:
         DataError: the string is not an RLE (foreign character, cut number, negative run).
     """
+    return counts_from_rles([rle])[0]
+
+
+def counts_from_rles(rles: Sequence[str]) -> list[np.ndarray]:
+    """:func:`counts_from_rle` of several strings: much faster than one by one."""
     try:
-        digits = np.frombuffer(rle.encode("ascii"), np.uint8).astype(np.int64) - 48
+        digits = np.frombuffer("".join(rles).encode("ascii"), np.uint8).astype(np.int64) - 48
     except UnicodeEncodeError:
         raise DataError("mask: not an RLE string (foreign character)") from None
     if digits.size == 0:
-        return np.zeros(0, np.int64)
+        return [np.zeros(0, np.int64) for _ in rles]
     if digits.min() < 0 or digits.max() > 63:
         raise DataError("mask: not an RLE string (foreign character)")
     ends = np.flatnonzero(digits < 32)  # bit 5 says that the number goes on
-    if ends.size == 0 or ends[-1] != digits.size - 1:
+    bounds = np.cumsum([len(rle) for rle in rles])
+    if (digits[bounds[bounds > 0] - 1] >= 32).any():
         raise DataError("mask: the RLE string ends inside a number")
     starts = np.concatenate(([0], ends[:-1] + 1))
     lengths = ends - starts + 1
@@ -76,12 +82,13 @@ def counts_from_rle(rle: str) -> np.ndarray:
     place = np.arange(digits.size) - np.repeat(starts, lengths)
     values = np.add.reduceat((digits & 31) << (5 * place), starts)
     values -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign bit
-    counts = values.copy()  # from the fourth on, a number is the difference to two before
-    counts[1::2] = np.cumsum(values[1::2])
-    counts[2::2] = np.cumsum(values[2::2])
-    if counts.min() < 0:
+    all_counts = np.split(values, np.searchsorted(ends, bounds[:-1]))
+    for counts in all_counts:  # from the fourth on, a number is the difference to two before
+        np.cumsum(counts[1::2], out=counts[1::2])
+        np.cumsum(counts[2::2], out=counts[2::2])
+    if values.min() < 0:  # the counts are views of it
         raise DataError("mask: the RLE string holds a negative run")
-    return counts
+    return all_counts
 
 
 def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px: int) -> str:
@@ -227,15 +234,37 @@ def decode_window(
     rle: str, height_px: int, width_px: int, window_xyxy: Sequence[int]
 ) -> np.ndarray:
     """Bitmap (h, w) bool of the part of a mask inside a window of whole pixels in the image."""
+    return decode_windows([rle], height_px, width_px, [window_xyxy])[0]
+
+
+def decode_windows(
+    rles: Sequence[str], height_px: int, width_px: int, windows_xyxy: Sequence[Sequence[int]]
+) -> list[np.ndarray]:
+    """:func:`decode_window` of several masks of an image, each in a window of its own."""
+    return [
+        _paint(counts, height_px, width_px, window)
+        for counts, window in zip(counts_from_rles(rles), windows_xyxy, strict=True)
+    ]
+
+
+def _paint(
+    counts: np.ndarray, height_px: int, width_px: int, window_xyxy: Sequence[int]
+) -> np.ndarray:
+    import cv2
+
     x0, y0, x1, y1 = (int(v) for v in window_xyxy)
     if not (0 <= x0 <= x1 <= width_px and 0 <= y0 <= y1 <= height_px):
         raise DataError(f"window {(x0, y0, x1, y1)} outside the image {width_px} x {height_px}")
-    ends = np.cumsum(counts_from_rle(rle))
-    cut = np.clip(ends, x0 * height_px, x1 * height_px)  # only the window's columns
-    runs = np.diff(cut, prepend=x0 * height_px)
-    ones = (np.arange(runs.size) % 2).astype(bool)
+    if x0 == x1 or y0 == y1:
+        return np.zeros((y1 - y0, x1 - x0), np.bool_)
+    first, last = x0 * height_px, x1 * height_px  # only the window's columns
+    ends = np.concatenate(([first], np.cumsum(counts)))
+    cut = np.minimum(np.maximum(ends, first), last)
+    runs = cut[1:] - cut[:-1]
+    ones = np.zeros(runs.size, np.uint8)
+    ones[1::2] = 1
     columns = np.repeat(ones, runs).reshape(x1 - x0, height_px)
-    return np.ascontiguousarray(columns[:, y0:y1].T)
+    return cv2.transpose(columns[:, y0:y1]).view(np.bool_)
 
 
 # ---------------------------------------------------------------- measures

@@ -6,8 +6,9 @@ image is decoded once; masks are handled inside the crop's window only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -183,55 +184,61 @@ class CropShard:
     ) -> dict[str, pa.Table]:
         from gcdis_ray.data.images import decode_rgb
 
-        files = images["bytes"]
+        chosen = select_objects(images, instances, proposals, self.config)
+        wanted = [(key, list(found)) for key, found in groupby(chosen, lambda o: o.image_id)]
         row_of = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
+        places = pa.array([row_of[image_id] for image_id, _ in wanted], pa.int64())
+        files = self.files.read(images.take(places))
         rows: list[dict[str, Any]] = []
-        open_id, pixels = None, np.zeros((0, 0, 3), np.uint8)
-        for found in select_objects(images, instances, proposals, self.config):
-            if found.image_id != open_id:  # objects come image by image
-                pixels = decode_rgb(files[row_of[found.image_id]].as_py())
-                open_id = found.image_id
-            rows.append(
-                {
-                    "crop_index": first_crop + len(rows),
-                    "image_id": found.image_id,
-                    "source_id": found.source_id,
-                    "class_index": found.class_index,
-                    **cut_crop(pixels, found.mask_rle, self.config),
-                }
-            )
+        for (image_id, objects), file in zip(wanted, files, strict=True):
+            crops = cut_crops(decode_rgb(file), [found.mask_rle for found in objects], self.config)
+            for found, crop in zip(objects, crops, strict=True):
+                rows.append(
+                    {
+                        "crop_index": first_crop + len(rows),
+                        "image_id": image_id,
+                        "source_id": found.source_id,
+                        "class_index": found.class_index,
+                        **crop,
+                    }
+                )
         return {"crops": pa.Table.from_pylist(rows, SCHEMAS["crops"])}
 
 
-def cut_crop(pixels_HW3: np.ndarray, mask_rle: str, config: Config) -> dict[str, Any]:
-    """One object as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
+def cut_crops(
+    pixels_HW3: np.ndarray, rles: Sequence[str], config: Config
+) -> Iterator[dict[str, Any]]:
+    """Objects of an image as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
 
     Args:
         pixels_HW3: the whole image, RGB uint8.
-        mask_rle: of the image's size.
+        rles: masks of the image's size.
     """
     import cv2
 
     from gcdis_ray.data import masks
 
     height, width = pixels_HW3.shape[:2]
-    bbox = masks.bbox_xyxy(mask_rle, height, width)
-    x0, y0, x1, y1 = window = crop_window(bbox, config.context, height, width)
-    crop = pixels_HW3[y0:y1, x0:x1]
-    mask = masks.decode_window(mask_rle, height, width, window).astype(np.uint8) * 255
-    shrink = config.max_side_px / max(x1 - x0, y1 - y0)
-    if shrink < 1:
-        size = max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink))
-        crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-        cover = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
-        # a pixel belongs to the mask if half of it does; a hair-thin mask keeps what it touches
-        mask = np.where(cover >= (128 if (cover >= 128).any() else 1), 255, 0).astype(np.uint8)
-    bgr = np.ascontiguousarray(crop[..., ::-1])
-    jpeg = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality])[1]
-    png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
-    return {
-        "window_xyxy": window,
-        "bbox_xyxy": bbox,
-        "jpeg": jpeg.tobytes(),
-        "mask_png": png.tobytes(),
-    }
+    boxes = masks.boxes_xyxy(rles, height, width).tolist()
+    windows = [crop_window(box, config.context, height, width) for box in boxes]
+    bitmaps = masks.decode_windows(rles, height, width, windows)
+    for box, window, bitmap in zip(boxes, windows, bitmaps, strict=True):
+        x0, y0, x1, y1 = window
+        crop, mask = pixels_HW3[y0:y1, x0:x1], bitmap.view(np.uint8) * np.uint8(255)
+        shrink = config.max_side_px / max(x1 - x0, y1 - y0)
+        if shrink < 1:
+            size = max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink))
+            crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
+            cover = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+            # a pixel belongs to the mask if half of it does; a hair-thin mask keeps what it touches
+            least = 128 if (cover >= 128).any() else 1
+            mask = cv2.threshold(cover, least - 1, 255, cv2.THRESH_BINARY)[1]
+        quality = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)[1]
+        png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1]
+        yield {
+            "window_xyxy": window,
+            "bbox_xyxy": box,
+            "jpeg": jpeg.tobytes(),
+            "mask_png": png.tobytes(),
+        }

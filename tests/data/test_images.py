@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcdis_ray.data.images import ImageLimits, check_image, decode_rgb, image_format
+from gcdis_ray.data.images import ImageLimits, _jpeg_channels, check_image, decode_rgb, image_format
 from gcdis_ray.errors import DataError
 
 LIMITS = ImageLimits()
@@ -168,3 +168,13 @@ def test_bombs_cost_no_memory(tmp_path: Path):
         [sys.executable, "-c", code, *map(str, paths)], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == ["DataError"] * 4 + ["True"], done.stderr
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("RGB", 3), ("CMYK", 4)])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_channels_by_header(mode: str, channels: int, progressive: bool):
+    data = saved(SMOOTH, "JPEG", mode=mode, progressive=progressive)
+    assert _jpeg_channels(data) == channels
+    padded = data[:2] + b"\xff\xff" + data[2:]  # fill bytes may stand before any marker
+    assert _jpeg_channels(padded) == channels
+    assert _jpeg_channels(data[:30]) == 0

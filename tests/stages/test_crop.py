@@ -281,7 +281,7 @@ def test_real_photographs(shared_data: Path):
                 continue
             annotation = parse_annotation(raw, image.height_px, image.width_px)
             assert annotation.mask_rle
-            row = crop.cut_crop(pixels, annotation.mask_rle, config)
+            row = next(crop.cut_crops(pixels, [annotation.mask_rle], config))
             x0, y0, x1, y1 = row["window_xyxy"]
             full = masks.decode(annotation.mask_rle, *pixels.shape[:2])
             _, mask = decoded(row)
