@@ -173,13 +173,15 @@ def _outputs(
 
 def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
     """True objects, cut out like the crops that the discovery model has learned from."""
+    from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.stages import crop
     from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
 
     discover = inputs["discover"]
     config = crop.Config.model_validate(inputs["crop"].manifest.config)
     return CountTrueCrops(
+        files=ImageFiles.of(inputs["ingest"]),
         spec=discover.json("encoder_spec"),
         weights=discover.tensor_file("encoder"),
-        cut=partial(crop.cut_crop, config=config),
+        cut=partial(crop.cut_crops, config=config),
     )

@@ -7,7 +7,7 @@ data set, whatever files they come from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
@@ -72,13 +73,15 @@ class CountTrueCrops:
     named by the discovery model. Objects of no extent are passed over.
 
     Args:
+        files: reads the images.
         spec, weights: ``encoder_spec`` and the tensors of the discovery model.
-        cut: gives the crop of an object from the image's pixels and the object's mask.
+        cut: gives the crops of objects from the image's pixels and their masks.
     """
 
+    files: ImageFiles
     spec: Mapping[str, Any]
     weights: TensorFile
-    cut: Callable[[NDArray[np.uint8], str], Mapping[str, Any]]
+    cut: Callable[[NDArray[np.uint8], Sequence[str]], Iterable[Mapping[str, Any]]]
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.data.images import decode_rgb
@@ -91,10 +94,12 @@ class CountTrueCrops:
             objects_of = true_objects(truth, "validation")
             row_of = {image_id: n for n, image_id in enumerate(images["image_id"].to_pylist())}
             pairs: Counter[tuple[int, int]] = Counter()
-            for image_id, objects in objects_of.items():
-                pixels = decode_rgb(images["bytes"][row_of[image_id]].as_py())
+            told = [image_id for image_id in objects_of if image_id in row_of]
+            files = self.files.read(images.take([row_of[image_id] for image_id in told]))
+            for image_id, file in zip(told, files, strict=True):
+                objects, pixels = objects_of[image_id], decode_rgb(file)
                 shown = [(row, rle) for row in objects if (rle := _mask(row)) is not None]
-                crops = [self.cut(pixels, rle) for _, rle in shown]
+                crops = list(self.cut(pixels, [rle for _, rle in shown]))
                 columns = {name: [crop[name] for crop in crops] for name in ("jpeg", "mask_png")}
                 found = infer_crops(model, self.spec, pa.table(columns)).probabilities_NC
                 for (row, _), output in zip(shown, found.argmax(axis=1).tolist(), strict=True):

@@ -15,6 +15,7 @@ from scene_tables import FakeArtifact, memory_tensors, rectangle_scenes
 from test_crop_truth import sharded, table, thing, true
 from toy_discovery import MODEL
 
+from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
 from gcdis_ray.stages import crop
@@ -164,8 +165,8 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         "softmax_temperature": 0.1,
     }
     config = crop.Config.model_validate({})
-    cut = partial(crop.cut_crop, config=config)
-    run = CountTrueCrops(spec, weights, cut).open()
+    cut = partial(crop.cut_crops, config=config)
+    run = CountTrueCrops(ImageFiles(), spec, weights, cut).open()
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
     ready = load_discovery_model(spec, weights.load())
@@ -190,7 +191,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         for image in images.to_pylist():
             if image["split"] == "validation":
                 for row in scenes.truth[image["image_id"]]:
-                    one = cut(decode_rgb(image["bytes"]), row["mask_rle"])
+                    one = next(cut(decode_rgb(image["bytes"]), [row["mask_rle"]]))
                     shown = pa.table({name: [one[name]] for name in ("jpeg", "mask_png")})
                     output = int(infer_crops(ready, spec, shown).probabilities_NC.argmax())
                     pair = output, row["category_id"]
