@@ -69,7 +69,7 @@ SHARDS = [[0, 1, 0, 1, 0], [-1, -1, -1, -1], [], [-1, -1, -1]]
 
 def artifact(work) -> Artifact:
     manifest = Manifest("all", "key", 1, {}, {}, None, None, dict(work.files))
-    return Artifact(manifest, work._opener)
+    return Artifact(manifest, work.opener)
 
 
 def run_discover(work, config: discover.Config = CONFIG):

@@ -95,7 +95,8 @@ class CountTrueCrops:
             row_of = {image_id: n for n, image_id in enumerate(images["image_id"].to_pylist())}
             pairs: Counter[tuple[int, int]] = Counter()
             told = [image_id for image_id in objects_of if image_id in row_of]
-            files = self.files.read(images.take([row_of[image_id] for image_id in told]))
+            places = pa.array([row_of[image_id] for image_id in told], pa.int64())
+            files = self.files.read(images.take(places))
             for image_id, file in zip(told, files, strict=True):
                 objects, pixels = objects_of[image_id], decode_rgb(file)
                 shown = [(row, rle) for row in objects if (rle := _mask(row)) is not None]

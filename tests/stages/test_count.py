@@ -71,7 +71,7 @@ def _config(**values: Any) -> count.Config:
 
 
 def _result(work) -> dict[str, Any]:
-    return json.loads(work._opener.read_bytes(work.files["class_count"][0]))
+    return json.loads(work.opener.read_bytes(work.files["class_count"][0]))
 
 
 def test_a_given_number_is_taken(local_work) -> None:
