@@ -126,13 +126,13 @@ class CheckedAnnotations:
     """
 
     def __init__(
-        self, selection: Selection, spool: Spool, told: Callable[[int], None] = lambda count: None
+        self, selection: Selection, spool: Spool, told: Callable[[], None] = lambda: None
     ) -> None:
         """Reads the annotations through once.
 
         Args:
             spool: lays rows aside.
-            told: called with the number of annotations read so far.
+            told: called every few thousand annotations.
         """
         self._images = selection.images
         self._runs = SortedRuns(spool, "annotation_runs", ("instance_id", "reason"))
@@ -148,7 +148,7 @@ class CheckedAnnotations:
             ids.append(good["instance_id"].to_numpy())
             self.num_accepted += good.num_rows
             self.num_rejected += table.num_rows - good.num_rows
-            told(self.num_accepted + self.num_rejected)
+            told()
         self._runs.flush()
         self.passed_over = dict(selection.passed_over)
         self._keep_one(np.concatenate(ids) if ids else np.zeros(0, np.int64))

@@ -47,12 +47,23 @@ class Missing:
         )
 
 
-class Listing:
-    """Every file below a folder, as 8 bytes each."""
+class Names:
+    """A set of file names, as 8 bytes each."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self._hashes = np.unique(np.array(array("q", map(hash, names)), np.int64))
+
+    def __contains__(self, name: str) -> bool:
+        key = hash(name)  # 64 bits: among two million files two alike are one chance in 10^7
+        place = int(np.searchsorted(self._hashes, key))
+        return place < len(self._hashes) and int(self._hashes[place]) == key
+
+
+class Listing(Names):
+    """Every file below a folder."""
 
     def __init__(self, folder: SourceFolder, images: str) -> None:
-        hashes = array("q", (hash(name) for name in folder.names(images)))
-        self._hashes = np.unique(np.array(hashes, np.int64))
+        super().__init__(folder.names(images))
 
     def missing(self, names: Iterable[str]) -> Missing:
         """What of ``names`` is not listed; 8 bytes of memory each."""
@@ -76,11 +87,6 @@ class Listing:
             sum(absent[p] for p in elsewhere),
             tuple(name for p in elsewhere for name in examples[p])[:_EXAMPLES],
         )
-
-    def __contains__(self, name: str) -> bool:
-        key = hash(name)  # 64 bits: among two million files two alike are one chance in 10^7
-        place = int(np.searchsorted(self._hashes, key))
-        return place < len(self._hashes) and int(self._hashes[place]) == key
 
 
 def _named(folders: tuple[str, ...]) -> str:

@@ -52,8 +52,11 @@ class SetPlan:
 
     def missing(self, folder: SourceFolder) -> Missing:
         """Which of the images are not there."""
-        names = _names(self.images, self.config)
-        return Listing(folder, self.config.images).missing(names)
+        return Listing(folder, self.config.images).missing(self.names())
+
+    def names(self) -> Iterator[str]:
+        """File names relative to the folder of images."""
+        return _names(self.images, self.config)
 
     def selection(self, category_ids: Collection[int] | None) -> Selection:
         """Its annotations, of these classes or of all."""

@@ -18,7 +18,12 @@ from gcdis_ray.data.data_config import SPLITS
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.stages.ingest import Config, instance_rows
+from gcdis_ray.stages.ingest import (
+    Config,
+    annotations_digest,
+    instance_rows,
+    read_annotations,
+)
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact
@@ -44,7 +49,7 @@ def source(config: Config) -> str:
         for image, *told in zip(plan.images[split], *_values(lists), strict=True):
             row = [image.image_id, image.height_px, image.width_px, *told]
             images.update(canonical_json(row).encode())
-        content[split] = [images.hexdigest(), plan.sets[split].selection(None).digest()]
+        content[split] = [images.hexdigest(), annotations_digest(plan, split, None, config)]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 
@@ -106,15 +111,8 @@ def _truth(plan: DataPlan, split: str, config: Config, work: Work) -> CheckedAnn
     """None where nothing is told about the images: unknown truth, not empty truth."""
     if split not in _annotated(plan):
         return None
-    truth = CheckedAnnotations(
-        plan.sets[split].selection(None),
-        work.spool,
-        lambda count: work.progress(count, 0, f"{split} annotations"),
-    )
+    truth = read_annotations(plan, split, None, work)
     truth.check_share(config.max_quarantined_share, f"stages.ingest.{split}.annotations")
-    work.count("annotations_quarantined", truth.num_rejected)
-    for reason, count in truth.passed_over.items():
-        work.count(f"annotations_passed_over: {reason}", count)
     return truth if truth.num_accepted else None
 
 

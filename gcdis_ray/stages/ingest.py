@@ -8,7 +8,7 @@ about novel classes, is neither read into a table nor part of the fingerprint: s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,8 +22,10 @@ from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.splits import DataPlan, plan_data
+from gcdis_ray.data.present import Names
+from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.meter import count, metering
 from gcdis_ray.source import SourceFolder
 
 if TYPE_CHECKING:
@@ -48,8 +50,9 @@ class Config(DataConfig):
     )
     fingerprint: Literal["content", "stat"] = Field(
         "content",
-        description="how changed image files are noticed: by their bytes, or by size and time of "
-        "change, for sets too large to read on every command",
+        description="how changed files are noticed: by what they say, or by size and time of "
+        "change, for sets too large to read on every command (then any change of an annotation "
+        "file counts)",
     )
     max_image_bytes: int = Field(
         64_000_000, ge=1, le=1_000_000_000, description="larger files are quarantined"
@@ -74,20 +77,31 @@ def source(config: Config) -> str:
     for split in SPLITS:
         found.update(_images_digest(plan, split, config).encode())
     known = {c.category_id: c.name for c in plan.known}
-    labels = plan.sets["labeled"].selection(known).digest()
+    labels = annotations_digest(plan, "labeled", known, config)
     found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
     if config.store == "uri":
         found.update(plan.folder.uri.encode())  # it is where later stages look
     return found.hexdigest()
 
 
+def annotations_digest(
+    plan: DataPlan, split: str, category_ids: Collection[int] | None, config: Config
+) -> str:
+    """What tells whether annotations have changed: those that are looked at, or, with
+    ``fingerprint: stat``, the state of their files."""
+    chosen = plan.sets[split]
+    names = chosen.config.annotation_files
+    if config.fingerprint == "content" or not all(name.endswith(".json") for name in names):
+        return chosen.selection(category_ids).digest()
+    return canonical_json([_state(plan.folder, name) for name in names])
+
+
 def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
-    found, absent, chosen = hashlib.sha256(split.encode()), 0, plan.sets[split]
-    for image in chosen.images:
-        digest = _file_digest(plan.folder, image.uri, config)
-        absent += digest is None
-        line = [image.image_id, image.uri, image.height_px, image.width_px, digest]
-        found.update(canonical_json(line).encode())
+    chosen = plan.sets[split]
+    if config.fingerprint == "stat":
+        files, absent = _states_digest(plan.folder, chosen)
+    else:
+        files, absent = _contents_digest(plan.folder, chosen)
     where = f"stages.ingest.{split}.images"
     if absent == len(chosen.images):
         raise DataError(
@@ -97,19 +111,45 @@ def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
         )
     if absent and not chosen.config.partial and (missing := chosen.missing(plan.folder)).count:
         raise missing.error(where)
+    found = hashlib.sha256(f"{split} {files}".encode())
+    for image in chosen.images:
+        line = [image.image_id, image.uri, image.height_px, image.width_px]
+        found.update(canonical_json(line).encode())
     return found.hexdigest()
 
 
-def _file_digest(folder: SourceFolder, uri: str, config: Config) -> str | None:
-    """None if it cannot be read: such an image is quarantined later."""
-    try:
-        state = folder.state(uri)
-        if state is None or config.fingerprint == "stat":
-            return f"{state.num_bytes}:{state.changed}" if state else None
-        with folder.open(uri) as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
-    except OSError:
-        return None
+def _contents_digest(folder: SourceFolder, chosen: SetPlan) -> tuple[str, int]:
+    """Of the bytes of the images, and how many cannot be read: those are quarantined later."""
+    found, absent = hashlib.sha256(), 0
+    for image in chosen.images:
+        digest = b""
+        try:
+            with folder.open(image.uri) as file:
+                digest = hashlib.file_digest(file, "sha256").digest()  # pyright: ignore[reportArgumentType]
+        except OSError:
+            absent += 1
+        found.update(digest.ljust(32, b"-"))
+    return found.hexdigest(), absent
+
+
+def _states_digest(folder: SourceFolder, chosen: SetPlan) -> tuple[str, int]:
+    """Of the sizes and times of change of the images, and how many are not there.
+
+    From one listing, in whatever order it comes: the sum of the hashes of all files.
+    """
+    names = Names(chosen.names())
+    total, count = 0, 0
+    for name, state in folder.states(chosen.config.images):
+        if name in names:
+            line = f"{name} {state.num_bytes}:{state.changed}"
+            total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
+            count += 1
+    return f"{total % 2**256:064x}", len(chosen.images) - count
+
+
+def _state(folder: SourceFolder, name: str) -> str | None:
+    state = folder.state(name)
+    return f"{state.num_bytes}:{state.changed}" if state else None
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -128,15 +168,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     plan = plan_data(config)
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
-    labels = CheckedAnnotations(
-        plan.sets["labeled"].selection(class_of),
-        work.spool,
-        lambda count: work.progress(count, 0, "annotations"),
-    )
+    labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
-    work.count("annotations_quarantined", labels.num_rejected)
-    for reason, count in labels.passed_over.items():
-        work.count(f"annotations_passed_over: {reason}", count)
     work.count("images_missing", sum(chosen.num_missing for chosen in plan.sets.values()))
 
     shards = list(plan.shards(config.images_per_shard))
@@ -162,6 +195,26 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     )
     if config.store == "uri":
         work.write_json("source", {"uri": plan.folder.uri})
+
+
+def read_annotations(
+    plan: DataPlan, split: str, category_ids: Collection[int] | None, work: Work
+) -> CheckedAnnotations:
+    """The annotations of a set, checked, with progress and counts."""
+    chosen, unit = plan.sets[split], f"MB of {split} annotations"
+    states = [plan.folder.state(name) for name in chosen.config.annotation_files]
+    total = sum(state.num_bytes for state in states if state) // 10**6
+    with metering() as meter:
+        found = CheckedAnnotations(
+            chosen.selection(category_ids),
+            work.spool,
+            lambda: work.progress(min(meter.read_bytes // 10**6, total), total, unit),
+        )
+    count(**meter.amounts())
+    work.count("annotations_quarantined", found.num_rejected)
+    for reason, times in found.passed_over.items():
+        work.count(f"annotations_passed_over: {reason}", times)
+    return found
 
 
 def _lay_aside(
