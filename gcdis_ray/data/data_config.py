@@ -112,7 +112,9 @@ class ImageSet(Closed):
         "where otherwise they are an error",
     )
 
-    _images = field_validator("images")(_relative)
+    _images = field_validator("images")(
+        lambda value: value if value == "." else _relative(value)  # root itself
+    )
 
     @field_validator("annotations")
     @classmethod
