@@ -196,13 +196,13 @@ class RelabeledSource:
 
     def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
         passed_over = Counter() if passed_over is None else passed_over
-        known = {c.category_id: c.name for c in self.source.categories}
+        known = {c.category_id for c in self.source.categories}
         for raw in self.source.annotations(passed_over):
             category_id = whole_number(raw.get("category_id"))
             if (found := self.counterparts.get(category_id)) is not None:  # pyright: ignore[reportArgumentType]
                 yield {**raw, "category_id": found.category_id}
             elif category_id in known:
-                passed_over[f"class {known[category_id]!r} is not in label_space"] += 1
+                passed_over["of a class that is not in label_space"] += 1
             else:  # no category of its file either, so no mistaken one of the label space
                 yield {**raw, "category_id": None}
 
