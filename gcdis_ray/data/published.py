@@ -83,6 +83,8 @@ SETTINGS: Mapping[str, Mapping[str, Count]] = {
         "classes": Count(3_929, "RNCDL's category list", firm=False),
     },
     "objects365": {
+        "labeled.images": Count(118_287, _COCO),
+        "known classes": Count(80, "COCO's, by the table of names in the config"),
         "unlabeled.images": Count(1_742_289, "ultralytics/yolov5 pull request 5194"),
         "validation.images": Count(80_000, "ultralytics/yolov5 pull request 5194"),
         "classes": Count(365, "Objects365"),

@@ -214,6 +214,10 @@ def test_coco_in_the_classes_of_lvis(setting: Path):
     assert passed == {"of a class that is not in label_space": 2}
     by_name = chosen(setting, "coco.json", labels, relabel="name")
     assert list(by_name.annotations()) == list(source.annotations())
+    table = {"names": {"person": "truffle_(chocolate)", "hot dog": "cat"}}
+    by_table = chosen(setting, "coco.json", labels, relabel=table)
+    found = [(raw["id"], raw["category_id"]) for raw in by_table.annotations()]
+    assert found == [(10, 4), (12, 2), (20, 4), (22, 2)]
 
 
 def test_absent_classes_are_renumbered_too(setting: Path):
@@ -284,6 +288,10 @@ def test_mistakes_with_labels(setting: Path):
     write_json(setting / "s.json", {"person": 1})
     with pytest.raises(DataError, match="no synset for class 'person'"):
         chosen(setting, "coco.json", labels, relabel={"file": "s.json"})
+    with pytest.raises(DataError, match=r"no class 'persons'\n.*did you mean 'person'"):
+        chosen(setting, "coco.json", labels, relabel={"names": {"persons": "person"}})
+    with pytest.raises(DataError, match=r"label_space: .*no class 'Cat'\n.*did you mean 'cat'"):
+        chosen(setting, "coco.json", labels, relabel={"names": {"cat": "Cat"}})
     with pytest.raises(DataError, match="category 1 is 'person' and 'aerosol_can'"):
         chosen(setting, ["coco.json", "lvis.json"])
     data = official.lvis(setting / "twice.json", [1])
