@@ -11,6 +11,7 @@ import official_files as official
 import pytest
 import yaml
 from coco_folder import image_bytes, write_json
+from small_run import ROOT
 
 from gcdis_ray.cli import main
 from gcdis_ray.data import published
@@ -178,6 +179,16 @@ def test_progress_goes_to_standard_error(setting: Path, counts, capsys):
     _, out, err = checked(config_of(setting), capsys)
     assert "annotations/" in err
     assert "file  annotations/lvis_v1_val.json" in out
+
+
+def test_the_documented_counts_are_those_compared_with():
+    text = (ROOT / "docs/datasets.md").read_text()
+    for name, counts in published.FILES.items():
+        for count in counts.values() if name != "image_data.json" else ():
+            assert f"{count.value:,}{'' if count.firm else ' (not verified)'}" in text, (
+                name,
+                count,
+            )
 
 
 def test_every_published_count_names_its_source():
