@@ -9,10 +9,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from gcdis_ray.data.data_config import SPLITS, DataConfig
+from gcdis_ray.data.data_config import SPLITS, DataConfig, SynsetFile
 from gcdis_ray.data.formats import open_labels
 from gcdis_ray.data.json_file import JsonFile
-from gcdis_ray.data.published import FILES, SETTINGS, Count
+from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
 from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.progress import size
@@ -140,6 +140,8 @@ def _file_names(folder: SourceFolder, config: DataConfig) -> list[str]:
         names += chosen.annotation_files
         lists = (chosen.image_ids, chosen.except_image_ids, chosen.except_coco_ids)
         names += [reference.file for reference in lists if reference is not None]
+        if isinstance(chosen.relabel, SynsetFile):
+            names.append(chosen.relabel.file)
     names += config.label_space.files if config.label_space else []
     beside = [str(PurePosixPath(name).with_name("image_data.json")) for name in names]
     objects = [name.rpartition("/")[2] == "objects.json" for name in names]
@@ -212,6 +214,9 @@ def _compare_files(report: DataReport, config: DataConfig) -> None:
         for name in config.image_set(split).annotation_files
     }
     for file in report.files:
+        sha256, source = HASHES.get(file.name.rpartition("/")[2], (file.sha256, ""))
+        if file.sha256 != sha256:
+            report.notes.append(f"{file.name}: another file than published ({source}: {sha256})")
         published = FILES.get(file.name.rpartition("/")[2], {})
         for what, count in published.items():
             if what in file.counts:

@@ -122,6 +122,7 @@ def test_published_counts_stand_beside(setting: Path, counts, capsys):
     status, out, _ = checked(config_of(setting), capsys)
     assert status == 0
     assert "note  annotations/lvis_v1_train.json: images: 8, published 9 (memory; not verif" in out
+    assert "note  annotations/coco_to_synset.json: another file than published" in out
 
 
 def test_missing_images(setting: Path, counts, capsys: pytest.CaptureFixture[str]):

@@ -1,8 +1,8 @@
 """What has been published about data sets: counts to hold a folder against, each with its source.
 
 A count that we could read at its source is ``firm``: a folder that differs is another data set. The
-others are from memory or second hand; a difference is worth a look and no more. No publisher of
-these files gives a hash; `gcdis data check` prints those of the user's files to compare by.
+others are from memory or second hand; a difference is worth a look and no more. The publishers of
+the large files give no hashes; `gcdis data check` prints those of the user's files to compare by.
 """
 
 from __future__ import annotations
@@ -64,6 +64,14 @@ FILES: Mapping[str, Mapping[str, Count]] = {
         "categories": Count(365, "Objects365"),
     },
     "image_data.json": {"images": Count(108_077, _VG, firm=False)},
+}
+
+# file by its official name -> (SHA-256, where it is published)
+HASHES: Mapping[str, tuple[str, str]] = {
+    "coco_to_synset.json": (
+        "e6d4a9ae5c5af4f7ce1258f8a0d65b7409cab832955f1aaa8b21bf80b62f9b40",
+        "data/ of lvis-dataset/lvis-api",
+    ),
 }
 
 # shipped config by its name -> what `gcdis data check` counts: "set.what", or "classes"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import official_files as official
 import pytest
-from coco_folder import make_coco_folder, write_json
+from coco_folder import folder_config, make_coco_folder, write_json
 
 from gcdis_ray.data import json_file
 from gcdis_ray.data.coco import parse_annotation
@@ -18,8 +18,10 @@ from gcdis_ray.data.formats import open_file
 from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.json_lists import read_ids, read_names
 from gcdis_ray.data.present import Listing
+from gcdis_ray.data.splits import plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import open_source
+from gcdis_ray.stages.ingest import Config
 
 
 def opened(root: Path, name: str, **options):
@@ -178,6 +180,14 @@ def test_images_listed_twice_in_others(tmp_path: Path):
     (tmp_path / "VOC/ImageSets/Segmentation/train.txt").write_text("000001\n000002\n000001\n")
     with pytest.raises(DataError, match=r"train.txt\[2\]: image id 1 occurs twice"):
         opened(tmp_path, "VOC/ImageSets/Segmentation/train.txt")
+
+
+def test_two_images_with_one_name(tmp_path: Path):
+    data = make_coco_folder(tmp_path, 6)
+    data["images"][1]["file_name"] = data["images"][0]["file_name"]
+    write_json(tmp_path / "all.json", data)
+    with pytest.raises(DataError, match=r"1 images occur twice, such as images/1\.jpg"):
+        plan_data(Config(**folder_config(tmp_path)))
 
 
 @pytest.mark.parametrize(

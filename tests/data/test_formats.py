@@ -273,6 +273,17 @@ def test_pictures_of_another_shape_are_not_joined(setting: Path):
     assert [record.image_id for record in source.images()] == [2]
 
 
+def test_categories_of_no_file_do_not_become_others(setting: Path):
+    data = official.coco(setting / "coco.json", [1])
+    data["annotations"][0]["category_id"] = 2  # a class of LVIS, none of this file
+    write_json(setting / "coco.json", data)
+    labels = labels_of(setting, "lvis.json")
+    source = chosen(setting, "coco.json", labels, relabel="name")
+    first = next(iter(source.annotations()))
+    with pytest.raises(DataError, match="no 'category_id'"):
+        parse_annotation(first, 30, 40)
+
+
 def test_mistakes_with_labels(setting: Path):
     labels = labels_of(setting, "lvis.json")
     with pytest.raises(DataError, match="category 1 is 'person', in label_space 'aerosol_can'"):
