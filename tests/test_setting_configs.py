@@ -14,6 +14,7 @@ from gcdis_ray.cli import main
 from gcdis_ray.data.data_config import DataConfig
 from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.pipeline import load_config
+from gcdis_ray.s3 import Prefix
 
 
 def images(folder: Path, names: list[str], height: int = 30, width: int = 40) -> None:
@@ -171,3 +172,18 @@ def test_plan_and_check(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
     assert len(absent) <= 1
     assert all("published" in line for line in problems if line not in absent)
     assert "sha256" in out
+
+
+def test_the_same_from_a_bucket(tmp_path: Path, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch):
+    root = tmp_path / "d"
+    config, here = planned("lvis_visual_genome", root)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    place = Prefix(f"s3://bucket/{tmp_path.name}", s3_endpoint)
+    for path in root.rglob("*.*"):
+        place.write(path.relative_to(root).as_posix(), path.read_bytes())
+    there = plan_data(type(config)(**{**config.model_dump(), "root": place.location}))
+    assert there.images == here.images
+    assert there.known == here.known
+    for split, chosen in here.sets.items():
+        assert there.sets[split].selection(None).digest() == chosen.selection(None).digest()
+        assert there.sets[split].missing(there.folder).count == 0
