@@ -1,4 +1,4 @@
-"""``gcdis``: plan, run, sweep, status, report, evaluate, doctor, gc, track, digits.
+"""``gcdis``: plan, run, sweep, status, report, evaluate, data, doctor, gc, track, digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -43,8 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"gcdis {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, function: Any, text: str, config: str | None = None):
-        sub = commands.add_parser(name, help=text, description=text)
+    def command(
+        name: str, function: Any, text: str, config: str | None = None, below: Any = commands
+    ):
+        sub = below.add_parser(name, help=text, description=text)
         sub.set_defaults(command=function)
         if config is not None:
             sub.add_argument("config", nargs=config or None, help="YAML config file")
@@ -80,6 +82,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE[:KEY]",
         help="score only the image ids in this JSON list, or list under KEY, as in splits.json:val",
     )
+    sub.add_argument("--json", action="store_true", help="print JSON")
+    actions = commands.add_parser("data", help="look at the data of a config").add_subparsers(
+        required=True, metavar="ACTION"
+    )
+    text = "count images, annotations and classes beside the published numbers"
+    sub = command("check", _data_check, text, "", below=actions)
     sub.add_argument("--json", action="store_true", help="print JSON")
     command("doctor", _doctor, "check this machine, the storage and Ray", "?")
     sub = command("gc", _gc, "remove files of unfinished attempts and finished trainings", "")
@@ -345,6 +353,22 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_metrics(_open(args))))
     return status
+
+
+def _data_check(args: argparse.Namespace) -> int:
+    from gcdis_ray.data_check import check_data
+    from gcdis_ray.pipeline import load_config
+    from gcdis_ray.progress import Line
+
+    config, line = load_config(args.config, args.set), Line()
+    try:
+        report = check_data(config.stages.ingest, config.name, line.tell)
+    finally:
+        line.close()
+    print(json.dumps(report.as_json()) if args.json else "\n".join(report.lines()))
+    for problem in report.problems:
+        print(f"gcdis: {problem}", file=sys.stderr)
+    return 2 if report.problems else 0
 
 
 def _doctor(args: argparse.Namespace) -> int:

@@ -45,6 +45,7 @@ class Line:
         self.live = self._stream.isatty()
         self.every_s = DRAW_EVERY_S if self.live else LOG_EVERY_S
         self._open = False  # a live line without its end
+        self._told_at = 0.0
 
     def write(self, text: str, keep: bool) -> None:
         if self.live:
@@ -53,6 +54,12 @@ class Line:
         else:
             self._stream.write(text + "\n")
         self._stream.flush()
+
+    def tell(self, text: str) -> None:
+        """Write a line unless there was one a moment ago."""
+        if (now := time.monotonic()) - self._told_at >= self.every_s:
+            self._told_at = now
+            self.write(text, keep=not self.live)
 
     def close(self) -> None:
         """End a line that would have been rewritten: what is printed next starts on its own."""

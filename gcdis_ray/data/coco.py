@@ -164,6 +164,7 @@ def safe_file_name(value: Any, where: str) -> str:
     path = PurePosixPath(value)
     if (
         path.is_absolute()
+        or not path.parts  # the folder itself
         or ".." in path.parts
         or "\\" in value
         or ":" in value.split("/")[0]

@@ -46,6 +46,12 @@ class SynsetFile(Closed):
     _file = field_validator("file")(_relative)
 
 
+class NameMap(Closed):
+    """Which class of label_space each class of a file is, by name; those not in it are left out."""
+
+    names: dict[str, str] = Field(min_length=1, description="{class of the file: of label_space}")
+
+
 class LabelSpace(Closed):
     """The classes of a run and their ids, where the annotation files of its sets number theirs
     differently."""
@@ -75,10 +81,11 @@ class ImageSet(Closed):
         "and every class from the first file that has it; none: every image file in the folder",
     )
     format: Format = Field("auto", description="of the annotation files; auto looks into them")
-    relabel: Literal["synset", "name"] | SynsetFile | None = Field(
+    relabel: Literal["synset", "name"] | SynsetFile | NameMap | None = Field(
         None,
         description="how classes are found in label_space: by the synset the file gives, by name, "
-        "or by the synset that another file gives; none: by id, names must agree",
+        "by the synset that another file gives, or by a table of names; none: by id, names must "
+        "agree",
     )
     image_ids: JsonList | None = Field(None, description="take only images with these ids")
     except_image_ids: JsonList | None = Field(None, description="leave out images with these ids")
@@ -112,7 +119,9 @@ class ImageSet(Closed):
         "where otherwise they are an error",
     )
 
-    _images = field_validator("images")(_relative)
+    _images = field_validator("images")(
+        lambda value: value if value == "." else _relative(value)  # root itself
+    )
 
     @field_validator("annotations")
     @classmethod

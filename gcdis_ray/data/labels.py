@@ -10,15 +10,16 @@ from __future__ import annotations
 import json
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 
 from gcdis_ray.data.coco import whole_number
-from gcdis_ray.data.data_config import SynsetFile
+from gcdis_ray.data.data_config import NameMap, SynsetFile
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
@@ -136,7 +137,7 @@ class RelabeledSource:
         self,
         source: AnnotationSource,
         labels: Labels,
-        relabel: Literal["synset", "name"] | SynsetFile | None,
+        relabel: Literal["synset", "name"] | SynsetFile | NameMap | None,
         folder: SourceFolder,
     ) -> None:
         self.source, self.has_annotations = source, source.has_annotations
@@ -147,8 +148,8 @@ class RelabeledSource:
         if relabel is None:
             self.counterparts = {c.category_id: _same(c, labels, source) for c in source.categories}
         else:
-            by = "name" if relabel == "name" else "synset"
-            key_of = self._keys(relabel, folder)
+            by = "name" if relabel == "name" or isinstance(relabel, NameMap) else "synset"
+            key_of = self._keys(relabel, folder, labels)
             for category_id, key in key_of.items():
                 if (found := labels.find(key, by)) is not None:
                     self.counterparts[category_id] = found
@@ -161,8 +162,15 @@ class RelabeledSource:
         unique = {c.category_id: c for c in self.counterparts.values()}
         self.categories = [unique[category_id] for category_id in sorted(unique)]
 
-    def _keys(self, relabel: str | SynsetFile, folder: SourceFolder) -> dict[int, str]:
+    def _keys(
+        self, relabel: str | SynsetFile | NameMap, folder: SourceFolder, labels: Labels
+    ) -> dict[int, str]:
         categories = self.source.categories
+        if isinstance(relabel, NameMap):
+            _check_names(relabel.names, [c.name for c in categories], self.source.name)
+            _check_names(relabel.names.values(), [c.name for c in labels.categories], _WHERE)
+            names = relabel.names
+            return {c.category_id: names[c.name] for c in categories if c.name in names}
         if isinstance(relabel, SynsetFile):
             if any(c.synset is None for c in categories):
                 return read_synsets(folder, relabel.file, categories)
@@ -196,15 +204,26 @@ class RelabeledSource:
 
     def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
         passed_over = Counter() if passed_over is None else passed_over
-        known = {c.category_id: c.name for c in self.source.categories}
+        known = {c.category_id for c in self.source.categories}
         for raw in self.source.annotations(passed_over):
             category_id = whole_number(raw.get("category_id"))
             if (found := self.counterparts.get(category_id)) is not None:  # pyright: ignore[reportArgumentType]
                 yield {**raw, "category_id": found.category_id}
             elif category_id in known:
-                passed_over[f"class {known[category_id]!r} is not in label_space"] += 1
+                passed_over["of a class that is not in label_space"] += 1
             else:  # no category of its file either, so no mistaken one of the label space
                 yield {**raw, "category_id": None}
+
+
+def _check_names(names: Iterable[str], there: Sequence[str], where: str) -> None:
+    for name in names:
+        if name not in there:
+            near = get_close_matches(name, there, n=3, cutoff=0.5)
+            raise DataError(
+                f"relabel.names: no class {name!r}",
+                where=where,
+                fix="did you mean " + ", ".join(map(repr, near)) if near else "check the name",
+            )
 
 
 def _same(category: CategoryRecord, labels: Labels, source: AnnotationSource) -> CategoryRecord:

@@ -1,0 +1,260 @@
+"""``gcdis data check``: what a config takes from its folder, beside what has been published."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+
+from gcdis_ray.data.data_config import SPLITS, DataConfig, SynsetFile
+from gcdis_ray.data.formats import open_labels
+from gcdis_ray.data.json_file import JsonFile
+from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
+from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
+from gcdis_ray.errors import DataError
+from gcdis_ray.progress import size
+from gcdis_ray.source import SourceFolder, open_source
+
+_CHUNK_BYTES = 1 << 20
+_EXAMPLES = 3
+
+Told = Callable[[str], None]  # is told, again and again, what is being done
+
+
+@dataclass
+class FileFacts:
+    """An annotation file."""
+
+    name: str
+    num_bytes: int
+    sha256: str
+    counts: dict[str, int]  # entries of its lists
+
+
+@dataclass
+class SetFacts:
+    """What one set takes."""
+
+    images: int
+    missing: str | None = None  # what is not there, in words
+    left_out: int = 0  # listed images without a file, partial sets only
+    annotated: bool = False
+    annotations: int = 0  # usable ones, crowds included
+    masks: int = 0
+    boxes_only: int = 0
+    crowds: int = 0
+    known_classes: int = 0  # with an object
+    novel_classes: int = 0
+    not_usable: int = 0
+    examples: list[str] = field(default_factory=list)
+    passed_over: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class DataReport:
+    """All that was counted; ``problems`` are contradictions, ``notes`` differences from counts
+    that are not firm."""
+
+    root: str
+    files: list[FileFacts]
+    sets: dict[str, SetFacts]
+    num_known: int
+    num_classes: int
+    beside: dict[str, str] = field(default_factory=dict)  # count -> the published one
+    problems: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"root  {self.root}"
+        for file in self.files:
+            yield f"file  {file.name}  {size(file.num_bytes)}  sha256 {file.sha256}"
+            for what, seen in file.counts.items():
+                yield self._line(what, f"{file.name}: {what}", f"{seen:,}")
+        for split, found in self.sets.items():
+            yield f"set   {split}"
+            yield self._line("images", f"{split}.images", f"{found.images:,}")
+            if found.missing or found.left_out:
+                yield self._line("missing", "", found.missing or f"{found.left_out:,}, left out")
+            if not found.annotated:
+                yield self._line("annotations", "", "none")
+                continue
+            parts = [f"{found.masks:,} masks", f"{found.boxes_only:,} boxes only"]
+            text = f"{found.annotations:,}  ({', '.join([*parts, f'{found.crowds:,} crowds'])})"
+            yield self._line("annotations", f"{split}.annotations", text)
+            classes = f"{found.known_classes:,} known, {found.novel_classes:,} novel"
+            yield self._line("classes", "", f"{classes} have objects")
+            for reason, count in sorted(found.passed_over.items()):
+                yield self._line("passed over", "", f"{count:,} {reason}")
+            if found.not_usable:
+                shown = "; ".join(found.examples)
+                yield self._line("not usable", "", f"{found.not_usable:,}, such as {shown}")
+        yield "all"
+        yield self._line("known classes", "known classes", f"{self.num_known:,}")
+        yield self._line("classes", "classes", f"{self.num_classes:,}")
+        yield from (f"note  {note}" for note in self.notes)
+
+    def _line(self, what: str, key: str, text: str) -> str:
+        beside = f"   published {self.beside[key]}" if key in self.beside else ""
+        return f"      {what:<14} {text}{beside}"
+
+
+def check_data(config: DataConfig, name: str, told: Told = lambda text: None) -> DataReport:
+    """Count everything that the config takes. Reads annotation files, no image.
+
+    Args:
+        name: of the config: shipped ones have published counts.
+
+    Raises:
+        DataError: what keeps the sets from being told apart at all, as in a run.
+    """
+    folder = open_source(config.root)
+    files = [_file(folder, path, told) for path in _file_names(folder, config)]
+    told("reading the lists of images")
+    plan = plan_data(config)
+    known = {c.category_id for c in plan.known}
+    sets = {split: _set(plan, split, known, told) for split in SPLITS}
+    ids = {c.category_id for c in plan.known}
+    for split in SPLITS:
+        if (source := plan.sets[split].source) is not None and source.has_annotations:
+            ids |= {c.category_id for c in source.categories}
+    if config.label_space is not None:
+        ids |= {c.category_id for c in open_labels(folder, config.label_space).categories}
+    report = DataReport(folder.uri, files, sets, len(known), len(ids))
+    _compare_files(report, config)
+    _compare_setting(report, config, name)
+    _judge_sets(report, config, plan)
+    return report
+
+
+def _file_names(folder: SourceFolder, config: DataConfig) -> list[str]:
+    names: list[str] = []
+    for split in SPLITS:
+        chosen = config.image_set(split)
+        names += chosen.annotation_files
+        lists = (chosen.image_ids, chosen.except_image_ids, chosen.except_coco_ids)
+        names += [reference.file for reference in lists if reference is not None]
+        if isinstance(chosen.relabel, SynsetFile):
+            names.append(chosen.relabel.file)
+    names += config.label_space.files if config.label_space else []
+    beside = [str(PurePosixPath(name).with_name("image_data.json")) for name in names]
+    objects = [name.rpartition("/")[2] == "objects.json" for name in names]
+    names += [path for path, is_vg in zip(beside, objects, strict=True) if is_vg]
+    return sorted(set(names))
+
+
+def _file(folder: SourceFolder, name: str, told: Told) -> FileFacts:
+    found, done = hashlib.sha256(), 0
+    state = folder.state(name)
+    if state is None:
+        raise DataError("no such file", where=f"{folder.uri}/{name}", fix="check the path")
+    with folder.open(name) as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            found.update(chunk)
+            done += len(chunk)
+            told(f"{name}: {size(done)} of {size(state.num_bytes)}")
+    counts: dict[str, int] = {}
+    if name.endswith(".json"):
+        told(f"{name}: structure")
+        counts = dict(JsonFile(folder, name).outline.lists)
+        counts = {what or "images": count for what, count in counts.items() if what != "licenses"}
+    return FileFacts(name, state.num_bytes, found.hexdigest(), counts)
+
+
+def _set(plan: DataPlan, split: str, known: set[int], told: Told) -> SetFacts:
+    chosen = plan.sets[split]
+    found = SetFacts(len(chosen.images), left_out=chosen.num_missing)
+    told(f"{split}: looking for {found.images:,} images")
+    if chosen.source is not None and (missing := chosen.missing(plan.folder)).count:
+        found.missing = missing.describe()
+    if chosen.source is not None and chosen.source.has_annotations:
+        found.annotated = True
+        _count(chosen, found, known, lambda count: told(f"{split}: {count:,} annotations"))
+    return found
+
+
+def _count(chosen: SetPlan, found: SetFacts, known: set[int], told: Callable[[int], None]) -> None:
+    """What the annotations of a set hold. Ids that occur twice are left to ingest."""
+    selection = chosen.selection(None)
+    classes: set[int] = set()
+    for rows in selection.checked():
+        for row, _, category_id, _, mask_rle, _, iscrowd, reason in rows:
+            if reason is not None:
+                found.not_usable += 1
+                if len(found.examples) < _EXAMPLES:
+                    uri = f"{chosen.images[row].uri}: " if row >= 0 else ""
+                    found.examples.append(uri + reason)
+                continue
+            found.annotations += 1
+            found.masks += mask_rle is not None
+            found.boxes_only += mask_rle is None
+            found.crowds += iscrowd
+            if not iscrowd:
+                classes.add(category_id)
+        told(found.annotations)
+    found.known_classes = len(classes & known)
+    found.novel_classes = len(classes - known)
+    found.passed_over = dict(Counter(selection.passed_over))
+
+
+# ---------------------------------------------------------------- what contradicts
+
+
+def _compare_files(report: DataReport, config: DataConfig) -> None:
+    partial = {
+        name
+        for split in SPLITS
+        if config.image_set(split).partial
+        for name in config.image_set(split).annotation_files
+    }
+    for file in report.files:
+        sha256, source = HASHES.get(file.name.rpartition("/")[2], (file.sha256, ""))
+        if file.sha256 != sha256:
+            report.notes.append(f"{file.name}: another file than published ({source}: {sha256})")
+        published = FILES.get(file.name.rpartition("/")[2], {})
+        for what, count in published.items():
+            if what in file.counts:
+                key = f"{file.name}: {what}"
+                _compare(report, key, count, file.counts[what], file.name in partial)
+
+
+def _compare_setting(report: DataReport, config: DataConfig, name: str) -> None:
+    seen = {"known classes": report.num_known, "classes": report.num_classes}
+    partial = {split: config.image_set(split).partial for split in SPLITS}
+    for split, found in report.sets.items():
+        seen[f"{split}.images"] = found.images
+    for key, count in SETTINGS.get(name, {}).items():
+        split = key.partition(".")[0]
+        _compare(report, key, count, seen[key], partial.get(split, any(partial.values())))
+
+
+def _compare(report: DataReport, key: str, count: Count, seen: int, partial: bool) -> None:
+    report.beside[key] = str(count)
+    if count.fits(seen):
+        return
+    text = f"{key}: {seen:,}, published {count}"
+    (report.problems if count.firm and not partial else report.notes).append(text)
+
+
+def _judge_sets(report: DataReport, config: DataConfig, plan: DataPlan) -> None:
+    for split, found in report.sets.items():
+        if found.missing and not config.image_set(split).partial:
+            report.problems.append(f"stages.ingest.{split}.images: {found.missing}")
+        total = found.annotations + found.not_usable
+        if found.not_usable > config.max_quarantined_share * total:
+            report.problems.append(
+                f"stages.ingest.{split}.annotations: {found.not_usable:,} of {total:,} cannot be "
+                f"used, such as {found.examples[0]}"
+            )
+    if (labeled := report.sets["labeled"]).known_classes < report.num_known:
+        absent = report.num_known - labeled.known_classes
+        report.problems.append(
+            f"stages.ingest.known_classes: {absent:,} of {report.num_known:,} have no object on "
+            "the labeled images"
+        )

@@ -1,0 +1,348 @@
+"""Annotation files that are broken or hostile: a named error or a counted rejection, each."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import official_files as official
+import pytest
+from coco_folder import folder_config, make_coco_folder, write_json
+
+from gcdis_ray.data import json_file
+from gcdis_ray.data.coco import parse_annotation
+from gcdis_ray.data.data_config import JsonList
+from gcdis_ray.data.formats import open_file
+from gcdis_ray.data.json_file import JsonFile
+from gcdis_ray.data.json_lists import read_ids, read_names
+from gcdis_ray.data.present import Listing
+from gcdis_ray.data.splits import plan_data
+from gcdis_ray.errors import DataError
+from gcdis_ray.source import open_source
+from gcdis_ray.stages.ingest import Config
+
+
+def opened(root: Path, name: str, **options):
+    return open_file(open_source(str(root)), name, **options)
+
+
+# ---------------------------------------------------------------- JSON that is no good
+
+
+@pytest.mark.parametrize("make", [official.coco, official.lvis])
+def test_files_cut_off(tmp_path: Path, make):
+    make(tmp_path / "whole.json", list(range(1, 30)))
+    text = (tmp_path / "whole.json").read_bytes()
+    for share in (0.1, 0.5, 0.9, 0.999):
+        (tmp_path / "cut.json").write_bytes(text[: int(len(text) * share)])
+        with pytest.raises(DataError, match=r"cut\.json: the file ends in the middle"):
+            opened(tmp_path, "cut.json")
+
+
+def test_cut_off_visual_genome(tmp_path: Path):
+    official.visual_genome(tmp_path, {i: i for i in range(1, 20)})
+    for name in ("objects.json", "image_data.json"):
+        text = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(text[: len(text) * 9 // 10])
+        with pytest.raises(DataError, match=rf"{name}: the file ends in the middle"):
+            opened(tmp_path, "objects.json", format="visual_genome")
+        (tmp_path / name).write_bytes(text)
+    (tmp_path / "image_data.json").unlink()
+    with pytest.raises(DataError, match=r"image_data\.json: no such file"):
+        opened(tmp_path, "objects.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 50, "nested more than 32 deep"),
+        ('{"images": ' + '{"a": ' * 100_000, "nested more than 32 deep"),
+        ('{"images": [{"id": ' + "9" * 1_000_000 + "}]}", "not valid JSON"),
+        ('{"images": [{"id": ' + "9" * 6_000_000 + "}]}", "number of more than 4194304 bytes"),
+        ('{"images": [{"file_name": "' + "a," * 3_000_000 + '"}]}', "a string or number of more"),
+        ('{"x": {"' + "a" * 5_000_000 + '": 1}}', "a string or number of more than"),
+        ("{" + ",".join(f'"{i}": 1' for i in range(10_001)) + "}", "more than 10000 keys"),
+    ],
+)  # fmt: skip
+def test_deep_and_huge(tmp_path: Path, text: str, reason: str):
+    (tmp_path / "huge.json").write_text(text)
+    with pytest.raises(DataError, match=reason) as caught:
+        JsonFile(open_source(str(tmp_path)), "huge.json")
+    assert len(str(caught.value)) < 500
+
+
+def test_huge_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(json_file, "MAX_RECORD_BYTES", 1 << 18)
+    numbers = ",".join(["1"] * 100_000)
+    (tmp_path / "many.json").write_text(f'{{"annotations": [[{numbers}], [{numbers}]]}}')
+    JsonFile(open_source(str(tmp_path)), "many.json")  # 200 kB each
+    (tmp_path / "huge.json").write_text(f'{{"annotations": [[{numbers},{numbers}]]}}')
+    with pytest.raises(DataError, match="a record of more than 262144 bytes"):
+        JsonFile(open_source(str(tmp_path)), "huge.json")
+
+
+def test_memory_stays_bounded(tmp_path: Path):
+    """A string of 100 MB is refused after the first few of them."""
+    import tracemalloc
+
+    class Endless:
+        """Begins a string that never ends; counts what is asked for."""
+
+        given = 0
+
+        def read(self, size: int) -> bytes:
+            assert self.given < 100_000_000, "reads on and on"
+            start = b'{"images": [{"file_name": "' if not self.given else b""
+            self.given += size
+            return start + b"x" * (size - len(start))
+
+    stream: Any = Endless()
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="a string or number of more than"):
+            json_file._Scan("endless.json").read(stream)
+        assert stream.given < 2 * json_file.MAX_TOKEN_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 8 * json_file.MAX_TOKEN_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+def test_reading_stops_where_a_list_ends(tmp_path: Path):
+    write_json(
+        tmp_path / "a.json", {"images": [{"id": i} for i in range(9)], "rest": [{}] * 90_000}
+    )
+    file = JsonFile(open_source(str(tmp_path)), "a.json")
+    consumed = []
+
+    class Folder:
+        uri = str(tmp_path)
+
+        def open(self, name: str):
+            stream = (tmp_path / name).open("rb")
+
+            class Counted:
+                def read(self, size: int) -> bytes:
+                    consumed.append(size)
+                    return stream.read(size)
+
+                def __enter__(self):
+                    return self
+
+                def __exit__(self, *_):
+                    stream.close()
+
+            return Counted()
+
+    file.folder = Folder()  # pyright: ignore[reportAttributeAccessIssue]
+    assert len(list(file.records("images"))) == 9
+    assert sum(consumed) < (tmp_path / "a.json").stat().st_size
+
+
+def test_outlines(tmp_path: Path):
+    data = {
+        "info": {"a": [1, 2]},
+        "images": [{"id": 7, "tags": ["x"], "note": None}, 5, []],
+        "n": 1,
+    }
+    write_json(tmp_path / "a.json", data)
+    outline = JsonFile(open_source(str(tmp_path)), "a.json").outline
+    assert outline.keys == {"info", "images", "n"}
+    assert outline.lists == {"images": 3}
+    assert outline.first == {"images": {"id": 7, "note": None}}
+    write_json(tmp_path / "b.json", [{"id": 1}, {"id": 2}])
+    outline = JsonFile(open_source(str(tmp_path)), "b.json").outline
+    assert (outline.lists, outline.first) == ({"": 2}, {"": {"id": 1}})
+    write_json(tmp_path / "c.json", {"images": {"id": 1}})
+    with pytest.raises(DataError, match="'images' is no list"):
+        next(opened(tmp_path, "c.json").images())
+
+
+# ---------------------------------------------------------------- records
+
+
+@pytest.mark.parametrize("make", [official.coco, official.lvis])
+def test_images_listed_twice(tmp_path: Path, make):
+    data = make(tmp_path / "a.json", [1, 2, 3])
+    data["images"].append(data["images"][1])
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"images\[3\]: image id 2 occurs twice"):
+        list(opened(tmp_path, "a.json").images())
+
+
+def test_images_listed_twice_in_others(tmp_path: Path):
+    official.visual_genome(tmp_path, {1: 5, 2: 5})
+    list(opened(tmp_path, "objects.json").images())
+    with pytest.raises(DataError, match="image id 5 occurs twice"):
+        list(opened(tmp_path, "objects.json", as_in_coco=True).images())
+    official.voc(tmp_path / "VOC", ["000001", "000002"])
+    (tmp_path / "VOC/ImageSets/Segmentation/train.txt").write_text("000001\n000002\n000001\n")
+    with pytest.raises(DataError, match=r"train.txt\[2\]: image id 1 occurs twice"):
+        opened(tmp_path, "VOC/ImageSets/Segmentation/train.txt")
+
+
+def test_two_images_with_one_name(tmp_path: Path):
+    data = make_coco_folder(tmp_path, 6)
+    data["images"][1]["file_name"] = data["images"][0]["file_name"]
+    write_json(tmp_path / "all.json", data)
+    with pytest.raises(DataError, match=r"1 images occur twice, such as images/1\.jpg"):
+        plan_data(Config(**folder_config(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("make", "change"),
+    [
+        (official.coco, {"file_name": "../../secret.jpg"}),
+        (official.lvis, {"coco_url": "http://x/val2017/../../secret.jpg"}),
+        (official.lvis, {"coco_url": "http://x/../secret.jpg"}),
+        (official.lvis, {"file_name": "/etc/passwd"}),
+        (official.lvis, {"coco_url": "http://x/val2017/..\\secret.jpg"}),
+        (official.objects365, {"file_name": "images/v1/patch8/../../../secret.jpg"}),
+        (official.objects365, {"file_name": "images/v1/patch8//../../../etc/passwd"}),
+    ],
+)  # fmt: skip
+def test_names_that_climb_out(tmp_path: Path, make, change: dict):
+    names: list[Any] = ["v1/patch8/a.jpg"] if make is official.objects365 else [1]
+    data = make(tmp_path / "a.json", names)
+    data["images"][0].update(change)
+    write_json(tmp_path / "a.json", data)
+    file = opened(tmp_path, "a.json", format=make.__name__)
+    with pytest.raises(DataError, match=r"images\[0\]: file_name .* leaves the image folder"):
+        list(file.images())
+
+
+def test_addresses_that_climb_out(tmp_path: Path):
+    official.visual_genome(tmp_path, {1: None})
+    for url in ("http://x/VG_100K/../1.jpg", "http://x/..", 5, "", "http://x/VG\x00/1.jpg"):
+        data = json.loads((tmp_path / "image_data.json").read_text())
+        data[0]["url"] = url
+        write_json(tmp_path / "image_data.json", data)
+        with pytest.raises(DataError, match=r"leaves the image folder|no 'url'|no 'file_name'"):
+            list(opened(tmp_path, "objects.json").images())
+    official.voc(tmp_path / "VOC", ["000001"])
+    for line in ("../../../etc/passwd", "/etc/passwd", "2007_000032/../x", "x" * 5000):
+        (tmp_path / "VOC/ImageSets/Segmentation/train.txt").write_text(f"{line}\n")
+        with pytest.raises(DataError, match="is no image name"):
+            opened(tmp_path, "VOC/ImageSets/Segmentation/train.txt")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"bbox": [float("nan"), 5, 6, 6]}, "not four finite numbers"),
+        ({"bbox": [3, 5, -6, 6]}, "has no extent"),
+        ({"bbox": [3, 5, 0, 6]}, "has no extent"),
+        ({"bbox": [-30, 5, 6, 6]}, "outside the image"),
+        ({"bbox": [3, 5, 6, 60]}, "outside the image"),
+        ({"bbox": [3, 5, None, None]}, "not four finite numbers"),
+        ({"segmentation": {"size": [30, 40], "counts": [0, 1201]}}, "mask outside the image"),
+        ({"segmentation": {"size": [300, 400], "counts": [0, 120_000]}}, "mask"),
+        ({"segmentation": {"size": [30, 40], "counts": "0PPPPPPPPPP1"}}, "mask"),
+        ({"category_id": None}, "no 'category_id'"),
+        ({"id": None}, "no 'id'"),
+    ],
+)  # fmt: skip
+def test_annotations_refused_one_by_one(tmp_path: Path, change: dict, reason: str):
+    data = official.lvis(tmp_path / "a.json", [1])
+    with pytest.raises(DataError, match=reason):
+        parse_annotation({**data["annotations"][0], **change}, 30, 40)
+
+
+def test_odd_objects_of_visual_genome_are_refused_one_by_one(tmp_path: Path):
+    official.visual_genome(tmp_path, {1: None})
+    data = json.loads((tmp_path / "objects.json").read_text())
+    data[0]["objects"] = [
+        {"object_id": 1, "synsets": ["a.n.01"], "x": -50, "y": 0, "w": 10, "h": 10},
+        {"object_id": 2, "synsets": ["a.n.01"], "x": 5, "y": 5, "w": 10},
+        {"object_id": None, "synsets": ["a.n.01"], "x": 5, "y": 5, "w": 5, "h": 5},
+        {"object_id": 4, "synsets": "a.n.01", "x": 5, "y": 5, "w": 5, "h": 5},
+        {"object_id": 5, "synsets": [7], "x": 5, "y": 5, "w": 5, "h": 5},
+    ]
+    write_json(tmp_path / "objects.json", data)
+    found = list(opened(tmp_path, "objects.json").annotations())
+    assert [raw["id"] for raw in found] == [1, 2, None]
+    for raw in found:
+        with pytest.raises(DataError, match=r"outside the image|four finite numbers|no 'id'"):
+            parse_annotation(raw, 60, 80)
+    write_json(tmp_path / "objects.json", [{"image_id": 1, "objects": [5]}])
+    with pytest.raises(DataError, match=r"\[0\]: no list of 'objects'"):
+        list(opened(tmp_path, "objects.json").annotations())
+
+
+def test_bad_masks_of_voc(tmp_path: Path):
+    from PIL import Image
+
+    official.voc(tmp_path / "VOC", ["000001"])
+    listed = "VOC/ImageSets/Segmentation/train.txt"
+    path = tmp_path / "VOC/SegmentationClass/000001.png"
+    good = path.read_bytes()
+    for data, reason in [(good[:80], "damaged PNG"), (b"GIF89a" + good, "not a PNG file")]:
+        path.write_bytes(data)
+        with pytest.raises(DataError, match=rf"000001\.png: {reason}"):
+            list(opened(tmp_path, listed).annotations())
+    Image.new("RGB", (40, 30)).save(path)
+    with pytest.raises(DataError, match="mode RGB, not palette"):
+        list(opened(tmp_path, listed).annotations())
+    Image.new("P", (30, 40)).save(path)
+    with pytest.raises(DataError, match="differ in size"):
+        list(opened(tmp_path, listed).annotations())
+    path.unlink()
+    with pytest.raises(DataError, match=r"000001\.png: no such file"):
+        list(opened(tmp_path, listed).annotations())
+    header = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + (100_000).to_bytes(4, "big") * 2
+    (tmp_path / "VOC/SegmentationObject/000001.png").write_bytes(header)
+    with pytest.raises(DataError, match="100000 x 100000 pixels"):
+        list(opened(tmp_path, listed).images())
+
+
+# ---------------------------------------------------------------- lists and files
+
+
+def test_lists_in_files(tmp_path: Path):
+    make_coco_folder(tmp_path, 4)
+    write_json(
+        tmp_path / "l.json", {"a": {"b": [3, 1, 3]}, "n": ["cat", 5], "x": 1, "big": [2**60]}
+    )
+    folder = open_source(str(tmp_path))
+
+    def ids(file: str, key: str) -> list[int]:
+        return read_ids(folder, JsonList(file=file, key=key), "here").tolist()
+
+    assert ids("all.json", "images.id") == [1, 2, 3, 4]
+    assert ids("l.json", "a.b") == [1, 3]
+    assert ids("l.json", "big") == [2**60]
+    assert read_names(folder, JsonList(file="l.json", key="n"), "here") == ["cat", 5]
+    assert isinstance(read_ids(folder, JsonList(file="l.json", key="a.b"), "here"), np.ndarray)
+    for file, key, reason in [
+        ("l.json", "n", "is no list of ids"),
+        ("l.json", "x", "no list of names|no 'x'"),
+        ("l.json", "a.c", "no 'a.c' in"),
+        ("l.json", "a", "no list|no 'a'"),
+        ("all.json", "images", "no list of names or ids"),
+        ("all.json", "images.caption", "'caption' is in 0 of the 4 objects of 'images'"),
+        ("all.json", "images.file_name", "is no list of ids"),
+        ("none.json", "a", "none.json: no such file"),
+    ]:
+        with pytest.raises(DataError, match=reason):
+            ids(file, key)
+
+
+def test_missing_images_are_named(tmp_path: Path):
+    for name in ("patch1/a.jpg", "patch1/b.jpg", "patch4/a.jpg"):
+        (tmp_path / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "train" / name).touch()
+    listing = Listing(open_source(str(tmp_path)), "train")
+    there = ["patch1/a.jpg", "patch1/b.jpg", "patch4/a.jpg"]
+    assert listing.missing(there).count == 0
+    gone = [f"patch{p}/{n}.jpg" for p in (12, 3) for n in range(500)]
+    found = listing.missing([*there, *gone, "patch4/z.jpg"])
+    assert (found.count, found.in_folders, found.files) == (1001, 1000, 1)
+    assert found.folders == ("patch12", "patch3")
+    text = str(found.error("stages.ingest.unlabeled"))
+    assert (
+        "of 1,004 images are missing: patches 3, 12 (1,000 images); 1 files such as patch4/z"
+        in text
+    )
+    assert "partial: true" in text
+    assert "folder val2017 (1 images)" in listing.missing(["val2017/1.jpg"]).describe()
