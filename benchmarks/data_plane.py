@@ -78,9 +78,10 @@ def one_core(tables: Sequence[Table], folder: str, rounds: int) -> None:
     for name, each in took.items():
         middle, best = statistics.median(each), min(each)
         share = statistics.median(d / t for d, t in zip(took["decode"], each, strict=True))
+        rates = f"{1 / middle:5.0f} ({1 / best:.0f}) images a second"
         print(
-            f"{name:18} {1000 * middle:6.2f} ({1000 * best:.2f})  {1 / middle:5.0f} ({1 / best:.0f})"
-            f" images a second  {share:.2f} of decoding alone"
+            f"{name:18} {1000 * middle:6.2f} ({1000 * best:.2f})  {rates}  "
+            f"{share:.2f} of decoding alone"
         )
 
 
@@ -150,12 +151,10 @@ def two_workers(tables: Sequence[Table], folder: str, rounds: int) -> None:
         runtime.close()
     share = [r / p for p, r in zip(*rates.values(), strict=True)]
     for name, each in rates.items():
-        print(
-            f"{name:18} {statistics.median(each):6.0f} images a second, of {sorted(map(round, each))}"
-        )
-    print(
-        f"Ray Data over two processes: {statistics.median(share):.2f}, of {np.round(sorted(share), 2)}"
-    )
+        middle = statistics.median(each)
+        print(f"{name:18} {middle:6.0f} images a second, of {sorted(map(round, each))}")
+    middle, each = statistics.median(share), [round(value, 2) for value in sorted(share)]
+    print(f"Ray Data over two processes: {middle:.2f}, of {each}")
     print("the same bytes from one process, two processes and two workers")
 
 

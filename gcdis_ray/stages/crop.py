@@ -171,6 +171,8 @@ class CropShard:
     files: ImageFiles
 
     def open(self) -> Callable[..., dict[str, pa.Table]]:
+        import cv2  # noqa: F401  here, so that the runtime can limit its threads
+
         return self.cut
 
     def cut(
