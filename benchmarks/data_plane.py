@@ -40,7 +40,7 @@ from gcdis_ray.stages.crop import Config, CropShard
 from gcdis_ray.storage import LocalStorage
 
 PER_SHARD = 32
-TASK = CropShard(Config(), ImageFiles())
+TASK = CropShard(Config.model_validate({}), ImageFiles())
 
 
 def arguments(num_shards: int) -> list[dict[str, Any]]:

@@ -251,9 +251,7 @@ def table(rules: str, runs: dict[str, list[Run]]) -> Iterator[str]:
             cells.append(f"{statistics.median(ratios):.2f}" if ratios else "")
         want, have = runs[reference][0].numbers, mine[0].numbers
         same = sum(a == b for a, b in zip(want, have, strict=True))
-        cells.append(
-            f"AP {have[0]:.6f}" + (f", {same} of {len(want)} bit for bit" if mine else "")
-        )
+        cells.append(f"AP {have[0]:.6f}" + (f", {same} of {len(want)} bit for bit" if mine else ""))
         yield f"| {CONTESTANTS[name].title} | {' | '.join(cells)} |"
 
 

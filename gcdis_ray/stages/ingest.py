@@ -122,7 +122,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         states = [plan.folder.state(images[row].uri) for row in sample]
         sizes = [state.num_bytes for state in states if state]
         num_bytes += round(len(images) * sum(sizes) / len(sample))
-    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows)
+    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows, num_bytes)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
