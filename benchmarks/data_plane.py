@@ -23,6 +23,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ from gcdis_ray.stages.crop import Config, CropShard
 from gcdis_ray.storage import LocalStorage
 
 PER_SHARD = 32
-TASK = CropShard(Config(), ImageFiles())
+HELD: dict[str, Any] = {}  # of a plain process
+TASK = CropShard(Config.model_validate({}), ImageFiles())
 
 
 def arguments(num_shards: int) -> list[dict[str, Any]]:
@@ -78,49 +80,47 @@ def one_core(tables: Sequence[Table], folder: str, rounds: int) -> None:
     for name, each in took.items():
         middle, best = statistics.median(each), min(each)
         share = statistics.median(d / t for d, t in zip(took["decode"], each, strict=True))
+        rates = f"{1 / middle:5.0f} ({1 / best:.0f}) images a second"
         print(
-            f"{name:18} {1000 * middle:6.2f} ({1000 * best:.2f})  {1 / middle:5.0f} ({1 / best:.0f})"
-            f" images a second  {share:.2f} of decoding alone"
+            f"{name:18} {1000 * middle:6.2f} ({1000 * best:.2f})  {rates}  "
+            f"{share:.2f} of decoding alone"
         )
 
 
-def work(tables: Sequence[Table], indices: Sequence[int], folder: str, out: Any, go: Any) -> None:
+def start(tables: Sequence[Table], writer: GroupWriter) -> None:
+    """What a plain process holds."""
     cv2.setNumThreads(1)
-    run, writer = TASK.open(), new_writer(folder)
-    go.wait()
-    for index in indices:
-        out.put(run_shard(run, tables, arguments(tables[0].num_shards), index, writer))
+    HELD.update(run=TASK.open(), tables=tables, writer=writer)
+
+
+def one_shard(index: int) -> ShardRecord:
+    tables = HELD["tables"]
+    every = arguments(tables[0].num_shards)
+    return run_shard(HELD["run"], tables, every, index, HELD["writer"])
 
 
 def plain(tables: Sequence[Table], folder: str, workers: int) -> tuple[float, list[ShardRecord]]:
-    context = multiprocessing.get_context("spawn")
-    out, go, total = context.Queue(), context.Barrier(workers), tables[0].num_shards
-    processes = [
-        context.Process(target=work, args=(tables, range(w, total, workers), folder, out, go))
-        for w in range(workers)
-    ]
-    for process in processes:
-        process.start()
-    records, times = [], []
-    for _ in range(total):
-        records.append(out.get())
-        times.append(time.perf_counter())
-    for process in processes:
-        process.join()
-    return times[-1] - times[0], records
+    """Processes that take the next shard when they are done with one."""
+    context, given = multiprocessing.get_context("spawn"), (tables, new_writer(folder))
+    with context.Pool(workers, start, given) as pool:
+        records = list(pool.imap_unordered(one_shard, range(tables[0].num_shards)))
+    return seconds(folder, records), records
 
 
 def on_ray(runtime: Any, tables: Sequence[Table], folder: str) -> tuple[float, list[ShardRecord]]:
     records: list[ShardRecord] = []
-    times: list[float] = []
-
-    def done(record: ShardRecord) -> None:
-        records.append(record)
-        times.append(time.perf_counter())
-
     total = tables[0].num_shards
-    runtime.map_shards(TASK, tables, arguments(total), range(total), new_writer(folder), done)
-    return times[-1] - times[0], records
+    runtime.map_shards(
+        TASK, tables, arguments(total), range(total), new_writer(folder), records.append
+    )
+    return seconds(folder, records), records
+
+
+def seconds(folder: str, records: Sequence[ShardRecord]) -> float:
+    """From the first shard written to the last, by the clock of the files."""
+    files = [Path(folder, "crop/bench", record.files["crops"].path) for record in records]
+    times = [file.stat().st_mtime_ns for file in files]
+    return (max(times) - min(times)) / 1e9
 
 
 def contents(records: Sequence[ShardRecord]) -> dict[int, str]:
@@ -139,23 +139,18 @@ def two_workers(tables: Sequence[Table], folder: str, rounds: int) -> None:
         on_ray(runtime, tables, folder)  # Ray's own warm-up
         for _ in range(rounds):
             for name in rates:
-                seconds, records = (
-                    on_ray(runtime, tables, folder)
-                    if name == "Ray Data"
-                    else plain(tables, folder, 2)
-                )
-                rates[name].append(images / seconds)
+                way = partial(on_ray, runtime) if name == "Ray Data" else partial(plain, workers=2)
+                took, records = way(tables, folder)
+                rates[name].append(images / took)
                 assert contents(records) == expected, "the order of work has changed the bytes"
     finally:
         runtime.close()
     share = [r / p for p, r in zip(*rates.values(), strict=True)]
     for name, each in rates.items():
-        print(
-            f"{name:18} {statistics.median(each):6.0f} images a second, of {sorted(map(round, each))}"
-        )
-    print(
-        f"Ray Data over two processes: {statistics.median(share):.2f}, of {np.round(sorted(share), 2)}"
-    )
+        middle = statistics.median(each)
+        print(f"{name:18} {middle:6.0f} images a second, of {sorted(map(round, each))}")
+    middle, each = statistics.median(share), [round(value, 2) for value in sorted(share)]
+    print(f"Ray Data over two processes: {middle:.2f}, of {each}")
     print("the same bytes from one process, two processes and two workers")
 
 

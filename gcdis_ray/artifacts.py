@@ -281,10 +281,12 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Size:
-    """How large an artifact is: rows of its longest table, bytes of all its files."""
+    """How large an artifact is: rows of its longest table, bytes of all its files, and bytes that
+    were, or will be, read to make it."""
 
     rows: int
     bytes: int
+    read_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -309,7 +311,9 @@ class Manifest:
     def size(self) -> Size:
         rows = [sum(f.rows or 0 for f in files) for files in self.files.values()]
         return Size(
-            max(rows, default=0), sum(f.bytes for files in self.files.values() for f in files)
+            max(rows, default=0),
+            sum(f.bytes for files in self.files.values() for f in files),
+            self.io.get("read_bytes", 0),
         )
 
     def to_json(self) -> str:

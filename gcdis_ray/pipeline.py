@@ -286,7 +286,8 @@ def _versions() -> dict[str, str]:
 
 
 def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
-    """One entry per stage: name, key, state (done | interrupted | missing), uri, seconds, rows."""
+    """One entry per stage: name, key, state (done | interrupted | missing), uri, seconds, rows,
+    bytes, and bytes read and written in making it."""
     for name, node in pipeline.nodes.items():
         manifest = pipeline.manifest(name)
         state = "done" if manifest else "missing"
@@ -301,4 +302,6 @@ def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
             seconds=manifest.timings_s.get("wall") if manifest else None,
             rows=size.rows if size else None,
             bytes=size.bytes if size else None,
+            read_bytes=manifest.io.get("read_bytes") if manifest else None,
+            written_bytes=manifest.io.get("written_bytes") if manifest else None,
         )

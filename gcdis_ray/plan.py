@@ -12,7 +12,10 @@ from gcdis_ray.storage import read_manifest
 
 
 def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Per stage: name, takes, key, action (cached | run), why, rows, bytes, estimated.
+    """Per stage: name, takes, key, action (cached | run), why, rows, bytes, read_bytes, estimated.
+
+    ``bytes`` is what the stage writes, but for checkpoints, which depend on how long a training
+    takes; ``read_bytes`` what it reads, once per worker where models are loaded.
 
     The size of a stage that has to run is forecast by the stage from the sizes of its inputs. An
     earlier artifact of that stage corrects this: by its size over what its inputs would forecast.
@@ -30,6 +33,7 @@ def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
                 why="" if manifest else pipeline.why(name),
                 rows=sizes[name].rows,
                 bytes=sizes[name].bytes,
+                read_bytes=sizes[name].read_bytes,
                 estimated=manifest is None,
             )
         )
@@ -50,6 +54,7 @@ def _forecast(pipeline: Pipeline, node: Node, sizes: Mapping[str, Size]) -> Size
     return Size(
         round(expected.rows * (last.size.rows / then.rows if then.rows else 1)),
         round(expected.bytes * (last.size.bytes / then.bytes if then.bytes else 1)),
+        expected.read_bytes,  # a run that went on from another's work tells too little of reading
     )
 
 
@@ -57,12 +62,13 @@ def rows_for_people(entries: list[dict[str, Any]]) -> str:
     lines = []
     for e in entries:
         about = "~" if e["estimated"] else ""
-        rows, num_bytes = f"{about}{e['rows']:,} rows", f"{about}{size(e['bytes'])}"
+        rows, written = f"{about}{e['rows']:,} rows", f"{about}{size(e['bytes'])}"
+        read = f"reads {about}{size(e['read_bytes'])}"
         mark = "=" if e["action"] == "cached" else ">"
         takes = ", ".join(e["takes"]) or "source data"
         lines.append(
-            f"{mark} {e['name']:<13}{e['action']:<7}{rows:>14} {num_bytes:>10}  {e['key']}  "
-            f"<- {takes}" + (f"  [{e['why']}]" if e["why"] else "")
+            f"{mark} {e['name']:<13}{e['action']:<7}{rows:>14} {written:>10}  {read:<16}"
+            f"  {e['key']}  <- {takes}" + (f"  [{e['why']}]" if e["why"] else "")
         )
     todo = sum(e["action"] == "run" for e in entries)
     lines.append(f"{len(entries) - todo} cached, {todo} to run")

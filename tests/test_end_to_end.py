@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from small_run import contents, gcdis, open_pipeline
 
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import LocalFolder
+
 
 @pytest.mark.slow
 def test_status_has_what_scripts_rely_on(small_run):
@@ -36,13 +39,26 @@ def test_a_second_run_does_nothing(small_run):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_s3_holds_the_same_bytes(small_run, s3_endpoint: str):
+def test_all_of_it_on_s3_gives_the_same_bytes(small_run, s3_endpoint: str, monkeypatch):
+    """Data in a bucket, which the images stay in; artifacts in the bucket, too."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    root = next(o for o in small_run.overrides if o.startswith("stages.ingest.root="))
+    here, there = LocalFolder(root.partition("=")[2]), Prefix("s3://bucket/scenes", s3_endpoint)
+    for name in here.names(""):
+        there.write(name, here.read(name))
     overrides = [
         *small_run.overrides,
         "storage=s3://bucket/small",
         f"storage_endpoint={s3_endpoint}",
+        "stages.ingest.root=s3://bucket/scenes",
+        "stages.ingest.store=uri",
     ]
     done = gcdis("run", overrides)
     assert done.returncode == 0, done.stderr
-    assert contents(overrides) == small_run.contents
+    made, expected = contents(overrides), dict(small_run.contents)
+    ingest, copied = made.pop("ingest"), dict(expected.pop("ingest"))
+    assert made == expected
+    assert ingest.pop("images") != copied.pop("images")  # without the files
+    ingest.pop("source")
+    assert ingest == copied
     assert open_pipeline(overrides).storage.uri == "s3://bucket/small"

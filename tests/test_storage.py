@@ -5,14 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import pickle
+import random
+import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from gcdis_ray.artifacts import FileRecord, Manifest
+from gcdis_ray.artifacts import SCHEMAS, FileRecord, Manifest
 from gcdis_ray.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.collect import sweep
 from gcdis_ray.errors import ArtifactError, StorageError
@@ -128,6 +132,30 @@ def test_damage_is_found(storage: Storage, damage: str):
     assert verify(storage, manifest, lambda line: None) == 1
 
 
+def test_many_finished_units_are_read_together(storage: Storage):
+    attempt = Attempt(storage, "discover/k", "attempt-1")
+    for index in range(40):
+        attempt.finish(f"history/{index:05d}", {}, {"seen": index})
+    running, most, lock = 0, 0, threading.Lock()
+    read = type(storage).read
+
+    def slow(self: Storage, path: str) -> bytes:
+        nonlocal running, most
+        with lock:
+            running += 1
+            most = max(most, running)
+        time.sleep(0.01)
+        data = read(self, path)
+        with lock:
+            running -= 1
+        return data
+
+    with mock.patch.object(type(storage), "read", slow):
+        units = finished_units(storage, "discover/k")
+    assert [units[f"history/{i:05d}"].counts["seen"] for i in range(40)] == list(range(40))
+    assert most > 4
+
+
 def test_gc_keeps_what_a_manifest_names(storage: Storage):
     done, other = "0" * 24, "1" * 24
     used = Attempt(storage, f"count/{done}", "attempt-used")
@@ -149,8 +177,6 @@ def test_gc_keeps_what_a_manifest_names(storage: Storage):
 
 
 def test_extension_types_are_refused(tmp_path: Path):
-    import pyarrow.parquet as pq
-
     storage = LocalStorage(str(tmp_path))
     tensor = pa.ExtensionArray.from_storage(
         pa.fixed_shape_tensor(pa.float64(), [1]), pa.array([[0.5]], pa.list_(pa.float64(), 1))
@@ -167,6 +193,25 @@ def test_extension_types_are_refused(tmp_path: Path):
 
 def test_equal_tables_give_equal_bytes():
     assert encode_table(_history(100)) == encode_table(_history(100))
+
+
+def test_encoded_images_are_stored_as_they_are():
+    """No dictionary, no statistics, no compression, groups of rows that can be read alone."""
+    blob = random.Random(0).randbytes(1000)
+    rows = [
+        dict(image_id=i, uri=f"{i}.jpg", bytes=blob, height_px=1, width_px=1, sha256="", split="")
+        for i in range(600)
+    ]
+    data = encode_table(pa.Table.from_pylist(rows, SCHEMAS["images"]))
+    assert len(data) < 1.05 * 600 * len(blob)
+    stored = pq.ParquetFile(pa.BufferReader(data)).metadata
+    assert [stored.row_group(i).num_rows for i in range(stored.num_row_groups)] == [256, 256, 88]
+    for group in range(stored.num_row_groups):
+        column = stored.row_group(group).column(2)
+        assert column.path_in_schema == "bytes"
+        assert column.compression == "UNCOMPRESSED"
+        assert not column.has_dictionary_page
+        assert column.statistics is None
 
 
 @pytest.mark.timeout(60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from gcdis_ray.artifacts import Artifact, Table
 
@@ -18,6 +18,8 @@ class StageRow(TypedDict):
     seconds: float | None
     rows: int | None
     bytes: int | None
+    read_bytes: NotRequired[int | None]
+    written_bytes: NotRequired[int | None]
     uri: str
 
 

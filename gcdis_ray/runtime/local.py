@@ -90,9 +90,12 @@ def run_shard(
 
 
 def limit_threads(count: int) -> None:
-    """Threads of torch in a data step, if the step uses it: its numbers can depend on them."""
+    """Threads of torch and OpenCV in a data step, if the step uses them: torch's numbers can
+    depend on them, and workers share a machine."""
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(count)
+    if "cv2" in sys.modules:
+        sys.modules["cv2"].setNumThreads(count)
 
 
 def _ensure_process_group(compute: ComputeConfig) -> None:

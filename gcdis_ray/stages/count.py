@@ -79,12 +79,16 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """The draws of crops, and a row per trial. More is drawn with hundreds of known classes."""
+    """The draws of crops, and a row per trial. More is drawn with hundreds of known classes. Every
+    job reads all that was drawn; the mixture has one a draw, the others many on two grids."""
     if config.num_novel is not None:
         return Size(0, 200)
     drawn = min(inputs["embed"].rows, 2 * (config.max_unlabeled or 10_000))
     trials = 2 * config.num_candidates * config.num_seeds
-    return Size(trials, 4 * config.num_seeds * drawn * config.dims + 400 * trials)
+    points = 4 * config.num_seeds * drawn * config.dims
+    jobs = [config.num_seeds * (1 if m == "mixture" else 8) for m in (config.method, *config.also)]
+    read = 2 * inputs["embed"].bytes + sum(jobs) * points
+    return Size(trials, points + 400 * trials, read)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -28,6 +28,7 @@ VERSION = 1
 TAKES: tuple[str, ...] = ("ingest", "propose")
 SEEDED = False
 
+_PROPOSAL_BYTES = 150  # most of it the mask
 _IMAGE_COLUMNS = ("image_id", "split")
 _INSTANCE_COLUMNS = (
     "instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "area_px", "iscrowd",
@@ -60,9 +61,12 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Every proposal and some labeled objects; three bits a pixel of its JPEG and mask."""
+    """Every proposal and some labeled objects; three bits a pixel of its JPEG and mask, but no
+    more than a third of its part of the image."""
+    ingest = inputs["ingest"]
     rows = round(1.2 * inputs["propose"].rows)
-    return Size(rows, rows * config.max_side_px**2 * 3 // 8)
+    each = min(config.max_side_px**2 * 3 // 8, ingest.bytes // max(3 * ingest.rows, 1))
+    return Size(rows, rows * each, ingest.bytes + 2 * _PROPOSAL_BYTES * inputs["propose"].rows)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
@@ -171,6 +175,8 @@ class CropShard:
     files: ImageFiles
 
     def open(self) -> Callable[..., dict[str, pa.Table]]:
+        import cv2  # noqa: F401  here, so that the runtime can limit its threads
+
         return self.cut
 
     def cut(

@@ -111,7 +111,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
     rows = inputs["crop"].rows
     weights = stored_bytes(lambda: build_discovery_model(config.model.starting_at(None), 100))
-    return Size(rows, 500 * rows + (config.snapshots + 1) * weights)
+    stored = (config.snapshots + 1) * weights
+    return Size(rows, 500 * rows + stored, 2 * inputs["crop"].bytes + stored)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -86,7 +86,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     path = _weights_path(config)
     weights = path.stat().st_size if path and path.is_file() else 0
     rows = inputs["crop"].rows
-    return Size(rows, 4 * rows * _DIMENSIONS[config.backbone] + weights)
+    num_bytes = 4 * rows * _DIMENSIONS[config.backbone] + weights
+    return Size(rows, num_bytes, inputs["crop"].bytes + weights)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -84,9 +84,11 @@ class Config(StageConfig):
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Detections of the validation images, a fifth of all."""
-    rows = inputs["ingest"].rows // 5 * min(config.max_per_image or 80, 80)
-    return Size(rows, 200 * rows)
+    """Detections of the validation images, a fifth of all, and the metrics. All images are read,
+    the model, and crops and embeddings to score the discovery."""
+    rows = inputs["ingest"].rows // 5 * min(config.max_per_image or 50, 50)
+    names = ("ingest", "crop", "crop", "embed", "segment")
+    return Size(rows, 80 * rows + 20_000, sum(inputs[name].bytes for name in names))
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

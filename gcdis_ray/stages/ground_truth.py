@@ -20,6 +20,7 @@ from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.stages.ingest import (
     Config,
+    annotation_bytes,
     annotations_digest,
     instance_rows,
     read_annotations,
@@ -55,9 +56,9 @@ def source(config: Config) -> str:
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Some five objects an image."""
-    images = plan_data(config).images
-    rows = 5 * sum(len(images[split]) for split in images if split != "labeled")
-    return Size(rows, 170 * rows)
+    plan = plan_data(config)
+    rows = 5 * sum(len(images) for split, images in plan.images.items() if split != "labeled")
+    return Size(rows, 170 * rows, 170 * rows + 3 * annotation_bytes(plan, config))
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -162,7 +162,16 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         states = [plan.folder.state(images[row].uri) for row in sample]
         sizes = [state.num_bytes for state in states if state]
         num_bytes += round(len(images) * sum(sizes) / len(sample))
-    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows)
+    read = num_bytes + 2 * annotation_bytes(plan, config)
+    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows, read)
+
+
+def annotation_bytes(plan: DataPlan, config: Config) -> int:
+    """Of all annotation files. Those in JSON are read several times: once for each of their lists
+    that is asked for, and once to see what they hold."""
+    names = {name for split in SPLITS for name in config.image_set(split).annotation_files}
+    states = (plan.folder.state(name) for name in sorted(names))
+    return sum(state.num_bytes for state in states if state)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

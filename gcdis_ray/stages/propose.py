@@ -90,7 +90,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     if config.source == "model":
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
-    return Size(rows, 480 * rows + weights)
+    read = (1 if config.source == "external" else 3) * inputs["ingest"].bytes + weights
+    return Size(rows, 480 * rows + weights, read)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

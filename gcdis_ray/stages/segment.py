@@ -67,7 +67,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         update={"weights": None}
     )
     weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
-    return Size(700, weights)
+    return Size(700, weights, 4 * inputs["ingest"].bytes + inputs["propose"].bytes)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -16,6 +16,7 @@ from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError, RuntimeUnavailable
+from gcdis_ray.meter import metering
 from gcdis_ray.runtime.base import Progress, Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 
@@ -70,6 +71,15 @@ def test_killed_worker_loses_and_doubles_no_shard(runtime: Runtime, tmp_path: Pa
     assert killed.exists()
     shards.check(EVERYTHING)
     assert len(list(opened.iterdir())) <= 3  # two actors and the replacement: once each
+
+
+def test_workers_bytes_are_counted_as_if_read_here(runtime: Runtime, tmp_path: Path):
+    with metering() as here:
+        run(LocalRuntime(ComputeConfig(runtime="local")), AddTask(), Shards(tmp_path / "local"))
+    with metering() as there:
+        run(runtime, AddTask(), Shards(tmp_path / "ray"))
+    assert here.amounts() == there.amounts()
+    assert here.read_bytes > 0
 
 
 def test_mistake_arrives_as_it_is(runtime: Runtime, tmp_path: Path):

@@ -1,0 +1,28 @@
+"""What stages forecast from their inputs is within a factor of two of what a run then does."""
+
+from __future__ import annotations
+
+import pytest
+from small_run import open_pipeline
+
+from gcdis_ray.pipeline import iter_status, load_recipe
+
+TRAINED = ("propose", "discover", "segment")  # their checkpoints depend on time
+
+
+@pytest.mark.parametrize("stage", load_recipe("gcdis"))
+def test_within_a_factor_of_two(small_run, stage: str):
+    pipeline = open_pipeline(small_run.overrides)
+    node, manifest = pipeline.nodes[stage], pipeline.manifest(stage)
+    inputs = {name: pipeline.manifest(name).size for name in node.inputs}
+    forecast = node.stage.forecast(node.config, inputs)
+    assert forecast.bytes / 2 <= manifest.size.bytes <= 2 * forecast.bytes
+    assert forecast.read_bytes / 2 <= manifest.io["read_bytes"] <= 2 * forecast.read_bytes
+    if stage not in TRAINED:
+        assert forecast.bytes / 2 <= manifest.io["written_bytes"] <= 2 * forecast.bytes
+
+
+def test_status_tells_them(small_run):
+    for stage in iter_status(open_pipeline(small_run.overrides)):
+        assert stage["read_bytes"] > 0
+        assert stage["written_bytes"] >= stage["bytes"]
