@@ -59,7 +59,7 @@ def blobs(rng: np.random.Generator, number: int) -> list[Blob]:
     found = []
     for _ in range(number):
         center = rng.uniform((60, 60), (SIZE[1] - 60, SIZE[0] - 60))
-        radius, angles = rng.uniform(6, 110), np.sort(rng.uniform(0, 2 * np.pi, 24))
+        radius, angles = rng.uniform(4, 70), np.sort(rng.uniform(0, 2 * np.pi, 24))
         reach = radius * rng.uniform(0.6, 1.2, 24)
         rles = []
         for shift in (0.0, 0.05, 0.12, 0.3):
@@ -251,9 +251,7 @@ def table(rules: str, runs: dict[str, list[Run]]) -> Iterator[str]:
             cells.append(f"{statistics.median(ratios):.2f}" if ratios else "")
         want, have = runs[reference][0].numbers, mine[0].numbers
         same = sum(a == b for a, b in zip(want, have, strict=True))
-        cells.append(
-            f"AP {have[0]:.6f}" + (f", {same} of {len(want)} bit for bit" if mine else "")
-        )
+        cells.append(f"AP {have[0]:.6f}" + (f", {same} of {len(want)} bit for bit" if mine else ""))
         yield f"| {CONTESTANTS[name].title} | {' | '.join(cells)} |"
 
 
