@@ -21,24 +21,27 @@ def records(path: Path, *, top: str = "") -> Iterator[Any]:
     """Elements of the list below ``top`` (the outermost list if not given), in order.
 
     Raises:
-        DataError: missing, unreadable or broken file; the place is the element it breaks in.
+        DataError: missing, unreadable or broken file.
     """
-    place = 0
+    place, read = 0, 0
     try:
         with Path(path).open("rb") as file:
-            found = ijson.items(file, f"{top}.item" if top else "item", use_float=True)
-            for record in found:
-                place += 1
-                yield record
+            try:
+                for record in ijson.items(file, f"{top}.item" if top else "item", use_float=True):
+                    yield record
+                    place += 1
+            finally:
+                read = file.tell()
     except FileNotFoundError:
         raise DataError("no such file", where=str(path)) from None
     except OSError as error:
         raise DataError(error.strerror or str(error), where=str(path)) from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise DataError(
-            f"not JSON ({_first_line(error)})", where=f"{path}: {top}[{place}]",
+            f"not JSON ({_first_line(error)}), at or before byte {read}",
+            where=str(path) if top else f"{path}: [{place}]",
             fix="write or copy the file again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _first_line(error: Exception) -> str:

@@ -37,14 +37,17 @@ def _filling(counts: Sequence[str], num_pixels: NDArray[np.int64]) -> NDArray[np
     good[good] = code[text_ends[good] - 1] < 32  # ends inside a number
     if good.all():
         ends = np.flatnonzero(code < 32)  # the last character of each number
-        far = ends[np.diff(ends, prepend=-1) > 7]
+        lengths = ends.copy()
+        lengths[0] += 1
+        lengths[1:] -= ends[:-1]
+        far = ends[lengths > 7]
         good[np.searchsorted(text_ends, far, side="right")] = False
     if not good.all() or not len(good):
         kept = np.flatnonzero(good).tolist()
         if kept:
             good[kept] = _filling([counts[n] for n in kept], num_pixels[kept])
         return good
-    values = _numbers(code, ends)
+    values = _numbers(code, ends, lengths)
     first = np.searchsorted(ends, np.concatenate([[0], text_ends[:-1]]))
     size = np.diff(np.append(first, len(values)))
     opening = values[first]
@@ -66,9 +69,10 @@ def _filling(counts: Sequence[str], num_pixels: NDArray[np.int64]) -> NDArray[np
     return good
 
 
-def _numbers(code: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.int64]:
+def _numbers(
+    code: NDArray[np.uint8], ends: NDArray[np.intp], lengths: NDArray[np.intp]
+) -> NDArray[np.int64]:
     values = (((code[ends] & 31) ^ 16).astype(np.int8) - 16).astype(np.int64)
-    lengths = np.diff(ends, prepend=-1)
     longer, back = np.flatnonzero(lengths > 1), 1
     while len(longer):
         values[longer] = (values[longer] << 5) + (code[ends[longer] - back] & 31)
