@@ -59,7 +59,7 @@ def blobs(rng: np.random.Generator, number: int) -> list[Blob]:
     found = []
     for _ in range(number):
         center = rng.uniform((60, 60), (SIZE[1] - 60, SIZE[0] - 60))
-        radius, angles = rng.uniform(6, 110), np.sort(rng.uniform(0, 2 * np.pi, 24))
+        radius, angles = rng.uniform(4, 70), np.sort(rng.uniform(0, 2 * np.pi, 24))
         reach = radius * rng.uniform(0.6, 1.2, 24)
         rles = []
         for shift in (0.0, 0.05, 0.12, 0.3):

@@ -142,7 +142,10 @@ def _interpolated(
     tp = (np.arange(len(true)) - first[class_] + 1).astype(np.float64)
     fp = (wrong[true] - wrong_before_K[class_]).astype(np.float64)
     values = tp / (fp + tp + np.spacing(1))
-    for k in np.flatnonzero(right_K):
-        part = slice(first[k], first[k] + right_K[k])
-        values[part] = np.maximum.accumulate(values[part][::-1])[::-1]
+    backwards = values[::-1]
+    several = np.flatnonzero(right_K > 1)
+    ends = len(true) - first[several]
+    for low, high in zip((ends - right_K[several]).tolist(), ends.tolist(), strict=True):
+        part = backwards[low:high]
+        np.maximum.accumulate(part, out=part)
     return values

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.coco_records import has_list, integer, number, records, shape
+from gcdis_ray.metrics.coco_records import has_list, integer, no_fill, number, records, shape
 from gcdis_ray.metrics.matches import RULES, Truth
 from gcdis_ray.metrics.overlaps import Masks
+from gcdis_ray.metrics.run_lengths import filling
 
 FREQUENCIES = ("r", "c", "f")
 _LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
@@ -54,10 +55,11 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
     ids = np.array(sorted(images if image_ids is None else image_ids), dtype=np.int64)
     place = {image_id: n for n, image_id in enumerate(ids.tolist())}
     column = {category.category_id: n for n, category in enumerate(categories)}
-    image, class_, boxes, areas, crowd, ignore, masks, sizes = [], [], [], [], [], [], [], []
+    image, class_, boxes, areas, crowd, ignore = [], [], [], [], [], []
+    masks, sizes, positions = [], [], []
     for position, row in enumerate(_section(path, "annotations")):
         where = f"{path}: annotations[{position}]"
-        bbox, mask, size = shape(row, images, column, where)
+        bbox, mask, size = shape(row, images, column, where, check_runs=False)
         area = row.get("area")
         area = np.nan if area is None else number(area, "area", where)
         if row["image_id"] not in place:
@@ -69,7 +71,9 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         crowd.append(bool(row.get("iscrowd", 0)))
         ignore.append(bool(row.get("ignore", 0)))
         masks.append(mask)
+        positions.append(position)
         sizes.append(size)
+    _check_runs(path, masks, sizes, positions)
     order = np.lexsort((class_, image))
     keys = {
         name: np.unique(
@@ -103,6 +107,18 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         *(keys[name] for name in _LISTS),
     )
     return GroundTruthFile(truth, categories, images, wrong if federated else 0)
+
+
+def _check_runs(
+    path: Path, masks: Sequence[Any], sizes: Sequence[tuple[int, int]], positions: Sequence[int]
+) -> None:
+    """Compressed run lengths, all at once: that takes a tenth of the time."""
+    rows = [n for n, mask in enumerate(masks) if isinstance(mask, str)]
+    num_pixels = [sizes[n][0] * sizes[n][1] for n in rows]
+    good = filling([masks[n] for n in rows], num_pixels)
+    if not good.all():
+        bad = int(np.argmin(good))
+        raise no_fill(num_pixels[bad], f"{path}: annotations[{positions[rows[bad]]}]")
 
 
 def _section(path: Path, name: str) -> list[Any] | Any:

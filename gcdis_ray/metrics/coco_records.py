@@ -21,24 +21,27 @@ def records(path: Path, *, top: str = "") -> Iterator[Any]:
     """Elements of the list below ``top`` (the outermost list if not given), in order.
 
     Raises:
-        DataError: missing, unreadable or broken file; the place is the element it breaks in.
+        DataError: missing, unreadable or broken file.
     """
-    place = 0
+    place, read = 0, 0
     try:
         with Path(path).open("rb") as file:
-            found = ijson.items(file, f"{top}.item" if top else "item", use_float=True)
-            for record in found:
-                place += 1
-                yield record
+            try:
+                for record in ijson.items(file, f"{top}.item" if top else "item", use_float=True):
+                    yield record
+                    place += 1
+            finally:
+                read = file.tell()
     except FileNotFoundError:
         raise DataError("no such file", where=str(path)) from None
     except OSError as error:
         raise DataError(error.strerror or str(error), where=str(path)) from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
         raise DataError(
-            f"not JSON ({_first_line(error)})", where=f"{path}: {top}[{place}]",
+            f"not JSON ({_first_line(error)}), at or before byte {read}",
+            where=str(path) if top else f"{path}: [{place}]",
             fix="write or copy the file again",
-        ) from error  # fmt: skip
+        ) from error
 
 
 def _first_line(error: Exception) -> str:
@@ -80,6 +83,8 @@ def shape(
     images: Mapping[int, tuple[int, int] | None],
     category_ids: Collection[int],
     where: str,
+    *,
+    check_runs: bool = True,
 ) -> tuple[list[float] | None, Any, tuple[int, int]]:
     """Box (x, y, width, height), mask and (height, width) of an annotation or a detection.
 
@@ -87,6 +92,7 @@ def shape(
 
     Args:
         images: ids, with (height, width) where it is known.
+        check_runs: whether compressed run lengths are checked here, one mask at a time.
 
     Raises:
         DataError: naming what is wrong with the record.
@@ -105,13 +111,15 @@ def shape(
             raise DataError(f"'bbox' has negative size: {bbox}", where=where)
     mask, size = row.get("segmentation") or None, images[image_id]
     if mask is not None:
-        mask, size = _mask(mask, size, where)
+        mask, size = _mask(mask, size, where, check_runs)
     elif bbox is None:
         raise DataError("neither 'segmentation' nor 'bbox'", where=where)
     return bbox, mask, size or (-1, -1)
 
 
-def _mask(mask: Any, size: tuple[int, int] | None, where: str) -> tuple[Any, tuple[int, int]]:
+def _mask(
+    mask: Any, size: tuple[int, int] | None, where: str, check_runs: bool
+) -> tuple[Any, tuple[int, int]]:
     if isinstance(mask, list):
         if size is None:
             raise DataError("polygons need the image's height and width", where=where)
@@ -137,7 +145,7 @@ def _mask(mask: Any, size: tuple[int, int] | None, where: str) -> tuple[Any, tup
         )
     num_pixels = mask_size[0] * mask_size[1]
     if isinstance(counts, str):
-        good = bool(filling([counts], [num_pixels])[0])
+        good = not check_runs or bool(filling([counts], [num_pixels])[0])
     else:
         good = (
             isinstance(counts, list)

@@ -24,6 +24,7 @@ from gcdis_ray.metrics.overlaps import (
     box_edges,
     mask_areas,
     mask_edges,
+    ranges,
     tight_boxes,
 )
 
@@ -209,7 +210,7 @@ def _shapes(
     if kind == "mask":
         edges = mask_edges(found.masks, truth.masks, crowd_G, pairs)
     else:
-        boxes = _boxes(found.bbox_D4, found.masks, _inside(pairs.first_d, pairs.num_d))
+        boxes = _boxes(found.bbox_D4, found.masks, ranges(pairs.first_d, pairs.num_d))
         objects = _boxes(truth.bbox_G4, truth.masks, np.arange(len(truth.class_G)))
         edges = box_edges(boxes, objects, crowd_G, pairs)
     area_G = _areas(truth.area_px_G, truth.bbox_G4, truth.masks, kind)
@@ -274,8 +275,3 @@ def _pairs(key_D: Ints, key_G: Ints) -> Pairs:
         first_g,
         np.searchsorted(key_G, both, side="right") - first_g,
     )
-
-
-def _inside(first: Ints, num: Ints) -> Ints:
-    """All rows of these ranges."""
-    return np.repeat(first - (np.cumsum(num) - num), num) + np.arange(num.sum())

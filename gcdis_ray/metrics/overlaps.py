@@ -6,7 +6,7 @@ that every IoU is the one that COCOeval and LVISEval see, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from gcdis_ray.metrics.ap_matching import LEAST_IOU_T, Bools, Edges, Floats, Int
 
 coco_mask: Any = mask  # its annotations are narrower than what it takes
 _EDGES_AT_ONCE = 1 << 20
+_RLES_AT_ONCE = 1 << 14
 _MASKS_AT_ONCE = 255  # pycocotools' area counts them in a byte
 
 
@@ -99,50 +100,61 @@ class Pairs:
     first_g: Ints
     num_g: Ints
 
+    def parts(self, size: Ints, limit: int) -> Iterator[Pairs]:
+        """Runs of pairs whose ``size`` adds up to ``limit`` at most, or single ones."""
+        total = np.cumsum(size)
+        low = 0
+        while low < len(total):
+            done = total[low - 1] if low else 0
+            high = max(low + 1, int(np.searchsorted(total, done + limit, side="right")))
+            yield Pairs(
+                *(x[low:high] for x in (self.first_d, self.num_d, self.first_g, self.num_g))
+            )
+            low = high
+
+
+def ranges(first: Ints, num: Ints) -> Ints:
+    """All rows of these ranges, one after another."""
+    return np.repeat(first - (np.cumsum(num) - num), num) + np.arange(num.sum())
+
 
 def mask_edges(detections: Masks, objects: Masks, crowd_G: Bools, pairs: Pairs) -> Edges:
     """Detections and objects of a pair with an IoU of at least 0.5, by masks."""
     parts = []
-    crowd = crowd_G.astype(np.uint8)
-    for first_d, num_d, first_g, num_g in zip(
-        *(x.tolist() for x in (pairs.first_d, pairs.num_d, pairs.first_g, pairs.num_g)),
-        strict=True,
-    ):
-        d, g = np.arange(first_d, first_d + num_d), np.arange(first_g, first_g + num_g)
-        iou = np.asarray(
-            coco_mask.iou(
-                detections.rles(d), objects.rles(g), crowd[first_g : first_g + num_g].tolist()
-            )
+    for part in pairs.parts(pairs.num_d + pairs.num_g, _RLES_AT_ONCE):
+        rows_d, rows_g = (
+            ranges(part.first_d, part.num_d),
+            ranges(part.first_g, part.num_g),
         )
-        row, column = np.nonzero(iou >= LEAST_IOU_T[0])
-        if len(row):
-            parts.append((row + first_d, column + first_g, iou[row, column]))
+        rles_d, rles_g = detections.rles(rows_d), objects.rles(rows_g)
+        crowd = crowd_G[rows_g].tolist()
+        d = g = 0
+        for num_d, num_g in zip(part.num_d.tolist(), part.num_g.tolist(), strict=True):
+            iou = coco_mask.iou(rles_d[d : d + num_d], rles_g[g : g + num_g], crowd[g : g + num_g])
+            row, column = np.nonzero(iou >= LEAST_IOU_T[0])
+            if len(row):
+                parts.append((rows_d[row + d], rows_g[column + g], iou[row, column]))
+            d, g = d + num_d, g + num_g
     return _joined(parts)
 
 
 def box_edges(detection_D4: Floats, object_G4: Floats, crowd_G: Bools, pairs: Pairs) -> Edges:
     """Detections and objects of a pair with an IoU of at least 0.5, by boxes (x, y, w, h)."""
     parts = []
-    sizes = np.cumsum(pairs.num_d * pairs.num_g)
-    low = 0
-    while low < len(sizes):
-        done = sizes[low - 1] if low else 0
-        high = max(low + 1, int(np.searchsorted(sizes, done + _EDGES_AT_ONCE, side="right")))
-        d, g = _products(pairs, slice(low, high))
+    for part in pairs.parts(pairs.num_d * pairs.num_g, _EDGES_AT_ONCE):
+        d, g = _products(part)
         iou = _box_iou(detection_D4[d], object_G4[g], crowd_G[g])
         keep = iou >= LEAST_IOU_T[0]
         parts.append((d[keep], g[keep], iou[keep]))
-        low = high
     return _joined(parts)
 
 
-def _products(pairs: Pairs, part: slice) -> tuple[Ints, Ints]:
+def _products(pairs: Pairs) -> tuple[Ints, Ints]:
     """Every detection with every object of its pair."""
-    num_d, num_g = pairs.num_d[part], pairs.num_g[part]
-    size = num_d * num_g
+    size = pairs.num_d * pairs.num_g
     place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
-    row, column = np.divmod(place, np.repeat(num_g, size))
-    return row + np.repeat(pairs.first_d[part], size), column + np.repeat(pairs.first_g[part], size)
+    row, column = np.divmod(place, np.repeat(pairs.num_g, size))
+    return row + np.repeat(pairs.first_d, size), column + np.repeat(pairs.first_g, size)
 
 
 def _box_iou(left_E4: Floats, right_E4: Floats, crowd_E: Bools) -> Floats:

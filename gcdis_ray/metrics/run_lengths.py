@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-_AT_ONCE = 2048
+_AT_ONCE = 512  # some hundred thousand characters stay in the cache
 
 
 def filling(counts: Sequence[str], num_pixels: Sequence[int]) -> NDArray[np.bool_]:
@@ -37,43 +37,45 @@ def _filling(counts: Sequence[str], num_pixels: NDArray[np.int64]) -> NDArray[np
     good[good] = code[text_ends[good] - 1] < 32  # ends inside a number
     if good.all():
         ends = np.flatnonzero(code < 32)  # the last character of each number
-        far = ends[np.diff(ends, prepend=-1) > 7]
+        lengths = ends.copy()
+        lengths[0] += 1
+        lengths[1:] -= ends[:-1]
+        far = ends[lengths > 7]
         good[np.searchsorted(text_ends, far, side="right")] = False
     if not good.all() or not len(good):
         kept = np.flatnonzero(good).tolist()
         if kept:
             good[kept] = _filling([counts[n] for n in kept], num_pixels[kept])
         return good
-    values = _numbers(code, ends)
+    values = _numbers(code, ends, lengths)
     first = np.searchsorted(ends, np.concatenate([[0], text_ends[:-1]]))
     size = np.diff(np.append(first, len(values)))
-    # two numbers a row, each mask from a row of its own, the first number of a mask set apart
-    rows = size // 2 + 1
-    row = np.cumsum(rows) - rows
-    runs = np.zeros(2 * rows.sum(), dtype=np.int64)
-    runs[np.arange(len(values)) + np.repeat(2 * row - first, size)] = values
-    opening = runs[2 * row].copy()
-    runs[2 * row] = 0
-    chains = np.cumsum(runs.reshape(-1, 2), axis=0)
-    before = np.concatenate([np.zeros((1, 2), np.int64), chains])[row]
-    chains -= np.repeat(before, rows, axis=0)
-    last = np.repeat(rows, rows) == np.arange(len(chains)) - np.repeat(row, rows) + 1
-    chains[last, 1] = 0  # beyond the end: a mask of 2 n or 2 n + 1 numbers has n + 1 rows
-    chains[last & np.repeat(size % 2 == 0, rows), 0] = 0
-    covered = opening + np.add.reduceat(chains.sum(axis=1), row)
-    least = np.minimum(opening, np.minimum.reduceat(chains.min(axis=1), row))
-    return (covered == num_pixels) & (least >= 0)
+    opening = values[first]
+    values[first] = 0  # nothing is added to a mask's first run
+    # every other number is of the same chain: sums go on from mask to mask, and that is taken off
+    sums = np.zeros((len(values) // 2 + 1, 2), dtype=np.int64)
+    sums.reshape(-1)[: len(values)] = values
+    np.cumsum(sums, axis=0, out=sums)
+    flat = sums.reshape(-1)
+    before = [np.where(first >= n, flat[first - n], 0) for n in (2, 1)]
+    covered = opening + np.add.reduceat(flat[: len(values)], first)
+    covered -= (size + 1) // 2 * before[0] + size // 2 * before[1]
+    good = (covered == num_pixels) & (opening >= 0)
+    for parity in (0, 1):
+        row = (first + 1 - parity) // 2
+        there = np.diff(np.append(row, (len(values) + 1 - parity) // 2)) > 0
+        least = np.minimum.reduceat(sums[:, parity], row)
+        good &= ~there | (least >= np.where((first - parity) % 2 == 0, before[0], before[1]))
+    return good
 
 
-def _numbers(code: NDArray[np.uint8], ends: NDArray[np.intp]) -> NDArray[np.int64]:
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    values = (code[starts] & 31).astype(np.int64)
-    longer, place = np.flatnonzero(lengths > 1), 1
+def _numbers(
+    code: NDArray[np.uint8], ends: NDArray[np.intp], lengths: NDArray[np.intp]
+) -> NDArray[np.int64]:
+    values = (((code[ends] & 31) ^ 16).astype(np.int8) - 16).astype(np.int64)
+    longer, back = np.flatnonzero(lengths > 1), 1
     while len(longer):
-        values[longer] += (code[starts[longer] + place] & 31).astype(np.int64) << 5 * place
-        place += 1
-        longer = longer[lengths[longer] > place]
-    negative = np.flatnonzero(code[ends] & 16)
-    values[negative] -= np.int64(1) << (5 * lengths[negative])
+        values[longer] = (values[longer] << 5) + (code[ends[longer] - back] & 31)
+        back += 1
+        longer = longer[lengths[longer] > back]
     return values
