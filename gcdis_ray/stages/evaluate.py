@@ -155,7 +155,8 @@ def _outputs(
     note = None
     if rule.source == "train_gt" and not truth.num_matched:
         rule = rule.model_copy(update={"source": "detections"})
-        note = "no ground truth for unlabeled images to map by"
+        told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
+        note = f"unlabeled images cannot be mapped by: {told}"
     instances = inputs["ground_truth"].table("truth_instances")
     if rule.source == "train_gt":
         labels = inputs["label"].table("pseudo_labels").read(["class_index"])
