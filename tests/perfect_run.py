@@ -20,6 +20,7 @@ from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import evaluate
 from gcdis_ray.storage import LocalStorage
+from gcdis_ray.tasks.detection_block import rules_of
 from gcdis_ray.tasks.inference import detector_spec
 from gcdis_ray.work import StageWork
 
@@ -45,7 +46,8 @@ def score(
         work = StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda progress: None)
         table = memory_table("predictions", predictions)
         settings = evaluate.Config.model_validate({"kmeans_n_init": 2} | config)
-        return json.loads(json.dumps(evaluate.score(artifacts, table, settings, work)))
+        rules = rules_of(artifacts["ground_truth"].table("truth_images"))
+        return json.loads(json.dumps(evaluate.score(artifacts, table, settings, rules, work)))
 
 
 def png(value: int) -> bytes:

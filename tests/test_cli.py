@@ -14,6 +14,7 @@ import yaml
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
 from scene_tables import FakeArtifact
 
+from gcdis_ray import cli
 from gcdis_ray.cli import main
 
 
@@ -305,3 +306,29 @@ def test_bad_image_lists(folder: Path, where: str, capsys: pytest.CaptureFixture
     command = ["evaluate", "--ground-truth", "a", "--results", "b", "--images", where]
     assert main(command) == 2
     _assert_short(capsys.readouterr().err)
+
+
+def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    ap = {"all": 0.1, "known": 0.2, "novel": None}
+    mapping = {"source": "split_val", "scope": "all", "drop": "before_topk", "leak_free": True}
+    metrics = {
+        "discovery": {},
+        "detection": {
+            "mask_ap": ap,
+            "ap_by_frequency": {"mask": {"r": None, "c": 0.25, "f": 0.5}, "box": None},
+            "rules": "lvis",
+            "mapping": mapping,
+        },
+        "class_count": {"estimate": 3, "discovered": 3, "truth": 3},
+    }
+    monkeypatch.setattr(cli, "_metrics", lambda pipeline: metrics)
+    cli._print_metrics(mock.Mock(config=mock.Mock(oracle=False)))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[:3] == [
+        "mask AP all 0.100 known 0.200 novel n/a",
+        "mask AP by frequency r n/a c 0.250 f 0.500",
+        "AP scored by rules lvis; mapping: source split_val, scope all, drop before_topk "
+        "(leak-free)",
+    ]

@@ -29,6 +29,24 @@ def test_status_has_what_scripts_rely_on(small_run):
 
 
 @pytest.mark.slow
+def test_detections_are_scored_by_a_published_protocol(small_run):
+    mapping = "{source: gt_crops, scope: all, drop: after_topk}"
+    overrides = [*small_run.overrides, f"stages.evaluate.mapping={mapping}"]
+    done = gcdis("evaluate", overrides)
+    assert done.returncode == 0, done.stderr
+    assert "mapping: source gt_crops, scope all, drop after_topk" in done.stdout
+    found = open_pipeline(overrides).artifacts()["evaluate"]
+    detection = found.json("metrics")["detection"]
+    assert detection["mapping"]["name"] == "RNCDL"
+    counts = found.table("cluster_counts").read()
+    validation = found.json("metrics")["detection"]["scores"]
+    assert sum(counts["count"].to_pylist()) == validation["objects"]
+    assert 0 < len(detection["mapping"]["class_to_category"]) <= 10
+    report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: ")).read_text()
+    assert "as in RNCDL: one Hungarian assignment over all outputs x all classes" in report
+
+
+@pytest.mark.slow
 def test_a_second_run_does_nothing(small_run):
     done = gcdis("run", small_run.overrides)
     assert done.returncode == 0

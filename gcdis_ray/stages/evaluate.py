@@ -110,16 +110,16 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     )
     images = inputs["ingest"].table("images")
     predictions = work.map_shards(detect, [images], gives=("predictions",))["predictions"]
-    work.write_json("metrics", score(inputs, predictions, config, work))
+    work.write_json("metrics", score(inputs, predictions, config, rules, work))
 
 
 def score(
-    inputs: Mapping[str, Artifact], predictions: Table, config: Config, work: Work
+    inputs: Mapping[str, Artifact], predictions: Table, config: Config, rules: Rules, work: Work
 ) -> dict[str, Any]:
     """The metrics of predictions, however they came about; writes the tables it counts in."""
     from gcdis_ray.tasks.class_columns import ClassColumns
     from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops
-    from gcdis_ray.tasks.detection_block import Detection, rules_of, score_detections
+    from gcdis_ray.tasks.detection_block import Detection, score_detections
     from gcdis_ray.tasks.scoring import Settings, metrics_document
 
     sealed = inputs["ground_truth"]
@@ -131,7 +131,7 @@ def score(
     )
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
     classes = ClassColumns.read(sealed, inputs["ingest"])
-    terms = config.terms(rules_of(images))
+    terms = config.terms(rules)
     outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
     scores = None
     if truth.validation_is_told:
@@ -157,7 +157,8 @@ def _outputs(
     note = None
     if rule.source == "train_gt" and not truth.num_matched:
         rule = rule.model_copy(update={"source": "detections"})
-        note = "no ground truth for unlabeled images to map by"
+        told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
+        note = f"unlabeled images cannot be mapped by: {told}"
     instances = inputs["ground_truth"].table("truth_instances")
     if rule.source == "train_gt":
         labels = inputs["label"].table("pseudo_labels").read(["class_index"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,45 +41,51 @@ class Baseline:
         """Cluster of every crop, by crop_index. Centers come from a sample where there are more
         crops than :data:`MAX_KMEANS_CROPS`; vectors are read a shard at a time."""
         total, generator = embeddings.num_rows, torch.Generator().manual_seed(self.seed)
-        chosen = torch.ones(total, dtype=torch.bool)
-        if total > MAX_KMEANS_CROPS:
-            chosen.zero_()
-            chosen[torch.randperm(total, generator=generator)[:MAX_KMEANS_CROPS]] = True
+        if total <= MAX_KMEANS_CROPS:
+            return self._clusters(list(_vectors(embeddings)), generator)
+        chosen = torch.zeros(total, dtype=torch.bool)
+        chosen[torch.randperm(total, generator=generator)[:MAX_KMEANS_CROPS]] = True
         first, sample = 0, []
-        for points_ND in _vectors(embeddings):
+        for _, points_ND in _vectors(embeddings):
             sample.append(points_ND[chosen[first : first + len(points_ND)]])
             first += len(points_ND)
-        sample_ND = torch.cat(sample)
-        centers_KD = self._centers(sample_ND, generator)
-        if total <= MAX_KMEANS_CROPS:
-            return nearest(sample_ND, centers_KD)[0].numpy()
-        return np.concatenate([nearest(p, centers_KD)[0].numpy() for p in _vectors(embeddings)])
+        centers_KD = self._centers(torch.cat(sample), generator)
+        cluster_N = np.empty(total, dtype=np.int64)
+        for crop_index, points_ND in _vectors(embeddings):
+            cluster_N[crop_index] = nearest(points_ND, centers_KD)[0].numpy()
+        return cluster_N
 
     def of_pixels(self, crops: Table) -> Ints | None:
         """The same by the pixels of crops, shrunk; None for sets too large to hold."""
         if crops.num_rows > MAX_KMEANS_CROPS:
             return None
-        parts = [torch.zeros(0, 3 * PIXEL_SIDE_PX**2)]
-        for shard in crops.iter_shards(["jpeg", "mask_png"]):
+        parts = []
+        for shard in crops.iter_shards(["crop_index", "jpeg", "mask_png"]):
             images, _ = decode_crops(
                 shard["jpeg"].to_pylist(), shard["mask_png"].to_pylist(), PIXEL_SIDE_PX
             )
-            parts.append(images.flatten(1).float() / 255)
-        points_ND = torch.cat(parts)
-        generator = torch.Generator().manual_seed(self.seed)
-        return nearest(points_ND, self._centers(points_ND, generator))[0].numpy()
+            parts.append((shard["crop_index"].to_numpy(), images.flatten(1).float() / 255))
+        return self._clusters(parts, torch.Generator().manual_seed(self.seed))
+
+    def _clusters(self, parts: list[tuple[Ints, torch.Tensor]], generator: torch.Generator) -> Ints:
+        points_ND = torch.cat([points for _, points in parts])
+        cluster_N = np.empty(len(points_ND), dtype=np.int64)
+        found = nearest(points_ND, self._centers(points_ND, generator))[0].numpy()
+        cluster_N[np.concatenate([crop_index for crop_index, _ in parts])] = found
+        return cluster_N
 
     def _centers(self, points_ND: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         wanted = min(self.num_clusters, len(points_ND))
         return kmeans(points_ND, wanted, generator, n_init=self.n_init).centers_KD
 
 
-def _vectors(embeddings: Table):
-    """(rows, D) of every shard that holds any."""
-    for shard in embeddings.iter_shards(["embedding"]):
+def _vectors(embeddings: Table) -> Iterator[tuple[Ints, torch.Tensor]]:
+    """crop_index (rows,) and vectors (rows, D) of every shard that holds any."""
+    for shard in embeddings.iter_shards(["crop_index", "embedding"]):
         if shard.num_rows:
             flat = shard["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            yield torch.tensor(flat.reshape(shard.num_rows, -1))
+            points_ND = torch.tensor(flat.reshape(shard.num_rows, -1))
+            yield shard["crop_index"].to_numpy(), points_ND
 
 
 def discovery_block(

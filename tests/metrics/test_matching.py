@@ -10,7 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from gcdis_ray.metrics.matching import box_iou, count_matrix, greedy_pairs, match_clusters
+from gcdis_ray.errors import DataError
+from gcdis_ray.metrics.matching import (
+    box_iou,
+    count_matrix,
+    count_pairs,
+    dense,
+    greedy_pairs,
+    match_clusters,
+)
 
 counts_KC = st.tuples(st.integers(0, 6), st.integers(0, 6)).flatmap(
     lambda shape: arrays(np.int64, shape, elements=st.integers(0, 20))
@@ -57,9 +65,19 @@ def test_count_matrix_counts(pairs: list[tuple[int, int]]) -> None:
     cluster = np.array([k for k, _ in pairs], dtype=np.int64)
     truth = np.array([c for _, c in pairs], dtype=np.int64)
     counts = count_matrix(cluster, truth, 5, 4)
+    twice = dense(count_pairs(cluster, truth, 5, 4, np.full(len(pairs), 2)))
     for k in range(5):
         for c in range(4):
             assert counts[k, c] == pairs.count((k, c))
+            assert twice[k, c] == 2 * counts[k, c]
+
+
+def test_more_clusters_than_can_be_matched_are_refused() -> None:
+    none = np.zeros(0, np.int64)
+    sparse = count_pairs(none, none, 100_000, 4000)
+    with pytest.raises(DataError, match="100000 clusters x 4000 classes") as refused:
+        dense(sparse)
+    assert "at most 67108" in str(refused.value)
 
 
 @settings(max_examples=200, deadline=None)

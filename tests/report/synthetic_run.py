@@ -292,7 +292,10 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
         "detection": {
             "mask_ap": {"all": 0.44, "known": 0.54, "novel": 0.034},
             "box_ap": {"all": 0.48, "known": 0.58, "novel": 0.038},
-            "protocol": {"mask": "COCO AP, IoU .50:.05:.95, 100 detections per image"},
+            "ap_by_frequency": {"mask": {"r": 0.013, "c": 0.25, "f": 0.5}, "box": None},
+            "rules": "lvis",
+            "protocol": {"mask": "LVIS AP, IoU .50:.05:.95, 300 detections per image"},
+            "mapping": {"protocol": "as in RNCDL: one assignment <over all>"},
             "reason": None,
         },
         "class_count": {"estimate": 11, "truth": 10},

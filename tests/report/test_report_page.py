@@ -92,6 +92,9 @@ def test_the_page_says_what_was_found(finished_page):
     for expected in ("0.74", "k-means 0.53", "interval 9 to 12, truth 10", "0.034"):
         assert expected in text
     assert "known_identity: known classes stand for themselves" in text
+    assert "Rules: LVIS, federated." in text
+    assert "Outputs and classes: as in RNCDL: one assignment &lt;over all&gt;." in text
+    assert "mask AP 0.013 0.25 0.50" in " ".join(text.split())
     assert "truncated image" in text
     for stage in ORDER:
         assert stage in text

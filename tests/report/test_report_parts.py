@@ -258,6 +258,21 @@ def test_protocols_are_found_wherever_they_are_named():
     assert dict(findings.protocols(metrics)) == {"a x": "one", "c d": "two"}
 
 
+def test_rules_and_names_of_detections_are_told_where_they_are_known():
+    mapping = {"protocol": "as in RNCDL"}
+    by_frequency = {"mask": {"r": 0.1, "c": None, "f": 0.3}, "box": None}
+    lvis = {"rules": "lvis", "mapping": mapping, "ap_by_frequency": by_frequency}
+    assert findings.detection_facts({"detection": lvis}) == [
+        ("rules", "LVIS, federated"),
+        ("outputs and classes", "as in RNCDL"),
+    ]
+    rows = findings.frequency_rows({"detection": lvis})
+    assert rows == [{"title": "mask AP", "r": 0.1, "c": None, "f": 0.3}]
+    nothing = {"rules": None, "mapping": {}, "ap_by_frequency": {"mask": None, "box": None}}
+    assert findings.detection_facts({"detection": nothing}) == []
+    assert findings.frequency_rows({"detection": nothing}) == findings.frequency_rows({}) == []
+
+
 def test_figures_cope_with_empty_and_long_input():
     empty = np.zeros(0)
     nothing = {"num_classes": 7, "curve": []}
