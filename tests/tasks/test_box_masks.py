@@ -76,7 +76,7 @@ class TestModel:
         found = {row["instance_id"]: row for row in table.to_pylist()}
         empty = 0
         for image in images.to_pylist():
-            seen, scale = see(detector, image)
+            seen, scale = see(detector, image["bytes"])
             for row in scenes.truth[image["image_id"]]:
                 box = torch.tensor([row["bbox_xyxy"]]) / torch.from_numpy(scale)
                 mask = detector.masks_in_boxes([seen], [box])[0][0].numpy()
