@@ -4,8 +4,9 @@ An *artifact* is the committed output of one stage: named tables (Parquet, shard
 (safetensors) and small JSON documents, listed in one manifest. Nothing in it can run code.
 
 Tables of one pipeline are *co-sharded by image*: shard ``i`` of ``instances``, ``proposals``,
-``crops``, ``embeddings``, ``assignments``, ``pseudo_labels`` and ``predictions`` holds rows that
-belong to the images in shard ``i`` of ``images``. A shard can be empty; none is ever missing.
+``instance_masks``, ``crops``, ``embeddings``, ``assignments``, ``pseudo_labels`` and
+``predictions`` holds rows that belong to the images in shard ``i`` of ``images``. A shard can be
+empty; none is ever missing.
 """
 
 from __future__ import annotations
@@ -115,6 +116,13 @@ SCHEMAS: dict[str, pa.Schema] = {
         area_px=pa.float64(),
         objectness=pa.float32(),  # in [0, 1]
         origin=pa.string(),  # model | external
+    ),
+    "instance_masks": _schema(  # of labeled objects that came with a box only
+        instance_id=pa.int64(),
+        image_id=pa.int64(),
+        mask_rle=pa.string(),
+        area_px=pa.float64(),  # of the mask
+        origin=pa.string(),  # model (the mask head, given the box) | box (the box itself)
     ),
     "crops": _schema(
         crop_index=pa.int64(),  # dense 0..N-1 in shard order
@@ -228,6 +236,7 @@ UNIQUE_ID = {
     "images": "image_id",
     "instances": "instance_id",
     "proposals": "proposal_id",
+    "instance_masks": "instance_id",
     "crops": "crop_index",
     "embeddings": "crop_index",
     "assignments": "crop_index",

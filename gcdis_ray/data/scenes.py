@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -18,11 +19,12 @@ from gcdis_ray.artifacts import Table
 from gcdis_ray.config import Closed
 from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.data.images import decode_rgb
+from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.data.masks import decode
 from gcdis_ray.errors import DataError
 
 _SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
-_OBJECT_COLUMNS = ("image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
+_OBJECT_COLUMNS = ("instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
 
 
 class AugmentConfig(Closed):
@@ -64,10 +66,17 @@ class Sample:
     mask_scale: tuple[float, float]
 
 
-def read_instances(instances: Table) -> dict[int, Objects]:
-    """Ground truth by image_id. Images with crowds only are left out."""
+def read_instances(instances: Table, made: Table | None = None) -> dict[int, Objects]:
+    """Ground truth by image_id. Images with crowds only are left out.
+
+    Args:
+        made: ``instance_masks``, to be taken for the masks of objects that came without.
+    """
     found = {}
-    table = instances.read(_OBJECT_COLUMNS)
+    table = pa.concat_tables(
+        with_made_masks(instances.shard(i, _OBJECT_COLUMNS), made.shard(i) if made else None)
+        for i in range(instances.num_shards)
+    )
     crowd = table["iscrowd"].to_numpy()
     boxes = _boxes(table)
     classes = table["class_index"].to_numpy().astype(np.int64)

@@ -37,6 +37,11 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
+    @property
+    @abstractmethod
+    def mask_head(self) -> nn.Module:
+        """What turns the features of a box into its mask."""
+
     @abstractmethod
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]: ...
 
@@ -55,6 +60,18 @@ class Detector(nn.Module):
         Args:
             score: ``box`` = class probability of the box head, ``rpn`` = objectness of the
                 region proposal, ``mean`` = their geometric mean.
+        """
+
+    @abstractmethod
+    def masks_in_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        """The mask head's view of given boxes: nothing is proposed, suppressed or moved.
+
+        Args:
+            images: uint8 (3, H, W).
+            boxes: per image (n, 4) float32 px, n >= 1.
+
+        Returns:
+            per image (n, M, M) float32 probabilities inside each box.
         """
 
 

@@ -33,7 +33,7 @@ from detectron2.modeling.roi_heads import (
 )
 from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.models.detector import IMAGE_MEAN, IMAGE_STD, Detector
@@ -82,6 +82,10 @@ class Detectron2MaskRCNN(Detector):
     def std(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.net.pixel_std
 
+    @property
+    def mask_head(self) -> nn.Module:
+        return self.net.roi_heads.mask_head
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         inputs = [
             {"image": image, "instances": _instances(target, image.shape[-2:])}
@@ -117,6 +121,17 @@ class Detectron2MaskRCNN(Detector):
             Detections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
             for f in found
         ]
+
+    @torch.inference_mode()
+    def masks_in_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        given = []
+        for image, mine in zip(images, boxes, strict=True):
+            found = Instances((int(image.shape[1]), int(image.shape[2])))
+            found.pred_boxes = Boxes(mine.to(self.mean))
+            found.pred_classes = torch.zeros(len(mine), dtype=torch.int64, device=self.mean.device)
+            given.append(found)
+        found = self.net.inference([{"image": image} for image in images], given, False)
+        return [f.pred_masks[:, 0] for f in found]
 
 
 class WeightedOutputLayers(FastRCNNOutputLayers):

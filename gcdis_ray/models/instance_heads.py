@@ -278,12 +278,21 @@ class InstanceHeads(RoIHeads):
                 scores_RK = (scores_RK * rpn_R[:, None]).sqrt()
             boxes = box_ops.clip_boxes_to_image(boxes, size)
             found.append(select(boxes, scores_RK, min_score, nms_iou, max_per_image))
-        masks = self._mask_logits(features, [f[0] for f in found], image_shapes).float().sigmoid()
-        per_image = masks.split([len(f[0]) for f in found])
+        per_image = self.masks_in_boxes(features, [f[0] for f in found], image_shapes)
         return [
             Detections(boxes, class_index, scores, mask)
             for (boxes, class_index, scores), mask in zip(found, per_image, strict=True)
         ]
+
+    def masks_in_boxes(
+        self,
+        features: dict[str, Tensor],
+        boxes: list[Tensor],
+        image_shapes: list[tuple[int, int]],
+    ) -> list[Tensor]:
+        """Probabilities (n, M, M) inside each box of each image."""
+        masks = self._mask_logits(features, boxes, image_shapes).float().sigmoid()
+        return list(masks.split([len(b) for b in boxes]))
 
 
 def select(

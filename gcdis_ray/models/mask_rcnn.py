@@ -91,6 +91,10 @@ class MaskRCNN(Detector):
             ),
         )
 
+    @property
+    def mask_head(self) -> nn.Module:
+        return self.heads.mask_net
+
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         images = self._images(batch["images"])
         targets: list[Target] = batch["targets"]
@@ -108,6 +112,13 @@ class MaskRCNN(Detector):
         proposals, objectness, _ = self.rpn(batch, features)
         return self.heads.detect(
             features, proposals, objectness, _padded_shapes(batch), batch.image_sizes, **options
+        )
+
+    @torch.inference_mode()
+    def masks_in_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
+        batch = self._images(images)
+        return self.heads.masks_in_boxes(
+            self._features(batch), [b.to(self.mean) for b in boxes], _padded_shapes(batch)
         )
 
     def _features(self, images: ImageList) -> dict[str, Tensor]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.data.instance_masks import count_origins
 from gcdis_ray.report.assigned import Crops
 from gcdis_ray.report.view import RunView, printable
 
@@ -200,6 +201,22 @@ def headline(view: RunView, crops: Crops | None) -> str:
     )
 
 
+def made_masks(view: RunView) -> list[str]:
+    """Whose masks were made, not annotated; nothing where every labeled object had one."""
+    made, crops = view.table("propose", "instance_masks"), view.table("crop", "crops")
+    if made is None or crops is None:
+        return []
+    counts = count_origins(crops, made)
+    total = sum(counts.values())
+    how = {"model": "made by the proposer from their boxes", "box": "the boxes themselves"}
+    return [
+        f"Of the {plural(total, 'labeled crop')}, {counts[origin]:,} came with a box only: "
+        f"their masks are {text}."
+        for origin, text in how.items()
+        if counts[origin]
+    ]
+
+
 def sentences(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[str]:
     """What was found, in words."""
     splits = image_counts(view)
@@ -208,10 +225,11 @@ def sentences(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) ->
     if not splits:
         return ["Nothing has been computed yet. Run the pipeline to fill this page."]
     out = [
-        f"{plural(splits.get('labeled', 0), 'image')} came with masks of "
+        f"{plural(splits.get('labeled', 0), 'image')} came with objects of "
         f"{plural(num_known, 'known class', 'known classes')}; "
         f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
     ]
+    out += made_masks(view)
     if crops is None:
         return [*out, "Classes have not been discovered yet."]
     discovered = {c.class_index for c in classes if not c.known}

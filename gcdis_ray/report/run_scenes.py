@@ -10,6 +10,7 @@ import numpy as np
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.scenes import (
@@ -135,16 +136,20 @@ def _labeled(view: RunView, images: Table) -> SceneSection | None:
     if instances is None:
         return None
     names = {c.class_index: c.name for c in view.classes()}
+    made = view.table("propose", "instance_masks")
     scenes = []
     for image in _open(view, images, ("labeled",)):
-        columns = rows_of_image(instances.shard(image.shard), image.image_id).to_pydict()
+        told = rows_of_image(instances.shard(image.shard), image.image_id)
+        seen = with_made_masks(told, made.shard(image.shard) if made else None)
         found = [
             Drawn(
-                rle, tuple(box), class_color(index, known=False), names.get(index, f"class {index}")
+                after["mask_rle"],
+                tuple(before["bbox_xyxy"]),
+                class_color(before["class_index"], known=False),
+                names.get(before["class_index"], f"class {before['class_index']}")
+                + (" (mask made)" if before["mask_rle"] != after["mask_rle"] else ""),
             )
-            for rle, box, index in zip(
-                columns["mask_rle"], columns["bbox_xyxy"], columns["class_index"], strict=True
-            )
+            for before, after in zip(told.to_pylist(), seen.to_pylist(), strict=True)
         ]
         scenes.append(_scene(image, found, "labeled objects", None))
     return SceneSection("labels given", None, "The labels that came with the data.", scenes)

@@ -1,7 +1,7 @@
 """Crop: what does each object look like?
 
-One crop for each labeled instance with a mask, and for each proposal of an unlabeled image. An
-image is decoded once; masks are handled inside the crop's window only.
+One crop for each labeled instance with a mask, annotated or made, and for each proposal of an
+unlabeled image. An image is decoded once; masks are handled inside the crop's window only.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pydantic import Field
 
 from gcdis_ray.artifacts import SCHEMAS, Size
 from gcdis_ray.config import StageConfig
+from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError
 
 if TYPE_CHECKING:
@@ -75,12 +76,16 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     images, listed = inputs["ingest"].table("images"), inputs["ingest"].table("image_index")
     instances = inputs["ingest"].table("instances")
     proposals = inputs["propose"].table("proposals")
+    has_made = inputs["propose"].has("instance_masks")
+    made = [inputs["propose"].table("instance_masks")] if has_made else []
     # Crops are numbered before any is made: shards can then be made in any order.
     args, first = [], 0
     for index in range(listed.num_shards):
         objects = select_objects(
             listed.shard(index, _IMAGE_COLUMNS),
-            instances.shard(index, _INSTANCE_COLUMNS),
+            with_made_masks(
+                instances.shard(index, _INSTANCE_COLUMNS), made[0].shard(index) if made else None
+            ),
             proposals.shard(index, _PROPOSAL_COLUMNS),
             config,
         )
@@ -93,7 +98,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             fix="lower min_side_px, min_area_px or min_objectness",
         )
     cut = CropShard(config, ImageFiles.of(inputs["ingest"]))
-    work.map_shards(cut, [images, instances, proposals], gives=("crops",), args=args)
+    work.map_shards(cut, [images, instances, proposals, *made], gives=("crops",), args=args)
 
 
 @dataclass(frozen=True)
@@ -185,12 +190,14 @@ class CropShard:
         images: pa.Table,
         instances: pa.Table,
         proposals: pa.Table,
+        made: pa.Table | None = None,
         *,
         first_crop: int,
     ) -> dict[str, pa.Table]:
         from gcdis_ray.data.images import decode_rgb
 
-        chosen = select_objects(images, instances, proposals, self.config)
+        told = with_made_masks(instances, made)
+        chosen = select_objects(images, told, proposals, self.config)
         wanted = [(key, list(found)) for key, found in groupby(chosen, lambda o: o.image_id)]
         row_of = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
         places = pa.array([row_of[image_id] for image_id, _ in wanted], pa.int64())

@@ -2,6 +2,9 @@
 
 A class-agnostic Mask R-CNN learns from the labeled objects, all classes merged into one, and is
 run over the unlabeled images. Or the user brings masks of any origin in a COCO results file.
+
+Labeled objects that came with a box only are given masks here: by the mask head, which sees each
+true box, once the proposer is trained.
 """
 
 from __future__ import annotations
@@ -13,11 +16,13 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, Size
+from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, Table
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
+from gcdis_ray.data.instance_masks import MaskCount, count_masks
 from gcdis_ray.data.scenes import AugmentConfig
-from gcdis_ray.errors import ConfigError
+from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.models.earlier_proposer import EarlierProposer
 from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -40,6 +45,14 @@ class Config(StageConfig):
     )
     external: ExternalConfig | None = None
     detector: DetectorConfig = DetectorConfig.model_validate({})
+    init: EarlierProposer | None = Field(
+        None, description="none: from the seed, or from the weights of the detector's backbone"
+    )
+    box_masks: Literal["model", "rectangle", "leave_out"] = Field(
+        "model",
+        description="masks of labeled objects that have a box only: from the mask head, given the "
+        "box; the box itself, which the mask head then learns as well; or none, and no crop",
+    )
     training: TrainingConfig = TrainingConfig.model_validate(
         {"steps": 300, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "warmup": 0.1}
     )
@@ -59,7 +72,12 @@ class Config(StageConfig):
         return frozenset({"image_cache_mb"})
 
     def key_fields(self) -> dict[str, Any]:
-        return super().key_fields() | {"detector": self.detector.key_fields()}
+        init = {"sha256": self.init.sha256} if self.init else None
+        return super().key_fields() | {"detector": self.detector.key_fields(), "init": init}
+
+    def check_files(self) -> None:
+        if self.source == "model" and self.init is not None:
+            self.init.read(self.detector)
 
     @model_validator(mode="after")
     def _has_results(self) -> Self:
@@ -95,33 +113,108 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``."""
+    """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``;
+    ``instance_masks`` if a labeled object came without a mask, tensors ``init`` if told to start
+    from an earlier proposer."""
+    ingest = inputs["ingest"]
+    instances = ingest.table("instances")
+    count = count_masks(instances)
+    _check_masks(count, config)
+    rectangles = None
+    if count.missing:
+        work.count("objects_without_mask", count.missing)
+        if config.box_masks == "rectangle":
+            rectangles = _rectangles(instances, work)
     if config.source == "external" and config.external is not None:
-        _import_masks(inputs["ingest"], config, config.external, work)
-    else:
-        _train_and_detect(inputs["ingest"], config, work)
+        _import_masks(ingest, config, config.external, work)
+        return
+    spec = _train(ingest, config, work, rectangles, bool(count.annotated or rectangles))
+    if count.missing and config.box_masks == "model":
+        from gcdis_ray.data.image_files import ImageFiles
+        from gcdis_ray.tasks.box_masks import ModelMasks
+
+        fill = ModelMasks(work.tensor_file("proposer"), spec, ImageFiles.of(ingest))
+        tables = [ingest.table("images"), instances]
+        work.map_shards(fill, tables, gives=("instance_masks",), unit="shards of boxes")
+    _detect(ingest, config, work, spec)
 
 
-def _train_and_detect(ingest: Artifact, config: Config, work: Work) -> None:
+def _check_masks(count: MaskCount, config: Config) -> None:
+    """Stop before training if what is asked for needs masks that nothing can give."""
+    total = count.missing + count.annotated
+    if not count.missing or config.box_masks == "rectangle":
+        return
+    boxes_only = f"{count.missing:,} of {total:,} labeled objects have a box and no mask"
+    if config.box_masks == "leave_out":
+        if not count.annotated:
+            raise DataError(
+                f"{boxes_only}, so leaving them out leaves none",
+                where="stages.propose.box_masks",
+                fix="use model (with stages.propose.init) or rectangle",
+            )
+    elif config.source == "external":
+        raise DataError(
+            f"{boxes_only}, and masks from a file bring no mask head to make one",
+            where="stages.propose.source",
+            fix="set stages.propose.box_masks to rectangle or leave_out, or source: model",
+        )
+    elif not count.annotated and config.init is None:
+        raise DataError(
+            f"{boxes_only}: the mask head can learn from nothing",
+            where="stages.propose.init",
+            fix="set it to a proposer that was trained with masks (artifact and sha256), or set "
+            "stages.propose.box_masks: rectangle to take the boxes themselves for masks",
+        )
+
+
+def _rectangles(instances: Table, work: Work) -> Table:
+    from gcdis_ray.tasks.box_masks import RectangleMasks
+
+    gives = ("instance_masks",)
+    return work.map_shards(RectangleMasks(), [instances], gives=gives)["instance_masks"]
+
+
+def _train(
+    ingest: Artifact, config: Config, work: Work, rectangles: Table | None, learns_masks: bool
+) -> dict[str, Any]:
+    """Train the proposer; what it is made of."""
     from gcdis_ray.data.image_files import ImageFiles
-    from gcdis_ray.tasks.inference import Detect, detector_spec
+    from gcdis_ray.tasks.inference import detector_spec
     from gcdis_ray.tasks.proposing import ProposingTask
 
     images = ingest.table("images")
     num_labeled = images.read(["split"])["split"].to_pylist().count("labeled")
+    detector, start = config.detector.located(), None
+    if config.init is not None:
+        from safetensors.torch import load
+
+        work.write_tensors("init", load(config.init.read(config.detector)))
+        # the proposer's weights include its backbone's
+        detector, start = detector.model_copy(update={"weights": None}), work.tensor_file("init")
     task = ProposingTask(
         config=config.training.over(num_labeled),
         seed=work.seed,
-        detector=config.detector.located(),
+        detector=detector,
         augment=config.augment,
         cache_mb=config.image_cache_mb,
         files=ImageFiles.of(ingest),
         images=images,
         instances=ingest.table("instances"),
+        made=rectangles,
+        start=start,
+        learns_masks=learns_masks,
     )
     work.fit(task)
     spec = {"source": "model", **detector_spec(config.detector, 1)}
     work.write_json("proposer_spec", spec)
+    return spec
+
+
+def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any]) -> None:
+    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.tasks.inference import Detect
+
+    images = ingest.table("images")
     detect = Detect(
         weights=work.tensor_file("proposer"),
         spec=spec,

@@ -7,14 +7,16 @@ the pseudo-labels of the unlabeled images. It starts from the proposer unless to
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.clustering.reliability import Decay
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
+from gcdis_ray.data.instance_masks import count_masks
 from gcdis_ray.data.scenes import AugmentConfig
+from gcdis_ray.errors import DataError
 from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.runtime.base import Work
 
@@ -44,6 +46,11 @@ class Config(StageConfig):
     augment: AugmentConfig = AugmentConfig.model_validate({})
     init_from_proposer: bool = Field(
         True, description="start from the proposer's weights, if it has any; only classes are new"
+    )
+    model_masks: Literal["ignore", "use"] = Field(
+        "ignore",
+        description="whether masks that propose made for labeled boxes teach the mask head; boxes "
+        "and classes are learned either way",
     )
     labeled_share: float = Field(0.5, ge=0, le=1, description="share of labeled images in a batch")
     reliability: ReliabilityConfig = ReliabilityConfig.model_validate({})
@@ -83,6 +90,18 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     detector = config.detector or DetectorConfig(**(stored or {}))
     initialised = config.init_from_proposer and propose.has("proposer")
     images = ingest.table("images")
+    pseudo_labels = inputs["label"].table("pseudo_labels")
+    made = None
+    if config.model_masks == "use" and propose.has("instance_masks"):
+        made = propose.table("instance_masks")
+    untaught = count_masks(ingest.table("instances")).annotated == 0 and made is None
+    if untaught and not initialised and not pseudo_labels.num_rows:
+        raise DataError(
+            "no labeled object has a mask and there is no pseudo-label: the mask head can learn "
+            "from nothing",
+            where="stages.segment.init_from_proposer",
+            fix="set it to true, or stages.segment.model_masks: use",
+        )
     splits = images.read(["split"])["split"].to_pylist()
     task = SegmentationTask(
         config=config.training.over(splits.count("labeled") + splits.count("unlabeled")),
@@ -96,8 +115,9 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         files=ImageFiles.of(ingest),
         images=images,
         instances=ingest.table("instances"),
+        made=made,
         proposals=propose.table("proposals"),
-        pseudo_labels=inputs["label"].table("pseudo_labels"),
+        pseudo_labels=pseudo_labels,
         proposer=propose.tensor_file("proposer") if initialised else None,
         num_classes=len(classes),
         classifier=config.classifier,

@@ -46,6 +46,21 @@ def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> Detector:
     return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
 
 
+def see(model: Detector, file: bytes) -> tuple[torch.Tensor, NDArray[np.float32]]:
+    """An image as the net sees it, uint8 (3, h, w), and image px per net px as factors (4,) of a
+    box.
+
+    Args:
+        file: the encoded image.
+    """
+    pixels = decode_rgb(file)
+    height, width = pixels.shape[:2]
+    sides = (model.config.min_side_px, model.config.max_side_px)
+    seen = resized(pixels, fitted_size(height, width, sides))
+    scale = np.array([width / seen.shape[1], height / seen.shape[0]] * 2, np.float32)
+    return torch.from_numpy(seen).permute(2, 0, 1).contiguous(), scale
+
+
 @dataclass(frozen=True)
 class Detect:
     """Shard task over ``[images]``: objects of the images of one split, an empty table for others.
@@ -91,18 +106,14 @@ class Detect:
         self, model: Detector, image: Mapping[str, Any], file: bytes
     ) -> list[dict[str, Any]]:
         height, width = image["height_px"], image["width_px"]
-        pixels = decode_rgb(file)
-        sides = (model.config.min_side_px, model.config.max_side_px)
-        seen = resized(pixels, fitted_size(height, width, sides))
-        tensor = torch.from_numpy(seen).permute(2, 0, 1).contiguous()
+        seen, scale = see(model, file)
         found = model.detect(
-            [tensor],
+            [seen],
             min_score=self.min_score,
             nms_iou=self.nms_iou,
             max_per_image=self.max_per_image,
             score=self.score,
         )[0]
-        scale = np.array([width / seen.shape[1], height / seen.shape[0]] * 2, np.float32)
         boxes = found.boxes_xyxy.cpu().numpy() * scale
         rows = []
         for box, class_index, score, mask in zip(

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import Artifact, Table
+from gcdis_ray.data.instance_masks import count_origins
 from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.frequency import frequency_thirds
 from gcdis_ray.tasks.class_columns import ClassColumns
@@ -72,7 +73,10 @@ def metrics_document(
         "discovery": found,
         "detection": detection.block(classes),
         "class_count": _class_count(inputs, len(outputs), classes, truth),
-        "coverage": _coverage(truth, len(assigned["cluster_id"]), settings.match_iou),
+        "coverage": {
+            **_coverage(truth, len(assigned["cluster_id"]), settings.match_iou),
+            "labeled_crops_by_mask": _labeled_by_mask(inputs),
+        },
         "per_class": per_class(
             classes, truth, named_U, assigned, third_of, detection.ap_of_columns
         ),
@@ -147,6 +151,12 @@ def _coverage(truth: CropTruth, num_crops: int, match_iou: float) -> dict[str, A
         "num_unlabeled_crops_matched": truth.num_matched,
         "match_iou": match_iou,
     }
+
+
+def _labeled_by_mask(inputs: Mapping[str, Artifact]) -> dict[str, int]:
+    propose = inputs["propose"]
+    made = propose.table("instance_masks") if propose.has("instance_masks") else None
+    return count_origins(inputs["crop"].table("crops"), made)
 
 
 def _trust(

@@ -23,10 +23,16 @@ from gcdis_ray.tasks.detection import DetectionTask
 
 @dataclass
 class SegmentationTask(DetectionTask):
-    """Find, mask and name objects of known and discovered classes."""
+    """Find, mask and name objects of known and discovered classes.
+
+    Args:
+        made: masks to learn from of labeled objects that came without; none: they teach boxes and
+            classes alone.
+    """
 
     images: Table = field(kw_only=True)
     instances: Table = field(kw_only=True)
+    made: Table | None = field(kw_only=True, default=None)
     proposals: Table = field(kw_only=True)
     pseudo_labels: Table = field(kw_only=True)
     proposer: TensorFile | None = field(kw_only=True)
@@ -44,7 +50,8 @@ class SegmentationTask(DetectionTask):
             self.pseudo_labels, self.proposals, rank_share(stability.astype(np.float64))
         )
         cache_bytes = (self.cache_mb << 20) // 2
-        labeled = Scenes(self.images, read_instances(self.instances), cache_bytes, self.files)
+        told = read_instances(self.instances, self.made)
+        labeled = Scenes(self.images, told, cache_bytes, self.files)
         unlabeled = Scenes(self.images, pseudo, cache_bytes, self.files)
         if not len(labeled):
             raise DataError("no labeled image has an object", where="table 'instances'")

@@ -78,9 +78,21 @@ class TestWithDetectron2:
         full["total"].backward()
 
     def test_object_without_mask(self):
-        losses = _losses(build_mask_rcnn(CONFIG, 3, seed=0), has_mask=False)
+        model = build_mask_rcnn(CONFIG, 3, seed=0)
+        losses = _losses(model, has_mask=False)
         assert losses["roi_mask"] == 0
         assert losses["roi_box"] > 0
+        losses["total"].backward()
+        grads = [p.grad for p in model.mask_head.parameters()]
+        assert all(grad is None or not grad.any() for grad in grads)
+
+    def test_masks_of_given_boxes_are_those_of_equal_detections(self):
+        model = build_mask_rcnn(CONFIG, 3, seed=0).eval()
+        image = _batch()["images"][0]
+        found = model.detect([image], min_score=0.0, nms_iou=0.5, max_per_image=5)[0]
+        assert len(found.scores)
+        masks = model.masks_in_boxes([image], [found.boxes_xyxy])[0]
+        assert torch.allclose(masks, found.masks)
 
     def test_learns_and_detects(self):
         model = build_mask_rcnn(CONFIG, 3, 0, ClassifierConfig(kind="cosine"))

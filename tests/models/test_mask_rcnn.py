@@ -129,6 +129,30 @@ class TestTraining:
         assert losses["roi_mask"] == 0
         assert losses["roi_box"] > 0
 
+    def test_boxes_alone_move_no_mask_head(self):
+        model = build_mask_rcnn(TINY, 2, seed=0)
+        targets = [_target([[8, 8, 40, 40]], [1]), _target([[8, 8, 40, 40]], [2])]
+        for target in targets:
+            target["has_mask"][:] = False
+        losses = _losses(model, *targets)
+        losses["total"].backward()
+        assert torch.isfinite(losses["total"])
+        grads = [p.grad for p in model.mask_head.parameters()]
+        assert all(grad is None or not grad.any() for grad in grads)
+        assert model.backbone.body["conv1"].weight.grad.any()
+
+    def test_mask_loss_is_the_mean_over_objects_with_a_mask(self):
+        model = build_mask_rcnn(TINY, 2, seed=0)
+        with_mask, box = _target([[8, 8, 40, 40]], [1]), _target([[8, 8, 40, 40]], [2])
+        alone = _losses(model, with_mask, _target([], []))["roi_mask"]
+        both = _losses(model, with_mask, box)
+        box["has_mask"][:] = False
+        mixed = _losses(model, with_mask, box)
+        assert torch.allclose(mixed["roi_mask"], alone)
+        assert not torch.allclose(mixed["roi_mask"], both["roi_mask"])
+        for name in ("rpn_objectness", "rpn_box", "roi_class", "roi_box"):
+            assert torch.equal(mixed[name], both[name])
+
     def test_crowd_area_is_no_background(self):
         model = build_mask_rcnn(TINY, 1, seed=0)
         everywhere = [[0, 0, 64, 64]]
@@ -222,6 +246,15 @@ class TestDetect:
         found = model.detect([_image()], min_score=1.0, nms_iou=0.5, max_per_image=20)[0]
         assert len(found.scores) == 0
         assert found.masks.shape == (0, 14, 14)
+
+    def test_masks_of_given_boxes_are_those_of_equal_detections(self):
+        model = build_mask_rcnn(TINY, 3, seed=0).eval()
+        images = [_image(0), _image(1)]
+        found = model.detect(images, min_score=0.0, nms_iou=0.5, max_per_image=5)
+        masks = model.masks_in_boxes(images, [f.boxes_xyxy for f in found])
+        for mask, one in zip(masks, found, strict=True):
+            assert torch.allclose(mask, one.masks)
+        assert not torch.allclose(masks[0], masks[1])
 
     @pytest.mark.parametrize("score", ["rpn", "mean"])
     def test_other_scores(self, score):

@@ -69,6 +69,7 @@ class Inputs:
         instances: list[dict],
         proposals: list[dict],
         folder: Path | None = None,
+        made: list[dict] | None = None,
     ) -> None:
         files = [cv2.imencode(".png", picture(i)[..., ::-1])[1].tobytes() for i in range(1, 6)]
         rows = [
@@ -94,6 +95,8 @@ class Inputs:
             "instances": instances,
             "proposals": proposals,
         }
+        if made is not None:
+            members["instance_masks"] = made
 
         class Write:
             def open(self):
@@ -126,14 +129,18 @@ def cut(tmp_path: Path) -> Callable[..., StageWork]:
     numbers = iter(range(100))
 
     def run(
-        instances: list[dict], proposals: list[dict], folder: Path | None = None, **config: Any
+        instances: list[dict],
+        proposals: list[dict],
+        folder: Path | None = None,
+        made: list[dict] | None = None,
+        **config: Any,
     ) -> StageWork:
         def new() -> StageWork:
             storage = LocalStorage(str(tmp_path / f"out{next(numbers)}"))
             attempt = Attempt(storage, "crop/k", "attempt-0")
             return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda _: None)
 
-        both: Any = Inputs(new(), instances, proposals, folder)
+        both: Any = Inputs(new(), instances, proposals, folder, made)
         work = new()
         crop.run({"ingest": both, "propose": both}, crop.Config(**config), work)
         return work
@@ -184,6 +191,36 @@ def test_who_becomes_a_crop(cut):
     table = work.table("crops")
     assert table.read().schema.equals(SCHEMAS["crops"])
     assert [table.shard(i).num_rows for i in range(5)] == [2, 0, 2, 1, 0]
+
+
+def test_boxes_with_made_masks_become_crops(cut):
+    boxes = [
+        instance(3, (0, 0, 40, 40), 1),
+        instance(6, BOX, 1, mask_rle=None, area_px=600.0),
+        instance(7, BOX, 1, mask_rle=None),  # nothing could be made
+        instance(8, BOX, 2, mask_rle=None, area_px=600.0),  # too few pixels of its box
+    ]
+    made = [
+        {
+            "instance_id": number,
+            "image_id": image_id,
+            "mask_rle": mask_of(*box),
+            "area_px": float((box[2] - box[0]) * (box[3] - box[1])),
+            "origin": "model",
+        }
+        for number, image_id, box in ((6, 1, (12, 24, 28, 48)), (8, 2, (12, 24, 16, 28)))
+    ]
+    work = cut(boxes, [], made=made)
+    rows = rows_of(work)
+    assert [row["source_id"] for row in rows] == [3, 6]
+    assert rows[1]["bbox_xyxy"] == [12, 24, 28, 48]
+    assert decoded(rows[1])[1].any()
+    without = cut(boxes, [])
+    assert [row["source_id"] for row in rows_of(without)] == [3]
+    annotated = cut(boxes[:1], [], made=[])
+    assert [f.sha256 for f in annotated.files["crops"]] == [
+        f.sha256 for f in without.files["crops"]
+    ]
 
 
 def test_what_a_crop_shows(cut):

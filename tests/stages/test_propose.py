@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
-from scene_tables import TINY, rectangle_scenes
+import torch
+from scene_tables import TINY, FakeArtifact, boxes_only, rectangle_scenes
 
+from gcdis_ray.artifacts import Manifest
+from gcdis_ray.attempt import Attempt
 from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.stages import propose
+from gcdis_ray.storage import LocalStorage
+from gcdis_ray.tasks.inference import detector_spec
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +48,117 @@ def test_finds_the_rectangles_of_unlabeled_images(rectangles, local_work):
         overlap = iou_matrix(truth, masks, 64, 64)
         recalled += [bool(row.size) and row.max() >= 0.5 for row in overlap]
     assert np.mean(recalled) >= 0.75
+
+
+class TestBoxesOnly:
+    def _ingest(self, rectangles, every=1):
+        bare = boxes_only(rectangles.instances, every)
+        return {"ingest": FakeArtifact({"images": rectangles.images, "instances": bare})}
+
+    def _earlier(self, folder, detector=TINY, spec=None):
+        """An artifact of an earlier run on disk, and what pins it."""
+        storage = LocalStorage(str(folder))
+        attempt = Attempt(storage, "propose/key", "attempt-0")
+        files = {
+            "proposer": [attempt.tensors("proposer", build_mask_rcnn(detector, 1, 7).state_dict())],
+            "proposer_spec": [attempt.json("proposer_spec", spec or detector_spec(detector, 1))],
+        }
+        manifest = Manifest("propose", "key", 1, {}, {}, 0, None, files)
+        path = folder / "propose" / "key"
+        (path / "manifest.json").write_text(manifest.to_json())
+        return {"artifact": str(path), "sha256": files["proposer"][0].sha256}
+
+    def test_the_mask_head_fills_in(self, rectangles, local_work):
+        propose.run(self._ingest(rectangles, every=2), _config(), local_work)
+        assert local_work.counts["objects_without_mask"] == 18
+        truth = {r["instance_id"]: r for rows in rectangles.truth.values() for r in rows}
+        made = local_work.table("instance_masks")
+        assert made.num_shards == 5
+        rows = made.read().to_pylist()
+        overlaps = [
+            iou_matrix([row["mask_rle"]], [truth[row["instance_id"]]["mask_rle"]], 64, 64)[0, 0]
+            for row in rows
+        ]
+        assert len(rows) >= 17
+        assert np.mean(overlaps) >= 0.75
+
+    def test_nothing_to_learn_masks_from(self, rectangles, local_work):
+        with pytest.raises(
+            DataError, match=r"36 of 36 labeled objects have a box.*learn from"
+        ) as e:
+            propose.run(self._ingest(rectangles), _config(), local_work)
+        assert e.value.where == "stages.propose.init"
+        assert not local_work.files
+
+    def test_an_earlier_mask_head_stays_as_it_was(self, rectangles, local_work, tmp_path):
+        config = _config(init=self._earlier(tmp_path), training={"steps": 2, "batch_size": 2})
+        config.check_files()
+        propose.run(self._ingest(rectangles), config, local_work)
+        start = local_work.tensor_file("init").load()
+        end = local_work.tensor_file("proposer").load()
+        same = {name for name in start if torch.equal(start[name], end[name])}
+        assert {n for n in start if n.startswith(("heads.mask_net.", "backbone."))} <= same
+        assert not any(n.startswith(("rpn.head.", "heads.box_")) for n in same)
+        assert local_work.table("instance_masks").num_rows > 0
+
+    def test_all_goes_on_learning_where_some_have_masks(self, rectangles, local_work, tmp_path):
+        config = _config(init=self._earlier(tmp_path), training={"steps": 2, "batch_size": 2})
+        propose.run(self._ingest(rectangles, every=2), config, local_work)
+        start = local_work.tensor_file("init").load()
+        end = local_work.tensor_file("proposer").load()
+        assert not any(torch.equal(start[name], end[name]) for name in start)
+
+    def test_rectangles_if_told_so(self, rectangles, local_work):
+        config = _config(box_masks="rectangle", training={"steps": 2, "batch_size": 2})
+        propose.run(self._ingest(rectangles), config, local_work)
+        made = local_work.table("instance_masks").read().to_pylist()
+        truth = {r["instance_id"]: r for rows in rectangles.truth.values() for r in rows}
+        assert len(made) == 36
+        assert all(row["mask_rle"] == truth[row["instance_id"]]["mask_rle"] for row in made)
+        losses = local_work.table("history").read().to_pylist()
+        assert any(row["name"] == "roi_mask" and row["value"] > 0 for row in losses)
+
+    def test_left_out_if_told_so(self, rectangles, local_work):
+        config = _config(box_masks="leave_out", training={"steps": 2, "batch_size": 2})
+        propose.run(self._ingest(rectangles, every=2), config, local_work)
+        assert "instance_masks" not in local_work.files
+        with pytest.raises(DataError, match="leaves none"):
+            propose.run(self._ingest(rectangles), config, local_work)
+
+    def test_masks_from_a_file_bring_no_mask_head(self, rectangles, local_work):
+        config = _config(source="external", external={"results": "nowhere.json"})
+        with pytest.raises(DataError, match="no mask head"):
+            propose.run(self._ingest(rectangles, every=2), config, local_work)
+
+    def test_objects_with_masks_are_trained_on_as_ever(self, rectangles, local_work):
+        config = _config(training={"steps": 2, "batch_size": 2})
+        propose.run({"ingest": rectangles.ingest}, config, local_work)
+        assert set(local_work.files) == {"proposals", "history", "proposer", "proposer_spec"}
+        assert not local_work.counts
+
+    def test_an_init_that_cannot_be_used(self, tmp_path):
+        earlier = self._earlier(tmp_path)
+        _config(init=earlier).check_files()
+        for init, match in (
+            (earlier | {"artifact": str(tmp_path)}, "no artifact of stage propose"),
+            (earlier | {"sha256": "0" * 64}, earlier["sha256"]),
+            (self._earlier(tmp_path / "b", spec={"source": "model"}), "does not describe"),
+        ):
+            with pytest.raises(ConfigError, match=match):
+                _config(init=init).check_files()
+        wide = TINY.model_copy(update={"min_side_px": 96, "max_side_px": 96}).model_dump()
+        with pytest.raises(ConfigError, match="max_side_px 64, here 96"):
+            _config(init=earlier, detector=wide).check_files()
+        manifest = Path(earlier["artifact"]) / "manifest.json"
+        manifest.write_text(manifest.read_text().replace('"proposer"', '"other"'))
+        with pytest.raises(ConfigError, match="holds no proposer"):
+            _config(init=earlier).check_files()
+
+    def test_key_holds_what_the_weights_are_not_where(self, tmp_path):
+        one, two = self._earlier(tmp_path / "a"), self._earlier(tmp_path / "b")
+        assert _config(init=one).key_fields() == _config(init=two).key_fields()
+        other = _config(init=one | {"sha256": "0" * 64})
+        assert other.key_fields() != _config(init=one).key_fields() != _config().key_fields()
 
 
 class TestExternal:

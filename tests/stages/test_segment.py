@@ -5,9 +5,16 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors, rectangle_scenes
+from scene_tables import (
+    TINY,
+    FakeArtifact,
+    boxes_only,
+    memory_table,
+    memory_tensors,
+    rectangle_scenes,
+)
 
-from gcdis_ray.errors import ArtifactError
+from gcdis_ray.errors import ArtifactError, DataError
 from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.stages import segment
@@ -117,6 +124,53 @@ def test_external_masks_start_from_scratch(inputs, local_work):
     )
     segment.run({**inputs, "propose": external}, _config(1, detector=TINY.model_dump()), local_work)
     assert "segmenter" in local_work.files
+
+
+class TestBoxesOnly:
+    @pytest.fixture
+    def bare(self, inputs):
+        """No labeled object has a mask, no image a pseudo-label; rectangles were made for them."""
+        instances = inputs["ingest"].table("instances")
+        keep = ("instance_id", "image_id", "mask_rle", "area_px")
+        made = [
+            [{name: row[name] for name in keep} | {"origin": "model"} for row in shard.to_pylist()]
+            for shard in instances.iter_shards()
+        ]
+        ingest = inputs["ingest"].members | {"instances": boxes_only(instances)}
+        propose = inputs["propose"].members | {
+            "instance_masks": memory_table("instance_masks", made)
+        }
+        nothing = FakeArtifact({"pseudo_labels": memory_table("pseudo_labels", [[]] * 5)})
+        return {
+            **inputs,
+            "ingest": FakeArtifact(ingest),
+            "propose": FakeArtifact(propose),
+            "label": nothing,
+        }
+
+    def _mask_losses(self, work):
+        rows = work.table("history").read().to_pylist()
+        return [row["value"] for row in rows if row["name"] == "roi_mask"]
+
+    @pytest.mark.parametrize("model_masks", ["ignore", "use"])
+    def test_made_masks_teach_only_if_told_so(self, bare, local_work, model_masks):
+        segment.run(bare, _config(2, model_masks=model_masks), local_work)
+        losses = self._mask_losses(local_work)
+        assert losses
+        assert all((loss > 0) == (model_masks == "use") for loss in losses)
+        start = bare["propose"].tensor_file("proposer").load()
+        moved = [
+            name
+            for name, value in _final(local_work).items()
+            if "classifier" not in name and not torch.equal(value, start[name])
+        ]
+        assert any(name.startswith("heads.box_") for name in moved)
+
+    def test_a_mask_head_that_can_learn_from_nothing(self, bare, local_work):
+        config = _config(2, init_from_proposer=False)
+        with pytest.raises(DataError, match="mask head can learn from nothing"):
+            segment.run(bare, config, local_work)
+        segment.run(bare, _config(2, init_from_proposer=False, model_masks="use"), local_work)
 
 
 def test_another_architecture_than_the_proposers(inputs, local_work):
