@@ -77,6 +77,10 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     return Size(700, weights, 4 * inputs["ingest"].bytes + inputs["propose"].bytes)
 
 
+def _some_have_masks(ingest: Artifact) -> bool:
+    return count_masks(ingest.table("instances")).annotated > 0
+
+
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
@@ -94,8 +98,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     made = None
     if config.model_masks == "use" and propose.has("instance_masks"):
         made = propose.table("instance_masks")
-    untaught = count_masks(ingest.table("instances")).annotated == 0 and made is None
-    if untaught and not initialised and not pseudo_labels.num_rows:
+    if not (initialised or made or pseudo_labels.num_rows or _some_have_masks(ingest)):
         raise DataError(
             "no labeled object has a mask and there is no pseudo-label: the mask head can learn "
             "from nothing",
