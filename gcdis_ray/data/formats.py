@@ -133,4 +133,7 @@ def _format(folder: SourceFolder, name: str) -> Format:
     category = file.outline.first.get("categories", {})
     if Objects365File.names_images_so(image.get("file_name")):
         return "objects365"
-    return "lvis" if "frequency" in category else "coco"
+    if "frequency" in category:
+        return "lvis"
+    images = file.head("images", 1) if "images" in file.outline.lists else []
+    return "lvis" if any("neg_category_ids" in record for record in images) else "coco"

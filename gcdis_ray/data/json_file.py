@@ -62,6 +62,8 @@ class JsonFile:
             elif not section:
                 what = "is no list"
             raise DataError(what, where=self.path, fix=self.fix)
+        if not self.outline.lists[section]:
+            return
         for position, raw in enumerate(self.items(f"{section}.item" if section else "item")):
             if not isinstance(raw, dict):
                 raise DataError(

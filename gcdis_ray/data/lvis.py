@@ -46,8 +46,12 @@ class LvisFile(CocoFile):
         )
 
     def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
-        """Raises DataError also for a frequency that is none, or below its images."""
-        category, frequency = super().category(raw, where), str(raw.get("frequency"))
+        """Raises DataError also for a frequency that is none, or below its images. A file may
+        leave it out."""
+        category = super().category(raw, where)
+        if "frequency" not in raw:
+            return category
+        frequency = str(raw["frequency"])
         if frequency not in FREQUENCIES:
             raise DataError(
                 f"frequency {frequency!r} of {category.name!r} is none of r, c, f"[:200],
@@ -65,7 +69,7 @@ class LvisFile(CocoFile):
         low: list[DataError] = []
         counted = 0
         for where, raw in self.raw_categories:
-            count, frequency = _image_count(raw, where), str(raw["frequency"])
+            count, frequency = _image_count(raw, where), str(raw.get("frequency", "r"))
             if count is not None and frequency != "r":
                 counted += 1
                 if count < FREQUENCIES[frequency][0]:

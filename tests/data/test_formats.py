@@ -180,6 +180,13 @@ def test_voc(tmp_path: Path):
 def test_formats_are_recognised(tmp_path: Path):
     official.coco(tmp_path / "c.json", [1])
     assert type(opened(tmp_path, "c.json")) is CocoFile
+    data = official.lvis(tmp_path / "bare.json", [1])
+    for category in data["categories"]:
+        del category["frequency"]
+    write_json(tmp_path / "bare.json", data)
+    bare = opened(tmp_path, "bare.json")
+    assert isinstance(bare, LvisFile)
+    assert [c.frequency for c in bare.categories] == [None] * 4
     write_json(tmp_path / "results.json", [{"image_id": 1, "score": 0.5}])
     with pytest.raises(DataError, match="a list of records without 'objects'"):
         opened(tmp_path, "results.json")
