@@ -22,7 +22,7 @@ MAX_TOKEN_BYTES = 4 << 20  # a string or a number; run-length masks are the long
 MAX_RECORD_BYTES = 64 << 20
 _MAX_KEYS = 10_000
 _CHUNK_BYTES = 1 << 16
-_STARTS, _ENDS = {"start_map", "start_array"}, {"end_map", "end_array"}
+_STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}  # in depth
 
 
 @dataclass(frozen=True)
@@ -122,18 +122,18 @@ class _Scan:
             if silent > MAX_TOKEN_BYTES:
                 self._refuse(f"a string or number of more than {MAX_TOKEN_BYTES} bytes")
             for event, value in events:
-                if event in _STARTS:
-                    if depth < 3:
-                        self._start(event, depth, total)
-                    depth += 1
-                    if depth > MAX_DEPTH:
-                        self._refuse(f"nested more than {MAX_DEPTH} deep")
-                elif event in _ENDS:
-                    if depth == self.list_depth:
-                        self.list_depth, self.in_first = 0, False
-                    depth -= 1
-                elif depth < 3 or self.in_first:  # what is deeper is most of a file
-                    self._value(event, value, depth, total)
+                step = _STEPS.get(event)
+                if step is None:
+                    if depth < 3 or self.in_first:  # what is deeper is most of a file
+                        self._value(event, value, depth, total)
+                    continue
+                if step > 0 and depth < 3:
+                    self._start(event, depth, total)
+                elif step < 0 and depth == self.list_depth:
+                    self.list_depth, self.in_first = 0, False
+                depth += step
+                if depth > MAX_DEPTH:
+                    self._refuse(f"nested more than {MAX_DEPTH} deep")
             events.clear()
             total += len(chunk)
             inside = self.list_depth and depth > self.list_depth

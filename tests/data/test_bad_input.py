@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import numpy as np
 import official_files as official
 import pytest
 from coco_folder import folder_config, make_coco_folder, write_json
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gcdis_ray.data import json_file
 from gcdis_ray.data.coco import parse_annotation
@@ -157,6 +160,33 @@ def test_outlines(tmp_path: Path):
     write_json(tmp_path / "c.json", {"images": {"id": 1}})
     with pytest.raises(DataError, match="'images' is no list"):
         next(opened(tmp_path, "c.json").images())
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-9, 2**40) | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4)
+    ),
+    max_leaves=30,
+)
+
+
+@given(VALUES)
+@settings(max_examples=200, deadline=None)
+def test_outlines_tell_what_is_there(value: Any):
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder, "a.json"), value)
+        file = JsonFile(open_source(folder), "a.json")
+        top = {"": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
+        lists = {name: entries for name, entries in top.items() if isinstance(entries, list)}
+        assert file.outline.keys == (set(value) if isinstance(value, dict) else set())
+        assert file.outline.lists == {name: len(entries) for name, entries in lists.items()}
+        for name, entries in lists.items():
+            first = entries[0] if entries and isinstance(entries[0], dict) else {}
+            plain = {k: v for k, v in first.items() if k and not isinstance(v, list | dict)}
+            assert file.outline.first[name] == plain
+            if name and "." not in name and all(isinstance(entry, dict) for entry in entries):
+                assert list(file.records(name)) == entries
 
 
 # ---------------------------------------------------------------- records
