@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from functools import lru_cache
+from typing import Literal
 
 from gcdis_ray.data.coco import CocoFile
 from gcdis_ray.data.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
@@ -16,7 +18,7 @@ from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.visual_genome import VisualGenomeFile
 from gcdis_ray.data.voc import VocFile
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.source import FileState, SourceFolder
 
 
 def open_sets(folder: SourceFolder, config: DataConfig) -> Mapping[str, AnnotationSource]:
@@ -46,8 +48,19 @@ def open_labels(folder: SourceFolder, space: LabelSpace) -> Labels:
     Raises:
         DataError: as the readers; classes that cannot be matched.
     """
-    sources = [open_file(folder, name) for name in space.files]
-    return join_labels(sources, space.match, space.min_images)
+    states = tuple(folder.state(name) for name in space.files)
+    return _labels(folder, tuple(space.files), space.match, space.min_images, states)
+
+
+@lru_cache(maxsize=4)  # every stage that reads the data asks again
+def _labels(
+    folder: SourceFolder,
+    names: tuple[str, ...],
+    match: Literal["synset", "name"],
+    min_images: int,
+    states: tuple[FileState | None, ...],
+) -> Labels:
+    return join_labels([open_file(folder, name) for name in names], match, min_images)
 
 
 def open_annotations(
