@@ -18,7 +18,7 @@ import pyarrow.json as arrow_json
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_records import has_list, number, records, shape
+from gcdis_ray.metrics.coco_records import number, records, shape, top_lists
 from gcdis_ray.metrics.overlaps import as_rle
 
 SCHEMA = pa.schema(
@@ -100,14 +100,13 @@ def checked_batches(path: Path, ground_truth: GroundTruthFile) -> Iterator[pa.Re
 
 
 def _records(path: Path) -> Iterator[Any]:
-    with Path(path).open("rb") as file:
-        start = file.read(4096).lstrip()[:1]
-    top = "annotations" if start == b"{" else ""
+    lists = top_lists(path)
+    top = "annotations" if "annotations" in lists else ""
     empty = True
     for record in records(path, top=top):
         empty = False
         yield record
-    if empty and not has_list(path, top):
+    if empty and top not in lists:
         raise DataError("not a COCO results file: a list of detections is needed", where=str(path))
 
 

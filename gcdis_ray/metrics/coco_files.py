@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.coco_records import has_list, integer, no_fill, number, records, shape
+from gcdis_ray.metrics.coco_records import integer, no_fill, number, records, shape, top_lists
 from gcdis_ray.metrics.matches import RULES, Truth
 from gcdis_ray.metrics.overlaps import Masks
 from gcdis_ray.metrics.run_lengths import filling
@@ -48,16 +48,17 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         DataError: missing or unreadable file, missing fields, unknown ids, ids listed twice,
             malformed masks, frequencies that are none.
     """
-    images, federated, listed = _images(path)
+    lists = top_lists(path)
+    images, federated, listed = _images(path, lists)
     if image_ids is not None and (unknown := sorted(set(image_ids) - images.keys())):
         raise DataError(f"image_id {unknown[0]} is not in the ground truth", where=str(path))
-    categories, wrong = _categories(path)
+    categories, wrong = _categories(path, lists)
     ids = np.array(sorted(images if image_ids is None else image_ids), dtype=np.int64)
     place = {image_id: n for n, image_id in enumerate(ids.tolist())}
     column = {category.category_id: n for n, category in enumerate(categories)}
     image, class_, boxes, areas, crowd, ignore = [], [], [], [], [], []
     masks, sizes, positions = [], [], []
-    for position, row in enumerate(_section(path, "annotations")):
+    for position, row in enumerate(_section(path, "annotations", lists)):
         where = f"{path}: annotations[{position}]"
         bbox, mask, size = shape(row, images, column, where, check_runs=False)
         area = row.get("area")
@@ -121,12 +122,9 @@ def _check_runs(
         raise no_fill(num_pixels[bad], f"{path}: annotations[{positions[rows[bad]]}]")
 
 
-def _section(path: Path, name: str) -> list[Any] | Any:
-    empty = True
-    for row in records(path, top=name):
-        empty = False
-        yield row
-    if empty and not has_list(path, name):
+def _section(path: Path, name: str, lists: Collection[str]) -> Iterator[Any]:
+    yield from records(path, top=name)
+    if name not in lists:
         raise DataError(
             "not a COCO annotation file: lists 'images', 'annotations', 'categories' are needed",
             where=str(path),
@@ -134,12 +132,12 @@ def _section(path: Path, name: str) -> list[Any] | Any:
 
 
 def _images(
-    path: Path,
+    path: Path, lists: Collection[str]
 ) -> tuple[dict[int, tuple[int, int] | None], bool, dict[str, dict[int, list[int]]]]:
     images: dict[int, tuple[int, int] | None] = {}
     listed: dict[str, dict[int, list[int]]] = {name: {} for name in _LISTS}
     federated = True
-    for position, row in enumerate(_section(path, "images")):
+    for position, row in enumerate(_section(path, "images", lists)):
         where = f"{path}: images[{position}]"
         image_id = integer(row, "id", where)
         if image_id in images:
@@ -158,9 +156,9 @@ def _images(
     return images, bool(images) and federated, listed
 
 
-def _categories(path: Path) -> tuple[list[Category], int]:
+def _categories(path: Path, lists: Collection[str]) -> tuple[list[Category], int]:
     categories, wrong = [], 0
-    for position, row in enumerate(_section(path, "categories")):
+    for position, row in enumerate(_section(path, "categories", lists)):
         where = f"{path}: categories[{position}]"
         category_id = integer(row, "id", where)
         frequency = row.get("frequency")

@@ -16,9 +16,14 @@ import ijson
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.run_lengths import filling
 
+_MAX_DEPTH = 32  # annotations need 5
+_OPENING, _CLOSING = ("start_map", "start_array"), ("end_map", "end_array")
+
 
 def records(path: Path, *, top: str = "") -> Iterator[Any]:
     """Elements of the list below ``top`` (the outermost list if not given), in order.
+
+    Only for files that :func:`top_lists` has seen.
 
     Raises:
         DataError: missing, unreadable or broken file.
@@ -50,16 +55,36 @@ def _first_line(error: Exception) -> str:
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 
-def has_list(path: Path, top: str = "") -> bool:
-    """Whether there is a list below ``top`` at all: asked where no record was found."""
-    with Path(path).open("rb") as file:
-        for prefix, event, _ in ijson.parse(file, use_float=True):
-            if prefix == top:
-                if event == "start_array":
-                    return True
-                if not top:
-                    return False
-    return False
+def top_lists(path: Path) -> set[str]:
+    """Names of the lists of the outermost object; an empty name for an outermost list.
+
+    Looks at the file as far as it is JSON; broken files are for :func:`records` to name.
+
+    Raises:
+        DataError: missing or unreadable file, or one that nests absurdly: the memory of the parser
+            behind :func:`records` grows with the square of the depth.
+    """
+    found, depth, name = set(), 0, ""
+    try:
+        with Path(path).open("rb") as file:
+            for event, value in ijson.basic_parse(file, use_float=True):
+                if event in _OPENING:
+                    if event == "start_array" and (depth == 0 or (depth == 1 and name)):
+                        found.add(name)
+                    depth += 1
+                    if depth > _MAX_DEPTH:
+                        raise DataError(f"nests more than {_MAX_DEPTH} deep", where=str(path))
+                elif event in _CLOSING:
+                    depth -= 1
+                elif event == "map_key" and depth == 1:
+                    name = value
+    except FileNotFoundError:
+        raise DataError("no such file", where=str(path)) from None
+    except OSError as error:
+        raise DataError(error.strerror or str(error), where=str(path)) from error
+    except (ijson.JSONError, UnicodeDecodeError):
+        pass
+    return found
 
 
 def integer(row: Any, name: str, where: str) -> int:

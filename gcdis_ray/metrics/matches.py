@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -81,6 +82,10 @@ class Truth:
     absent: Ints  # image position x num_classes + class, rising: verified to have none
     not_exhaustive: Ints  # likewise: not every object is annotated
 
+    @cached_property
+    def key_G(self) -> Ints:
+        return self.key(self.image_G, self.class_G)
+
     def key(self, image: Ints, class_: Ints) -> Ints:
         return image * self.num_classes + class_
 
@@ -91,7 +96,7 @@ class Truth:
         return self.has_objects(key) | _is_in(key, self.absent)
 
     def has_objects(self, key: Ints) -> Bools:
-        return _is_in(key, self.key(self.image_G, self.class_G))
+        return _is_in(key, self.key_G)
 
 
 @dataclass(frozen=True)
@@ -170,13 +175,12 @@ def match_images(
     """
     found = found.take(np.lexsort((-found.score_D, truth.key(found.image_D, found.class_D))))
     key_D = truth.key(found.image_D, found.class_D)
-    key_G = truth.key(truth.image_G, truth.class_G)
     rank_D = _place(key_D)
     last = truth.rules.max_dets[-1]
     if last is not None:
         keep = np.flatnonzero(rank_D < last)
         found, key_D, rank_D = found.take(keep), key_D[keep], rank_D[keep]
-    pairs = _pairs(key_D, key_G)
+    pairs = _pairs(key_D, truth.key_G)
     crowd_G = truth.crowd_G & (not truth.rules.federated)
     ignore_G = truth.ignore_G if truth.rules.federated else truth.crowd_G
     excused_D = _is_in(key_D, truth.not_exhaustive)  # an unmatched one may be right

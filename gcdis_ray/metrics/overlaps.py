@@ -28,8 +28,8 @@ _MASKS_AT_ONCE = 255  # pycocotools' area counts them in a byte
 class Masks:
     """One mask or none a row.
 
-    ``values`` holds compressed run lengths (text), run lengths (a list of integers) or polygons (a
-    list of lists), or null; as an Arrow column (``pa.ChunkedArray``) or a list. ``size_N2`` is
+    ``values`` is an Arrow column (``pa.ChunkedArray``) of compressed run lengths, or a list of
+    these, of run lengths (lists of integers) and of polygons (lists of lists). ``size_N2`` is
     height and width in pixels.
     """
 
@@ -51,11 +51,11 @@ class Masks:
     def rles(self, rows: Ints) -> list[dict[str, Any]]:
         """Masks of these rows as pycocotools takes them. Each must have one."""
         taken = self.take(rows)
-        values = (
-            taken.values.to_pylist() if isinstance(taken.values, pa.ChunkedArray) else taken.values
-        )
         sizes = taken.size_N2.tolist()
-        return [as_rle(value, size) for value, size in zip(values, sizes, strict=True)]
+        if isinstance(taken.values, pa.ChunkedArray):
+            texts = taken.values.to_pylist()
+            return [{"size": s, "counts": text} for s, text in zip(sizes, texts, strict=True)]
+        return [as_rle(value, size) for value, size in zip(taken.values, sizes, strict=True)]
 
 
 def as_rle(value: Any, size: list[int]) -> dict[str, Any]:
