@@ -132,7 +132,7 @@ SCHEMAS: dict[str, pa.Schema] = {
         window_xyxy=pa.list_(pa.int32(), 4),  # what of the image the crop shows
         bbox_xyxy=_BOX,  # the object's own tight box
         jpeg=pa.binary(),  # RGB, height and width of the window, scaled down to a configured side
-        mask_png=pa.binary(),  # 8-bit grey, 0 or 255, same size as the jpeg
+        mask_png=pa.binary(),  # one bit, decoded as 0 or 255, same size as the jpeg
     ),
     "embeddings": _schema(
         crop_index=pa.int64(), class_index=pa.int32(), embedding=pa.list_(pa.float32())

@@ -158,7 +158,7 @@ class ImageSet(Closed):
 class DataConfig(StageConfig):
     """The data of a run: three sets of images and the names of the known classes."""
 
-    root: str = Field(description="folder that holds everything below")
+    root: str = Field(description="folder, or s3://bucket/prefix, that holds everything below")
     labeled: ImageSet = Field(description="images whose known objects are annotated")
     unlabeled: ImageSet = Field(description="images with known and novel objects, nothing told")
     validation: ImageSet = Field(description="images kept for evaluation")

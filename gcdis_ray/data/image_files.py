@@ -16,10 +16,15 @@ from gcdis_ray.source import SourceFolder, open_source
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gcdis_ray.artifacts import Artifact
+    from gcdis_ray.artifacts import Artifact, Table
 
 FILE_COLUMNS = ("image_id", "uri", "bytes", "sha256")  # what it takes to read an image's file
 _READERS = 8  # files read at a time from a source
+
+
+def listed_images(ingest: Artifact) -> Table:
+    """The images without their files, shard by shard as ``images``: cheap to read."""
+    return ingest.table("image_index" if ingest.has("image_index") else "images")
 
 
 @dataclass(frozen=True)

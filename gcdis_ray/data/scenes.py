@@ -149,6 +149,7 @@ class Scenes:
         objects: by image_id; only these images are kept.
         cache_bytes: memory for image files. Too little costs reading again, changes no result.
         source: where the files are, if not in the table.
+        listed: the same images without their files, to spare reading those twice.
     """
 
     def __init__(
@@ -157,13 +158,14 @@ class Scenes:
         objects: Mapping[int, Objects],
         cache_bytes: int,
         source: ImageFiles | None = None,
+        listed: Table | None = None,
     ) -> None:
         self._images, self._budget, self._source = images, cache_bytes, source or ImageFiles()
         self._objects: list[Objects] = []
         self._places: list[tuple[int, int]] = []  # shard, row
         self._sizes: list[tuple[int, int]] = []
         for shard in range(images.num_shards):
-            table = images.shard(shard, ("image_id", "height_px", "width_px"))
+            table = (listed or images).shard(shard, ("image_id", "height_px", "width_px"))
             columns = (table[name].to_pylist() for name in table.column_names)
             for row, (image_id, height, width) in enumerate(zip(*columns, strict=True)):
                 if image_id in objects:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.data.image_files import listed_images
 from gcdis_ray.data.instance_masks import count_origins
 from gcdis_ray.report.assigned import Crops
 from gcdis_ray.report.view import RunView, printable
@@ -181,7 +182,8 @@ def other_class_counts(count: Mapping[str, Any]) -> list[dict[str, Any]]:
 def image_counts(view: RunView) -> dict[str, int]:
     """Images per split, empty before ``ingest``."""
     counts: dict[str, int] = {}
-    images = view.table("ingest", "images")
+    ingest = view.artifacts.get("ingest")
+    images = listed_images(ingest) if ingest else None
     for shard in images.iter_shards(["split"]) if images else ():
         for split in shard["split"].to_pylist():
             counts[split] = counts.get(split, 0) + 1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.artifacts import Table
-from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles, listed_images
 from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.report.palette import class_color
@@ -170,8 +170,9 @@ def _scene(image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Draw
 
 def _open(view: RunView, images: Table, splits: Sequence[str]) -> Iterator[_Image]:
     """The chosen images whose files can still be had, shard by shard."""
-    files = ImageFiles.of(view.artifacts["ingest"])
-    for shard, row in choose_images(images, splits, _NUM_IMAGES):
+    ingest = view.artifacts["ingest"]
+    files = ImageFiles.of(ingest)
+    for shard, row in choose_images(listed_images(ingest), splits, _NUM_IMAGES):
         chosen = images.shard(shard, (*FILE_COLUMNS, "height_px", "width_px")).slice(row, 1)
         try:
             file = files.read(chosen)[0]

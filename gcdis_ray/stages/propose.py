@@ -100,7 +100,7 @@ def source(config: Config) -> str:
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Some five objects an image, and the proposer."""
+    """Some five objects an image, and the proposer. Images are read to train and to infer."""
     from gcdis_ray.models.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
@@ -108,7 +108,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     if config.source == "model":
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
-    read = (1 if config.source == "external" else 3) * inputs["ingest"].bytes + weights
+    read = 2 * inputs["ingest"].bytes + weights if weights else 150 * rows
     return Size(rows, 480 * rows + weights, read)
 
 
@@ -178,12 +178,12 @@ def _train(
     ingest: Artifact, config: Config, work: Work, rectangles: Table | None, learns_masks: bool
 ) -> dict[str, Any]:
     """Train the proposer; what it is made of."""
-    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.data.image_files import ImageFiles, listed_images
     from gcdis_ray.tasks.inference import detector_spec
     from gcdis_ray.tasks.proposing import ProposingTask
 
-    images = ingest.table("images")
-    num_labeled = images.read(["split"])["split"].to_pylist().count("labeled")
+    listed = listed_images(ingest)
+    num_labeled = listed.read(["split"])["split"].to_pylist().count("labeled")
     detector, start = config.detector.located(), None
     if config.init is not None:
         from safetensors.torch import load
@@ -198,7 +198,8 @@ def _train(
         augment=config.augment,
         cache_mb=config.image_cache_mb,
         files=ImageFiles.of(ingest),
-        images=images,
+        images=ingest.table("images"),
+        listed=listed,
         instances=ingest.table("instances"),
         made=rectangles,
         start=start,
@@ -230,9 +231,10 @@ def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any
 
 
 def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, work: Work) -> None:
+    from gcdis_ray.data.image_files import listed_images
     from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, read_results
 
-    images = ingest.table("images")
+    images = listed_images(ingest)
     args, strangers = read_results(external.results, images)
     work.count("external_other_images", strangers)
     importer = ImportMasks(config.min_score, config.max_per_image)

@@ -74,7 +74,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         update={"weights": None}
     )
     weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
-    return Size(700, weights, 4 * inputs["ingest"].bytes + inputs["propose"].bytes)
+    return Size(700, weights, 2 * inputs["ingest"].bytes + inputs["propose"].bytes)
 
 
 def _some_have_masks(ingest: Artifact) -> bool:
@@ -84,7 +84,7 @@ def _some_have_masks(ingest: Artifact) -> bool:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
-    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.data.image_files import ImageFiles, listed_images
     from gcdis_ray.tasks.inference import detector_spec
     from gcdis_ray.tasks.segmentation import SegmentationTask
 
@@ -105,7 +105,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             where="stages.segment.init_from_proposer",
             fix="set it to true, or stages.segment.model_masks: use",
         )
-    splits = images.read(["split"])["split"].to_pylist()
+    listed = listed_images(ingest)
+    splits = listed.read(["split"])["split"].to_pylist()
     task = SegmentationTask(
         config=config.training.over(splits.count("labeled") + splits.count("unlabeled")),
         seed=work.seed,
@@ -117,6 +118,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         cache_mb=config.image_cache_mb,
         files=ImageFiles.of(ingest),
         images=images,
+        listed=listed,
         instances=ingest.table("instances"),
         made=made,
         proposals=propose.table("proposals"),

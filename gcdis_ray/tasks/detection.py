@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gcdis_ray.artifacts import Table
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
@@ -32,6 +33,7 @@ class DetectionTask(TrainingTask):
     augment: AugmentConfig
     cache_mb: int
     files: ImageFiles = field(default_factory=ImageFiles, kw_only=True)  # of the images drawn
+    listed: Table | None = field(default=None, kw_only=True)  # the images without files
     _model: Detector = field(init=False, repr=False)
     _streams: list[Scenes] = field(init=False, repr=False)
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(

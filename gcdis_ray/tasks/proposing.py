@@ -37,7 +37,7 @@ class ProposingTask(DetectionTask):
 
     def read_streams(self) -> list[Scenes]:
         objects = read_instances(self.instances, self.made)
-        scenes = Scenes(self.images, objects, self.cache_mb << 20, self.files)
+        scenes = Scenes(self.images, objects, self.cache_mb << 20, self.files, self.listed)
         if not len(scenes):
             raise DataError(
                 "no labeled image has an object",

@@ -51,8 +51,8 @@ class SegmentationTask(DetectionTask):
         )
         cache_bytes = (self.cache_mb << 20) // 2
         told = read_instances(self.instances, self.made)
-        labeled = Scenes(self.images, told, cache_bytes, self.files)
-        unlabeled = Scenes(self.images, pseudo, cache_bytes, self.files)
+        labeled = Scenes(self.images, told, cache_bytes, self.files, self.listed)
+        unlabeled = Scenes(self.images, pseudo, cache_bytes, self.files, self.listed)
         if not len(labeled):
             raise DataError("no labeled image has an object", where="table 'instances'")
         return [labeled, unlabeled] if len(unlabeled) else [labeled]
