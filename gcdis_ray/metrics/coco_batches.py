@@ -66,22 +66,28 @@ class _Lines(io.RawIOBase):
         return True
 
     def read(self, size: int = -1) -> bytes:
+        data = b""
+        while not data and (self._left > 0 or self._rest):
+            data = self._next(size if size < 0 else max(size - 3, 1))
+        return data
+
+    def _next(self, size: int) -> bytes:
         data = self._file.read(size)
         self._left -= len(data)
         data = self._rest + data
-        if not self._begun:
-            data, self._begun = data.lstrip(), True
+        if not self._begun and (data := data.lstrip()):
+            self._begun = True
             if not data.startswith(b"["):
                 raise pa.ArrowInvalid("not a list")
             data = data[1:]
+        data = data.replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{")
         if self._left > 0:
             data, self._rest = data[:-3], data[-3:]  # a comma may be cut from its braces
-        elif data:
-            self._rest, data = b"", data.rstrip()
-            if not data.endswith(b"]"):
-                raise pa.ArrowInvalid("no end of the list")
-            data = data[:-1]
-        return data.replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{")
+            return data
+        data, self._rest = data.rstrip(), b""
+        if not data.endswith(b"]"):
+            raise pa.ArrowInvalid("no end of the list")
+        return data[:-1]
 
 
 def checked_batches(path: Path, ground_truth: GroundTruthFile) -> Iterator[pa.RecordBatch]:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+from typing import Any
+
 import numpy as np
+import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
+from gcdis_ray.metrics.coco_batches import _Lines
 from gcdis_ray.metrics.run_lengths import filling as _fill
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.booleans())
@@ -42,3 +48,16 @@ def test_no_text_breaks_the_check(text: str, size: int) -> None:
     if good:
         rle = {"size": [size, 1], "counts": text.encode()}
         assert coco_mask.decode(rle).shape == (size, 1)
+
+
+@pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
+def test_lists_become_lines_however_they_are_cut(tmp_path: Path, separators: Any) -> None:
+    rows = [{"a": n, "b": {"c": [n, n]}} for n in (1, 22, 333, 4444)]
+    path = tmp_path / "list.json"
+    path.write_text(" \n" + json.dumps(rows, separators=separators) + "\n ")
+    for size in [*range(1, 60), -1]:
+        with path.open("rb") as file:
+            lines = _Lines(file, path.stat().st_size)
+            parts = list(iter(lambda: lines.read(size), b""))  # noqa: B023
+        assert size < 0 or all(len(part) <= max(size, 4) for part in parts)
+        assert [json.loads(line) for line in b"".join(parts).splitlines()] == rows
