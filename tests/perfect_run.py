@@ -37,9 +37,16 @@ _CORNER = encode_window(np.ones((3, 3), bool), 0, 0, 64, 64)
 
 
 def score(
-    artifacts: Mapping[str, Any], predictions: Sequence[Sequence[Mapping[str, Any]]], **config: Any
+    artifacts: Mapping[str, Any],
+    predictions: Sequence[Sequence[Mapping[str, Any]]],
+    kept: int = 900,
+    **config: Any,
 ) -> dict[str, Any]:
-    """Metrics as the stage finds them, with ``predictions`` (rows by shard) for the segmenter's."""
+    """Metrics as the stage finds them, with ``predictions`` (rows by shard) for the segmenter's.
+
+    Args:
+        kept: detections per image that are said to have been kept.
+    """
     with tempfile.TemporaryDirectory() as folder:
         compute = ComputeConfig(runtime="local", workers=1, threads=1)
         attempt = Attempt(LocalStorage(folder), "evaluate/key", "attempt-0")
@@ -47,7 +54,8 @@ def score(
         table = memory_table("predictions", predictions)
         settings = evaluate.Config.model_validate({"kmeans_n_init": 2} | config)
         rules = rules_of(artifacts["ground_truth"].table("truth_images"))
-        return json.loads(json.dumps(evaluate.score(artifacts, table, settings, rules, work)))
+        terms = settings.terms(rules, kept)
+        return json.loads(json.dumps(evaluate.score(artifacts, table, settings, terms, work)))
 
 
 def png(value: int) -> bytes:

@@ -181,7 +181,6 @@ def _annotation_without_image(folder: Path, data: dict[str, Any]) -> None:
     [
         _truncated_jpeg,
         _text_named_jpg,
-        _missing_image,
         _wrong_size,
         _mask_outside,
         _zero_area,
@@ -206,6 +205,16 @@ def test_a_few_bad_records_are_quarantined(gcdis, folder: Path, spoil: Any, tmp_
     rows = ingest.table("quarantine").read().to_pylist()
     assert len(rows) == 1, rows
     assert rows[0]["reason"]
+
+
+def test_a_missing_image_is_named(gcdis, folder: Path):
+    data = json.loads((folder / "all.json").read_text())
+    _missing_image(folder, data)
+    status, _, error = gcdis("run", "--until", "ingest", max_quarantined_share=0.2)
+    assert status == 2
+    _assert_short(error)
+    assert "2.jpg" in error
+    assert "partial: true" in error
 
 
 @pytest.mark.parametrize(

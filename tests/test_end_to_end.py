@@ -16,7 +16,7 @@ from gcdis_ray.source import LocalFolder
 def test_status_has_what_scripts_rely_on(small_run):
     done = gcdis("status", small_run.overrides, "--json")
     status = json.loads(done.stdout)
-    assert len(status["stages"]) == 10
+    assert len(status["stages"]) == 11
     assert {stage["state"] for stage in status["stages"]} == {"done"}
     metrics = status["metrics"]
     for name in ("accuracy", "kmeans_accuracy"):
@@ -50,7 +50,7 @@ def test_detections_are_scored_by_a_published_protocol(small_run):
 def test_a_second_run_does_nothing(small_run):
     done = gcdis("run", small_run.overrides)
     assert done.returncode == 0
-    assert done.stderr.count("cached") == 11  # ten stages and the closing line
+    assert done.stderr.count("cached") == 12  # eleven stages and the closing line
     report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report.read_text().startswith("<!")
 
@@ -80,3 +80,11 @@ def test_all_of_it_on_s3_gives_the_same_bytes(small_run, s3_endpoint: str, monke
     ingest.pop("source")
     assert ingest == copied
     assert open_pipeline(overrides).storage.uri == "s3://bucket/small"
+
+
+def test_scoring_by_another_map_needs_no_model(small_run):
+    nodes = open_pipeline(small_run.overrides).nodes
+    change = "stages.evaluate.mapping={source: detections, scope: all}"
+    other = open_pipeline([*small_run.overrides, change]).nodes
+    assert {name for name in nodes if nodes[name].key != other[name].key} == {"evaluate"}
+    assert "segment" not in nodes["evaluate"].inputs

@@ -15,6 +15,7 @@ from gcdis_ray.stages import (
     ground_truth,
     ingest,
     label,
+    predict,
     propose,
     segment,
 )
@@ -29,5 +30,6 @@ STAGES = (
     discover,
     label,
     segment,
+    predict,
     evaluate,
 )

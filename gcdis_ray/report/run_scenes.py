@@ -57,7 +57,7 @@ def scene_section(view: RunView, metrics: Mapping[str, Any]) -> SceneSection | N
     images = view.table("ingest", "images")
     if images is None:
         return None
-    predictions = view.table("evaluate", "predictions")
+    predictions = view.table("predict", "predictions")
     if predictions is not None:
         return _predicted(view, metrics, images, predictions)
     proposals = view.table("propose", "proposals")

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from gcdis_ray.artifacts import Artifact, Size, Table
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.mapping_config import MappingConfig
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from gcdis_ray.tasks.crop_truth import CropTruth
     from gcdis_ray.tasks.detection_block import OutputMap, Rules, Terms
 
-VERSION = 4
+VERSION = 5
 TAKES = (
     "ingest",
     "ground_truth",
@@ -34,7 +35,7 @@ TAKES = (
     "count",
     "discover",
     "label",
-    "segment",
+    "predict",
 )
 SEEDED = True
 
@@ -42,20 +43,12 @@ SEEDED = True
 class Config(StageConfig):
     """How the run is scored."""
 
-    min_score: float = Field(1e-3, ge=0, le=1, description="detections below it are dropped")
     max_per_image: int | None = Field(
         None,
         ge=1,
         le=10_000,
         description="detections scored per image. None: 100, and by LVIS's rules 300; these hold "
         "where the ground truth tells which classes an image was searched for",
-    )
-    keep_per_image: int | None = Field(
-        None,
-        ge=1,
-        le=10_000,
-        description="detections stored per image, at least max_per_image; drop before_topk fills "
-        "up from them. None: max_per_image, and three times as many with before_topk",
     )
     mapping: MappingConfig = MappingConfig.model_validate({})
     match_iou: float = Field(
@@ -67,54 +60,50 @@ class Config(StageConfig):
         description="also cluster crops by their pixels, shrunk to 16 x 16 (sets below 100 000)",
     )
 
-    @model_validator(mode="after")
-    def _keeps_enough(self) -> Config:
-        best, kept = self.max_per_image, self.keep_per_image
-        if kept is not None and (best is None or kept < best):
-            raise ValueError(f"keep_per_image {kept} needs a max_per_image of at most as many")
-        return self
+    def terms(self, rules: Rules, kept: int) -> Terms:
+        """What ``None`` stands for.
 
-    def terms(self, rules: Rules) -> Terms:
-        """What ``None`` stands for."""
+        Args:
+            kept: detections per image that were kept.
+
+        Raises:
+            ConfigError: not enough of them were.
+        """
         from gcdis_ray.tasks.detection_block import BEST, Terms
 
         best = self.max_per_image or BEST[rules]
-        times = 3 if self.mapping.drop == "before_topk" else 1
-        return Terms(rules, self.match_iou, best, self.keep_per_image or times * best)
+        more = self.mapping.drop == "before_topk"
+        if kept < best + more:
+            raise ConfigError(
+                f"{kept} detections are kept per image, and the best {best} "
+                + ("are to be filled up from others" if more else "are to be scored"),
+                where="stages.predict.max_per_image",
+                fix=f"set it to {3 * best if more else best}, or lower "
+                "stages.evaluate.max_per_image",
+            )
+        return Terms(rules, self.match_iou, best, kept)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Detections of the validation images, a fifth of all, and the metrics. All images are read,
-    the model, and crops and embeddings to score the discovery."""
-    rows = inputs["ingest"].rows // 5 * min(config.max_per_image or 50, 50)
-    names = ("ingest", "crop", "crop", "embed", "segment")
-    return Size(rows, 80 * rows + 20_000, sum(inputs[name].bytes for name in names))
+    """A match per prediction, and the metrics. Predictions are read, and crops and embeddings to
+    score the discovery."""
+    rows = inputs["predict"].rows
+    names = ("predict", "crop", "crop", "embed")
+    return Size(rows, 15 * rows + 20_000, sum(inputs[name].bytes for name in names))
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    """Write ``predictions`` (validation images), what they are scored by, and JSON ``metrics``."""
-    from gcdis_ray.data.image_files import ImageFiles
+    """Write what predictions and crops are scored by, and JSON ``metrics``."""
     from gcdis_ray.tasks.detection_block import rules_of
-    from gcdis_ray.tasks.inference import Detect
 
-    segment = inputs["segment"]
+    predict = inputs["predict"]
     rules = rules_of(inputs["ground_truth"].table("truth_images"))
-    detect = Detect(
-        weights=segment.tensor_file("segmenter"),
-        spec=segment.json("segmenter_spec"),
-        split="validation",
-        files=ImageFiles.of(inputs["ingest"]),
-        gives="predictions",
-        min_score=config.min_score,
-        max_per_image=config.terms(rules).kept,
-    )
-    images = inputs["ingest"].table("images")
-    predictions = work.map_shards(detect, [images], gives=("predictions",))["predictions"]
-    work.write_json("metrics", score(inputs, predictions, config, rules, work))
+    terms = config.terms(rules, predict.json("limits")["max_per_image"])
+    work.write_json("metrics", score(inputs, predict.table("predictions"), config, terms, work))
 
 
 def score(
-    inputs: Mapping[str, Artifact], predictions: Table, config: Config, rules: Rules, work: Work
+    inputs: Mapping[str, Artifact], predictions: Table, config: Config, terms: Terms, work: Work
 ) -> dict[str, Any]:
     """The metrics of predictions, however they came about; writes the tables it counts in."""
     from gcdis_ray.tasks.class_columns import ClassColumns
@@ -131,7 +120,6 @@ def score(
     )
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
     classes = ClassColumns.read(sealed, inputs["ingest"])
-    terms = config.terms(rules)
     outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
     scores = None
     if truth.validation_is_told:

@@ -41,7 +41,17 @@ def has_checkpoint(stage: Path) -> bool:
 
 # Workers as their command lines name them: actors of data steps, ranks of trainings.
 DATA, RANK = "ShardWorker", "RayTrainWorker"
-DATA_STAGES = {"ingest", "propose", "crop", "embed", "count", "discover", "label", "evaluate"}
+DATA_STAGES = {
+    "ingest",
+    "propose",
+    "crop",
+    "embed",
+    "count",
+    "discover",
+    "label",
+    "predict",
+    "evaluate",
+}
 TRAINED_STAGES = {"propose", "discover", "segment"}
 
 
@@ -87,7 +97,7 @@ class Killer(threading.Thread):
         for line in driver.stderr:
             lines.append(line)
             words = line.split()
-            if len(words) > 1 and words[0] in (*DATA_STAGES, *TRAINED_STAGES, "count"):
+            if len(words) > 1 and words[0] in (*DATA_STAGES, *TRAINED_STAGES):
                 self.stage = words[0]
         return driver.wait(), "".join(lines)
 

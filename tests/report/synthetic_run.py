@@ -30,6 +30,7 @@ ORDER = (
     "label",
     "segment",
     "ground_truth",
+    "predict",
     "evaluate",
 )
 HEIGHT, WIDTH = 120, 160
@@ -207,9 +208,8 @@ def make_run(
                 ]
             },
         ),
-        "evaluate": artifact(
-            "evaluate", {"predictions": shards("predictions")}, {"metrics": metrics}
-        ),
+        "predict": artifact("predict", {"predictions": shards("predictions")}, {}),
+        "evaluate": artifact("evaluate", {}, {"metrics": metrics}),
     }
     return RunView(
         name=name,

@@ -10,7 +10,7 @@ from perfect_run import SPLITS, perfect_run, png, score
 from scene_tables import FakeArtifact, memory_table, rectangle_scenes
 
 from gcdis_ray.artifacts import Table
-from gcdis_ray.stages import evaluate
+from gcdis_ray.stages import evaluate, predict
 
 
 @pytest.mark.parametrize("source", ["train_gt", "detections"])
@@ -187,13 +187,21 @@ def test_without_crops_to_map_by_detections_are_used_and_named() -> None:
     assert metrics["detection"]["mask_ap"]["novel"] == pytest.approx(1)
 
 
-def test_the_stage_predicts_on_validation_images_only(local_work) -> None:
+def test_the_stage_scores_what_predict_has_made(local_work) -> None:
     artifacts, _ = perfect_run()
-    config = evaluate.Config.model_validate({"kmeans_on_pixels": False, "min_score": 0.0})
-    evaluate.run(artifacts, config, local_work)  # pyright: ignore[reportArgumentType]
+    predict.run(artifacts, predict.Config(min_score=0.0), local_work)  # pyright: ignore[reportArgumentType]
     predictions = local_work.table("predictions")
-    assert [shard.rows for shard in predictions.shards][:3] == [0, 0, 0]
+    assert [shard.rows for shard in predictions.shards][:3] == [
+        0,
+        0,
+        0,
+    ]  # of validation images only
     assert predictions.num_rows > 0
+    limits = _read_json(local_work, "limits")
+    assert limits == {"min_score": 0.0, "max_per_image": 300}
+    artifacts["predict"] = FakeArtifact({"predictions": predictions, "limits": limits})
+    config = evaluate.Config(kmeans_on_pixels=False)
+    evaluate.run(artifacts, config, local_work)  # pyright: ignore[reportArgumentType]
     metrics = _read_json(local_work, "metrics")
     assert metrics["discovery"]["accuracy"]["all"] == 1
     assert metrics["discovery"]["kmeans_pixels_accuracy"]["all"] is None
@@ -205,4 +213,4 @@ def _rows(table: Table) -> list[list[dict[str, Any]]]:
 
 
 def _read_json(work, member: str) -> Any:
-    return json.loads(work.table(member).opener.read_bytes(work.files[member][0]))
+    return json.loads(work.opener.read_bytes(work.files[member][0]))

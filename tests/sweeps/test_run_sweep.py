@@ -88,7 +88,7 @@ def test_embeddings_can_be_part_of_the_space(tmp_path: Path, small_run):
 
 @pytest.mark.slow
 def test_oracles_say_so(tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]):
-    space = {"stages.evaluate.min_score": {"kind": "grid", "values": [1e-3]}}  # as the run had it
+    space = {"stages.predict.min_score": {"kind": "grid", "values": [1e-3]}}  # as the run had it
     file = sweep_file(
         tmp_path, copy_of(small_run, tmp_path), space=space, objective="mask_ap_all",
         searcher="grid", trials=None, oracle=True,

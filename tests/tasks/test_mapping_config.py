@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.stages import evaluate
 from gcdis_ray.tasks.detection_block import Rules
 from gcdis_ray.tasks.mapping_config import MappingConfig
@@ -37,14 +38,15 @@ def test_words_tell_every_choice_apart():
     assert len(set(texts.values())) == 16
 
 
-def test_more_detections_are_stored_where_others_may_move_up():
-    def limits(rules: Rules = "coco", **values: Any) -> tuple[int, int]:
-        terms = evaluate.Config.model_validate(values).terms(rules)
+def test_enough_detections_must_have_been_kept():
+    def limits(rules: Rules = "coco", kept: int = 300, **values: Any) -> tuple[int, int]:
+        terms = evaluate.Config.model_validate(values).terms(rules, kept)
         return terms.best, terms.kept
 
     before = {"mapping": {"drop": "before_topk"}, "max_per_image": 50}
-    assert (limits(), limits("lvis")) == ((100, 100), (300, 300))
-    assert limits(**before) == (50, 150)
-    assert limits("lvis", **before, keep_per_image=60) == (50, 60)
-    with pytest.raises(ValueError, match="keep_per_image 40 needs a max_per_image"):
-        limits(**before, keep_per_image=40)
+    assert (limits(), limits("lvis")) == ((100, 300), (300, 300))
+    assert limits(kept=51, **before) == (50, 51)
+    with pytest.raises(ConfigError, match=r"predict.max_per_image: 50 .* filled up .*\n.*150"):
+        limits(kept=50, **before)
+    with pytest.raises(ConfigError, match=r"predict.max_per_image: 299 .* 300 are to be scored"):
+        limits("lvis", kept=299)

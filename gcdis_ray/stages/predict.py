@@ -1,0 +1,57 @@
+"""predict: what does the segmenter see in validation images?
+
+It knows no ground truth, so that whatever is made of its predictions (another map from outputs to
+classes, other rules) needs no model again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import Field
+
+from gcdis_ray.artifacts import Artifact, Size
+from gcdis_ray.config import StageConfig
+from gcdis_ray.runtime.base import Work
+
+VERSION = 1
+TAKES = ("ingest", "segment")
+SEEDED = False
+
+
+class Config(StageConfig):
+    """Which predictions are kept."""
+
+    min_score: float = Field(1e-3, ge=0, le=1, description="detections below it are dropped")
+    max_per_image: int = Field(
+        300,
+        ge=1,
+        le=10_000,
+        description="detections kept per image, the best of all outputs; evaluate scores at most "
+        "so many, and with mapping.drop before_topk fills up from them",
+    )
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """Detections of the validation images, a fifth of all. All images are read, and the model."""
+    rows = inputs["ingest"].rows // 5 * min(config.max_per_image, 50)
+    return Size(rows, 80 * rows + 5_000, sum(size.bytes for size in inputs.values()))
+
+
+def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    """Write table ``predictions`` and JSON ``limits``: the config's."""
+    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.tasks.inference import Detect
+
+    segment, ingest = inputs["segment"], inputs["ingest"]
+    detect = Detect(
+        weights=segment.tensor_file("segmenter"),
+        spec=segment.json("segmenter_spec"),
+        split="validation",
+        files=ImageFiles.of(ingest),
+        gives="predictions",
+        min_score=config.min_score,
+        max_per_image=config.max_per_image,
+    )
+    work.map_shards(detect, [ingest.table("images")], gives=("predictions",))
+    work.write_json("limits", config.key_fields())
