@@ -52,6 +52,11 @@ class RuntimeUnavailable(GcdisError):
     """Ray, a cluster or a resource that the run asked for and cannot get."""
 
 
+class WorkersLost(RuntimeUnavailable):
+    """Work whose workers died as often as is allowed, as they do when it wants too much memory. A
+    mistake of that work where there is other work beside it: see ``runtime.failures``."""
+
+
 class Stopped(GcdisError):
     """Work that was told to end early, by raising this from its progress callback. Not a mistake:
     whoever told it catches it."""

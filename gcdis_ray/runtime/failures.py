@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from gcdis_ray.errors import GcdisError, RuntimeUnavailable, StorageError
+from gcdis_ray.errors import GcdisError, RuntimeUnavailable, StorageError, WorkersLost
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -16,7 +16,8 @@ def line_of(error: Exception) -> str:
         StorageError, RuntimeUnavailable: it is not the trial's own: the next one would meet it,
             too, and the same trial will do well once the surroundings do.
     """
-    if isinstance(error, StorageError | RuntimeUnavailable):
+    ours = isinstance(error, WorkersLost)  # a trial may be too large where others fit
+    if isinstance(error, StorageError | RuntimeUnavailable) and not ours:
         raise error
     if isinstance(error, OSError) and error.errno in _FULL:
         raise StorageError(

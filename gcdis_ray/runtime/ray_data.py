@@ -21,7 +21,7 @@ import ray.data
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import GcdisError, RuntimeUnavailable
+from gcdis_ray.errors import GcdisError, WorkersLost
 from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.runtime.local import limit_threads, run_shard
@@ -59,7 +59,7 @@ class ShardWorker:
     def _shard(self, index: int) -> ShardRecord | GcdisError:
         allowed = self._compute.max_failures
         if self._board.count_try(f"{self._step}/{index}") > allowed + 1:
-            return RuntimeUnavailable(
+            return WorkersLost(
                 f"shard {index} lost its worker {allowed + 1} time(s)",
                 where="compute.max_failures",
                 fix="look for a shortage of memory and lower compute.data_workers, then run "

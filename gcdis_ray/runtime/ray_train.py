@@ -18,7 +18,7 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gcdis_ray.artifacts import FileRecord
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped
+from gcdis_ray.errors import GcdisError, Stopped, WorkersLost
 from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
@@ -235,7 +235,7 @@ def _explain(error: BaseException, compute: ComputeConfig) -> BaseException:
     failures = getattr(error, "worker_failures", {})
     if failures and all(isinstance(failure, RayError) for failure in failures.values()):
         first = str(next(iter(failures.values()))).strip().splitlines()[0]
-        return RuntimeUnavailable(
+        return WorkersLost(
             f"training workers died {compute.max_failures + 1} time(s): {first}",
             where="compute.max_failures",
             fix="look for a shortage of memory, then run again: training goes on from the last "

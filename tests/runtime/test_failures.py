@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from toy_trials import ToyTrials
 
-from gcdis_ray.errors import DataError, GcdisError, RuntimeUnavailable, StorageError
+from gcdis_ray.errors import DataError, GcdisError, RuntimeUnavailable, StorageError, WorkersLost
 from gcdis_ray.runtime.failures import line_of
 
 
@@ -20,6 +20,11 @@ def test_a_trial_s_own_error_is_one_line():
     )
     assert line_of(ValueError("first\nlast")) == "ValueError: last"
     assert line_of(KeyError()) == "KeyError: no message"
+
+
+def test_a_trial_that_loses_its_workers_ends_alone():
+    lost = WorkersLost("training workers died 4 time(s): out of memory", where="compute")
+    assert line_of(lost) == "compute: training workers died 4 time(s): out of memory"
 
 
 @pytest.mark.parametrize("kind", [StorageError, RuntimeUnavailable])
