@@ -103,12 +103,19 @@ def _parser() -> argparse.ArgumentParser:
 
 def _open(args: argparse.Namespace) -> Pipeline:
     from gcdis_ray.pipeline import Pipeline, load_config
+    from gcdis_ray.progress import Reporter
 
     if (sweep := getattr(args, "from_sweep", None)) is None:
-        return Pipeline(load_config(args.config, args.set))
-    from gcdis_ray.sweeps.chosen import load_chosen
+        config = load_config(args.config, args.set)
+    else:
+        from gcdis_ray.sweeps.chosen import load_chosen
 
-    return Pipeline(load_chosen(sweep, args.set))
+        config = load_chosen(sweep, args.set)
+    reporter = Reporter()
+    try:
+        return Pipeline(config, show=reporter)
+    finally:
+        reporter.close()
 
 
 def _plan(args: argparse.Namespace) -> int:

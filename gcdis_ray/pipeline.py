@@ -42,8 +42,8 @@ MAY_OPEN_SEALED = frozenset({"evaluate"})
 
 
 class StageModule(Protocol):
-    """What a file in ``gcdis_ray/stages`` holds. ``source(config)``, the fingerprint of data it
-    reads from outside, is optional."""
+    """What a file in ``gcdis_ray/stages`` holds. ``source(config, show)``, the fingerprint of
+    data it reads from outside, is optional; it may tell ``show`` its :class:`Progress`."""
 
     __name__: str
     VERSION: int
@@ -131,13 +131,15 @@ class Pipeline:
         *,
         sources: Mapping[str, str | None] | None = None,
         reseed: tuple[str, int] | None = None,
+        show: Callable[[Event], None] = lambda event: None,
     ) -> None:
         """Args:
         sources: fingerprints of outside data by stage, where they are known already.
         reseed: a stage, and the seed that it and all later ones take instead of the config's.
+        show: is told how far fingerprints are: large data takes a while.
         """
         self.config = config
-        self._sources, self._reseed = sources or {}, reseed
+        self._sources, self._reseed, self._show = sources or {}, reseed, show
         self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
         self.nodes: dict[str, Node] = {}
         for name, stage in load_recipe(config.recipe).items():
@@ -153,7 +155,7 @@ class Pipeline:
         seed = seed if stage.SEEDED else None
         source = self._sources.get(name)
         if name not in self._sources and (fingerprint := getattr(stage, "source", None)):
-            source = fingerprint(config)
+            source = fingerprint(config, lambda p: self._show(Event(name, "progress", progress=p)))
         key = artifact_key(
             name, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
         )

@@ -78,7 +78,7 @@ class Reporter:
         """Args: stream: where lines go; standard error unless given."""
         self._line, self._clock = Line(stream), clock
         self.close = self._line.close
-        self._began = self._last_shown = 0.0
+        self._began, self._last_shown = 0.0, self._clock()
         self._first: Progress | None = None
         self._first_at = 0.0
         self._note = ""

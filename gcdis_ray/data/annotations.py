@@ -50,16 +50,21 @@ class Selection:
     category_ids: Collection[int] | None
     passed_over: Counter[str] = field(default_factory=Counter)  # by reason, of the last reading
 
-    def digest(self) -> str:
+    def digest(self, told: Callable[[], None] = lambda: None) -> str:
         """One hash of all that is looked at, whatever its order in the file.
 
         The sum of the SHA-256 of all annotations, and their number.
+
+        Args:
+            told: called every few thousand annotations.
         """
         total, count = 0, 0
         for _, raw in self._annotations():
             content = canonical_json({name: raw.get(name) for name in _FIELDS})
             total += int.from_bytes(hashlib.sha256(content.encode()).digest(), "big")
             count += 1
+            if count % _AT_ONCE == 0:
+                told()
         return f"{count}:{total % 2**256:064x}"
 
     def checked(self) -> Iterator[list[Row]]:

@@ -69,7 +69,7 @@ class Config(StageConfig):
         return self
 
 
-def source(config: Config) -> str:
+def source(config: Config, show: object = None) -> str:
     """SHA-256 of the weights file; empty without one."""
     from gcdis_ray.models.weights_file import file_sha256
 

@@ -20,6 +20,7 @@ from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.stages.ingest import (
     Config,
+    Show,
     annotation_bytes,
     annotations_digest,
     instance_rows,
@@ -37,7 +38,7 @@ TAKES: tuple[str, ...] = ()
 SEEDED = False
 
 
-def source(config: Config) -> str:
+def source(config: Config, show: Show = lambda progress: None) -> str:
     """Fingerprint of the annotations of unlabeled and validation images, and of all categories."""
     plan = plan_data(config)
     content: dict[str, Any] = {
@@ -50,7 +51,7 @@ def source(config: Config) -> str:
         for image, *told in zip(plan.images[split], *_values(lists), strict=True):
             row = [image.image_id, image.height_px, image.width_px, *told]
             images.update(canonical_json(row).encode())
-        content[split] = [images.hexdigest(), annotations_digest(plan, split, None, config)]
+        content[split] = [images.hexdigest(), annotations_digest(plan, split, None, config, show)]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 

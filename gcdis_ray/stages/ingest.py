@@ -8,7 +8,8 @@ about novel classes, is neither read into a table nor part of the fingerprint: s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,11 +27,14 @@ from gcdis_ray.data.present import Names
 from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.meter import count, metering
+from gcdis_ray.runtime.base import Progress
 from gcdis_ray.source import SourceFolder
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table
     from gcdis_ray.runtime.base import Work
+
+Show = Callable[[Progress], None]
 
 VERSION = 2
 _EXAMPLES = 3
@@ -66,8 +70,11 @@ class Config(DataConfig):
         return super().not_in_key() | {"fingerprint"}
 
 
-def source(config: Config) -> str:
+def source(config: Config, show: Show = lambda progress: None) -> str:
     """Fingerprint of all that this stage reads: image lists, image files, known labels.
+
+    Args:
+        show: is told how far it is.
 
     Raises:
         DataError: as :func:`gcdis_ray.data.splits.plan_data`; or no image of a set exists.
@@ -75,9 +82,9 @@ def source(config: Config) -> str:
     plan = plan_data(config)
     found = hashlib.sha256()
     for split in SPLITS:
-        found.update(_images_digest(plan, split, config).encode())
+        found.update(_images_digest(plan, split, config, show).encode())
     known = {c.category_id: c.name for c in plan.known}
-    labels = annotations_digest(plan, "labeled", known, config)
+    labels = annotations_digest(plan, "labeled", known, config, show)
     found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
     if config.store == "uri":
         found.update(plan.folder.uri.encode())  # it is where later stages look
@@ -85,23 +92,28 @@ def source(config: Config) -> str:
 
 
 def annotations_digest(
-    plan: DataPlan, split: str, category_ids: Collection[int] | None, config: Config
+    plan: DataPlan,
+    split: str,
+    category_ids: Collection[int] | None,
+    config: Config,
+    show: Show,
 ) -> str:
     """What tells whether annotations have changed: those that are looked at, or, with
     ``fingerprint: stat``, the state of their files."""
     chosen = plan.sets[split]
     names = chosen.config.annotation_files
     if config.fingerprint == "content" or not all(name.endswith(".json") for name in names):
-        return chosen.selection(category_ids).digest()
+        with _bytes_read(plan, split, show) as told:
+            return chosen.selection(category_ids).digest(told)
     return canonical_json([_state(plan.folder, name) for name in names])
 
 
-def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
+def _images_digest(plan: DataPlan, split: str, config: Config, show: Show) -> str:
     chosen = plan.sets[split]
     if config.fingerprint == "stat":
         files, absent = _states_digest(plan.folder, chosen)
     else:
-        files, absent = _contents_digest(plan.folder, chosen)
+        files, absent = _contents_digest(plan.folder, chosen, show)
     where = f"stages.ingest.{split}.images"
     if absent == len(chosen.images):
         raise DataError(
@@ -118,10 +130,11 @@ def _images_digest(plan: DataPlan, split: str, config: Config) -> str:
     return found.hexdigest()
 
 
-def _contents_digest(folder: SourceFolder, chosen: SetPlan) -> tuple[str, int]:
+def _contents_digest(folder: SourceFolder, chosen: SetPlan, show: Show) -> tuple[str, int]:
     """Of the bytes of the images, and how many cannot be read: those are quarantined later."""
     found, absent = hashlib.sha256(), 0
-    for image in chosen.images:
+    for number, image in enumerate(chosen.images):
+        show(Progress(number, len(chosen.images), "images looked at"))
         digest = b""
         try:
             with folder.open(image.uri) as file:
@@ -138,13 +151,13 @@ def _states_digest(folder: SourceFolder, chosen: SetPlan) -> tuple[str, int]:
     From one listing, in whatever order it comes: the sum of the hashes of all files.
     """
     names = Names(chosen.names())
-    total, count = 0, 0
+    total, present = 0, 0
     for name, state in folder.states(chosen.config.images):
         if name in names:
             line = f"{name} {state.num_bytes}:{state.changed}"
             total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
-            count += 1
-    return f"{total % 2**256:064x}", len(chosen.images) - count
+            present += 1
+    return f"{total % 2**256:064x}", len(chosen.images) - present
 
 
 def _state(folder: SourceFolder, name: str) -> str | None:
@@ -210,20 +223,29 @@ def read_annotations(
     plan: DataPlan, split: str, category_ids: Collection[int] | None, work: Work
 ) -> CheckedAnnotations:
     """The annotations of a set, checked, with progress and counts."""
-    chosen, unit = plan.sets[split], f"MB of {split} annotations"
-    states = [plan.folder.state(name) for name in chosen.config.annotation_files]
-    total = sum(state.num_bytes for state in states if state) // 10**6
-    with metering() as meter:
-        found = CheckedAnnotations(
-            chosen.selection(category_ids),
-            work.spool,
-            lambda: work.progress(min(meter.read_bytes // 10**6, total), total, unit),
-        )
-    count(**meter.amounts())
+    selection = plan.sets[split].selection(category_ids)
+    with _bytes_read(plan, split, lambda p: work.progress(p.done, p.total, p.unit)) as told:
+        found = CheckedAnnotations(selection, work.spool, told)
     work.count("annotations_quarantined", found.num_rejected)
     for reason, times in found.passed_over.items():
         work.count(f"annotations_passed_over: {reason}", times)
     return found
+
+
+@contextmanager
+def _bytes_read(plan: DataPlan, split: str, show: Show) -> Iterator[Callable[[], None]]:
+    """Gives a function to call while annotations are read: it shows how much of their files was."""
+    names = plan.sets[split].config.annotation_files
+    states = [plan.folder.state(name) for name in names]
+    total = sum(state.num_bytes for state in states if state) // 10**6
+    with metering() as meter:
+        try:
+            yield lambda: show(
+                Progress(min(meter.read_bytes // 10**6, total), total, f"MB of {split} annotations")
+            )
+        finally:
+            amounts = meter.amounts()
+    count(**amounts)
 
 
 def _lay_aside(

@@ -90,7 +90,7 @@ class Config(StageConfig):
         return self
 
 
-def source(config: Config) -> str:
+def source(config: Config, show: object = None) -> str:
     """Fingerprint of the external masks; empty if a model makes the proposals."""
     from gcdis_ray.tasks.external_masks import open_results
 

@@ -29,6 +29,7 @@ from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data import masks
 from gcdis_ray.data.digits import write_scenes
 from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import ingest
 from gcdis_ray.storage import LocalStorage
@@ -195,6 +196,12 @@ def test_what_is_told_does_count(root: Path):
         change()
         keys.append(ingest.source(settings))
     assert len(set(keys)) == len(changes) + 1
+
+
+def test_a_fingerprint_tells_how_far_it_is(root: Path):
+    told: list[Progress] = []
+    ingest.source(config(root), told.append)
+    assert [(p.done, p.total) for p in told] == [(i, 4) for _ in range(3) for i in range(4)]
 
 
 def test_a_missing_image_is_named_unless_the_set_may_be_partial(root: Path, local_work: StageWork):
