@@ -237,17 +237,22 @@ def cut_crops(
     bitmaps = masks.decode_windows(rles, height, width, windows)
     for box, window, bitmap in zip(boxes, windows, bitmaps, strict=True):
         x0, y0, x1, y1 = window
-        crop, mask = pixels_HW3[y0:y1, x0:x1], bitmap.view(np.uint8) * np.uint8(255)
+        crop = cv2.cvtColor(pixels_HW3[y0:y1, x0:x1], cv2.COLOR_RGB2BGRA)
+        mask = bitmap.view(np.uint8) * np.uint8(255)
         shrink = config.max_side_px / max(x1 - x0, y1 - y0)
         if shrink < 1:
             size = max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink))
-            crop = cv2.resize(crop, size, interpolation=cv2.INTER_AREA)
-            cover = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+            cv2.insertChannel(mask, crop, 3)
+            # OpenCV averages four channels of 16 bits almost twice as fast as three and one of 8
+            # bits, to the same values
+            crop = cv2.resize(crop.astype(np.uint16), size, interpolation=cv2.INTER_AREA)
+            crop = crop.astype(np.uint8)
+            cover = cv2.extractChannel(crop, 3)
             # a pixel belongs to the mask if half of it does; a hair-thin mask keeps what it touches
             least = 128 if (cover >= 128).any() else 1
             mask = cv2.threshold(cover, least - 1, 255, cv2.THRESH_BINARY)[1]
         quality = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), quality)[1]
+        jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_BGRA2BGR), quality)[1]
         # one bit a pixel: four times faster to deflate than bytes, and a third of the size
         bits = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_BILEVEL, 1]
         png = cv2.imencode(".png", mask, bits)[1]

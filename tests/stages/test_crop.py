@@ -243,6 +243,26 @@ def test_large_crops_are_scaled_down(cut):
     assert row["window_xyxy"] == [0, 10, 80, 40]
 
 
+@given(st.integers(2, 60), st.integers(2, 80), st.integers(8, 79), st.integers(0, 1 << 30))
+@settings(max_examples=60, deadline=None)
+def test_shrinking_is_the_area_average_of_colours_and_mask(
+    height: int, width: int, side: int, seed: int
+):
+    rng = np.random.default_rng(seed)
+    pixels = rng.integers(0, 256, (height, width, 3), np.uint8)
+    full = rng.random((height, width)) < 0.5
+    full[0, 0] = full[-1, -1] = True  # the box is the image
+    config = crop.Config(max_side_px=side, context=0)
+    row = next(crop.cut_crops(pixels, [masks.encode(full)], config))
+    shrink = min(1, side / max(height, width))
+    size = max(1, round(width * shrink)), max(1, round(height * shrink))
+    want = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    jpeg = cv2.imencode(".jpg", want[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92])[1]
+    assert row["jpeg"] == jpeg.tobytes()
+    cover = cv2.resize(full.view(np.uint8) * np.uint8(255), size, interpolation=cv2.INTER_AREA)
+    assert np.array_equal(decoded(row)[1] > 0, cover >= (128 if (cover >= 128).any() else 1))
+
+
 def test_hair_thin_mask_survives_scaling(cut):
     bitmap = np.eye(60, 80, dtype=bool)
     thin = instance(1, (0, 0, 60, 60), 1, mask_rle=masks.encode(bitmap), area_px=60.0)
