@@ -297,6 +297,12 @@ class Size:
     bytes: int
     read_bytes: int = 0
 
+    @property
+    def image_bytes(self) -> int:
+        """Of ingest: about those of the image files, which are stored or, with ``store: uri``, only
+        read. They outweigh whatever else it reads."""
+        return max(self.bytes, self.read_bytes)
+
 
 @dataclass(frozen=True)
 class Manifest:

@@ -267,6 +267,8 @@ def _print_metrics(pipeline: Pipeline) -> None:
         chosen = ", ".join(f"{part} {mapping[part]}" for part in ("source", "scope", "drop"))
         leak = "leak-free" if mapping["leak_free"] else "uses labels of the scored images"
         print(f"{'AP scored by':<22} rules {rules}; mapping: {chosen} ({leak})")
+        if note := mapping.get("note"):
+            print(f"{'':<22} {note}")
     count = metrics["class_count"]
     counted = "   ".join(f"{part} {count[part]}" for part in ("estimate", "discovered", "truth"))
     print(f"{'class count':<22} {counted}")

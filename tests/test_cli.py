@@ -322,6 +322,7 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
 ):
     ap = {"all": 0.1, "known": 0.2, "novel": None}
     mapping = {"source": "split_val", "scope": "all", "drop": "before_topk", "leak_free": True}
+    mapping["note"] = "unlabeled images cannot be mapped by: no ground truth"
     metrics = {
         "discovery": {},
         "detection": {
@@ -335,9 +336,10 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
     monkeypatch.setattr(cli, "_metrics", lambda pipeline: metrics)
     cli._print_metrics(mock.Mock(config=mock.Mock(oracle=False)))
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert lines[:3] == [
+    assert lines[:4] == [
         "mask AP all 0.100 known 0.200 novel n/a",
         "mask AP by frequency r n/a c 0.250 f 0.500",
         "AP scored by rules lvis; mapping: source split_val, scope all, drop before_topk "
         "(leak-free)",
+        mapping["note"],
     ]

@@ -22,6 +22,18 @@ def test_within_a_factor_of_two(small_run, stage: str):
         assert forecast.bytes / 2 <= manifest.io["written_bytes"] <= 2 * forecast.bytes
 
 
+@pytest.mark.parametrize("stage", ["propose", "crop", "segment"])
+def test_images_that_stay_in_their_source_count_as_much(small_run, stage: str):
+    pipeline = open_pipeline(small_run.overrides)
+    ingest, node = pipeline.nodes["ingest"], pipeline.nodes[stage]
+    sizes = {name: pipeline.manifest(name).size for name in node.inputs}
+    kept, left = (
+        node.stage.forecast(node.config, sizes | {"ingest": ingest.stage.forecast(config, {})})
+        for config in (ingest.config, ingest.config.model_copy(update={"store": "uri"}))
+    )
+    assert left == kept
+
+
 def test_status_tells_them(small_run):
     for stage in iter_status(open_pipeline(small_run.overrides)):
         assert stage["read_bytes"] > 0

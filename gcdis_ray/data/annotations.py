@@ -106,6 +106,8 @@ def _row(
         height_px, width_px = sizes[row].tolist()
         if height_px < 0:
             raise DataError("its image has no size")
+        if raw.get("unknown_category_id") is not None:
+            raise DataError(f"no category with id {raw['unknown_category_id']!r}"[:180])
         found = parse_annotation(raw, height_px, width_px)
         if found.category_id not in categories:
             raise DataError(f"no category with id {found.category_id}")

@@ -188,10 +188,12 @@ def _named_errors(path: str, fix: str | None) -> Iterator[None]:
     except OSError as error:
         raise DataError(error.strerror or str(error), where=path) from error
     except (ijson.JSONError, UnicodeDecodeError) as error:
-        first = (str(error).strip() or "empty").splitlines()[0]
+        said = error.args[0] if error.args else ""
+        text = said.decode("utf-8", "replace") if isinstance(said, bytes) else str(error)
+        first = (text.strip() or "empty").splitlines()[0]
         if "premature EOF" in first or "ncomplete" in first:
             what = "the file ends in the middle (truncated JSON)"
-        elif re.search("NaN|Infinity", str(error)):
+        elif re.search("NaN|Infinity", text):
             what = "not valid JSON (NaN and Infinity are no JSON numbers)"
         else:
             what = f"not valid JSON ({first[:120]})"

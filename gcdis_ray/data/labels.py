@@ -212,7 +212,7 @@ class RelabeledSource:
             elif category_id in known:
                 passed_over["of a class that is not in label_space"] += 1
             else:  # no category of its file either, so no mistaken one of the label space
-                yield {**raw, "category_id": None}
+                yield {**raw, "category_id": None, "unknown_category_id": raw.get("category_id")}
 
 
 def _check_names(names: Iterable[str], there: Sequence[str], where: str) -> None:

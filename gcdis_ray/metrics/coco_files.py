@@ -46,7 +46,7 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
 
     Raises:
         DataError: missing or unreadable file, missing fields, unknown ids, ids listed twice,
-            malformed masks, frequencies that are none.
+            malformed masks, frequencies that are none, LVIS's lists in some images only.
     """
     lists = top_lists(path)
     images, federated, listed = _images(path, lists)
@@ -136,7 +136,7 @@ def _images(
 ) -> tuple[dict[int, tuple[int, int] | None], bool, dict[str, dict[int, list[int]]]]:
     images: dict[int, tuple[int, int] | None] = {}
     listed: dict[str, dict[int, list[int]]] = {name: {} for name in _LISTS}
-    federated = True
+    federated = None  # as the first image says
     for position, row in enumerate(_section(path, "images", lists)):
         where = f"{path}: images[{position}]"
         image_id = integer(row, "id", where)
@@ -150,10 +150,24 @@ def _images(
                 int(number(size[0], "height", where)),
                 int(number(size[1], "width", where)),
             )
-        federated = federated and all(name in row for name in _LISTS)
+        has_lists = all(name in row for name in _LISTS)
+        if has_lists != (has_lists if federated is None else federated):
+            raise DataError(
+                f"image {image_id} {'has' if has_lists else 'lacks'} {' or '.join(_LISTS)}, "
+                "unlike those before it: neither COCO's rules nor LVIS's hold for all",
+                where=where,
+            )
+        federated = has_lists
         for name in _LISTS:
-            listed[name][image_id] = row.get(name) or []
-    return images, bool(images) and federated, listed
+            listed[name][image_id] = _category_ids(row, name, where)
+    return images, bool(federated), listed
+
+
+def _category_ids(row: Mapping[str, Any], name: str, where: str) -> list[int]:
+    ids = row.get(name) or []
+    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
+        raise DataError(f"{name!r} must be a list of category ids, not {ids!r}"[:200], where=where)
+    return ids
 
 
 def _categories(path: Path, lists: Collection[str]) -> tuple[list[Category], int]:

@@ -6,6 +6,7 @@ Files are parsed as a stream: their size bounds nothing but the time they take.
 from __future__ import annotations
 
 import math
+import re
 from array import array
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
@@ -52,6 +53,8 @@ def records(path: Path, *, top: str = "") -> Iterator[Any]:
 def _first_line(error: Exception) -> str:
     text = error.args[0] if error.args else ""
     text = text.decode("utf-8", "replace") if isinstance(text, bytes) else str(error)
+    if re.search("NaN|Infinity", text):
+        return "NaN and Infinity are no JSON numbers"
     return text.splitlines()[0].strip() if text else type(error).__name__
 
 

@@ -102,12 +102,6 @@ def detection_columns(
     return considered(truth, found, limit), unmapped
 
 
-def is_federated(images: pa.Table) -> bool:
-    """Whether the rows of ``truth_images`` carry LVIS's lists."""
-    name = "absent_category_ids"
-    return name in images.column_names and len(images) > 0 and not images[name].null_count
-
-
 def _columns(ids: np.ndarray, rising: Sequence[int] | np.ndarray) -> Ints:
     """Position of each id, -1 if it is not there."""
     rising = np.asarray(rising, dtype=np.int64)

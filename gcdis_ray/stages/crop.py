@@ -66,8 +66,10 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     more than a third of its part of the image."""
     ingest = inputs["ingest"]
     rows = round(1.2 * inputs["propose"].rows)
-    each = min(config.max_side_px**2 * 3 // 8, ingest.bytes // max(3 * ingest.rows, 1))
-    return Size(rows, rows * each, ingest.bytes + 2 * _PROPOSAL_BYTES * inputs["propose"].rows)
+    each = min(config.max_side_px**2 * 3 // 8, ingest.image_bytes // max(3 * ingest.rows, 1))
+    return Size(
+        rows, rows * each, ingest.image_bytes + 2 * _PROPOSAL_BYTES * inputs["propose"].rows
+    )
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

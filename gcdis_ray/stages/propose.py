@@ -108,7 +108,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     if config.source == "model":
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
-    read = 2 * inputs["ingest"].bytes + weights if weights else 150 * rows
+    read = 2 * inputs["ingest"].image_bytes + weights if weights else 150 * rows
     return Size(rows, 480 * rows + weights, read)
 
 

@@ -74,7 +74,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         update={"weights": None}
     )
     weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
-    return Size(700, weights, 2 * inputs["ingest"].bytes + inputs["propose"].bytes)
+    return Size(700, weights, 2 * inputs["ingest"].image_bytes + inputs["propose"].bytes)
 
 
 def _some_have_masks(ingest: Artifact) -> bool:

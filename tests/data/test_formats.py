@@ -11,9 +11,11 @@ import pytest
 from coco_folder import write_json
 
 from gcdis_ray.data import masks
+from gcdis_ray.data.annotations import Selection
 from gcdis_ray.data.coco import CocoFile, parse_annotation
 from gcdis_ray.data.data_config import ImageSet, LabelSpace, SynsetFile
 from gcdis_ray.data.formats import open_annotations, open_file, open_labels
+from gcdis_ray.data.image_list import ImageList, SourceImage
 from gcdis_ray.data.labels import Labels
 from gcdis_ray.data.lvis import LvisFile
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
@@ -289,6 +291,9 @@ def test_categories_of_no_file_do_not_become_others(setting: Path):
     first = next(iter(source.annotations()))
     with pytest.raises(DataError, match="no 'category_id'"):
         parse_annotation(first, 30, 40)
+    images = ImageList([SourceImage(1, "1.jpg", 30, 40, 1)])
+    rows = next(Selection(source, images, images.image_id_N, None).checked())
+    assert [row[-1] for row in rows] == ["annotation 10: no category with id 2", None]
 
 
 def test_mistakes_with_labels(setting: Path):

@@ -330,7 +330,7 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         return truth, detections, r"results.json: \[0\]: not JSON"
     if change == "NaN score":
         detections[3]["score"] = float("nan")
-        return truth, detections, r"results.json: \[3\]: not JSON"
+        return truth, detections, r"results.json: \[3\]: not JSON \(NaN and Infinity are no"
     if change == "later":
         detections[-1]["category_id"] = 4
         return truth, detections, rf"results.json: \[{len(detections) - 1}\]: category_id 4"
@@ -356,6 +356,16 @@ def _broken(change: str) -> tuple[Any, Any, str]:
             detections,
             r"categories\[2\]: frequency 'often' of category 5 is not r, c or f",
         )
+    if change == "some lists":
+        for row in truth["images"]:
+            row.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        del truth["images"][2]["neg_category_ids"]
+        return truth, detections, r"images\[2\]: image 12 lacks neg_category_ids or .* unlike"
+    if change == "no list":
+        for row in truth["images"]:
+            row.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        truth["images"][1]["not_exhaustive_category_ids"] = 5
+        return truth, detections, r"images\[1\]: 'not_exhaustive_category_ids' must be a list"
     if change == "category of truth":
         truth["annotations"][0]["category_id"] = 8
         return truth, detections, r"annotations\[0\]: category_id 8 is not in the ground truth"
@@ -372,7 +382,7 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         "image", "category", "score", "no score", "cut rle", "open rle", "size", "nothing",
         "not a list", "row", "bbox", "truth", "infinite bbox", "NaN score", "later", "long rle",
         "long rle of truth", "negative truth", "image twice", "category twice", "frequency",
-        "category of truth", "shapeless truth",
+        "category of truth", "shapeless truth", "some lists", "no list",
     ],
 )  # fmt: skip
 def test_bad_files_are_named_in_a_line(tmp_path: Path, change: str) -> None:
