@@ -290,12 +290,13 @@ class FileRecord:
 
 @dataclass(frozen=True)
 class Size:
-    """How large an artifact is: rows of its longest table, bytes of all its files, and bytes that
-    were, or will be, read to make it."""
+    """How large an artifact is: rows of its longest table, bytes of all its files, bytes that were,
+    or will be, read to make it, and, of its files, bytes of weights."""
 
     rows: int
     bytes: int
     read_bytes: int = 0
+    weight_bytes: int = 0
 
     @property
     def image_bytes(self) -> int:
@@ -325,10 +326,12 @@ class Manifest:
     @property
     def size(self) -> Size:
         rows = [sum(f.rows or 0 for f in files) for files in self.files.values()]
+        every = [f for files in self.files.values() for f in files]
         return Size(
             max(rows, default=0),
-            sum(f.bytes for files in self.files.values() for f in files),
+            sum(f.bytes for f in every),
             self.io.get("read_bytes", 0),
+            sum(f.bytes for f in every if f.path.endswith(".safetensors")),
         )
 
     def to_json(self) -> str:

@@ -55,6 +55,7 @@ def _forecast(pipeline: Pipeline, node: Node, sizes: Mapping[str, Size]) -> Size
         round(expected.rows * (last.size.rows / then.rows if then.rows else 1)),
         round(expected.bytes * (last.size.bytes / then.bytes if then.bytes else 1)),
         expected.read_bytes,  # a run that went on from another's work tells too little of reading
+        expected.weight_bytes,
     )
 
 

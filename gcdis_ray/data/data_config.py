@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -192,6 +192,18 @@ class DataConfig(StageConfig):
             if self.label_space is None and self.image_set(split).relabel is not None:
                 raise ValueError(f"{split}.relabel needs label_space: whose ids to use")
         return self
+
+    def files(self) -> list[str]:
+        """Every file below root that decides what the sets are, images aside, sorted."""
+        found = set(self.label_space.files if self.label_space else ())
+        named: list[Any] = [self.known_classes]
+        for split in SPLITS:
+            chosen = self.image_set(split)
+            found.update(chosen.annotation_files)
+            named += [chosen.image_ids, chosen.except_image_ids, chosen.except_coco_ids]
+            named.append(chosen.relabel)
+        found.update(entry.file for entry in named if isinstance(entry, JsonList | SynsetFile))
+        return sorted(found)
 
     def image_set(self, split: str) -> ImageSet:
         return getattr(self, split)

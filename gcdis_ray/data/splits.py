@@ -50,6 +50,11 @@ class SetPlan:
     listed_ids: NDArray[np.int64]  # ids of all images of the annotation file, sorted
     num_missing: int = 0  # listed, left out for want of their files; partial sets only
 
+    def check_present(self, folder: SourceFolder, where: str) -> None:
+        """Raise DataError, which names them, if images are not there and must be."""
+        if not self.config.partial and (missing := self.missing(folder)).count:
+            raise missing.error(where)
+
     def missing(self, folder: SourceFolder) -> Missing:
         """Which of the images are not there."""
         return Listing(folder, self.config.images).missing(self.names())

@@ -67,6 +67,8 @@ def detection_facts(metrics: Mapping[str, Any]) -> list[tuple[str, str]]:
         facts.append(("rules", {"coco": "COCO", "lvis": "LVIS, federated"}.get(rules, rules)))
     if mapping := dig(metrics, "detection", "mapping", "protocol"):
         facts.append(("outputs and classes", printable(mapping)))
+    if note := dig(metrics, "detection", "mapping", "note"):
+        facts.append(("because", printable(note)))
     return facts
 
 

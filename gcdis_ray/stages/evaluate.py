@@ -38,6 +38,7 @@ TAKES = (
     "predict",
 )
 SEEDED = True
+MOST = 300  # detections of an image that any rules score
 
 
 class Config(StageConfig):
@@ -60,6 +61,23 @@ class Config(StageConfig):
         description="also cluster crops by their pixels, shrunk to 16 x 16 (sets below 100 000)",
     )
 
+    def check_kept(self, kept: int) -> None:
+        """Whether enough detections per image are kept, whatever the rules.
+
+        Raises:
+            ConfigError: not enough.
+        """
+        best = self.max_per_image or MOST
+        more = self.mapping.drop == "before_topk"
+        if kept < best + more:
+            raise ConfigError(
+                f"{kept} detections are kept per image, and the best {best} "
+                + ("are to be filled up from others" if more else "may be scored"),
+                where="stages.predict.max_per_image",
+                fix=f"set it to {3 * best if more else best}, or lower "
+                "stages.evaluate.max_per_image",
+            )
+
     def terms(self, rules: Rules, kept: int) -> Terms:
         """What ``None`` stands for.
 
@@ -67,21 +85,12 @@ class Config(StageConfig):
             kept: detections per image that were kept.
 
         Raises:
-            ConfigError: not enough of them were.
+            ConfigError: as :meth:`check_kept`.
         """
         from gcdis_ray.tasks.detection_block import BEST, Terms
 
-        best = self.max_per_image or BEST[rules]
-        more = self.mapping.drop == "before_topk"
-        if kept < best + more:
-            raise ConfigError(
-                f"{kept} detections are kept per image, and the best {best} "
-                + ("are to be filled up from others" if more else "are to be scored"),
-                where="stages.predict.max_per_image",
-                fix=f"set it to {3 * best if more else best}, or lower "
-                "stages.evaluate.max_per_image",
-            )
-        return Terms(rules, self.match_iou, best, kept)
+        self.check_kept(kept)
+        return Terms(rules, self.match_iou, self.max_per_image or BEST[rules], kept)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -144,7 +153,7 @@ def _outputs(
 
     note = None
     if rule.source == "train_gt" and not truth.num_matched:
-        rule = rule.model_copy(update={"source": "detections"})
+        rule = rule.model_copy(update={"source": "split_val"})  # leak-free as well
         told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
         note = f"unlabeled images cannot be mapped by: {told}"
     instances = inputs["ground_truth"].table("truth_instances")

@@ -25,6 +25,7 @@ from gcdis_ray.stages.ingest import (
     annotations_digest,
     instance_rows,
     read_annotations,
+    states_digest,
 )
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ SEEDED = False
 
 def source(config: Config, show: Show = lambda progress: None) -> str:
     """Fingerprint of the annotations of unlabeled and validation images, and of all categories."""
+    if config.fingerprint == "stat":
+        return states_digest(config, [])
     plan = plan_data(config)
     content: dict[str, Any] = {
         "known": [[c.category_id, c.name] for c in plan.known],
@@ -51,7 +54,7 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
         for image, *told in zip(plan.images[split], *_values(lists), strict=True):
             row = [image.image_id, image.height_px, image.width_px, *told]
             images.update(canonical_json(row).encode())
-        content[split] = [images.hexdigest(), annotations_digest(plan, split, None, config, show)]
+        content[split] = [images.hexdigest(), annotations_digest(plan, split, None, show)]
     return hashlib.sha256(canonical_json(content).encode()).hexdigest()
 
 

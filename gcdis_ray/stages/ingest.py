@@ -11,6 +11,7 @@ import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,12 +24,11 @@ from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.present import Names
 from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import Progress
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.source import SourceFolder, open_source
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table
@@ -79,41 +79,54 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
     Raises:
         DataError: as :func:`gcdis_ray.data.splits.plan_data`; or no image of a set exists.
     """
+    if config.fingerprint == "stat":
+        return states_digest(config, [*SPLITS])
     plan = plan_data(config)
     found = hashlib.sha256()
     for split in SPLITS:
-        found.update(_images_digest(plan, split, config, show).encode())
+        found.update(_images_digest(plan, split, show).encode())
     known = {c.category_id: c.name for c in plan.known}
-    labels = annotations_digest(plan, "labeled", known, config, show)
+    labels = annotations_digest(plan, "labeled", known, show)
     found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
     if config.store == "uri":
         found.update(plan.folder.uri.encode())  # it is where later stages look
     return found.hexdigest()
 
 
+def states_digest(config: Config, images_of: Sequence[str]) -> str:
+    """Fingerprint of the states of all files that the config names, without opening one, and of all
+    files in the image folders of these sets.
+
+    Any change of a file changes it, also one that would change nothing in the artifact.
+    """
+    folder = open_source(config.root)
+    found: dict[str, Any] = {}
+    for name in config.files():
+        found[name] = _state(folder, name)
+        beside = PurePosixPath(name)
+        if beside.suffix == ".txt":  # VOC: a list of names; masks lie in folders beside
+            root = str(beside.parents[2]) if len(beside.parents) > 2 else "."
+            found[f"{root}/"] = _listing_digest(folder, root)
+        else:  # Visual Genome: sizes of images
+            found[f"{name}+"] = _state(folder, str(beside.with_name("image_data.json")))
+    for images in sorted({config.image_set(split).images for split in images_of}):
+        found[f"{images}/"] = _listing_digest(folder, images)
+    if config.store == "uri":
+        found["uri"] = folder.uri
+    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+
+
 def annotations_digest(
-    plan: DataPlan,
-    split: str,
-    category_ids: Collection[int] | None,
-    config: Config,
-    show: Show,
+    plan: DataPlan, split: str, category_ids: Collection[int] | None, show: Show
 ) -> str:
-    """What tells whether annotations have changed: those that are looked at, or, with
-    ``fingerprint: stat``, the state of their files."""
-    chosen = plan.sets[split]
-    names = chosen.config.annotation_files
-    if config.fingerprint == "content" or not all(name.endswith(".json") for name in names):
-        with _bytes_read(plan, split, show) as told:
-            return chosen.selection(category_ids).digest(told)
-    return canonical_json([_state(plan.folder, name) for name in names])
+    """What tells whether those annotations have changed that are looked at."""
+    with _bytes_read(plan, split, show) as told:
+        return plan.sets[split].selection(category_ids).digest(told)
 
 
-def _images_digest(plan: DataPlan, split: str, config: Config, show: Show) -> str:
+def _images_digest(plan: DataPlan, split: str, show: Show) -> str:
     chosen = plan.sets[split]
-    if config.fingerprint == "stat":
-        files, absent = _states_digest(plan.folder, chosen)
-    else:
-        files, absent = _contents_digest(plan.folder, chosen, show)
+    files, absent = _contents_digest(plan.folder, chosen, show)
     where = f"stages.ingest.{split}.images"
     if absent == len(chosen.images):
         raise DataError(
@@ -121,8 +134,8 @@ def _images_digest(plan: DataPlan, split: str, config: Config, show: Show) -> st
             where=where,
             fix=f"check root ({plan.folder.uri}) and images",
         )
-    if absent and not chosen.config.partial and (missing := chosen.missing(plan.folder)).count:
-        raise missing.error(where)
+    if absent:
+        chosen.check_present(plan.folder, where)
     found = hashlib.sha256(f"{split} {files}".encode())
     for image in chosen.images:
         line = [image.image_id, image.uri, image.height_px, image.width_px]
@@ -145,19 +158,15 @@ def _contents_digest(folder: SourceFolder, chosen: SetPlan, show: Show) -> tuple
     return found.hexdigest(), absent
 
 
-def _states_digest(folder: SourceFolder, chosen: SetPlan) -> tuple[str, int]:
-    """Of the sizes and times of change of the images, and how many are not there.
-
-    From one listing, in whatever order it comes: the sum of the hashes of all files.
-    """
-    names = Names(chosen.names())
-    total, present = 0, 0
-    for name, state in folder.states(chosen.config.images):
-        if name in names:
-            line = f"{name} {state.num_bytes}:{state.changed}"
-            total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
-            present += 1
-    return f"{total % 2**256:064x}", len(chosen.images) - present
+def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
+    """Number of files below a folder, and the sum of the hashes of their names and states: a
+    listing comes in whatever order."""
+    total, count = 0, 0
+    for name, state in folder.states(images):
+        line = f"{name} {state.num_bytes}:{state.changed}"
+        total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
+        count += 1
+    return [count, f"{total % 2**256:064x}"]
 
 
 def _state(folder: SourceFolder, name: str) -> str | None:
@@ -189,6 +198,9 @@ def annotation_bytes(plan: DataPlan, config: Config) -> int:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     plan = plan_data(config)
+    if config.fingerprint == "stat":  # otherwise the fingerprint has looked
+        for split in SPLITS:
+            plan.sets[split].check_present(plan.folder, f"stages.ingest.{split}.images")
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
     labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")

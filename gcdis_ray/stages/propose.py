@@ -109,7 +109,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
     read = 2 * inputs["ingest"].image_bytes + weights if weights else 150 * rows
-    return Size(rows, 480 * rows + weights, read)
+    return Size(rows, 480 * rows + weights, read, weights)
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

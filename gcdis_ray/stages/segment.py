@@ -70,11 +70,13 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     from gcdis_ray.models.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
-    detector = (config.detector or DetectorConfig.model_validate({})).model_copy(
-        update={"weights": None}
-    )
-    weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
-    return Size(700, weights, 2 * inputs["ingest"].image_bytes + inputs["propose"].bytes)
+    propose = inputs["propose"]
+    weights = propose.weight_bytes  # the same detector but for the classifier, unless told
+    if config.detector or not weights:
+        detector = config.detector or DetectorConfig.model_validate({})
+        detector = detector.model_copy(update={"weights": None})
+        weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
+    return Size(700, weights, 2 * inputs["ingest"].image_bytes + propose.bytes, weights)
 
 
 def _some_have_masks(ingest: Artifact) -> bool:

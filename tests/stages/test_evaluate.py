@@ -175,14 +175,15 @@ def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
     assert metrics["clusters"][0]["size"] > 0
 
 
-def test_without_crops_to_map_by_detections_are_used_and_named() -> None:
-    artifacts, predictions = perfect_run()
+def test_without_crops_to_map_by_half_of_the_validation_images_are_used_and_named() -> None:
+    artifacts, predictions = perfect_run(seed=4)  # every class in both halves
     truth = artifacts["ground_truth"]
     rows = _rows(truth.table("truth_instances"))
     kept = [[row for row in shard if row["split"] == "validation"] for shard in rows]
     members = truth.members | {"truth_instances": memory_table("truth_instances", kept)}
     metrics = score(artifacts | {"ground_truth": FakeArtifact(members)}, predictions)
-    assert metrics["detection"]["mapping"]["source"] == "detections"
+    assert metrics["detection"]["mapping"]["source"] == "split_val"
+    assert metrics["detection"]["mapping"]["leak_free"]
     assert "no ground truth" in metrics["detection"]["mapping"]["note"]
     assert metrics["detection"]["mask_ap"]["novel"] == pytest.approx(1)
 
