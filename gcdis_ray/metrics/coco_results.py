@@ -94,7 +94,7 @@ class _Kept:
         box_area = np.where(np.isnan(box_area), mask_area, box_area)
         areas: dict[Kind, Floats] = {"mask": mask_area, "box": box_area}
         meets = as_column(truth.has_objects(key[rows]))
-        values = pc.if_else(meets, text, None).cast(pa.large_string())  # pyright: ignore[reportAttributeAccessIssue]
+        values = pc.if_else(meets, text, pa.nulls(len(rows), pa.string())).cast(pa.large_string())  # pyright: ignore[reportAttributeAccessIssue]
         self._counting.append(
             Detections(
                 image[rows],

@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.metrics.ap_matching import AREAS, Ints
-from gcdis_ray.metrics.arrow_columns import as_column, numbers
+from gcdis_ray.metrics.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
 from gcdis_ray.metrics.coco_files import FREQUENCIES, Category, class_ids, read_ground_truth
 from gcdis_ray.metrics.coco_results import read_results
@@ -209,7 +209,7 @@ def _of_classes(table: pa.Table, classes: range) -> pa.Table:
 
 
 def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
-    mine = counts.filter(pc.equal(counts["kind"], kind))  # pyright: ignore[reportAttributeAccessIssue]
+    mine = counts.filter(pc.equal(counts["kind"], as_texts([kind])[0]))  # pyright: ignore[reportAttributeAccessIssue]
     num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
     flat = numbers(mine["num_objects"].combine_chunks().flatten())
     class_ = numbers(mine["class_column"]) - classes.start

@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.metrics.ap_matching import AREAS, Bools, Edges, Floats, Ints, match, outside_areas
-from gcdis_ray.metrics.arrow_columns import as_column
+from gcdis_ray.metrics.arrow_columns import as_column, as_texts
 from gcdis_ray.metrics.overlaps import (
     Masks,
     Pairs,
@@ -253,7 +253,7 @@ def _object_counts(class_G: Ints, counts_AG: Bools, kind: Kind) -> pa.Table:
     return pa.table(
         {
             "class_column": as_column(classes.astype(np.int32)),
-            "kind": pa.repeat(kind, len(classes)),
+            "kind": as_texts([kind] * len(classes)),
             "num_objects": pa.FixedSizeListArray.from_arrays(
                 as_column(num_CA.astype(np.int64).ravel()), len(AREAS)
             ),
