@@ -1,6 +1,6 @@
 """Records of COCO and LVIS JSON files, one by one, every mistake with its place.
 
-Files are parsed as a stream: their size bounds nothing but the time they take.
+Large files are parsed as a stream: their size bounds nothing but the time they take.
 """
 
 from __future__ import annotations
