@@ -1,10 +1,11 @@
 """Records of COCO and LVIS JSON files, one by one, every mistake with its place.
 
-Files are parsed as a stream: their size bounds nothing but the time they take.
+Large files are parsed as a stream: their size bounds nothing but the time they take.
 """
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from array import array
@@ -13,12 +14,62 @@ from pathlib import Path
 from typing import Any
 
 import ijson
+import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.run_lengths import filling
+from gcdis_ray.metrics.arrow_columns import as_texts
+from gcdis_ray.metrics.run_lengths import run_areas
 
 _MAX_DEPTH = 32  # annotations need 5
+_SMALL_BYTES = 256 << 20
 _OPENING, _CLOSING = ("start_map", "start_array"), ("end_map", "end_array")
+
+
+class TopLists:
+    """The lists at the top of a JSON object. A small file is parsed once, any other as a stream;
+    so is a file that is anything else or broken, for the mistake to be named.
+
+    Raises:
+        DataError: see :func:`top_lists` and :func:`records`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._whole = _parsed(path)
+        whole = self._whole
+        if whole is None:
+            self.names = top_lists(path)
+        else:
+            self.names = {name for name in whole if isinstance(whole[name], list)}
+
+    def records(self, name: str) -> Iterator[Any]:
+        """Elements of the list ``name``, in order."""
+        if self._whole is None:
+            return records(self.path, top=name)
+        return iter(self._whole[name] if name in self.names else ())
+
+
+def _parsed(path: Path) -> dict[str, Any] | None:
+    """A small file with a JSON object, None for any other."""
+    try:
+        if Path(path).stat().st_size > _SMALL_BYTES:
+            return None
+        text = Path(path).read_text("utf-8")
+        found = json.loads(text, parse_int=_int64, parse_constant=_no_number)
+    except (OSError, ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _int64(text: str) -> int:
+    value = int(text)
+    if -(1 << 63) <= value < 1 << 63:
+        return value
+    raise ValueError("more than 64 bits")
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(text)
 
 
 def records(path: Path, *, top: str = "") -> Iterator[Any]:
@@ -163,7 +214,7 @@ def _mask(
     if (
         not isinstance(mask_size, list)
         or len(mask_size) != 2
-        or not all(isinstance(v, int) and v > 0 for v in mask_size)
+        or not all(isinstance(v, int) and 0 < v < 1 << 31 for v in mask_size)
     ):
         raise DataError(f"malformed RLE: size {mask_size!r}", where=where)
     if size is not None and tuple(mask_size) != size:
@@ -173,7 +224,9 @@ def _mask(
         )
     num_pixels = mask_size[0] * mask_size[1]
     if isinstance(counts, str):
-        good = not check_runs or bool(filling([counts], [num_pixels])[0])
+        good = counts.isascii() and (
+            not check_runs or run_areas(as_texts([counts]), np.array([num_pixels]))[0] >= 0
+        )
     else:
         good = (
             isinstance(counts, list)

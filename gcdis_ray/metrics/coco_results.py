@@ -14,11 +14,12 @@ import pyarrow.compute as pc
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.ap_matching import Bools, Floats, Ints
+from gcdis_ray.metrics.arrow_columns import as_column, flags, numbers
 from gcdis_ray.metrics.coco_batches import checked_batches, fast_batches
 from gcdis_ray.metrics.coco_files import GroundTruthFile
 from gcdis_ray.metrics.matches import Detections, Kind, best_of_image, joined
-from gcdis_ray.metrics.overlaps import Masks, rle_areas
-from gcdis_ray.metrics.run_lengths import filling
+from gcdis_ray.metrics.overlaps import Masks
+from gcdis_ray.metrics.run_lengths import run_areas
 
 
 def read_results(path: Path, ground_truth: GroundTruthFile) -> Detections:
@@ -66,7 +67,7 @@ class _Kept:
         """
         truth = self._truth
         image_id, category_id, score = (
-            _whole(batch[name]).to_numpy() for name in ("image_id", "category_id", "score")
+            numbers(_whole(batch[name])) for name in ("image_id", "category_id", "score")
         )
         place, class_ = _among(image_id, self._all_ids), _among(category_id, self._category_ids)
         _must(np.isfinite(score).all())
@@ -84,18 +85,16 @@ class _Kept:
         self._rows.append(self._num + np.flatnonzero(counts))
         self._num += len(here)
         rows = here[counts]
-        text = pc.struct_field(batch["segmentation"], "counts").take(pa.array(rows))  # pyright: ignore[reportAttributeAccessIssue]
-        rles = [
-            None if t is None else {"size": s, "counts": t}
-            for t, s in zip(text.to_pylist(), size[rows].tolist(), strict=True)
-        ]
+        text = pc.struct_field(batch["segmentation"], "counts").take(as_column(rows))  # pyright: ignore[reportAttributeAccessIssue]
         there = masked[rows]
-        _must(filling([r["counts"] for r in rles if r], size[rows][there].prod(axis=1)).all())
-        areas: dict[Kind, Floats] = {"mask": rle_areas(rles)}
+        mask_area = np.full(len(rows), np.nan)
+        mask_area[there] = run_areas(text.drop_null(), size[rows][there].prod(axis=1))
+        _must(not (mask_area < 0).any())
         box_area = bbox[rows, 2] * bbox[rows, 3]
-        areas["box"] = np.where(np.isnan(box_area), areas["mask"], box_area)
-        meets = pa.array(truth.has_objects(key[rows]))
-        values = pc.if_else(meets, text, None).cast(pa.large_string())  # pyright: ignore[reportAttributeAccessIssue]
+        box_area = np.where(np.isnan(box_area), mask_area, box_area)
+        areas: dict[Kind, Floats] = {"mask": mask_area, "box": box_area}
+        meets = as_column(truth.has_objects(key[rows]))
+        values = pc.if_else(meets, text, pa.nulls(len(rows), pa.string())).cast(pa.large_string())  # pyright: ignore[reportAttributeAccessIssue]
         self._counting.append(
             Detections(
                 image[rows],
@@ -123,9 +122,9 @@ def _must(good: object) -> None:
         raise pa.ArrowInvalid("a detection that needs a closer look")
 
 
-def _whole(column: pa.Array) -> pa.Array:
-    _must(not column.null_count)
-    return column
+def _whole(values: pa.Array) -> pa.Array:
+    _must(not values.null_count)
+    return values
 
 
 def _among(ids: Ints, rising: Ints) -> Ints:
@@ -135,30 +134,30 @@ def _among(ids: Ints, rising: Ints) -> Ints:
     return place
 
 
-def _lists(column: pa.Array, length: int) -> tuple[Bools, np.ndarray]:
+def _lists(values: pa.Array, length: int) -> tuple[Bools, np.ndarray]:
     """Which rows hold a list, and their values as (N, length)."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    sizes = pc.list_value_length(column).drop_null()  # pyright: ignore[reportAttributeAccessIssue]
-    _must((sizes.to_numpy() == length).all())
-    return there, _whole(column.flatten()).to_numpy().reshape(-1, length)
+    there = flags(values.is_valid())
+    sizes = pc.list_value_length(values).drop_null()  # pyright: ignore[reportAttributeAccessIssue]
+    _must((numbers(sizes) == length).all())
+    return there, numbers(_whole(values.flatten())).reshape(-1, length)
 
 
-def _boxes(column: pa.Array) -> Floats:
+def _boxes(lists: pa.Array) -> Floats:
     """(N, 4), NaN: none."""
-    there, values = _lists(column, 4)
+    there, values = _lists(lists, 4)
     _must(np.isfinite(values).all() and not (values[:, 2:] < 0).any())
     bbox = np.full((len(there), 4), np.nan)
     bbox[there] = values
     return bbox
 
 
-def _sizes(column: pa.Array) -> tuple[Bools, Ints]:
+def _sizes(masks: pa.Array) -> tuple[Bools, Ints]:
     """Which rows have a mask, and its height and width (N, 2), -1: none."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    has_size, values = _lists(pc.struct_field(column, "size"), 2)  # pyright: ignore[reportAttributeAccessIssue]
-    text = pc.struct_field(column, "counts")  # pyright: ignore[reportAttributeAccessIssue]
+    there = flags(masks.is_valid())
+    has_size, values = _lists(pc.struct_field(masks, "size"), 2)  # pyright: ignore[reportAttributeAccessIssue]
+    text = pc.struct_field(masks, "counts")  # pyright: ignore[reportAttributeAccessIssue]
     _must((has_size == there).all() and (values > 0).all())
-    _must((text.is_valid().to_numpy(zero_copy_only=False) == there).all())
+    _must((flags(text.is_valid()) == there).all())
     size = np.full((len(there), 2), -1, dtype=np.int64)
     size[there] = values
     return there, size

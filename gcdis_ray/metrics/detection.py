@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.metrics.ap_matching import AREAS, Ints
+from gcdis_ray.metrics.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
 from gcdis_ray.metrics.coco_files import FREQUENCIES, Category, class_ids, read_ground_truth
 from gcdis_ray.metrics.coco_results import read_results
@@ -184,17 +185,16 @@ def class_curves(
         num_objects = _num_objects(counts, kind, classes)
         scored = rows.filter(pc.is_valid(rows[f"{kind}_matched"]))  # pyright: ignore[reportAttributeAccessIssue]
         columns = [
-            scored[name].to_numpy().astype(np.int64)
-            for name in ("class_column", "image_id", "rank")
+            numbers(scored[name]).astype(np.int64) for name in ("class_column", "image_id", "rank")
         ]
         found[kind] = curves(
             Matched(
                 columns[0] - classes.start,
                 columns[1],
                 columns[2],
-                scored["score"].to_numpy(),
-                scored[f"{kind}_matched"].to_numpy(),
-                scored[f"{kind}_ignored"].to_numpy(),
+                numbers(scored["score"]),
+                numbers(scored[f"{kind}_matched"]),
+                numbers(scored[f"{kind}_ignored"]),
             ),
             num_objects,
             rules.max_dets,
@@ -203,16 +203,17 @@ def class_curves(
 
 
 def _of_classes(table: pa.Table, classes: range) -> pa.Table:
-    column = table["class_column"].to_numpy()
-    inside = (column >= classes.start) & (column < classes.stop)
-    return table if inside.all() else table.filter(pa.array(inside))
+    classes_N = numbers(table["class_column"])
+    inside = (classes_N >= classes.start) & (classes_N < classes.stop)
+    return table if inside.all() else table.filter(as_column(inside))
 
 
 def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
-    mine = counts.filter(pc.equal(counts["kind"], kind))  # pyright: ignore[reportAttributeAccessIssue]
+    mine = counts.filter(pc.equal(counts["kind"], as_texts([kind])[0]))  # pyright: ignore[reportAttributeAccessIssue]
     num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
-    flat = mine["num_objects"].combine_chunks().flatten().to_numpy()
-    np.add.at(num_KA, mine["class_column"].to_numpy() - classes.start, flat.reshape(-1, len(AREAS)))
+    flat = numbers(mine["num_objects"].combine_chunks().flatten())
+    class_ = numbers(mine["class_column"]) - classes.start
+    np.add.at(num_KA, class_, flat.reshape(-1, len(AREAS)))
     return num_KA
 
 

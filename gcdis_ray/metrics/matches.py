@@ -19,6 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.metrics.ap_matching import AREAS, Bools, Edges, Floats, Ints, match, outside_areas
+from gcdis_ray.metrics.arrow_columns import as_column, as_texts
 from gcdis_ray.metrics.overlaps import (
     Masks,
     Pairs,
@@ -184,11 +185,11 @@ def match_images(
     crowd_G = truth.crowd_G & (not truth.rules.federated)
     ignore_G = truth.ignore_G if truth.rules.federated else truth.crowd_G
     excused_D = _is_in(key_D, truth.not_exhaustive)  # an unmatched one may be right
-    columns: dict[str, pa.Array | np.ndarray] = {
-        "class_column": found.class_D.astype(np.int32),
-        "image_id": truth.image_ids_I[found.image_D],
-        "rank": rank_D.astype(np.int32),
-        "score": found.score_D,
+    columns: dict[str, pa.Array] = {
+        "class_column": as_column(found.class_D.astype(np.int32)),
+        "image_id": as_column(truth.image_ids_I[found.image_D]),
+        "rank": as_column(rank_D.astype(np.int32)),
+        "score": as_column(found.score_D),
     }
     counts = []
     for kind in KINDS:
@@ -200,7 +201,10 @@ def match_images(
         ignored_AG = ignore_G | outside_areas(area_G)
         outside_AD = outside_areas(area_D) | excused_D
         matched_D, ignored_D = match(edges, key_D, ignored_AG, crowd_G, outside_AD)
-        columns |= {f"{kind}_matched": matched_D, f"{kind}_ignored": ignored_D}
+        columns |= {
+            f"{kind}_matched": as_column(matched_D),
+            f"{kind}_ignored": as_column(ignored_D),
+        }
         counts.append(_object_counts(truth.class_G, ~ignored_AG, kind))
     return pa.table(columns), pa.concat_tables(counts) if counts else _object_counts(
         truth.class_G[:0], np.zeros((len(AREAS), 0), np.bool_), "box"
@@ -248,10 +252,10 @@ def _object_counts(class_G: Ints, counts_AG: Bools, kind: Kind) -> pa.Table:
     num_CA = np.stack([np.bincount(of[row], minlength=len(classes)) for row in counts_AG], axis=1)
     return pa.table(
         {
-            "class_column": classes.astype(np.int32),
-            "kind": pa.array([kind] * len(classes), pa.string()),
+            "class_column": as_column(classes.astype(np.int32)),
+            "kind": as_texts([kind] * len(classes)),
             "num_objects": pa.FixedSizeListArray.from_arrays(
-                pa.array(num_CA.astype(np.int64).ravel()), len(AREAS)
+                as_column(num_CA.astype(np.int64).ravel()), len(AREAS)
             ),
         }
     )

@@ -6,7 +6,7 @@ that every IoU is the one that COCOeval and LVISEval see, to the last bit.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from pycocotools import mask
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.ap_matching import LEAST_IOU_T, Bools, Edges, Floats, Ints
+from gcdis_ray.metrics.arrow_columns import as_column, flags
 
 coco_mask: Any = mask  # its annotations are narrower than what it takes
 _EDGES_AT_ONCE = 1 << 20
@@ -39,13 +40,13 @@ class Masks:
     def missing(self) -> Bools:
         """(N,) rows without a mask."""
         if isinstance(self.values, pa.ChunkedArray):
-            return self.values.is_null().to_numpy()
+            return flags(self.values.is_null())
         return np.array([value is None for value in self.values], dtype=np.bool_)
 
     def take(self, rows: Ints) -> Masks:
         """These rows."""
         if isinstance(self.values, pa.ChunkedArray):
-            return Masks(self.values.take(pa.array(rows)), self.size_N2[rows])
+            return Masks(self.values.take(as_column(rows)), self.size_N2[rows])
         return Masks([self.values[row] for row in rows.tolist()], self.size_N2[rows])
 
     def rles(self, rows: Ints) -> list[dict[str, Any]]:
@@ -71,17 +72,11 @@ def as_rle(value: Any, size: list[int]) -> dict[str, Any]:
 
 def mask_areas(masks: Masks, rows: Ints) -> Floats:
     """Set pixels of these masks."""
-    return rle_areas(masks.rles(rows))
-
-
-def rle_areas(rles: Sequence[dict[str, Any] | None]) -> Floats:
-    """Set pixels, NaN where there is no mask."""
-    there = [n for n, rle in enumerate(rles) if rle is not None]
-    found = np.full(len(rles), np.nan)
-    for low in range(0, len(there), _MASKS_AT_ONCE):
-        part = there[low : low + _MASKS_AT_ONCE]
-        found[part] = coco_mask.area([rles[n] for n in part])
-    return found
+    rles, areas = masks.rles(rows), np.zeros(len(rows))
+    for low in range(0, len(rles), _MASKS_AT_ONCE):
+        part = slice(low, low + _MASKS_AT_ONCE)
+        areas[part] = coco_mask.area(rles[part])
+    return areas
 
 
 def tight_boxes(masks: Masks, rows: Ints) -> Floats:
@@ -171,5 +166,5 @@ def _box_iou(left_E4: Floats, right_E4: Floats, crowd_E: Bools) -> Floats:
 def _joined(parts: list[tuple[Ints, Ints, Floats]]) -> Edges:
     if not parts:
         return Edges(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0))
-    detection, objects, iou = (np.concatenate(column) for column in zip(*parts, strict=True))
+    detection, objects, iou = (np.concatenate(values) for values in zip(*parts, strict=True))
     return Edges(detection, objects, iou)

@@ -1,4 +1,4 @@
-"""Whether compressed run lengths are well formed: the C code that reads them trusts its input.
+"""Areas of compressed run lengths, and whether they are well formed: C code trusts its input.
 
 Many masks at once, without decoding any: a mask of the wrong length would keep pycocotools' IoU
 busy for ever, and one that ends inside a number would have it read beyond the text.
@@ -6,67 +6,79 @@ busy for ever, and one that ends inside a number would have it read beyond the t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
+
+from gcdis_ray.metrics.arrow_columns import as_column
 
 _AT_ONCE = 512  # some hundred thousand characters stay in the cache
 
 
-def filling(counts: Sequence[str], num_pixels: Sequence[int]) -> NDArray[np.bool_]:
-    """Which of these run lengths are well formed and cover exactly so many pixels."""
-    good = np.ones(len(counts), dtype=np.bool_)
-    for start in range(0, len(counts), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        good[part] = _filling(counts[part], np.asarray(num_pixels[part], dtype=np.int64))
-    return good
+def run_areas(counts: pa.StringArray, num_pixels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Set pixels of these run lengths; -1 where they are malformed or do not cover exactly
+    ``num_pixels``.
+
+    Args:
+        counts: (N,) texts, none of them null.
+    """
+    areas = np.empty(len(counts), dtype=np.int64)
+    for low in range(0, len(counts), _AT_ONCE):
+        part = slice(low, low + _AT_ONCE)
+        areas[part] = _areas(counts[part], np.asarray(num_pixels[part], dtype=np.int64))
+    return areas
 
 
-def _filling(counts: Sequence[str], num_pixels: NDArray[np.int64]) -> NDArray[np.bool_]:
+def _areas(counts: pa.StringArray, num_pixels: NDArray[np.int64]) -> NDArray[np.int64]:
     """A number has five bits a character, lowest first; bit 5 says that it goes on, bit 4 of the
     last character that it is negative. From the fourth on it is the change since two runs before.
     Seven characters hold every 32-bit run.
     """
-    raw = [text.encode("ascii", "replace") for text in counts]
-    length = np.array([len(text) for text in raw], dtype=np.int64)
-    code = np.frombuffer(b"".join(raw), dtype=np.uint8) - np.uint8(48)
-    text_ends = np.cumsum(length)
-    good = np.array([text.isascii() for text in counts]) & (length > 0)
+    if not len(counts):
+        return np.zeros(0, dtype=np.int64)
+    code, text_ends = _characters(counts)
+    good = np.diff(text_ends, prepend=0) > 0
     good[np.searchsorted(text_ends, np.flatnonzero(code > 63), side="right")] = False
     good[good] = code[text_ends[good] - 1] < 32  # ends inside a number
     if good.all():
         ends = np.flatnonzero(code < 32)  # the last character of each number
-        lengths = ends.copy()
-        lengths[0] += 1
-        lengths[1:] -= ends[:-1]
-        far = ends[lengths > 7]
-        good[np.searchsorted(text_ends, far, side="right")] = False
-    if not good.all() or not len(good):
-        kept = np.flatnonzero(good).tolist()
-        if kept:
-            good[kept] = _filling([counts[n] for n in kept], num_pixels[kept])
-        return good
+        lengths = np.diff(ends, prepend=-1)
+        good[np.searchsorted(text_ends, ends[lengths > 7], side="right")] = False
+    if not good.all():
+        areas = np.full(len(good), -1, dtype=np.int64)
+        areas[good] = _areas(counts.take(as_column(np.flatnonzero(good))), num_pixels[good])
+        return areas
     values = _numbers(code, ends, lengths)
     first = np.searchsorted(ends, np.concatenate([[0], text_ends[:-1]]))
-    size = np.diff(np.append(first, len(values)))
     opening = values[first]
     values[first] = 0  # nothing is added to a mask's first run
     # every other number is of the same chain: sums go on from mask to mask, and that is taken off
-    sums = np.zeros((len(values) // 2 + 1, 2), dtype=np.int64)
+    sums = np.zeros((len(values) // 2 + 2, 2), dtype=np.int64)
     sums.reshape(-1)[: len(values)] = values
     np.cumsum(sums, axis=0, out=sums)
     flat = sums.reshape(-1)
-    before = [np.where(first >= n, flat[first - n], 0) for n in (2, 1)]
-    covered = opening + np.add.reduceat(flat[: len(values)], first)
-    covered -= (size + 1) // 2 * before[0] + size // 2 * before[1]
-    good = (covered == num_pixels) & (opening >= 0)
+    covered, areas = opening.copy(), np.zeros_like(opening)
+    good = opening >= 0
     for parity in (0, 1):
-        row = (first + 1 - parity) // 2
-        there = np.diff(np.append(row, (len(values) + 1 - parity) // 2)) > 0
-        least = np.minimum.reduceat(sums[:, parity], row)
-        good &= ~there | (least >= np.where((first - parity) % 2 == 0, before[0], before[1]))
-    return good
+        rows = np.append((first + 1 - parity) // 2, (len(values) + 1 - parity) // 2)
+        size = np.diff(rows)
+        back = 2 - (first + parity) % 2  # 2: these are the mask's own first, third, ... runs
+        before = np.where(first >= back, flat[first - back], 0)
+        chain = sums[:, parity]
+        least = np.minimum.reduceat(chain, rows)[:-1]
+        inside = np.where(size > 0, np.add.reduceat(chain, rows)[:-1] - size * before, 0)
+        good &= (size == 0) | (least >= before)
+        covered += inside
+        areas += np.where(back == 1, inside, 0)
+    return np.where(good & (covered == num_pixels), areas, -1)
+
+
+def _characters(counts: pa.StringArray) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """All characters, from 0, and where each text ends."""
+    _, offsets, text = counts.buffers()
+    bounds = np.frombuffer(offsets, np.int32)[counts.offset :][: len(counts) + 1].astype(np.int64)
+    raw = np.frombuffer(text or b"", np.uint8)[bounds[0] : bounds[-1]]
+    return raw - np.uint8(48), bounds[1:] - bounds[0]
 
 
 def _numbers(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
@@ -14,7 +15,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from gcdis_ray.metrics.coco_batches import _Lines
-from gcdis_ray.metrics.run_lengths import filling as _fill
+from gcdis_ray.metrics.run_lengths import run_areas
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.booleans())
 
@@ -23,12 +24,18 @@ def _counts(mask: np.ndarray) -> str:
     return coco_mask.encode(np.asfortranarray(mask))["counts"].decode()
 
 
+def _fill(counts: list[str], num_pixels: np.ndarray) -> np.ndarray:
+    return run_areas(pa.array(counts, pa.string()), num_pixels) >= 0
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(masks, min_size=1, max_size=6))
 def test_every_encoded_mask_fills_its_image_and_no_other(found: list[np.ndarray]) -> None:
     counts = [_counts(mask) for mask in found]
     size = np.array([mask.size for mask in found])
-    assert _fill(counts, size).all()
+    areas = [int(mask.sum()) for mask in found]
+    assert run_areas(pa.array(counts), size).tolist() == areas
+    assert run_areas(pa.array(counts)[1:], size[1:]).tolist() == areas[1:]
     assert not _fill(counts, size + 1).any()
     mixed = [text if n % 2 else text[:-1] + "o" for n, text in enumerate(counts)]
     assert _fill(mixed, size).tolist() == [n % 2 == 1 for n in range(len(mixed))]

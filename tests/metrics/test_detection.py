@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -448,6 +450,37 @@ def test_blocks_of_any_size_give_the_same_records(
     for size in range(400, 420):
         monkeypatch.setattr("gcdis_ray.metrics.coco_batches._BLOCK_BYTES", size)
         assert evaluate_files(*paths) == want
+
+
+@pytest.mark.parametrize("lvis", [False, True])
+def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lvis: bool
+) -> None:
+    paths = _write(tmp_path, *_random_set(16, lvis))
+    with monkeypatch.context() as patch:
+        patch.setattr("gcdis_ray.metrics.coco_records.top_lists", None)
+        want = evaluate_files(*paths)
+    monkeypatch.setattr("gcdis_ray.metrics.coco_records._SMALL_BYTES", 0)
+    assert evaluate_files(*paths) == want
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "1" * 30, "1" * 5000, "[" * 100_000])
+def test_ground_truth_that_is_no_json_is_named(tmp_path: Path, number: str) -> None:
+    truth, results = _write(tmp_path, *_random_set(17))
+    truth.write_text(truth.read_text().replace('"area": ', f'"area": {number}, "other": ', 1))
+    with pytest.raises(DataError, match=r"truth.json.*(not JSON|nests more than 32 deep)"):
+        evaluate_files(truth, results)
+
+
+def test_scoring_files_imports_no_pandas(tmp_path: Path) -> None:
+    paths = [str(path) for path in _write(tmp_path, *_random_set(18, lvis=True))]
+    script = (
+        "import sys; from gcdis_ray.metrics.detection import evaluate_files; "
+        "evaluate_files(*sys.argv[1:]); print('pandas' in sys.modules)"
+    )
+    command = [sys.executable, "-c", script, *paths]
+    out = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert out.stdout == "False\n"
 
 
 def test_frequencies_that_counts_speak_against_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,47 @@
+"""Numbers, flags and texts between Arrow and numpy, without a copy where there need be none.
+
+pyarrow's own ``to_numpy`` and ``array`` import pandas, which takes longer than scoring a small set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gcdis_ray.metrics.ap_matching import Bools
+
+
+def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Values of a column of numbers without nulls; may be read-only."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    return np.from_dlpack(column)
+
+
+def flags(column: pa.Array | pa.ChunkedArray) -> Bools:
+    """Values of a column of booleans without nulls."""
+    return numbers(column.cast(pa.uint8())).astype(np.bool_)
+
+
+def as_column(values: NDArray[Any]) -> pa.Array:
+    """Integers, floats or booleans (N,) as an Arrow array."""
+    values = np.ascontiguousarray(values)
+    kind, num = pa.from_numpy_dtype(values.dtype), len(values)
+    if values.dtype == np.bool_:
+        values = np.packbits(values, bitorder="little")
+    return pa.Array.from_buffers(kind, num, [None, pa.py_buffer(values)])
+
+
+def as_texts(values: Sequence[str]) -> pa.StringArray:
+    """ASCII texts as an Arrow array.
+
+    Raises:
+        UnicodeEncodeError: a text is not ASCII.
+    """
+    ends = np.cumsum([0, *map(len, values)], dtype=np.int32)
+    buffers = [pa.py_buffer(ends), pa.py_buffer("".join(values).encode("ascii"))]
+    return pa.StringArray.from_buffers(len(values), *buffers)
