@@ -16,18 +16,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from threading import Event, Thread
 from typing import Any
 
 import torch
 from crop_tables import crop_rows, write_crops
+from peak_memory import PeakMemory
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.config import TrainingConfig
@@ -41,27 +40,6 @@ MODEL = {
     "attention": {"pools": [4, 3]},
     "heads": {"projection_hidden": 64, "projection_dim": 64},
 }
-
-
-class PeakMemory(Thread):
-    """Peak of this process's anonymous memory, looked at every few milliseconds."""
-
-    def __init__(self) -> None:
-        super().__init__(daemon=True)
-        self.peak_mb, self.file_mb, self._over = 0.0, 0.0, Event()
-
-    def now_mb(self, name: str) -> float:
-        found = re.search(rf"^{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)
-        return int(found[1]) * 1024 / 1e6 if found else 0.0
-
-    def run(self) -> None:
-        while not self._over.wait(0.005):
-            self.peak_mb = max(self.peak_mb, self.now_mb("RssAnon"))
-            self.file_mb = max(self.file_mb, self.now_mb("RssFile"))
-
-    def stop(self) -> None:
-        self._over.set()
-        self.join()
 
 
 class AllParts:

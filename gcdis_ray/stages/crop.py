@@ -21,7 +21,7 @@ from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError
 
 if TYPE_CHECKING:
-    from gcdis_ray.artifacts import Artifact
+    from gcdis_ray.artifacts import Artifact, Table
     from gcdis_ray.data.image_files import ImageFiles
     from gcdis_ray.runtime.base import Work
 
@@ -81,26 +81,53 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     has_made = inputs["propose"].has("instance_masks")
     made = [inputs["propose"].table("instance_masks")] if has_made else []
     # Crops are numbered before any is made: shards can then be made in any order.
-    args, first = [], 0
-    for index in range(listed.num_shards):
-        objects = select_objects(
-            listed.shard(index, _IMAGE_COLUMNS),
-            with_made_masks(
-                instances.shard(index, _INSTANCE_COLUMNS), made[0].shard(index) if made else None
-            ),
-            proposals.shard(index, _PROPOSAL_COLUMNS),
-            config,
-        )
-        args.append({"first_crop": first})
-        first += len(objects)
-    if not first:
+    first = number_crops(
+        listed,
+        instances,
+        proposals,
+        made[0] if made else None,
+        config,
+        lambda done: work.progress(done, listed.num_shards, "image shards numbered"),
+    )
+    if not first[-1]:
         raise DataError(
             "no object is large enough to become a crop",
             where="stages.crop",
             fix="lower min_side_px, min_area_px or min_objectness",
         )
     cut = CropShard(config, ImageFiles.of(inputs["ingest"]))
+    args = [{"first_crop": number} for number in first[:-1]]
     work.map_shards(cut, [images, instances, proposals, *made], gives=("crops",), args=args)
+
+
+def number_crops(
+    listed: Table,
+    instances: Table,
+    proposals: Table,
+    made: Table | None,
+    config: Config,
+    told: Callable[[int], None] = lambda done: None,
+) -> list[int]:
+    """Number of the first crop of every shard, and that of all crops.
+
+    Args:
+        listed, instances, proposals: shard by shard; of ``listed`` the columns of ``image_index``.
+        made: table ``instance_masks``, if there is one.
+        told: called with the number of shards that are done.
+    """
+    first = [0]
+    for index in range(listed.num_shards):
+        objects = select_objects(
+            listed.shard(index, _IMAGE_COLUMNS),
+            with_made_masks(
+                instances.shard(index, _INSTANCE_COLUMNS), made.shard(index) if made else None
+            ),
+            proposals.shard(index, _PROPOSAL_COLUMNS),
+            config,
+        )
+        first.append(first[-1] + len(objects))
+        told(index + 1)
+    return first
 
 
 @dataclass(frozen=True)
