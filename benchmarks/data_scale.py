@@ -18,7 +18,7 @@ accumulate     curves of all classes from these, and the scores
 
 Prints seconds, milliseconds an image of the set, how these compare to the smallest set's, and the
 peak of memory that the process cannot give back (RssAnon) above what it held before, modules
-imported. A step of a set of at most 10,000 images is the median of ``--rounds``. Linux only.
+imported. A step of a set of at most 1,000 images is the median of ``--rounds``. Linux only.
 """
 
 from __future__ import annotations
@@ -36,10 +36,13 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import ijson  # noqa: F401  modules are loaded before the clock starts
+import ijson.backends.yajl2_c  # noqa: F401  modules are loaded before the clock starts
 import numpy as np
+import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet  # noqa: F401
+import pycocotools.mask  # noqa: F401
 from peak_memory import PeakMemory
 from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 
@@ -59,7 +62,7 @@ from gcdis_ray.tasks.detection_scores import (
 )
 from gcdis_ray.work import StageWork
 
-KNOWN, DETECTIONS, SMALL = 80, 20, 10_000
+KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
 
 
 # ---------------------------------------------------------------- artifacts
@@ -225,6 +228,7 @@ def _predictions(
 
 def measure(folder: str, step: str) -> dict[str, float]:
     """Run a step in this process."""
+    PIL.Image.init()  # its readers are modules too
     cv2.setNumThreads(1)
     pa.set_cpu_count(1)
     pa.set_io_thread_count(1)

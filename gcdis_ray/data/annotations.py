@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, canonical_json
 from gcdis_ray.data.coco import parse_annotation, whole_number
-from gcdis_ray.data.image_list import ImageList
+from gcdis_ray.data.image_list import ImageList, is_in
 from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
@@ -87,7 +87,7 @@ class Selection:
         while some := list(islice(rest, _AT_ONCE)):
             numbers = [whole_number(raw.get("image_id")) for raw in some]
             ids = np.array([-1 if n is None else n for n in numbers], dtype=np.int64)
-            listed = np.isin(ids, self.listed_ids)
+            listed = is_in(ids, self.listed_ids)
             for raw, row, known in zip(
                 some, self.images.rows_of(ids).tolist(), listed.tolist(), strict=True
             ):

@@ -73,6 +73,10 @@ class ImageList(Sequence[SourceImage]):
 
     __hash__ = None  # pyright: ignore[reportAssignmentType]
 
+    def uris(self) -> Iterator[str]:
+        for batch in self.table.select(["uri"]).to_batches(_ROWS_AT_ONCE):
+            yield from batch.column(0).to_pylist()
+
     def take(self, chosen: NDArray[np.bool_]) -> ImageList:
         """The images for which ``chosen``, one flag per row, is true."""
         return ImageList(self.table.filter(pa.array(chosen)))
@@ -100,6 +104,15 @@ class ImageList(Sequence[SourceImage]):
         if not len(known):
             return np.full(len(file_ids), -1)
         return np.where((known[place] == file_ids) & (file_ids >= 0), order[place], -1)
+
+
+def is_in(values_N: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which values are in a sorted array. Costs a search each; ``np.isin`` sorts the whole array
+    anew, however few the values are."""
+    if not len(rising):
+        return np.zeros(len(values_N), dtype=np.bool_)
+    place = np.minimum(np.searchsorted(rising, values_N), len(rising) - 1)
+    return rising[place] == values_N
 
 
 def _columns(images: Iterable[SourceImage]) -> pa.Table:

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from gcdis_ray.artifacts import Table
 
 _RUN_BYTES = 64 << 20
-_PIECE_ROWS = 32_768
+_PIECE_ROWS = 8_192  # every run has one in memory while all are read
 
 
 class Pieces(Protocol):
@@ -89,8 +89,7 @@ class _Reader:
 
     def below(self, bound: int) -> Iterator[pa.Table]:
         while self._rest is not None:
-            key = self._rest.column(0)
-            end = pc.sum(pc.less(key, bound)).as_py() or 0  # pyright: ignore[reportAttributeAccessIssue]
+            end = int(np.searchsorted(self._rest.column(0).to_numpy(), bound))
             if end:
                 yield self._rest.slice(0, end)
             if end < self._rest.num_rows:

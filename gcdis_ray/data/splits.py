@@ -23,7 +23,7 @@ from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data.annotations import Selection
 from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet, JsonList
 from gcdis_ray.data.formats import open_sets
-from gcdis_ray.data.image_list import ImageList, SourceImage
+from gcdis_ray.data.image_list import ImageList, SourceImage, is_in
 from gcdis_ray.data.json_lists import read_ids, read_names
 from gcdis_ray.data.present import Listing, Missing
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord
@@ -188,9 +188,9 @@ def _listed(
         while some := list(islice(records, _ROWS_AT_ONCE)):
             ids = np.array([record.image_id for record in some], dtype=np.int64)
             listed.append(ids)
-            take = np.ones(len(ids), bool) if wanted is None else np.isin(ids, wanted)
+            take = np.ones(len(ids), bool) if wanted is None else is_in(ids, wanted)
             if unwanted is not None:
-                take &= ~np.isin(ids, unwanted)
+                take &= ~is_in(ids, unwanted)
             for record in compress(some, take.tolist()):
                 uri = _uri(chosen, record.file_name)
                 image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
@@ -199,7 +199,7 @@ def _listed(
     images = ImageList(taken())
     listed_ids = np.sort(np.concatenate(listed)) if listed else np.zeros(0, np.int64)
     if wanted is not None and not chosen.partial:
-        absent = wanted[~np.isin(wanted, listed_ids)]
+        absent = wanted[~is_in(wanted, listed_ids)]
         if len(absent):
             raise DataError(
                 f"{len(absent)} image ids are not in {source.name}, such as {absent[0]}",
@@ -216,19 +216,21 @@ def _in_part(images: ImageList, chosen: ImageSet) -> NDArray[np.bool_]:
     """
     assert chosen.part is not None
     low, high = chosen.part
-    names = [name.rpartition("/")[2] for name in _names(images, chosen)]
-    share = np.array([_share(name, chosen.part_seed) for name in names])
+    names = (name.rpartition("/")[2] for name in _names(images, chosen))
+    shares = (_share(name, chosen.part_seed) for name in names)
+    share = np.fromiter(shares, np.float64, len(images))
     if chosen.part_by == "hash":
         return (share >= low) & (share < high)
-    place = np.empty(len(names), dtype=np.int64)
-    place[np.lexsort((np.array(names), share))] = np.arange(len(names))
-    return (place >= round(low * len(names))) & (place < round(high * len(names)))
+    names = np.array([name.rpartition("/")[2] for name in _names(images, chosen)])
+    place, total = np.empty(len(names), dtype=np.int64), len(names)
+    place[np.lexsort((names, share))] = np.arange(total)
+    return (place >= round(low * total)) & (place < round(high * total))
 
 
 def _names(images: ImageList, chosen: ImageSet) -> Iterator[str]:
     """File names relative to the folder of images."""
     prefix = 0 if chosen.images == "." else len(chosen.images.rstrip("/")) + 1
-    return (image.uri[prefix:] for image in images)
+    return (uri[prefix:] for uri in images.uris())
 
 
 def _uri(chosen: ImageSet, name: str) -> str:
