@@ -41,7 +41,7 @@ import numpy as np
 import PIL.Image
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet  # noqa: F401
+import pyarrow.parquet
 import pycocotools.mask  # noqa: F401
 from peak_memory import PeakMemory
 from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
