@@ -24,6 +24,7 @@ imported. A step of a set of at most 1,000 images is the median of ``--rounds``.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -46,6 +47,9 @@ import pycocotools.mask  # noqa: F401
 from peak_memory import PeakMemory
 from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 
+with contextlib.suppress(ImportError):
+    import pandas  # noqa: F401  pyarrow loads it when it first sees a list, if it is there
+
 from gcdis_ray.artifacts import SCHEMAS, Artifact, Manifest
 from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
@@ -53,7 +57,7 @@ from gcdis_ray.data import masks
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import crop, ground_truth, ingest
 from gcdis_ray.storage import ArtifactOpener, LocalStorage
-from gcdis_ray.tasks.detection_block import _CLASSES_AT_ONCE, rules_of
+from gcdis_ray.tasks.detection_block import rules_of
 from gcdis_ray.tasks.detection_scores import (
     AccumulateShard,
     MatchShard,
@@ -63,6 +67,7 @@ from gcdis_ray.tasks.detection_scores import (
 from gcdis_ray.work import StageWork
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
+CLASSES_AT_ONCE = 128  # as the pipeline does
 
 
 # ---------------------------------------------------------------- artifacts
@@ -144,7 +149,7 @@ def accumulate(bench: Bench) -> None:
         AccumulateShard(found.table("matches"), found.table("object_counts"), rules),
         [],
         gives=("curves",),
-        args=class_groups(len(categories), -(-len(categories) // _CLASSES_AT_ONCE)),
+        args=class_groups(len(categories), -(-len(categories) // CLASSES_AT_ONCE)),
     )["curves"]
     totals = found.table("match_totals").iter_shards()
     scores = score_shards(curves.iter_shards(), totals, categories, rules)
