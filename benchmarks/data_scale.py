@@ -125,7 +125,7 @@ def run_stage(bench: Bench, stage: Any, name: str) -> None:
 def number_crops(bench: Bench) -> None:
     found, proposals = bench.load("ingest"), bench.load("made").table("proposals")
     listed, instances = found.table("image_index"), found.table("instances")
-    first = crop.number_crops(listed, instances, proposals, None, crop.Config())
+    first = crop.number_crops(listed, instances, proposals, None, crop.Config.model_validate({}))
     assert first[-1] > listed.num_rows
 
 
