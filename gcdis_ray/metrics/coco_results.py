@@ -6,7 +6,10 @@ image have areas; those that have an object to meet have a mask.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -21,39 +24,143 @@ from gcdis_ray.metrics.overlaps import Masks, rle_areas
 from gcdis_ray.metrics.run_lengths import filling
 
 
-def read_results(path: Path, ground_truth: GroundTruthFile) -> Detections:
+class Reader(Protocol):
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Raises:
+        pa.ArrowInvalid: something is wrong with one of these detections.
+        """
+        ...
+
+
+R = TypeVar("R", bound=Reader)
+
+
+def read_results(
+    path: Path, ground_truth: GroundTruthFile, stands_for: StandsFor | None = None
+) -> Detections:
     """Detections of a COCO results file that count, in its order.
 
     A results file is a list of detections with a mask, a box, or both. Those of images outside of
     the truth's are left out, as are those beyond the best of their image (LVIS).
 
+    Args:
+        stands_for: what other category ids than the ground truth's are; detections whose id stands
+            for nothing do not count.
+
     Raises:
         DataError: naming the first detection that is wrong. Compressed run lengths are looked at
             where the detection counts.
     """
+
+    def start() -> _Kept:
+        return _Kept(ground_truth, stands_for)
+
+    return scan(path, ground_truth, start, stands_for is not None).detections()
+
+
+def scan(
+    path: Path, ground_truth: GroundTruthFile, start: Callable[[], R], any_category: bool
+) -> R:
+    """Give all batches of a results file to a reader, and once more to a new one if need be.
+
+    Raises:
+        DataError: see :func:`read_results`.
+    """
     try:
-        kept = _Kept(ground_truth)
+        reader = start()
         for batch in fast_batches(path):
-            kept.add(batch)
+            reader.add(batch)
     except FileNotFoundError:
         raise DataError("no such file", where=str(path)) from None
     except OSError as error:
         raise DataError(error.strerror or str(error), where=str(path)) from error
     except pa.ArrowInvalid:
-        kept = _Kept(ground_truth)
-        for batch in checked_batches(path, ground_truth):
-            kept.add(batch)
-    return kept.detections()
+        reader = start()
+        for batch in checked_batches(path, ground_truth, any_category):
+            reader.add(batch)
+    return reader
+
+
+@dataclass(frozen=True)
+class StandsFor:
+    """What category ids of results are.
+
+    Args:
+        column_of: category id -> column of the class; other ids stand for nothing.
+        use_up: detections of those have their share of the best of an image.
+    """
+
+    column_of: Mapping[int, int]
+    use_up: bool
+
+    def columns(self, category_id: Ints) -> Ints:
+        """-1: nothing."""
+        ids = np.array(sorted(self.column_of), dtype=np.int64)
+        if not len(ids):
+            return np.full(len(category_id), -1, dtype=np.int64)
+        place = np.minimum(np.searchsorted(ids, category_id), len(ids) - 1)
+        columns = np.array([self.column_of[i] for i in ids.tolist()], dtype=np.int64)
+        return np.where(ids[place] == category_id, columns[place], -1)
+
+
+@dataclass(frozen=True)
+class Records:
+    """Columns of a batch, checked but for the texts of its masks.
+
+    ``image_I`` is the position of a detection's image in the truth, -1: of another one.
+    """
+
+    image_I: Ints
+    category_id: Ints
+    score: Floats
+    bbox_N4: Floats  # NaN: none
+    masked: Bools
+    size_N2: Ints  # -1: no mask
+    text: pa.Array
+
+    def check_runs(self, rows: Ints) -> None:
+        """Raises:
+        pa.ArrowInvalid: run lengths of one of these rows do not fill its mask.
+        """
+        rows = rows[self.masked[rows]]
+        texts = self.text.take(pa.array(rows)).to_pylist()
+        _must(filling(texts, self.size_N2[rows].prod(axis=1)).all())
+
+
+class Checks:
+    """What all detections have to fulfil."""
+
+    def __init__(self, ground_truth: GroundTruthFile) -> None:
+        self._ids_I = ground_truth.truth.image_ids_I
+        self._all_ids = np.array(sorted(ground_truth.images), dtype=np.int64)
+        sizes = [ground_truth.images[i] or (-1, -1) for i in self._all_ids.tolist()]
+        self._all_sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+
+    def records(self, batch: pa.RecordBatch) -> Records:
+        """Raises:
+        pa.ArrowInvalid: something is wrong with one of these detections.
+        """
+        image_id, category_id, score = (
+            _whole(batch[name]).to_numpy() for name in ("image_id", "category_id", "score")
+        )
+        place = _among(image_id, self._all_ids)
+        _must(np.isfinite(score).all())
+        bbox, masked, size = _boxes(batch["bbox"]), *_sizes(batch["segmentation"])
+        _must((masked | ~np.isnan(bbox[:, 0])).all())
+        image_size = self._all_sizes[place]
+        _must(((size == image_size) | (image_size < 0))[masked].all())
+        image = np.minimum(np.searchsorted(self._ids_I, image_id), len(self._ids_I) - 1)
+        image = np.where(self._ids_I[image] == image_id, image, -1)
+        text = pc.struct_field(batch["segmentation"], "counts")  # pyright: ignore[reportAttributeAccessIssue]
+        return Records(image, category_id, score, bbox, masked, size, text)
 
 
 class _Kept:
     """Detections so far."""
 
-    def __init__(self, ground_truth: GroundTruthFile) -> None:
-        self._truth = ground_truth.truth
-        self._all_ids = np.array(sorted(ground_truth.images), dtype=np.int64)
-        sizes = [ground_truth.images[i] or (-1, -1) for i in self._all_ids.tolist()]
-        self._all_sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
+    def __init__(self, ground_truth: GroundTruthFile, stands_for: StandsFor | None) -> None:
+        self._truth, self._stands_for = ground_truth.truth, stands_for
+        self._checks = Checks(ground_truth)
         self._category_ids = np.array([c.category_id for c in ground_truth.categories], np.int64)
         self._num = 0  # detections of the truth's images
         self._image, self._score = [], []  # of all of them
@@ -64,35 +171,30 @@ class _Kept:
         """Raises:
         pa.ArrowInvalid: something is wrong with one of these detections.
         """
-        truth = self._truth
-        image_id, category_id, score = (
-            _whole(batch[name]).to_numpy() for name in ("image_id", "category_id", "score")
-        )
-        place, class_ = _among(image_id, self._all_ids), _among(category_id, self._category_ids)
-        _must(np.isfinite(score).all())
-        bbox, masked, size = _boxes(batch["bbox"]), *_sizes(batch["segmentation"])
-        _must((masked | ~np.isnan(bbox[:, 0])).all())
-        image_size = self._all_sizes[place]
-        _must(((size == image_size) | (image_size < 0))[masked].all())
-
-        image = np.minimum(np.searchsorted(truth.image_ids_I, image_id), len(truth.image_ids_I) - 1)
-        here = np.flatnonzero(truth.image_ids_I[image] == image_id)
+        truth, found = self._truth, self._checks.records(batch)
+        here = found.image_I >= 0
+        if self._stands_for is None:
+            class_ = _among(found.category_id, self._category_ids)
+        else:
+            class_ = self._stands_for.columns(found.category_id)
+            here &= self._stands_for.use_up | (class_ >= 0)
+        here = np.flatnonzero(here)
+        image = found.image_I
         self._image.append(image[here].astype(np.int32))
-        self._score.append(score[here])
+        self._score.append(found.score[here])
         key = truth.key(image, class_)
-        counts = truth.looked_for(key[here])
+        counts = truth.looked_for(key[here]) & (class_[here] >= 0)
         self._rows.append(self._num + np.flatnonzero(counts))
         self._num += len(here)
         rows = here[counts]
-        text = pc.struct_field(batch["segmentation"], "counts").take(pa.array(rows))  # pyright: ignore[reportAttributeAccessIssue]
+        found.check_runs(rows)
+        text, bbox, size = found.text.take(pa.array(rows)), found.bbox_N4[rows], found.size_N2[rows]
         rles = [
             None if t is None else {"size": s, "counts": t}
-            for t, s in zip(text.to_pylist(), size[rows].tolist(), strict=True)
+            for t, s in zip(text.to_pylist(), size.tolist(), strict=True)
         ]
-        there = masked[rows]
-        _must(filling([r["counts"] for r in rles if r], size[rows][there].prod(axis=1)).all())
         areas: dict[Kind, Floats] = {"mask": rle_areas(rles)}
-        box_area = bbox[rows, 2] * bbox[rows, 3]
+        box_area = bbox[:, 2] * bbox[:, 3]
         areas["box"] = np.where(np.isnan(box_area), areas["mask"], box_area)
         meets = pa.array(truth.has_objects(key[rows]))
         values = pc.if_else(meets, text, None).cast(pa.large_string())  # pyright: ignore[reportAttributeAccessIssue]
@@ -100,9 +202,9 @@ class _Kept:
             Detections(
                 image[rows],
                 class_[rows],
-                score[rows],
-                bbox[rows],
-                Masks(pa.chunked_array([values]), size[rows]),
+                found.score[rows],
+                bbox,
+                Masks(pa.chunked_array([values]), size),
                 areas,
             )
         )
