@@ -13,8 +13,9 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.metrics.ap_matching import Bools, Edges, Floats, Ints
+from gcdis_ray.metrics.coco_columns import Checks
 from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_results import Checks, scan
+from gcdis_ray.metrics.coco_results import scan
 from gcdis_ray.metrics.matches import best_of_image, common_pairs, given_boxes
 from gcdis_ray.metrics.overlaps import Masks, box_edges, mask_edges
 

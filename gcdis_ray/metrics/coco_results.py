@@ -16,12 +16,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.ap_matching import Bools, Floats, Ints
+from gcdis_ray.metrics.ap_matching import Floats, Ints
 from gcdis_ray.metrics.coco_batches import checked_batches, fast_batches
+from gcdis_ray.metrics.coco_columns import Checks, among
 from gcdis_ray.metrics.coco_files import GroundTruthFile
 from gcdis_ray.metrics.matches import Detections, Kind, best_of_image, joined
 from gcdis_ray.metrics.overlaps import Masks, rle_areas
-from gcdis_ray.metrics.run_lengths import filling
 
 
 class Reader(Protocol):
@@ -44,8 +44,8 @@ def read_results(
     the truth's are left out, as are those beyond the best of their image (LVIS).
 
     Args:
-        stands_for: what other category ids than the ground truth's are; detections whose id stands
-            for nothing do not count.
+        stands_for: what the category ids are, any of them; detections whose id stands for nothing
+            do not count. Not given: they are the ground truth's.
 
     Raises:
         DataError: naming the first detection that is wrong. Compressed run lengths are looked at
@@ -103,58 +103,6 @@ class StandsFor:
         return np.where(ids[place] == category_id, columns[place], -1)
 
 
-@dataclass(frozen=True)
-class Records:
-    """Columns of a batch, checked but for the texts of its masks.
-
-    ``image_I`` is the position of a detection's image in the truth, -1: of another one.
-    """
-
-    image_I: Ints
-    category_id: Ints
-    score: Floats
-    bbox_N4: Floats  # NaN: none
-    masked: Bools
-    size_N2: Ints  # -1: no mask
-    text: pa.Array
-
-    def check_runs(self, rows: Ints) -> None:
-        """Raises:
-        pa.ArrowInvalid: run lengths of one of these rows do not fill its mask.
-        """
-        rows = rows[self.masked[rows]]
-        texts = self.text.take(pa.array(rows)).to_pylist()
-        _must(filling(texts, self.size_N2[rows].prod(axis=1)).all())
-
-
-class Checks:
-    """What all detections have to fulfil."""
-
-    def __init__(self, ground_truth: GroundTruthFile) -> None:
-        self._ids_I = ground_truth.truth.image_ids_I
-        self._all_ids = np.array(sorted(ground_truth.images), dtype=np.int64)
-        sizes = [ground_truth.images[i] or (-1, -1) for i in self._all_ids.tolist()]
-        self._all_sizes = np.array(sizes, dtype=np.int64).reshape(-1, 2)
-
-    def records(self, batch: pa.RecordBatch) -> Records:
-        """Raises:
-        pa.ArrowInvalid: something is wrong with one of these detections.
-        """
-        image_id, category_id, score = (
-            _whole(batch[name]).to_numpy() for name in ("image_id", "category_id", "score")
-        )
-        place = _among(image_id, self._all_ids)
-        _must(np.isfinite(score).all())
-        bbox, masked, size = _boxes(batch["bbox"]), *_sizes(batch["segmentation"])
-        _must((masked | ~np.isnan(bbox[:, 0])).all())
-        image_size = self._all_sizes[place]
-        _must(((size == image_size) | (image_size < 0))[masked].all())
-        image = np.minimum(np.searchsorted(self._ids_I, image_id), len(self._ids_I) - 1)
-        image = np.where(self._ids_I[image] == image_id, image, -1)
-        text = pc.struct_field(batch["segmentation"], "counts")  # pyright: ignore[reportAttributeAccessIssue]
-        return Records(image, category_id, score, bbox, masked, size, text)
-
-
 class _Kept:
     """Detections so far."""
 
@@ -174,7 +122,7 @@ class _Kept:
         truth, found = self._truth, self._checks.records(batch)
         here = found.image_I >= 0
         if self._stands_for is None:
-            class_ = _among(found.category_id, self._category_ids)
+            class_ = among(found.category_id, self._category_ids)
         else:
             class_ = self._stands_for.columns(found.category_id)
             here &= self._stands_for.use_up | (class_ >= 0)
@@ -218,49 +166,3 @@ class _Kept:
         is_best = np.zeros(self._num, dtype=np.bool_)
         is_best[best] = True
         return found.take(np.flatnonzero(is_best[np.concatenate(self._rows)]))
-
-
-def _must(good: object) -> None:
-    if not good:
-        raise pa.ArrowInvalid("a detection that needs a closer look")
-
-
-def _whole(column: pa.Array) -> pa.Array:
-    _must(not column.null_count)
-    return column
-
-
-def _among(ids: Ints, rising: Ints) -> Ints:
-    """Position of each id; all of them must be there."""
-    place = np.minimum(np.searchsorted(rising, ids), len(rising) - 1)
-    _must(len(rising) and (rising[place] == ids).all())
-    return place
-
-
-def _lists(column: pa.Array, length: int) -> tuple[Bools, np.ndarray]:
-    """Which rows hold a list, and their values as (N, length)."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    sizes = pc.list_value_length(column).drop_null()  # pyright: ignore[reportAttributeAccessIssue]
-    _must((sizes.to_numpy() == length).all())
-    return there, _whole(column.flatten()).to_numpy().reshape(-1, length)
-
-
-def _boxes(column: pa.Array) -> Floats:
-    """(N, 4), NaN: none."""
-    there, values = _lists(column, 4)
-    _must(np.isfinite(values).all() and not (values[:, 2:] < 0).any())
-    bbox = np.full((len(there), 4), np.nan)
-    bbox[there] = values
-    return bbox
-
-
-def _sizes(column: pa.Array) -> tuple[Bools, Ints]:
-    """Which rows have a mask, and its height and width (N, 2), -1: none."""
-    there = column.is_valid().to_numpy(zero_copy_only=False)
-    has_size, values = _lists(pc.struct_field(column, "size"), 2)  # pyright: ignore[reportAttributeAccessIssue]
-    text = pc.struct_field(column, "counts")  # pyright: ignore[reportAttributeAccessIssue]
-    _must((has_size == there).all() and (values > 0).all())
-    _must((text.is_valid().to_numpy(zero_copy_only=False) == there).all())
-    size = np.full((len(there), 2), -1, dtype=np.int64)
-    size[there] = values
-    return there, size

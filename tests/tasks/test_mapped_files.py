@@ -1,4 +1,4 @@
-"""Result files whose category ids are names of clusters: by hand, and against the run's own tasks."""
+"""Result files whose category ids are names of clusters: by hand, and against a run's tasks."""
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.metrics.ap_matching import Edges
+from gcdis_ray.metrics.coco_files import Category
 from gcdis_ray.metrics.coco_outputs import greedy_edges
-from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables
+from gcdis_ray.metrics.detection import evaluate, evaluate_files
+from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
+from gcdis_ray.metrics.matches import RULES
 from gcdis_ray.metrics.matching import greedy_pairs
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import CountDetections, match_outputs
@@ -211,35 +214,36 @@ def test_masks_count_where_both_have_one(tmp_path: Path):
 
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("scope", ["all", "novel_only"])
-def test_the_numbers_are_those_of_a_run(tmp_path: Path, seed: int, scope: str):
+@pytest.mark.parametrize("drop", ["before_topk", "after_topk"])
+def test_the_numbers_are_those_of_a_run(tmp_path: Path, seed: int, scope: str, drop: Drop):
     truth, results = _scene(seed)
     results = _renamed(results, {3: 7, 4: 8})
+    for row in results[::5]:
+        row["category_id"] = 9  # a fifth output, for which no class is left
     tables = _tables(truth, results)
     listed = [{"category_id": i, "name": f"c{i}", "known": str(i) in KNOWN} for i in IDS]
     classes = ClassColumns(listed, {1: 0, 2: 1})
     counts = CountDetections(0.5, 3).open()(0, tables[1], tables[0])["cluster_counts"]
-    rule = _rule(scope=scope)
+    rule = _rule(scope=scope, drop=drop)
     columns = match_outputs([counts], classes, 10, rule.scope)
     class_to_category = {output: IDS[column] for output, column in columns.items()}
     found = evaluate_mapped_files(*_files(tmp_path, truth, results), rule, KNOWN, max_per_image=3)
     assert found["mapping"]["class_to_category"] == {
         str(k): v for k, v in sorted(class_to_category.items())
     }
-    best = _three_best(results)
-    want = evaluate_tables(IMAGES, tables[0], _tables(truth, best)[1], listed, class_to_category)
+    images = pa.table({"image_id": IMAGES})
+    columns_of_truth = truth_columns(images, tables[0], IDS, RULES["coco"])
+    kept, unmapped = detection_columns(
+        columns_of_truth, tables[1], IDS, class_to_category, 3, rule.drop
+    )
+    assert unmapped
+    categories = [Category(i, f"c{i}") for i in IDS]
+    want = evaluate(columns_of_truth, kept, categories, [1, 2])
     assert (found["mask"], found["box"]) == (want["mask"], want["box"])
 
 
-def _three_best(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    kept = []
-    for image in IMAGES:
-        rows = [row for row in results if row["image_id"] == image]
-        kept += sorted(rows, key=lambda row: -row["score"])[:3]
-    return kept
-
-
 def _tables(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[pa.Table, pa.Table]:
-    def rows(found: list[dict[str, Any]], name: str, key: str) -> pa.Table:
+    def rows(found: list[dict[str, Any]], name: str) -> pa.Table:
         listed = []
         for n, row in enumerate(found):
             x, y, width, height = row["bbox"]
@@ -258,7 +262,7 @@ def _tables(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[pa.Ta
             listed.append({field: values.get(field) for field in SCHEMAS[name].names})
         return pa.Table.from_pylist(listed, schema=SCHEMAS[name])
 
-    return rows(truth["annotations"], "truth_instances", ""), rows(results, "predictions", "")
+    return rows(truth["annotations"], "truth_instances"), rows(results, "predictions")
 
 
 @settings(max_examples=100, deadline=None)
