@@ -78,6 +78,29 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--results", metavar="FILE", help="COCO results")
     sub.add_argument("--known-classes", nargs="+", metavar="CLASS", help="names or category ids")
     sub.add_argument(
+        "--mapping-source",
+        choices=("split_val", "detections", "gt_crops", "train_gt"),
+        help="the results' category ids are names of clusters: what they are mapped by",
+    )
+    sub.add_argument(
+        "--mapping-scope",
+        choices=("novel_only", "all"),
+        help="novel_only (default): ids of known classes stand for themselves; all: every id is "
+        "mapped",
+    )
+    sub.add_argument(
+        "--mapping-drop",
+        choices=("before_topk", "after_topk"),
+        help="when ids that stand for no class leave: before or after (default) the cut to the "
+        "best of an image",
+    )
+    sub.add_argument(
+        "--max-per-image",
+        type=int,
+        metavar="N",
+        help="with a mapping: detections scored per image (default 100, by LVIS's rules 300)",
+    )
+    sub.add_argument(
         "--images",
         metavar="FILE[:KEY]",
         help="score only the image ids in this JSON list, or list under KEY, as in splits.json:val",
@@ -342,17 +365,13 @@ def _evaluate(args: argparse.Namespace) -> int:
     from gcdis_ray.errors import ConfigError
 
     if args.ground_truth and args.results and not args.config:
-        from gcdis_ray.metrics.detection import evaluate_files, format_scores
+        from gcdis_ray.metrics.detection import format_scores
 
-        scores = evaluate_files(
-            Path(args.ground_truth),
-            Path(args.results),
-            args.known_classes,
-            image_ids=_read_ids(args.images) if args.images else None,
-        )
+        scores = _evaluate_files(args)
         print(json.dumps(scores) if args.json else format_scores(scores))
         return 0
-    if not args.config or any((args.ground_truth, args.results, args.known_classes, args.images)):
+    of_files = (args.ground_truth, args.results, args.known_classes, args.images)
+    if not args.config or any((*of_files, *_mapping(args).values(), args.max_per_image)):
         raise ConfigError(
             "give either a config alone, or both --ground-truth and --results",
             where="gcdis evaluate",
@@ -362,6 +381,37 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_metrics(_open(args))))
     return status
+
+
+def _evaluate_files(args: argparse.Namespace) -> dict[str, Any]:
+    from gcdis_ray.errors import ConfigError
+
+    files, rule = (Path(args.ground_truth), Path(args.results)), _mapping(args)
+    image_ids = _read_ids(args.images) if args.images else None
+    if "source" in rule:
+        from gcdis_ray.tasks.mapped_files import evaluate_mapped_files
+        from gcdis_ray.tasks.mapping_config import MappingConfig
+
+        mapping = MappingConfig.model_validate(rule)
+        return evaluate_mapped_files(
+            *files, mapping, args.known_classes, image_ids, args.max_per_image
+        )
+    if rule or args.max_per_image is not None:
+        name = f"--mapping-{next(iter(rule))}" if rule else "--max-per-image"
+        raise ConfigError(
+            f"{name} is for results that are mapped to classes, and there is no --mapping-source",
+            where="gcdis evaluate",
+            fix="add --mapping-source split_val or --mapping-source detections",
+        )
+    from gcdis_ray.metrics.detection import evaluate_files
+
+    return evaluate_files(*files, args.known_classes, image_ids=image_ids)
+
+
+def _mapping(args: argparse.Namespace) -> dict[str, str]:
+    """What is given of the mapping."""
+    parts = {name: getattr(args, f"mapping_{name}") for name in ("source", "scope", "drop")}
+    return {name: value for name, value in parts.items() if value is not None}
 
 
 def _data_check(args: argparse.Namespace) -> int:

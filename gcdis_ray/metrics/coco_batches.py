@@ -90,16 +90,20 @@ class _Lines(io.RawIOBase):
         return data[:-1]
 
 
-def checked_batches(path: Path, ground_truth: GroundTruthFile) -> Iterator[pa.RecordBatch]:
+def checked_batches(
+    path: Path, ground_truth: GroundTruthFile, any_category: bool = False
+) -> Iterator[pa.RecordBatch]:
     """Records of any results file, each looked at; masks as compressed run lengths.
+
+    Args:
+        any_category: category ids need not be the ground truth's.
 
     Raises:
         DataError: naming the first record that is wrong.
     """
-    columns = {c.category_id: n for n, c in enumerate(ground_truth.categories)}
+    known = None if any_category else {c.category_id for c in ground_truth.categories}
     found = (
-        _checked(row, ground_truth, columns, f"{path}: [{n}]")
-        for n, row in enumerate(_records(path))
+        _checked(row, ground_truth, known, f"{path}: [{n}]") for n, row in enumerate(_records(path))
     )
     while batch := list(islice(found, _BATCH)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
@@ -117,9 +121,9 @@ def _records(path: Path) -> Iterator[Any]:
 
 
 def _checked(
-    row: Any, ground_truth: GroundTruthFile, columns: dict[int, int], where: str
+    row: Any, ground_truth: GroundTruthFile, category_ids: set[int] | None, where: str
 ) -> dict[str, Any]:
-    bbox, mask, size = shape(row, ground_truth.images, columns, where)
+    bbox, mask, size = shape(row, ground_truth.images, category_ids, where)
     if "score" not in row:
         raise DataError("no 'score'", where=where, fix=_FIX)
     score = number(row["score"], "score", where)

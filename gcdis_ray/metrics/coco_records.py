@@ -160,7 +160,7 @@ def number(value: Any, name: str, where: str) -> float:
 def shape(
     row: Any,
     images: Mapping[int, tuple[int, int] | None],
-    category_ids: Collection[int],
+    category_ids: Collection[int] | None,
     where: str,
     *,
     check_runs: bool = True,
@@ -171,6 +171,7 @@ def shape(
 
     Args:
         images: ids, with (height, width) where it is known.
+        category_ids: those that may occur; None: any.
         check_runs: whether compressed run lengths are checked here, one mask at a time.
 
     Raises:
@@ -179,7 +180,7 @@ def shape(
     image_id, category_id = integer(row, "image_id", where), integer(row, "category_id", where)
     if image_id not in images:
         raise DataError(f"image_id {image_id} is not in the ground truth", where=where)
-    if category_id not in category_ids:
+    if category_ids is not None and category_id not in category_ids:
         raise DataError(f"category_id {category_id} is not in the ground truth", where=where)
     bbox = row.get("bbox") or None
     if bbox is not None:

@@ -25,7 +25,13 @@ import pyarrow.compute as pc
 from gcdis_ray.metrics.ap_matching import AREAS, Ints
 from gcdis_ray.metrics.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
-from gcdis_ray.metrics.coco_files import FREQUENCIES, Category, class_ids, read_ground_truth
+from gcdis_ray.metrics.coco_files import (
+    FREQUENCIES,
+    Category,
+    GroundTruthFile,
+    class_ids,
+    read_ground_truth,
+)
 from gcdis_ray.metrics.coco_results import read_results
 from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
 from gcdis_ray.metrics.matches import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
@@ -61,7 +67,13 @@ def evaluate_files(
     """
     file = read_ground_truth(ground_truth, None if image_ids is None else set(image_ids))
     known = None if known_classes is None else class_ids(known_classes, file.categories)
-    detections = read_results(results, file)
+    return evaluate_results(file, read_results(results, file), known)
+
+
+def evaluate_results(
+    file: GroundTruthFile, detections: Detections, known: Sequence[int] | None
+) -> dict[str, Any]:
+    """Score detections that count, of files that are read. See :func:`evaluate_files`."""
     result = evaluate(file.truth, detections, file.categories, known)
     if file.truth.rules.federated:
         result["counts"]["frequency_contradicted"] = file.wrong_frequencies
@@ -301,4 +313,5 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         shown = (f"{'n/a':>9}" if value is None else f"{value:>9.4f}" for value in values)
         lines.append(f"{name:<12}" + "".join(shown))
     lines += [f"{kind}: {scores['protocol'][kind]}" for kind in ("mask", "box")]
+    lines += [f"mapping: {scores['mapping']['protocol']}"] if "mapping" in scores else []
     return "\n".join(lines)

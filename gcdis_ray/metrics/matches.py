@@ -181,7 +181,7 @@ def match_images(
     if last is not None:
         keep = np.flatnonzero(rank_D < last)
         found, key_D, rank_D = found.take(keep), key_D[keep], rank_D[keep]
-    pairs = _pairs(key_D, truth.key_G)
+    pairs = common_pairs(key_D, truth.key_G)
     crowd_G = truth.crowd_G & (not truth.rules.federated)
     ignore_G = truth.ignore_G if truth.rules.federated else truth.crowd_G
     excused_D = _is_in(key_D, truth.not_exhaustive)  # an unmatched one may be right
@@ -218,15 +218,15 @@ def _shapes(
     if kind == "mask":
         edges = mask_edges(found.masks, truth.masks, crowd_G, pairs)
     else:
-        boxes = _boxes(found.bbox_D4, found.masks, ranges(pairs.first_d, pairs.num_d))
-        objects = _boxes(truth.bbox_G4, truth.masks, np.arange(len(truth.class_G)))
+        boxes = given_boxes(found.bbox_D4, found.masks, ranges(pairs.first_d, pairs.num_d))
+        objects = given_boxes(truth.bbox_G4, truth.masks, np.arange(len(truth.class_G)))
         edges = box_edges(boxes, objects, crowd_G, pairs)
     area_G = _areas(truth.area_px_G, truth.bbox_G4, truth.masks, kind)
     area_D = _areas(found.areas_px[kind], found.bbox_D4, found.masks, kind)
     return edges, area_G, area_D
 
 
-def _boxes(bbox_N4: Floats, masks: Masks, rows: Ints) -> Floats:
+def given_boxes(bbox_N4: Floats, masks: Masks, rows: Ints) -> Floats:
     """Boxes as they are given, at ``rows`` those of the masks where none is."""
     rows = rows[np.isnan(bbox_N4[rows, 0])]
     if len(rows):
@@ -274,7 +274,8 @@ def _place(key: Ints) -> Ints:
     return np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
 
 
-def _pairs(key_D: Ints, key_G: Ints) -> Pairs:
+def common_pairs(key_D: Ints, key_G: Ints) -> Pairs:
+    """Rows of every key that occurs on both sides; both rising."""
     both = np.intersect1d(key_D, key_G)
     first_d, first_g = np.searchsorted(key_D, both), np.searchsorted(key_G, both)
     return Pairs(
