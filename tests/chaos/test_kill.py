@@ -119,5 +119,6 @@ def test_workers_and_driver_killed_on_ray(tmp_path: Path, small_run):
     killer.stage = "over"
     assert status == 0, printed
     assert {stage for stage, kind in killer.killed if kind == RANK} == TRAINED_STAGES
-    assert {stage for stage, kind in killer.killed if kind == DATA} == DATA_STAGES
+    # an actor of the stage before may still be on its way out: killing it must do no harm either
+    assert {stage for stage, kind in killer.killed if kind == DATA} >= DATA_STAGES
     assert contents(overrides) == small_run.contents
