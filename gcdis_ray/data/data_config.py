@@ -118,6 +118,11 @@ class ImageSet(Closed):
         description="take what is there: listed images that are missing are left out and counted, "
         "where otherwise they are an error",
     )
+    shared: bool = Field(
+        False,
+        description="its images may be those of the labeled set, too, as new images with ids of "
+        "their own; for the unlabeled set only",
+    )
 
     _images = field_validator("images")(
         lambda value: value if value == "." else _relative(value)  # root itself
@@ -185,6 +190,13 @@ class DataConfig(StageConfig):
         if labeled.annotations is None:
             raise ValueError("labeled images need annotations: a file below root")
         return labeled
+
+    @model_validator(mode="after")
+    def _shared_with_labeled(self) -> DataConfig:
+        for split in ("labeled", "validation"):
+            if self.image_set(split).shared:
+                raise ValueError(f"{split}.shared: only the unlabeled set can share images")
+        return self
 
     @model_validator(mode="after")
     def _relabeled_into(self) -> DataConfig:

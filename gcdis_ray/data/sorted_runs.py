@@ -1,4 +1,4 @@
-"""Rows in any order, given back by image, in memory that does not grow with their number.
+"""Rows in any order, given back by image, in memory that hardly grows with their number.
 
 An external merge sort: rows gather until they are worth a *run*, which is sorted and laid aside in
 pieces; then all runs are read side by side, one piece of each at a time.

@@ -112,7 +112,7 @@ def plan_data(config: DataConfig) -> DataPlan:
         )
         for split in SPLITS
     }
-    _check_apart({split: chosen.images for split, chosen in sets.items()})
+    _check_apart(sets)
     labeled = sets["labeled"].source
     assert labeled is not None  # the config asks for it
     return DataPlan(folder, sets, _known(config, folder, labeled.categories))
@@ -174,7 +174,8 @@ def _folder_images(folder: SourceFolder, chosen: ImageSet) -> Iterator[SourceIma
         path = PurePosixPath(name)
         if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
             uri = _uri(chosen, name)
-            yield SourceImage(_id_of_name(uri), uri, None, None, None)
+            image_id = _id_of_name(f"shared {uri}" if chosen.shared else uri)
+            yield SourceImage(image_id, uri, None, None, None)
 
 
 def _listed(
@@ -199,6 +200,7 @@ def _listed(
             for record in compress(some, take.tolist()):
                 uri = _uri(chosen, record.file_name)
                 image_id = record.image_id if chosen.ids == "file" else _id_of_name(uri)
+                image_id = _id_of_name(f"shared {uri}") if chosen.shared else image_id
                 yield SourceImage(image_id, uri, record.height_px, record.width_px, record.image_id)
 
     images = ImageList(taken())
@@ -252,10 +254,16 @@ def _share(name: str, seed: int) -> float:
     return int.from_bytes(hashlib.sha256(f"{seed}/{name}".encode()).digest()[:6], "big") / 2**48
 
 
-def _check_apart(images: Mapping[str, ImageList]) -> None:
-    """No image may occur twice, in one set or in two, nor an id stand for two images."""
-    every = pa.concat_tables(found.table.select(["image_id", "uri"]) for found in images.values())
-    for column in ("uri", "image_id"):
+def _check_apart(sets: Mapping[str, SetPlan]) -> None:
+    """No image may occur twice, in one set or in two, nor an id stand for two images. A shared set
+    may have images of the labeled one."""
+    every_image = {split: chosen.images for split, chosen in sets.items()}
+    apart = [every_image]
+    for split, chosen in sets.items():
+        if chosen.config.shared:
+            apart = [{s: i for s, i in every_image.items() if s != t} for t in ("labeled", split)]
+    for column, images in (*(("uri", images) for images in apart), ("image_id", every_image)):
+        every = pa.concat_tables(found.table.select([column]) for found in images.values())
         counts = pc.value_counts(every[column])  # pyright: ignore[reportAttributeAccessIssue]
         values, times = counts.field("values"), counts.field("counts")
         shared = values.filter(pc.greater(times, 1))  # pyright: ignore[reportAttributeAccessIssue]
@@ -272,7 +280,7 @@ def _check_apart(images: Mapping[str, ImageList]) -> None:
             raise DataError(
                 f"{len(shared)} images occur twice, such as {first}",
                 where=where,
-                fix="keep the sets apart with image_ids or part",
+                fix="keep the sets apart with image_ids or part, or set unlabeled.shared",
             )
         raise DataError(
             f"{len(shared)} image ids stand for two images, such as {first} for "

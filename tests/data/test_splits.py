@@ -84,6 +84,21 @@ def test_files_that_number_alike(root: Path):
     ]
 
 
+def test_unlabeled_images_can_be_those_of_the_labeled_set_too(root: Path):
+    everything = {"images": "images", "annotations": "all.json", "shared": True}
+    everything["except_image_ids"] = {"file": "lists.json", "key": "v"}
+    images = plan(root, unlabeled=everything).images
+    assert len(images["unlabeled"]) == 16
+    assert {i.uri for i in images["labeled"]} < {i.uri for i in images["unlabeled"]}
+    assert not {i.image_id for i in images["labeled"]} & {i.image_id for i in images["unlabeled"]}
+    assert sorted(i.file_id for i in images["unlabeled"]) == list(range(1, 17))
+    del everything["except_image_ids"]
+    with pytest.raises(DataError, match="8 images occur twice"):  # those of validation
+        plan(root, unlabeled=everything)
+    with pytest.raises(ValidationError, match="only the unlabeled set can share"):
+        plan(root, validation={"images": "images", "annotations": "all.json", "shared": True})
+
+
 def test_known_classes(root: Path):
     def known(value) -> list[tuple[int, str]]:
         return [(c.category_id, c.name) for c in plan(root, known_classes=value).known]
