@@ -57,7 +57,7 @@ from gcdis_ray.data import masks
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import crop, ground_truth, ingest
 from gcdis_ray.storage import ArtifactOpener, LocalStorage
-from gcdis_ray.tasks.detection_block import rules_of
+from gcdis_ray.tasks.detection_block import num_groups, rules_of
 from gcdis_ray.tasks.detection_scores import (
     AccumulateShard,
     MatchShard,
@@ -67,7 +67,6 @@ from gcdis_ray.tasks.detection_scores import (
 from gcdis_ray.work import StageWork
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
-CLASSES_AT_ONCE = 128  # as the pipeline does
 
 
 # ---------------------------------------------------------------- artifacts
@@ -145,11 +144,12 @@ def match(bench: Bench) -> None:
 def accumulate(bench: Bench) -> None:
     truth, found, work = bench.load("ground_truth"), bench.load("match"), bench.work("accumulate")
     categories, rules = truth.json("categories"), rules_of(truth.table("truth_images"))
+    matches = found.table("matches")
     curves = work.map_shards(
-        AccumulateShard(found.table("matches"), found.table("object_counts"), rules),
+        AccumulateShard(matches, found.table("object_counts"), rules),
         [],
         gives=("curves",),
-        args=class_groups(len(categories), -(-len(categories) // CLASSES_AT_ONCE)),
+        args=class_groups(len(categories), num_groups(len(categories), matches.num_rows)),
     )["curves"]
     totals = found.table("match_totals").iter_shards()
     scores = score_shards(curves.iter_shards(), totals, categories, rules)

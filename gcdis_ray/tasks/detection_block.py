@@ -22,7 +22,7 @@ from gcdis_ray.tasks.scored_images import in_mapping_half
 Rules = Literal["coco", "lvis"]
 BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
 _KINDS = ("mask", "box")
-_CLASSES_AT_ONCE = 128
+_CLASSES_AT_ONCE, _MATCHES_AT_ONCE = 128, 500_000
 
 
 def rules_of(truth_images: Table) -> Rules:
@@ -100,12 +100,17 @@ def score_detections(
         AccumulateShard(found["matches"], found["object_counts"], terms.rules),
         [],
         gives=("curves",),
-        args=class_groups(len(classes), -(-len(classes) // _CLASSES_AT_ONCE)),
+        args=class_groups(len(classes), num_groups(len(classes), found["matches"].num_rows)),
         unit="class groups",
     )["curves"]
     return score_shards(
         curves.iter_shards(), found["match_totals"].iter_shards(), classes.categories, terms.rules
     )
+
+
+def num_groups(num_classes: int, num_matches: int) -> int:
+    """Into how many groups of classes to divide: a group's detections are in memory at once."""
+    return max(-(-num_classes // _CLASSES_AT_ONCE), -(-num_matches // _MATCHES_AT_ONCE))
 
 
 def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:
