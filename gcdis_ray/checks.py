@@ -37,9 +37,8 @@ def before_run(config: RunConfig, stages: Collection[str] = ()) -> None:
             training = getattr(stage, field)
             if isinstance(training, TrainingConfig):
                 check_workers(training, config.compute, where=f"stages.{name}.{field}")
-    stage_configs = config.stages
-    if hasattr(stage_configs, "predict") and hasattr(stage_configs, "evaluate"):
-        stage_configs.evaluate.check_kept(stage_configs.predict.max_per_image)
+    if "evaluate" in stages:
+        config.stages.evaluate.check_kept(config.stages.predict.max_per_image)
     if "label" in stages and config.stages.discover.hold_out.share > 0:
         from gcdis_ray.stages.label import for_tuning_only
 

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-from gcdis_ray.data.data_config import SPLITS, DataConfig, SynsetFile
+from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.formats import open_labels
 from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
@@ -115,12 +115,12 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
         DataError: what keeps the sets from being told apart at all, as in a run.
     """
     folder = open_source(config.root)
-    files = [_file(folder, path, told) for path in _file_names(folder, config)]
+    files = [_file(folder, path, told) for path in _file_names(config)]
     told("reading the lists of images")
     plan = plan_data(config)
     known = {c.category_id for c in plan.known}
     sets = {split: _set(plan, split, known, told) for split in SPLITS}
-    ids = {c.category_id for c in plan.known}
+    ids = set(known)
     for split in SPLITS:
         if (source := plan.sets[split].source) is not None and source.has_annotations:
             ids |= {c.category_id for c in source.categories}
@@ -133,20 +133,14 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     return report
 
 
-def _file_names(folder: SourceFolder, config: DataConfig) -> list[str]:
-    names: list[str] = []
-    for split in SPLITS:
-        chosen = config.image_set(split)
-        names += chosen.annotation_files
-        lists = (chosen.image_ids, chosen.except_image_ids, chosen.except_coco_ids)
-        names += [reference.file for reference in lists if reference is not None]
-        if isinstance(chosen.relabel, SynsetFile):
-            names.append(chosen.relabel.file)
-    names += config.label_space.files if config.label_space else []
-    beside = [str(PurePosixPath(name).with_name("image_data.json")) for name in names]
-    objects = [name.rpartition("/")[2] == "objects.json" for name in names]
-    names += [path for path, is_vg in zip(beside, objects, strict=True) if is_vg]
-    return sorted(set(names))
+def _file_names(config: DataConfig) -> list[str]:
+    names = config.files()
+    beside = [
+        str(PurePosixPath(name).with_name("image_data.json"))  # Visual Genome: sizes of images
+        for name in names
+        if PurePosixPath(name).name == "objects.json"
+    ]
+    return sorted({*names, *beside})
 
 
 def _file(folder: SourceFolder, name: str, told: Told) -> FileFacts:

@@ -60,7 +60,7 @@ class Labels:
 
 
 def _grouped(
-    pairs: Iterator[tuple[str | None, CategoryRecord]] | Any,
+    pairs: Iterable[tuple[str | None, CategoryRecord]],
 ) -> Mapping[str, list[CategoryRecord]]:
     groups: dict[str, list[CategoryRecord]] = defaultdict(list)
     for key, category in pairs:

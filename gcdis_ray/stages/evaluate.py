@@ -18,12 +18,14 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.mapping_config import MappingConfig
+from gcdis_ray.tasks.scored_images import BEST
 
 if TYPE_CHECKING:
     from gcdis_ray.tasks.class_columns import ClassColumns
     from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
     from gcdis_ray.tasks.crop_truth import CropTruth
-    from gcdis_ray.tasks.detection_block import OutputMap, Rules, Terms
+    from gcdis_ray.tasks.detection_block import OutputMap, Terms
+    from gcdis_ray.tasks.scored_images import Rules
 
 VERSION = 5
 TAKES = (
@@ -38,7 +40,6 @@ TAKES = (
     "predict",
 )
 SEEDED = True
-MOST = 300  # detections of an image that any rules score
 
 
 class Config(StageConfig):
@@ -67,7 +68,7 @@ class Config(StageConfig):
         Raises:
             ConfigError: not enough.
         """
-        best = self.max_per_image or MOST
+        best = self.max_per_image or max(BEST.values())
         more = self.mapping.drop == "before_topk"
         if kept < best + more:
             raise ConfigError(
@@ -87,7 +88,7 @@ class Config(StageConfig):
         Raises:
             ConfigError: as :meth:`check_kept`.
         """
-        from gcdis_ray.tasks.detection_block import BEST, Terms
+        from gcdis_ray.tasks.detection_block import Terms
 
         self.check_kept(kept)
         return Terms(rules, self.match_iou, self.max_per_image or BEST[rules], kept)

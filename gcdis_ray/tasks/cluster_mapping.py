@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, TensorFile
 from gcdis_ray.data.image_files import ImageFiles
+from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
-from gcdis_ray.tasks.scored_images import best_per_image, in_mapping_half
+from gcdis_ray.tasks.scored_images import in_mapping_half
 
 Ints = NDArray[np.int64]
 
@@ -47,12 +48,14 @@ class CountDetections:
 
     def count(self, index: int, predictions: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
         objects_of = true_objects(truth, "validation")
-        best = best_per_image(
+        best = best_of_image(
             predictions["image_id"].to_numpy(),
             predictions["score"].to_numpy(),
             self.max_per_image,
         )
-        found_in = by_image(predictions.filter(pa.array(best)), (*OBJECT_COLUMNS, "class_index"))
+        found_in = by_image(
+            predictions.take(pa.array(np.sort(best))), (*OBJECT_COLUMNS, "class_index")
+        )
         images = sorted(objects_of.keys() & found_in.keys())
         if self.half:
             mine = in_mapping_half(images)

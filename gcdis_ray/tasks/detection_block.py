@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from gcdis_ray.artifacts import Table
 from gcdis_ray.metrics import discovery
@@ -17,10 +17,8 @@ from gcdis_ray.tasks.detection_scores import (
     score_shards,
 )
 from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import in_mapping_half
+from gcdis_ray.tasks.scored_images import Rules, in_mapping_half
 
-Rules = Literal["coco", "lvis"]
-BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
 _KINDS = ("mask", "box")
 _CLASSES_AT_ONCE, _MATCHES_AT_ONCE = 128, 500_000
 

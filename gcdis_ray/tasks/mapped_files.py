@@ -21,9 +21,8 @@ from gcdis_ray.metrics.coco_results import StandsFor, read_results
 from gcdis_ray.metrics.detection import evaluate_results
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import match_outputs
-from gcdis_ray.tasks.detection_block import BEST
 from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import in_mapping_half
+from gcdis_ray.tasks.scored_images import BEST, in_mapping_half
 
 
 def evaluate_mapped_files(

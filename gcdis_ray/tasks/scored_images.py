@@ -1,27 +1,17 @@
-"""Which images and which of their detections are counted."""
+"""Which images and how many of their detections are counted."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 Bools = NDArray[np.bool_]
-
-
-def best_per_image(
-    image_N: NDArray[np.integer], score_N: NDArray[np.floating], limit: int
-) -> Bools:
-    """Whether a detection is among the ``limit`` best of its image; of equal ones, the first."""
-    order = np.lexsort((-score_N, image_N))
-    image = image_N[order]
-    starts = np.flatnonzero(np.diff(image, prepend=image[:1] - 1))
-    rank = np.arange(len(image)) - np.repeat(starts, np.diff(starts, append=len(image)))
-    kept = np.zeros(len(image), dtype=np.bool_)
-    kept[order] = rank < limit
-    return kept
+Rules = Literal["coco", "lvis"]
+BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
 
 
 def in_mapping_half(image_ids: Iterable[int]) -> Bools:

@@ -18,12 +18,13 @@ from toy_discovery import MODEL
 from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
+from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.stages import crop
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import CountDetections, CountTrueCrops, match_outputs
 from gcdis_ray.tasks.discovery_inference import infer_crops
 from gcdis_ray.tasks.discovery_model import build_discovery_model, load_discovery_model
-from gcdis_ray.tasks.scored_images import best_per_image, in_mapping_half
+from gcdis_ray.tasks.scored_images import in_mapping_half
 
 CATEGORIES = [
     {"category_id": 30, "name": "c", "known": False},
@@ -145,7 +146,7 @@ def test_half_of_the_images_is_fixed_by_their_ids():
 def test_the_best_of_an_image_are_those_that_few_precede(rows: list, limit: int):
     image = np.array([i for i, _ in rows], dtype=np.int64)
     score = np.array([s for _, s in rows])
-    kept = best_per_image(image, score, limit)
+    kept = np.isin(np.arange(len(rows)), best_of_image(image, score, limit))
     for n, (i, s) in enumerate(rows):
         before = sum(j == i and (t > s or (t == s and m < n)) for m, (j, t) in enumerate(rows))
         assert kept[n] == (before < limit)
