@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+# Ray's helpers try for 60 s to tell a driver that was killed outright what happened to it.
+LAST_WORDS_S = 120
+
 looks_into_proc = pytest.mark.skipif(
     not Path("/proc/self/environ").exists(), reason="looks into /proc"
 )

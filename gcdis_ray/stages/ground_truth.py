@@ -15,17 +15,15 @@ import pyarrow as pa
 from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
 from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS
+from gcdis_ray.data.fingerprints import Show, annotations_digest, states_digest
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.stages.ingest import (
     Config,
-    Show,
     annotation_bytes,
-    annotations_digest,
     instance_rows,
     read_annotations,
-    states_digest,
 )
 
 if TYPE_CHECKING:

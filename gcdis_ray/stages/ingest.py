@@ -8,10 +8,8 @@ about novel classes, is neither read into a table nor part of the fingerprint: s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -22,19 +20,23 @@ from pydantic import Field
 from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
 from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS, DataConfig
+from gcdis_ray.data.fingerprints import (
+    Show,
+    annotations_digest,
+    bytes_read,
+    images_digest,
+    states_digest,
+)
 from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
+from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.meter import count, metering
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.source import SourceFolder, open_source
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table
     from gcdis_ray.runtime.base import Work
 
-Show = Callable[[Progress], None]
 
 VERSION = 2
 _EXAMPLES = 3
@@ -80,98 +82,18 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
         DataError: as :func:`gcdis_ray.data.splits.plan_data`; or no image of a set exists.
     """
     if config.fingerprint == "stat":
-        return states_digest(config, [*SPLITS])
+        found = states_digest(config, SPLITS)
+        return found if config.store == "bytes" else f"{found} {open_source(config.root).uri}"
     plan = plan_data(config)
     found = hashlib.sha256()
     for split in SPLITS:
-        found.update(_images_digest(plan, split, show).encode())
+        found.update(images_digest(plan, split, show).encode())
     known = {c.category_id: c.name for c in plan.known}
     labels = annotations_digest(plan, "labeled", known, show)
     found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
     if config.store == "uri":
         found.update(plan.folder.uri.encode())  # it is where later stages look
     return found.hexdigest()
-
-
-def states_digest(config: Config, images_of: Sequence[str]) -> str:
-    """Fingerprint of the states of all files that the config names, without opening one, and of all
-    files in the image folders of these sets.
-
-    Any change of a file changes it, also one that would change nothing in the artifact.
-    """
-    folder = open_source(config.root)
-    found: dict[str, Any] = {}
-    for name in config.files():
-        found[name] = _state(folder, name)
-        beside = PurePosixPath(name)
-        if beside.suffix == ".txt":  # VOC: a list of names; masks lie in folders beside
-            root = str(beside.parents[2]) if len(beside.parents) > 2 else "."
-            found[f"{root}/"] = _listing_digest(folder, root)
-        else:  # Visual Genome: sizes of images
-            found[f"{name}+"] = _state(folder, str(beside.with_name("image_data.json")))
-    for images in sorted({config.image_set(split).images for split in images_of}):
-        found[f"{images}/"] = _listing_digest(folder, images)
-    if config.store == "uri":
-        found["uri"] = folder.uri
-    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
-
-
-def annotations_digest(
-    plan: DataPlan, split: str, category_ids: Collection[int] | None, show: Show
-) -> str:
-    """What tells whether those annotations have changed that are looked at."""
-    with _bytes_read(plan, split, show) as told:
-        return plan.sets[split].selection(category_ids).digest(told)
-
-
-def _images_digest(plan: DataPlan, split: str, show: Show) -> str:
-    chosen = plan.sets[split]
-    files, absent = _contents_digest(plan.folder, chosen, show)
-    where = f"stages.ingest.{split}.images"
-    if absent == len(chosen.images):
-        raise DataError(
-            f"none of its {absent} images exists, such as {chosen.images[0].uri}",
-            where=where,
-            fix=f"check root ({plan.folder.uri}) and images",
-        )
-    if absent:
-        chosen.check_present(plan.folder, where)
-    found = hashlib.sha256(f"{split} {files}".encode())
-    for image in chosen.images:
-        line = [image.image_id, image.uri, image.height_px, image.width_px]
-        found.update(canonical_json(line).encode())
-    return found.hexdigest()
-
-
-def _contents_digest(folder: SourceFolder, chosen: SetPlan, show: Show) -> tuple[str, int]:
-    """Of the bytes of the images, and how many cannot be read: those are quarantined later."""
-    found, absent = hashlib.sha256(), 0
-    for number, image in enumerate(chosen.images):
-        show(Progress(number, len(chosen.images), "images looked at"))
-        digest = b""
-        try:
-            with folder.open(image.uri) as file:
-                digest = hashlib.file_digest(file, "sha256").digest()  # pyright: ignore[reportArgumentType]
-        except OSError:
-            absent += 1
-        found.update(digest.ljust(32, b"-"))
-    return found.hexdigest(), absent
-
-
-def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
-    """Number of files below a folder, and the sum of the hashes of their names and states: a
-    listing comes in whatever order."""
-    total, count = 0, 0
-    for name, state in folder.states(images):
-        line = f"{name} {state.num_bytes}:{state.changed}"
-        total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
-        count += 1
-    return [count, f"{total % 2**256:064x}"]
-
-
-def _state(folder: SourceFolder, name: str) -> str | None:
-    state = folder.state(name)
-    return f"{state.num_bytes}:{state.changed}" if state else None
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -236,28 +158,12 @@ def read_annotations(
 ) -> CheckedAnnotations:
     """The annotations of a set, checked, with progress and counts."""
     selection = plan.sets[split].selection(category_ids)
-    with _bytes_read(plan, split, lambda p: work.progress(p.done, p.total, p.unit)) as told:
+    with bytes_read(plan, split, lambda p: work.progress(p.done, p.total, p.unit)) as told:
         found = CheckedAnnotations(selection, work.spool, told)
     work.count("annotations_quarantined", found.num_rejected)
     for reason, times in found.passed_over.items():
         work.count(f"annotations_passed_over: {reason}", times)
     return found
-
-
-@contextmanager
-def _bytes_read(plan: DataPlan, split: str, show: Show) -> Iterator[Callable[[], None]]:
-    """Gives a function to call while annotations are read: it shows how much of their files was."""
-    names = plan.sets[split].config.annotation_files
-    states = [plan.folder.state(name) for name in names]
-    total = sum(state.num_bytes for state in states if state) // 10**6
-    with metering() as meter:
-        try:
-            yield lambda: show(
-                Progress(min(meter.read_bytes // 10**6, total), total, f"MB of {split} annotations")
-            )
-        finally:
-            amounts = meter.amounts()
-    count(**amounts)
 
 
 def _lay_aside(

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from marked import Mark, looks_into_proc
+from marked import LAST_WORDS_S, Mark, looks_into_proc
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -196,7 +196,7 @@ def test_driver_killed_in_training_resumes(tmp_path: Path):
     history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")
     assert_equal_curves(next(history), tmp_path / "whole/toy/0" / whole["history"][0].path)
     assert second.mark.left_over(10) == []
-    assert first.mark.left_over(60) == []
+    assert first.mark.left_over(LAST_WORDS_S) == []
 
 
 def assert_equal_curves(found: Path, expected: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from marked import Mark, looks_into_proc
+from marked import LAST_WORDS_S, Mark, looks_into_proc
 from small_run import environment, gcdis, open_pipeline
 from small_sweep import arguments, copy_of, gcdis_sweep, sweep_file
 
@@ -185,7 +185,7 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
     before = records(file)
     assert 2 <= len(before) < 4
     assert before[0]["cached"]
-    assert mark.left_over(within_s=60) == []
+    assert mark.left_over(LAST_WORDS_S) == []
     done = gcdis_sweep(file)
     assert done.returncode == 0, done.stderr
     after = records(file)

@@ -1,0 +1,114 @@
+"""What tells whether a data set has changed: by its contents, or by the states of its files."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import PurePosixPath
+from typing import Any
+
+from gcdis_ray.artifacts import canonical_json
+from gcdis_ray.data.data_config import DataConfig
+from gcdis_ray.data.splits import DataPlan, SetPlan
+from gcdis_ray.errors import DataError
+from gcdis_ray.meter import count, metering
+from gcdis_ray.runtime.base import Progress
+from gcdis_ray.source import SourceFolder, open_source
+
+Show = Callable[[Progress], None]
+
+
+def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
+    """Fingerprint of the states of all files that the config names, without opening one, and of all
+    files in the image folders of these sets.
+
+    Any change of a file changes it, also one that would change nothing in the artifact.
+    """
+    folder = open_source(config.root)
+    found: dict[str, Any] = {}
+    for name in config.files():
+        found[name] = _state(folder, name)
+        beside = PurePosixPath(name)
+        if beside.suffix == ".txt":  # VOC: a list of names; masks lie in folders beside
+            root = str(beside.parents[2]) if len(beside.parents) > 2 else "."
+            found[f"{root}/"] = _listing_digest(folder, root)
+        else:  # Visual Genome: sizes of images
+            found[f"{name}+"] = _state(folder, str(beside.with_name("image_data.json")))
+    for images in sorted({config.image_set(split).images for split in images_of}):
+        found[f"{images}/"] = _listing_digest(folder, images)
+    return hashlib.sha256(canonical_json(found).encode()).hexdigest()
+
+
+def annotations_digest(
+    plan: DataPlan, split: str, category_ids: Collection[int] | None, show: Show
+) -> str:
+    """What tells whether those annotations have changed that are looked at."""
+    with bytes_read(plan, split, show) as told:
+        return plan.sets[split].selection(category_ids).digest(told)
+
+
+def images_digest(plan: DataPlan, split: str, show: Show) -> str:
+    chosen = plan.sets[split]
+    files, absent = _contents_digest(plan.folder, chosen, show)
+    where = f"stages.ingest.{split}.images"
+    if absent == len(chosen.images):
+        raise DataError(
+            f"none of its {absent} images exists, such as {chosen.images[0].uri}",
+            where=where,
+            fix=f"check root ({plan.folder.uri}) and images",
+        )
+    if absent:
+        chosen.check_present(plan.folder, where)
+    found = hashlib.sha256(f"{split} {files}".encode())
+    for image in chosen.images:
+        line = [image.image_id, image.uri, image.height_px, image.width_px]
+        found.update(canonical_json(line).encode())
+    return found.hexdigest()
+
+
+def _contents_digest(folder: SourceFolder, chosen: SetPlan, show: Show) -> tuple[str, int]:
+    """Of the bytes of the images, and how many cannot be read: those are quarantined later."""
+    found, absent = hashlib.sha256(), 0
+    for number, image in enumerate(chosen.images):
+        show(Progress(number, len(chosen.images), "images looked at"))
+        digest = b""
+        try:
+            with folder.open(image.uri) as file:
+                digest = hashlib.file_digest(file, "sha256").digest()  # pyright: ignore[reportArgumentType]
+        except OSError:
+            absent += 1
+        found.update(digest.ljust(32, b"-"))
+    return found.hexdigest(), absent
+
+
+def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
+    """Number of files below a folder, and the sum of the hashes of their names and states: a
+    listing comes in whatever order."""
+    total, count = 0, 0
+    for name, state in folder.states(images):
+        line = f"{name} {state.num_bytes}:{state.changed}"
+        total += int.from_bytes(hashlib.sha256(line.encode()).digest(), "big")
+        count += 1
+    return [count, f"{total % 2**256:064x}"]
+
+
+def _state(folder: SourceFolder, name: str) -> str | None:
+    state = folder.state(name)
+    return f"{state.num_bytes}:{state.changed}" if state else None
+
+
+@contextmanager
+def bytes_read(plan: DataPlan, split: str, show: Show) -> Iterator[Callable[[], None]]:
+    """Gives a function to call while annotations are read: it shows how much of their files was."""
+    names = plan.sets[split].config.annotation_files
+    states = [plan.folder.state(name) for name in names]
+    total = sum(state.num_bytes for state in states if state) // 10**6
+    with metering() as meter:
+        try:
+            yield lambda: show(
+                Progress(min(meter.read_bytes // 10**6, total), total, f"MB of {split} annotations")
+            )
+        finally:
+            amounts = meter.amounts()
+    count(**amounts)
