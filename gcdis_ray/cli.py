@@ -12,10 +12,10 @@ import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from gcdis_ray import __version__
-from gcdis_ray.errors import GcdisError, StorageError
+from gcdis_ray.errors import ConfigError, GcdisError
 
 if TYPE_CHECKING:
     from gcdis_ray.pipeline import Pipeline
@@ -154,8 +154,6 @@ def _plan(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    from gcdis_ray.errors import ConfigError
-
     if (args.config is None) == (args.from_sweep is None):
         raise ConfigError("give either a config or --from-sweep URI", where="gcdis run")
     return _run_until(args, args.start, args.until)
@@ -184,7 +182,9 @@ def _run_until(
         runtime.close()
     if not todo:
         print("Nothing to do: everything is cached.", file=sys.stderr)
-    report = _write_report(pipeline, None, only_if_missing=not todo)
+    from gcdis_ray.run_report import write_run_report
+
+    report = write_run_report(pipeline, only_if_missing=not todo)
     with redirect_stdout(sys.stderr if quiet else sys.stdout):
         _print_metrics(pipeline)
         print(f"report: {report}")
@@ -258,43 +258,13 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any] | None:
     return artifact.json("metrics") if artifact else None
 
 
-def _number(value: float | None) -> str:
-    return "n/a" if value is None else f"{value:.3f}"
-
-
 def _print_metrics(pipeline: Pipeline) -> None:
+    from gcdis_ray.report.summary import metrics_lines
+
     metrics = _metrics(pipeline)
     if metrics is None:
         return
-    kinds, thirds = ("all", "known", "novel"), ("head", "mid", "tail")
-    for title, section, name, parts in (
-        ("clustering accuracy", "discovery", "accuracy", kinds),
-        ("  by class frequency", "discovery", "accuracy_by_frequency", thirds),
-        ("  k-means, embeddings", "discovery", "kmeans_accuracy", kinds),
-        ("  k-means, pixels", "discovery", "kmeans_pixels_accuracy", kinds),
-        ("mask AP", "detection", "mask_ap", kinds),
-        ("box AP", "detection", "box_ap", kinds),
-    ):
-        values = metrics[section].get(name)
-        if not values:
-            continue
-        shown = "   ".join(f"{part} {_number(values.get(part))}" for part in parts)
-        print(f"{title:<22} {shown}")
-    detection = metrics["detection"]
-    for kind, values in (detection.get("ap_by_frequency") or {}).items():
-        if values is not None:
-            shown = "   ".join(f"{group} {_number(values[group])}" for group in "rcf")
-            print(f"{f'{kind} AP by frequency':<22} {shown}")
-    if rules := detection.get("rules"):
-        mapping = detection["mapping"]
-        chosen = ", ".join(f"{part} {mapping[part]}" for part in ("source", "scope", "drop"))
-        leak = "leak-free" if mapping["leak_free"] else "uses labels of the scored images"
-        print(f"{'AP scored by':<22} rules {rules}; mapping: {chosen} ({leak})")
-        if note := mapping.get("note"):
-            print(f"{'':<22} {note}")
-    count = metrics["class_count"]
-    counted = "   ".join(f"{part} {count[part]}" for part in ("estimate", "discovered", "truth"))
-    print(f"{'class count':<22} {counted}")
+    print("\n".join(metrics_lines(metrics)))
     if pipeline.config.oracle:
         from gcdis_ray.sweeps.summary import ORACLE
 
@@ -308,70 +278,31 @@ def _print_warning(pipeline: Pipeline) -> None:
         print(f"class count: {warning}", file=sys.stderr)
 
 
-def _write_report(pipeline: Pipeline, output: str | None, only_if_missing: bool = False) -> str:
-    from gcdis_ray.pipeline import iter_status
-    from gcdis_ray.report.page import write_report
-    from gcdis_ray.report.view import RunView, StageRow
-
-    stages = list(iter_status(pipeline))
-    done = [stage["key"] for stage in stages if stage["state"] == "done"]
-    name = f"reports/{pipeline.config.name}-{done[-1][:8] if done else 'empty'}.html"
-    if only_if_missing and name in pipeline.storage.list("reports"):
-        return f"{pipeline.storage.uri}/{name}"
-    page = write_report(
-        RunView(
-            name=pipeline.config.name,
-            recipe=pipeline.config.recipe,
-            seed=pipeline.config.seed,
-            config=pipeline.config.model_dump(mode="json"),
-            storage=pipeline.storage.uri,
-            stages=cast("list[StageRow]", stages),
-            artifacts=pipeline.artifacts(),
-        )
-    ).encode()
-    if output:
-        try:
-            Path(output).write_bytes(page)
-        except OSError as error:
-            raise StorageError(error.strerror or str(error), where=f"--output {output}") from error
-        return str(Path(output).absolute())
-    pipeline.storage.write(name, page)
-    return f"{pipeline.storage.uri}/{name}"
-
-
 def _report(args: argparse.Namespace) -> int:
-    print(_write_report(_open(args), args.output))
+    from gcdis_ray.run_report import write_run_report
+
+    print(write_run_report(_open(args), args.output))
     return 0
 
 
-def _read_ids(where: str) -> list[int]:
-    from gcdis_ray.errors import ConfigError
-
-    path, _, key = where.partition(":")
-    try:
-        ids = json.loads(Path(path).read_text())
-        ids = ids[key] if key else ids
-        if isinstance(ids, list) and all(type(i) is int for i in ids):
-            return ids
-        what = "not a list of image ids"
-    except OSError as error:
-        what = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"no such list ({error})"
-    raise ConfigError(what, where=f"--images {where}", fix="use FILE.json or FILE.json:KEY")
-
-
 def _evaluate(args: argparse.Namespace) -> int:
-    from gcdis_ray.errors import ConfigError
-
+    rule = _mapping(args)
     if args.ground_truth and args.results and not args.config:
+        from gcdis_ray.bare_files import score_files
         from gcdis_ray.metrics.detection import format_scores
 
-        scores = _evaluate_files(args)
+        scores = score_files(
+            Path(args.ground_truth),
+            Path(args.results),
+            known_classes=args.known_classes,
+            images=args.images,
+            mapping=rule,
+            max_per_image=args.max_per_image,
+        )
         print(json.dumps(scores) if args.json else format_scores(scores))
         return 0
     of_files = (args.ground_truth, args.results, args.known_classes, args.images)
-    if not args.config or any((*of_files, *_mapping(args).values(), args.max_per_image)):
+    if not args.config or any((*of_files, *rule.values(), args.max_per_image)):
         raise ConfigError(
             "give either a config alone, or both --ground-truth and --results",
             where="gcdis evaluate",
@@ -381,31 +312,6 @@ def _evaluate(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(_metrics(_open(args))))
     return status
-
-
-def _evaluate_files(args: argparse.Namespace) -> dict[str, Any]:
-    from gcdis_ray.errors import ConfigError
-
-    files, rule = (Path(args.ground_truth), Path(args.results)), _mapping(args)
-    image_ids = _read_ids(args.images) if args.images else None
-    if "source" in rule:
-        from gcdis_ray.tasks.mapped_files import evaluate_mapped_files
-        from gcdis_ray.tasks.mapping_config import MappingConfig
-
-        mapping = MappingConfig.model_validate(rule)
-        return evaluate_mapped_files(
-            *files, mapping, args.known_classes, image_ids, args.max_per_image
-        )
-    if rule or args.max_per_image is not None:
-        name = f"--mapping-{next(iter(rule))}" if rule else "--max-per-image"
-        raise ConfigError(
-            f"{name} is for results that are mapped to classes, and there is no --mapping-source",
-            where="gcdis evaluate",
-            fix="add --mapping-source split_val or --mapping-source detections",
-        )
-    from gcdis_ray.metrics.detection import evaluate_files
-
-    return evaluate_files(*files, args.known_classes, image_ids=image_ids)
 
 
 def _mapping(args: argparse.Namespace) -> dict[str, str]:
@@ -454,7 +360,6 @@ def _track(args: argparse.Namespace) -> int:
 
 def _gc(args: argparse.Namespace) -> int:
     from gcdis_ray.collect import sweep
-    from gcdis_ray.errors import ConfigError
     from gcdis_ray.progress import size
 
     pipeline = _open(args)
@@ -471,7 +376,6 @@ def _gc(args: argparse.Namespace) -> int:
 
 def _digits(args: argparse.Namespace) -> int:
     from gcdis_ray.data.digits import write_scenes
-    from gcdis_ray.errors import ConfigError
 
     if args.seed < 0:
         raise ConfigError("must not be negative", where="--seed", fix="use 0 or more")

@@ -73,7 +73,7 @@ def test_a_doubtful_class_count_is_said(gcdis, command: tuple[str, ...], warning
     count = {"count": FakeArtifact({"class_count": {"warning": warning}})}
     with (
         mock.patch("gcdis_ray.pipeline.Pipeline.artifacts", return_value=count),
-        mock.patch("gcdis_ray.cli._write_report", return_value="a page"),
+        mock.patch("gcdis_ray.run_report.write_run_report", return_value="a page"),
     ):
         status, out, error = gcdis(*command)
     assert status == 0
