@@ -5,7 +5,6 @@ All cases of two workers share one pair of processes.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,9 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from toy_discovery import MIXED, make
 from toy_training import FolderCheckpoints, digests, toy_plan
+from two_workers import run_in_two
 
 from gcdis_ray.runtime.base import FitPlan
 from gcdis_ray.tasks.discovery import DiscoveryTask
@@ -85,10 +83,6 @@ def run(case: str, plan: FitPlan, folder: Path, checkpoints: FolderCheckpoints) 
 
 def worker(rank: int, folder: str, one: str) -> None:
     """Every case on two workers; then a run of one worker goes on with two."""
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     for case, (_, compute) in CASES.items():
         base = Path(folder, case)
         plan, checkpoints = toy_plan(base, **compute), FolderCheckpoints(base / "checkpoints")
@@ -101,7 +95,6 @@ def worker(rank: int, folder: str, one: str) -> None:
     middle = FolderCheckpoints(Path(folder, "middle/checkpoints"))
     middle.latest = shared.latest
     run("ddp", toy_plan(Path(folder, "middle")), Path(folder, "middle"), middle)
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +112,7 @@ def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Outco
 @pytest.fixture(scope="module")
 def two(one: dict[str, tuple[Path, Outcome]], tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(worker, (str(folder), str(one["ddp"][0])), nprocs=2)
+    run_in_two(worker, folder, str(one["ddp"][0]))
     return folder
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from mobilenet_files import torchvision_layout
 from test_discovery_runs import Outcome, same
 from toy_discovery import MIXED, MODEL, make
 from toy_training import FolderCheckpoints, digests, toy_plan
+from two_workers import run_in_two
 
 from gcdis_ray.tasks.discovery_config import ModelConfig
 from gcdis_ray.training.loop import train
@@ -43,14 +41,8 @@ def run(case: str, weights: tuple[str, str], folder: Path, start: int | None = N
 
 
 def worker(rank: int, folder: str, weights: tuple[str, str]) -> None:
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)
-    dist.init_process_group(
-        "gloo", store=dist.FileStore(f"{folder}/store", 2), rank=rank, world_size=2
-    )
     for case in CASES:
         torch.save(run(case, weights, Path(folder, case)).state, f"{folder}/{case}{rank}.pt")
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +94,7 @@ def test_resume_gives_the_same_bit_by_bit(
 def test_two_workers_equal_one(
     one: dict[str, tuple[Path, Outcome]], weights: tuple[str, str], tmp_path: Path
 ):
-    torch.multiprocessing.spawn(worker, (str(tmp_path), weights), nprocs=2)
+    run_in_two(worker, tmp_path, weights)
     for case in ("frozen", "fine-tuned"):
         for rank in (0, 1):
             assert same(torch.load(tmp_path / f"{case}{rank}.pt"), one[case][1].state)

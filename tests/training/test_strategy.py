@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing
 from safetensors.torch import load_file
 from toy_training import FolderCheckpoints, ToyTask, digests, toy_config, toy_plan
+from two_workers import run_in_two
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.local import LocalRuntime
@@ -32,10 +30,6 @@ CASES = {
 
 
 def worker(rank: int, folder: str) -> None:
-    torch.set_num_threads(1)
-    os.environ["LOCAL_RANK"] = str(rank)
-    store = dist.FileStore(f"{folder}/store", 2)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=2)
     results = {}
     for name, (training, compute) in CASES.items():
         base = Path(folder, name)
@@ -54,13 +48,12 @@ def worker(rank: int, folder: str) -> None:
     rows = [GroupExchange().rows([part]).int().tolist() for part in mixed]
     results["rows"] = [rows, list(parts_of_rank(4))]
     Path(folder, f"rank{rank}.json").write_text(json.dumps(results))
-    dist.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(worker, (str(folder),), nprocs=2)
+    run_in_two(worker, folder)
     return folder
 
 
