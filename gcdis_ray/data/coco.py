@@ -57,6 +57,8 @@ class CocoFile:
         DataError: as :class:`JsonFile`; a section that is no list.
     """
 
+    federated = False
+
     def __init__(self, folder: SourceFolder, name: str) -> None:
         self.json = JsonFile(folder, name, _FIX)
         self.sections = frozenset(self.json.outline.lists)

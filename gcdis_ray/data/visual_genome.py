@@ -30,6 +30,8 @@ class VisualGenomeFile:
         except_coco_ids: leave out images that are these ones of COCO.
     """
 
+    federated = False
+
     def __init__(
         self,
         folder: SourceFolder,
