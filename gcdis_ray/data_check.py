@@ -11,10 +11,10 @@ from typing import Any
 
 from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.formats import open_labels
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
 from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
 from gcdis_ray.progress import size
 from gcdis_ray.source import SourceFolder, open_source
 

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.data import masks
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import SourceFolder
 
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
@@ -56,6 +56,8 @@ class CocoFile:
     Raises:
         DataError: as :class:`JsonFile`; a section that is no list.
     """
+
+    federated = False
 
     def __init__(self, folder: SourceFolder, name: str) -> None:
         self.json = JsonFile(folder, name, _FIX)

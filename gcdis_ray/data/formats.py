@@ -8,7 +8,6 @@ from typing import Literal
 
 from gcdis_ray.data.coco import CocoFile
 from gcdis_ray.data.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.json_lists import read_ids
 from gcdis_ray.data.labels import Labels, RelabeledSource, join_labels
 from gcdis_ray.data.lvis import LvisFile
@@ -18,6 +17,7 @@ from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.visual_genome import VisualGenomeFile
 from gcdis_ray.data.voc import VocFile
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import FileState, SourceFolder
 
 
@@ -130,23 +130,21 @@ def open_file(
 
 
 def _format(folder: SourceFolder, name: str) -> Format:
-    """What the file looks like: by its lists and the first record of each."""
+    """What the file looks like: by its lists and the fields of the first record of each."""
     if name.endswith(".txt"):
         return "voc"
     file = JsonFile(folder, name)
-    if "" in file.outline.lists:
-        if any("objects" not in record for record in file.head("", 1)):
+    outline = file.outline
+    if "" in outline.lists:
+        if outline.lists[""] and "objects" not in outline.fields[""]:
             raise DataError(
                 "a list of records without 'objects' is no annotation file",
                 where=file.path,
                 fix="Visual Genome: give objects.json, with image_data.json beside it",
             )
         return "visual_genome"
-    image = file.outline.first.get("images", {})
-    category = file.outline.first.get("categories", {})
-    if Objects365File.names_images_so(image.get("file_name")):
+    if Objects365File.names_images_so(outline.first.get("images", {}).get("file_name")):
         return "objects365"
-    if "frequency" in category:
-        return "lvis"
-    images = file.head("images", 1) if "images" in file.outline.lists else []
-    return "lvis" if any("neg_category_ids" in record for record in images) else "coco"
+    fields = {section: outline.fields.get(section, ()) for section in ("images", "categories")}
+    lvis = "frequency" in fields["categories"] or "neg_category_ids" in fields["images"]
+    return "lvis" if lvis else "coco"

@@ -11,8 +11,8 @@ import numpy as np
 
 from gcdis_ray.data.coco import whole_number
 from gcdis_ray.data.data_config import JsonList
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import SourceFolder
 
 _MAX_NAMES = 1_000_000

@@ -140,7 +140,8 @@ class RelabeledSource:
         relabel: Literal["synset", "name"] | SynsetFile | NameMap | None,
         folder: SourceFolder,
     ) -> None:
-        self.source, self.has_annotations = source, source.has_annotations
+        self.source, self.federated = source, source.federated
+        self.has_annotations = source.has_annotations
         self.counterparts: dict[int, CategoryRecord] = {}
         if not self.has_annotations:
             self.categories: Sequence[CategoryRecord] = []

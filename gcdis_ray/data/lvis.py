@@ -30,6 +30,8 @@ class LvisFile(CocoFile):
     """Images are named as below the folder that holds ``train2017`` and ``val2017``: v1 gives only
     their addresses, v0.5 their names of 2014."""
 
+    federated = True
+
     def file_name(self, raw: Mapping[str, Any]) -> Any:
         name, url = raw.get("file_name"), raw.get("coco_url")
         old = isinstance(name, str) and _NAME_OF_2014.fullmatch(name)

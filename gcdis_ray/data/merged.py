@@ -35,6 +35,7 @@ class MergedSource:
     def __init__(self, sources: Sequence[AnnotationSource]) -> None:
         self.sources = sources
         self.name = " + ".join(source.name for source in sources)
+        self.federated = sources[0].federated  # whose records of images are given
         self.has_annotations = all(source.has_annotations for source in sources)
         self.own: list[set[int]] = []  # of each file: the categories that it gives
         by_id: dict[int, CategoryRecord] = {}

@@ -68,3 +68,8 @@ class AnnotationSource(Protocol):
 
     @property
     def has_annotations(self) -> bool: ...
+
+    @property
+    def federated(self) -> bool:
+        """Whether its images list absent and not exhaustively annotated categories (LVIS)."""
+        ...

@@ -14,9 +14,9 @@ from pathlib import PurePosixPath
 from typing import Any, Literal
 
 from gcdis_ray.data.coco import check_unique, image_size, safe_file_name, whole, whole_number
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import FileState, SourceFolder
 
 _FIX = "give the official objects.json, with image_data.json beside it"
@@ -29,6 +29,8 @@ class VisualGenomeFile:
         ids: ``coco`` numbers images as COCO does and leaves out those that are not in COCO.
         except_coco_ids: leave out images that are these ones of COCO.
     """
+
+    federated = False
 
     def __init__(
         self,

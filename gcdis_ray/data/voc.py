@@ -44,6 +44,8 @@ class VocFile:
         DataError: missing list, a line that is no image name, one that occurs twice.
     """
 
+    federated = False
+
     def __init__(self, folder: SourceFolder, name: str) -> None:
         self.folder = folder
         self.name = f"{folder.uri}/{name}"

@@ -8,7 +8,7 @@ for every mistake.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,9 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import stream
 from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_records import number, records, shape, top_lists
+from gcdis_ray.metrics.coco_records import number, shape
 from gcdis_ray.metrics.overlaps import as_rle
 
 SCHEMA = pa.schema(
@@ -33,6 +34,7 @@ SCHEMA = pa.schema(
 _BLOCK_BYTES = 1 << 20
 _BATCH = 4096
 _FIX = "results need image_id, category_id, score, and segmentation or bbox"
+_FIX_FILE = "give a COCO results file: a list of detections"
 
 
 def fast_batches(path: Path) -> Iterator[pa.RecordBatch]:
@@ -102,26 +104,18 @@ def checked_batches(
         DataError: naming the first record that is wrong.
     """
     known = None if any_category else {c.category_id for c in ground_truth.categories}
+    file = stream(path, _FIX_FILE)
+    top = "annotations" if "annotations" in file.lists else ""
     found = (
-        _checked(row, ground_truth, known, f"{path}: [{n}]") for n, row in enumerate(_records(path))
+        _checked(row, ground_truth, known, file.place(top, n))
+        for n, row in enumerate(file.records(top))
     )
     while batch := list(islice(found, _BATCH)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
 
 
-def _records(path: Path) -> Iterator[Any]:
-    lists = top_lists(path)
-    top = "annotations" if "annotations" in lists else ""
-    empty = True
-    for record in records(path, top=top):
-        empty = False
-        yield record
-    if empty and top not in lists:
-        raise DataError("not a COCO results file: a list of detections is needed", where=str(path))
-
-
 def _checked(
-    row: Any, ground_truth: GroundTruthFile, category_ids: set[int] | None, where: str
+    row: Mapping[str, Any], ground_truth: GroundTruthFile, category_ids: set[int] | None, where: str
 ) -> dict[str, Any]:
     bbox, mask, size = shape(row, ground_truth.images, category_ids, where)
     if "score" not in row:

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.errors import DataError
+from gcdis_ray.json_outline import named_errors
 from gcdis_ray.metrics.ap_matching import Floats, Ints
 from gcdis_ray.metrics.arrow_columns import as_column
 from gcdis_ray.metrics.coco_batches import checked_batches, fast_batches
@@ -69,12 +69,9 @@ def scan(
     """
     try:
         reader = start()
-        for batch in fast_batches(path):
-            reader.add(batch)
-    except FileNotFoundError:
-        raise DataError("no such file", where=str(path)) from None
-    except OSError as error:
-        raise DataError(error.strerror or str(error), where=str(path)) from error
+        with named_errors(str(path)):
+            for batch in fast_batches(path):
+                reader.add(batch)
     except pa.ArrowInvalid:
         reader = start()
         for batch in checked_batches(path, ground_truth, any_category):

@@ -60,7 +60,9 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Some five objects an image."""
     plan = plan_data(config)
     rows = 5 * sum(len(images) for split, images in plan.images.items() if split != "labeled")
-    return Size(rows, 170 * rows, 170 * rows + 3 * annotation_bytes(plan, config))
+    sets = [plan.sets[split] for split in _annotated(plan)]  # each reads its files on its own
+    names = [name for chosen in sets for name in chosen.config.annotation_files]
+    return Size(rows, 170 * rows, 170 * rows + annotation_bytes(plan, names))
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:

@@ -8,7 +8,7 @@ about novel classes, is neither read into a table nor part of the fingerprint: s
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -106,15 +106,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         states = [plan.folder.state(images[row].uri) for row in sample]
         sizes = [state.num_bytes for state in states if state]
         num_bytes += round(len(images) * sum(sizes) / len(sample))
-    read = num_bytes + 2 * annotation_bytes(plan, config)
+    # each file to see what it holds, and again for its images, categories and labels
+    read = num_bytes + 2 * annotation_bytes(plan, config.files())
     return Size(rows, num_bytes if config.store == "bytes" else 150 * rows, read)
 
 
-def annotation_bytes(plan: DataPlan, config: Config) -> int:
-    """Of all annotation files. Those in JSON are read several times: once for each of their lists
-    that is asked for, and once to see what they hold."""
-    names = {name for split in SPLITS for name in config.image_set(split).annotation_files}
-    states = (plan.folder.state(name) for name in sorted(names))
+def annotation_bytes(plan: DataPlan, names: Iterable[str]) -> int:
+    """Of these files, each as often as it is named."""
+    states = (plan.folder.state(name) for name in names)
     return sum(state.num_bytes for state in states if state)
 
 

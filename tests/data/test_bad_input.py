@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +10,10 @@ import numpy as np
 import official_files as official
 import pytest
 from coco_folder import folder_config, make_coco_folder, write_json
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from gcdis_ray.data import json_file
 from gcdis_ray.data.coco import parse_annotation
 from gcdis_ray.data.data_config import JsonList
 from gcdis_ray.data.formats import open_file
-from gcdis_ray.data.json_file import JsonFile
 from gcdis_ray.data.json_lists import read_ids, read_names
 from gcdis_ray.data.present import Listing
 from gcdis_ray.data.splits import plan_data
@@ -40,7 +35,9 @@ def test_files_cut_off(tmp_path: Path, make):
     text = (tmp_path / "whole.json").read_bytes()
     for share in (0.1, 0.5, 0.9, 0.999):
         (tmp_path / "cut.json").write_bytes(text[: int(len(text) * share)])
-        with pytest.raises(DataError, match=r"cut\.json: the file ends in the middle"):
+        with pytest.raises(
+            DataError, match=r"cut\.json: (\w+\[\d+\]: )?the file ends in the middle"
+        ):
             opened(tmp_path, "cut.json")
 
 
@@ -49,144 +46,12 @@ def test_cut_off_visual_genome(tmp_path: Path):
     for name in ("objects.json", "image_data.json"):
         text = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(text[: len(text) * 9 // 10])
-        with pytest.raises(DataError, match=rf"{name}: the file ends in the middle"):
+        with pytest.raises(DataError, match=rf"{name}: \[\d+\]: the file ends in the middle"):
             opened(tmp_path, "objects.json", format="visual_genome")
         (tmp_path / name).write_bytes(text)
     (tmp_path / "image_data.json").unlink()
     with pytest.raises(DataError, match=r"image_data\.json: no such file"):
         opened(tmp_path, "objects.json")
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
-        ("[" * 50, "nested more than 32 deep"),
-        ('{"images": ' + '{"a": ' * 100_000, "nested more than 32 deep"),
-        ('{"images": [{"id": ' + "9" * 1_000_000 + "}]}", "not valid JSON"),
-        ('{"images": [{"id": ' + "9" * 6_000_000 + "}]}", "number of more than 4194304 bytes"),
-        ('{"images": [{"file_name": "' + "a," * 3_000_000 + '"}]}', "a string or number of more"),
-        ('{"x": {"' + "a" * 5_000_000 + '": 1}}', "a string or number of more than"),
-        ("{" + ",".join(f'"{i}": 1' for i in range(10_001)) + "}", "more than 10000 keys"),
-    ],
-)  # fmt: skip
-def test_deep_and_huge(tmp_path: Path, text: str, reason: str):
-    (tmp_path / "huge.json").write_text(text)
-    with pytest.raises(DataError, match=reason) as caught:
-        JsonFile(open_source(str(tmp_path)), "huge.json")
-    assert len(str(caught.value)) < 500
-
-
-def test_huge_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(json_file, "MAX_RECORD_BYTES", 1 << 18)
-    numbers = ",".join(["1"] * 100_000)
-    (tmp_path / "many.json").write_text(f'{{"annotations": [[{numbers}], [{numbers}]]}}')
-    JsonFile(open_source(str(tmp_path)), "many.json")  # 200 kB each
-    (tmp_path / "huge.json").write_text(f'{{"annotations": [[{numbers},{numbers}]]}}')
-    with pytest.raises(DataError, match="a record of more than 262144 bytes"):
-        JsonFile(open_source(str(tmp_path)), "huge.json")
-
-
-def test_memory_stays_bounded(tmp_path: Path):
-    """A string of 100 MB is refused after the first few of them."""
-    import tracemalloc
-
-    class Endless:
-        """Begins a string that never ends; counts what is asked for."""
-
-        given = 0
-
-        def read(self, size: int) -> bytes:
-            assert self.given < 100_000_000, "reads on and on"
-            start = b'{"images": [{"file_name": "' if not self.given else b""
-            self.given += size
-            return start + b"x" * (size - len(start))
-
-    stream: Any = Endless()
-    tracemalloc.start()
-    try:
-        with pytest.raises(DataError, match="a string or number of more than"):
-            json_file._Scan("endless.json").read(stream)
-        assert stream.given < 2 * json_file.MAX_TOKEN_BYTES
-        assert tracemalloc.get_traced_memory()[1] < 8 * json_file.MAX_TOKEN_BYTES
-    finally:
-        tracemalloc.stop()
-
-
-def test_reading_stops_where_a_list_ends(tmp_path: Path):
-    write_json(
-        tmp_path / "a.json", {"images": [{"id": i} for i in range(9)], "rest": [{}] * 90_000}
-    )
-    file = JsonFile(open_source(str(tmp_path)), "a.json")
-    consumed = []
-
-    class Folder:
-        uri = str(tmp_path)
-
-        def open(self, name: str):
-            stream = (tmp_path / name).open("rb")
-
-            class Counted:
-                def read(self, size: int) -> bytes:
-                    consumed.append(size)
-                    return stream.read(size)
-
-                def __enter__(self):
-                    return self
-
-                def __exit__(self, *_):
-                    stream.close()
-
-            return Counted()
-
-    file.folder = Folder()  # pyright: ignore[reportAttributeAccessIssue]
-    assert len(list(file.records("images"))) == 9
-    assert sum(consumed) < (tmp_path / "a.json").stat().st_size
-
-
-def test_outlines(tmp_path: Path):
-    data = {
-        "info": {"a": [1, 2]},
-        "images": [{"id": 7, "tags": ["x"], "note": None}, 5, []],
-        "n": 1,
-    }
-    write_json(tmp_path / "a.json", data)
-    outline = JsonFile(open_source(str(tmp_path)), "a.json").outline
-    assert outline.keys == {"info", "images", "n"}
-    assert outline.lists == {"images": 3}
-    assert outline.first == {"images": {"id": 7, "note": None}}
-    write_json(tmp_path / "b.json", [{"id": 1}, {"id": 2}])
-    outline = JsonFile(open_source(str(tmp_path)), "b.json").outline
-    assert (outline.lists, outline.first) == ({"": 2}, {"": {"id": 1}})
-    write_json(tmp_path / "c.json", {"images": {"id": 1}})
-    with pytest.raises(DataError, match="'images' is no list"):
-        next(opened(tmp_path, "c.json").images())
-
-
-VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-9, 2**40) | st.text(max_size=3),
-    lambda inner: (
-        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=2), inner, max_size=4)
-    ),
-    max_leaves=30,
-)
-
-
-@given(VALUES)
-@settings(max_examples=200, deadline=None)
-def test_outlines_tell_what_is_there(value: Any):
-    with tempfile.TemporaryDirectory() as folder:
-        write_json(Path(folder, "a.json"), value)
-        file = JsonFile(open_source(folder), "a.json")
-        top = {"": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
-        lists = {name: entries for name, entries in top.items() if isinstance(entries, list)}
-        assert file.outline.keys == (set(value) if isinstance(value, dict) else set())
-        assert file.outline.lists == {name: len(entries) for name, entries in lists.items()}
-        for name, entries in lists.items():
-            first = entries[0] if entries and isinstance(entries[0], dict) else {}
-            plain = {k: v for k, v in first.items() if k and not isinstance(v, list | dict)}
-            assert file.outline.first[name] == plain
-            if name and "." not in name and all(isinstance(entry, dict) for entry in entries):
-                assert list(file.records(name)) == entries
 
 
 # ---------------------------------------------------------------- records

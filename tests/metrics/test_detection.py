@@ -321,18 +321,22 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         del row["segmentation"]
         return truth, detections, "neither 'segmentation' nor 'bbox'"
     if change == "not a list":
-        return truth, {"a": 1}, "not a COCO results file"
+        return (
+            truth,
+            {"a": 1},
+            r"results.json: is no list\n.*give a COCO results file: a list of detections",
+        )
     if change == "row":
-        return truth, [3], "an object is needed"
+        return truth, [3], r"results.json: \[0\]: a record must be an object, not int"
     if change == "bbox":
         row["bbox"] = [0, 0, -1, 2]
         return truth, detections, "negative size"
     if change == "infinite bbox":
         row["bbox"] = [0, 0, float("inf"), 2]
-        return truth, detections, r"results.json: \[0\]: not JSON"
+        return truth, detections, r"results.json: \[0\]: not valid JSON"
     if change == "NaN score":
         detections[3]["score"] = float("nan")
-        return truth, detections, r"results.json: \[3\]: not JSON \(NaN and Infinity are no"
+        return truth, detections, r"results.json: \[3\]: not valid JSON \(NaN and Infinity are no"
     if change == "later":
         detections[-1]["category_id"] = 4
         return truth, detections, rf"results.json: \[{len(detections) - 1}\]: category_id 4"
@@ -375,7 +379,11 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         del truth["annotations"][0]["segmentation"], truth["annotations"][0]["bbox"]
         return truth, detections, r"annotations\[0\]: neither 'segmentation' nor 'bbox'"
     truth["annotations"] = None
-    return truth, detections, "not a COCO annotation file"
+    return (
+        truth,
+        detections,
+        r"truth.json: 'annotations' is no list\n.*give a COCO or LVIS annotation file with",
+    )
 
 
 @pytest.mark.parametrize(
@@ -402,12 +410,21 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     for path, data in zip((results, truth), whole, strict=True):
         cut = len(data) * 9 // 10
         path.write_bytes(data[:cut])
-        with pytest.raises(DataError, match=rf"{path.name}.*not JSON \(.*EOF.* byte {cut}\n"):
+        with pytest.raises(
+            DataError,
+            match=rf"{path.name}.*the file ends in the middle .*, at or before byte {cut}\n",
+        ):
             evaluate_files(truth, results)
         path.write_bytes(data)
-    for data in (b"\xff\xd8 not json", b"[" * 1000, b'[{"a": ' * 1000, b"", b'[{"image_id": 1}] 3'):
+    for data, reason in (
+        (b"\xff\xd8 not json", "not valid JSON"),
+        (b"[" * 1000, "nested more than 32 deep"),
+        (b'[{"a": ' * 1000, "nested more than 32 deep"),
+        (b"", "the file ends in the middle"),
+        (b'[{"image_id": 1}] 3', "not valid JSON"),
+    ):
         results.write_bytes(data)
-        with pytest.raises(DataError, match=r"not JSON|nests more than 32 deep|must be an integer"):
+        with pytest.raises(DataError, match=rf"results.json: .*({reason})"):
             evaluate_files(truth, results)
 
 
@@ -458,9 +475,9 @@ def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
 ) -> None:
     paths = _write(tmp_path, *_random_set(16, lvis))
     with monkeypatch.context() as patch:
-        patch.setattr("gcdis_ray.metrics.coco_records.top_lists", None)
+        patch.setattr("gcdis_ray.json_file._outline", None)
         want = evaluate_files(*paths)
-    monkeypatch.setattr("gcdis_ray.metrics.coco_records._SMALL_BYTES", 0)
+    monkeypatch.setattr("gcdis_ray.json_file.MAX_PARSED_BYTES", 0)
     assert evaluate_files(*paths) == want
 
 
@@ -468,7 +485,7 @@ def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
 def test_ground_truth_that_is_no_json_is_named(tmp_path: Path, number: str) -> None:
     truth, results = _write(tmp_path, *_random_set(17))
     truth.write_text(truth.read_text().replace('"area": ', f'"area": {number}, "other": ', 1))
-    with pytest.raises(DataError, match=r"truth.json.*(not JSON|nests more than 32 deep)"):
+    with pytest.raises(DataError, match=r"truth.json.*(not valid JSON|nested more than 32 deep)"):
         evaluate_files(truth, results)
 
 

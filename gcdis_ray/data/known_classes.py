@@ -1,0 +1,57 @@
+"""Which classes are known: names, ids, or a list in a file, found among the labeled set's."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any
+
+from gcdis_ray.data.data_config import DataConfig, JsonList
+from gcdis_ray.data.json_lists import read_names
+from gcdis_ray.data.records import CategoryRecord
+from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder
+
+
+def known_classes(
+    config: DataConfig, folder: SourceFolder, categories: Sequence[CategoryRecord]
+) -> list[CategoryRecord]:
+    """The known ones of ``categories``, by rising id.
+
+    Raises:
+        DataError: no such class, a name that stands for several, no class at all.
+    """
+    where = "stages.ingest.known_classes"
+    wanted = config.known_classes
+    if wanted == "all":
+        wanted = [category.category_id for category in categories]
+    elif isinstance(wanted, JsonList):
+        wanted = read_names(folder, wanted, where)
+    by_name: dict[str, list[CategoryRecord]] = defaultdict(list)
+    for category in categories:
+        by_name[category.name].append(category)
+    by_id = {category.category_id: category for category in categories}
+    known: dict[int, CategoryRecord] = {}
+    for entry in wanted:
+        matches = by_name.get(entry, []) if isinstance(entry, str) else []
+        if isinstance(entry, int) and entry in by_id:
+            matches = [by_id[entry]]
+        if len(matches) > 1:
+            ids = [category.category_id for category in matches]
+            raise DataError(f"{entry!r} names categories {ids}", where=where, fix="give the id")
+        if not matches:
+            raise DataError(f"no class {entry!r}", where=where, fix=_suggest(entry, categories))
+        known[matches[0].category_id] = matches[0]
+    if not known:
+        raise DataError("no known class", where=where, fix=_suggest(None, categories))
+    return [known[category_id] for category_id in sorted(known)]
+
+
+def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
+    if isinstance(entry, int):
+        near = sorted((c.category_id for c in categories), key=lambda i: (abs(i - entry), i))[:5]
+        return f"the nearest ids are {near}"
+    names = [category.name for category in categories]
+    near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
+    return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
