@@ -58,9 +58,9 @@ def _read_ids(where: str) -> list[int]:
     try:
         ids = json.loads(Path(path).read_text())
         ids = ids[key] if key else ids
-        if isinstance(ids, list) and all(type(i) is int for i in ids):
+        if isinstance(ids, list) and ids and all(type(i) is int for i in ids):
             return ids
-        what = "not a list of image ids"
+        what = "no image in it" if ids == [] else "not a list of image ids"
     except OSError as error:
         what = error.strerror or str(error)
     except (ValueError, KeyError, TypeError) as error:

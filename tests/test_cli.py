@@ -309,9 +309,12 @@ def test_evaluate_equals_the_reference(
     assert scores["per_class"]
 
 
-@pytest.mark.parametrize("where", ["absent.json", "{file}:nothing", "{file}:l.x", "{file}"])
+@pytest.mark.parametrize(
+    "where", ["absent.json", "{file}:nothing", "{file}:l.x", "{file}", "{empty}"]
+)
 def test_bad_image_lists(folder: Path, where: str, capsys: pytest.CaptureFixture[str]):
-    where = where.format(file=folder / "lists.json")
+    (folder / "empty.json").write_text("[]")
+    where = where.format(file=folder / "lists.json", empty=folder / "empty.json")
     command = ["evaluate", "--ground-truth", "a", "--results", "b", "--images", where]
     assert main(command) == 2
     _assert_short(capsys.readouterr().err)

@@ -13,6 +13,8 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gcdis_ray.lookup import places
+
 _ROWS_AT_ONCE = 16_384
 _SCHEMA = pa.schema(
     [
@@ -100,19 +102,8 @@ class ImageList(Sequence[SourceImage]):
     def rows_of(self, file_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """Row of each image by the annotation file's id, -1 for images that are not in the list."""
         known, order = self._by_file_id
-        place = np.minimum(np.searchsorted(known, file_ids), max(0, len(known) - 1))
-        if not len(known):
-            return np.full(len(file_ids), -1)
-        return np.where((known[place] == file_ids) & (file_ids >= 0), order[place], -1)
-
-
-def is_in(values_N: NDArray[np.int64], rising: NDArray[np.int64]) -> NDArray[np.bool_]:
-    """Which values are in a sorted array. Costs a search each; ``np.isin`` sorts the whole array
-    anew, however few the values are."""
-    if not len(rising):
-        return np.zeros(len(values_N), dtype=np.bool_)
-    place = np.minimum(np.searchsorted(rising, values_N), len(rising) - 1)
-    return rising[place] == values_N
+        place = np.where(file_ids < 0, -1, places(file_ids, known))
+        return np.append(order, -1)[place]  # the last one for those that are not there
 
 
 def _columns(images: Iterable[SourceImage]) -> pa.Table:

@@ -8,6 +8,7 @@ for every mistake.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from pathlib import Path
@@ -32,7 +33,11 @@ SCHEMA = pa.schema(
     }
 )
 _BLOCK_BYTES = 1 << 20
+_MAX_HELD_BYTES = 16 << 20  # of a file in which no brace comes; longer ones are for the other way
 _BATCH = 4096
+_HEAD_BYTES = 64
+_START = re.compile(rb"\s*(\[\s*([{\]].*)?)?", re.DOTALL)
+_NO_COMMA = re.compile(rb"\}\s*[^\s,}\]]")
 _FIX = "results need image_id, category_id, score, and segmentation or bbox"
 _FIX_FILE = "give a COCO results file: a list of detections"
 
@@ -58,38 +63,51 @@ class _Lines(io.RawIOBase):
     """A JSON list with each object on a line of its own, and without its brackets.
 
     Commas are looked for between braces, blindly. Inside of an object that can only spoil nested
-    objects, which are then no JSON any more, or texts, which are then no run lengths.
+    objects, which are then no JSON any more, or texts, which are then no run lengths. Arrow takes
+    objects without a comma between them, and does not survive a record that is null: neither gets
+    through to it.
     """
 
     def __init__(self, file: io.BufferedReader, size: int) -> None:
-        self._file, self._left, self._rest, self._begun = file, size, b"", False
+        self._file, self._left, self._begun = file, size, False
+        self._held = self._ready = b""  # not looked at yet; lines that nobody has asked for yet
 
     def readable(self) -> bool:
         return True
 
     def read(self, size: int = -1) -> bytes:
-        data = b""
-        while not data and (self._left > 0 or self._rest):
-            data = self._next(size if size < 0 else max(size - 3, 1))
+        """As many bytes as asked for, to the end: Arrow takes what comes for a block, and a record
+        may not lie in three of them."""
+        while (size < 0 or len(self._ready) < size) and (self._left > 0 or self._held):
+            self._ready += self._next(size)
+        size = len(self._ready) if size < 0 else size
+        data, self._ready = self._ready[:size], self._ready[size:]
         return data
 
     def _next(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._left -= len(data)
-        data = self._rest + data
-        if not self._begun and (data := data.lstrip()):
-            self._begun = True
-            if not data.startswith(b"["):
-                raise pa.ArrowInvalid("not a list")
-            data = data[1:]
+        self._left = self._left - len(data) if data else 0  # it may have been cut meanwhile
+        data, self._held = self._held + data, b""
+        if len(data) > _MAX_HELD_BYTES:
+            raise pa.ArrowInvalid("a record of absurd length")
+        if not self._begun:
+            if not _START.fullmatch(data[:_HEAD_BYTES]):
+                raise pa.ArrowInvalid("not a list of objects")
+            if self._left > 0 and not data.strip(b"[ \t\r\n"):
+                self._held = data
+                return b""
+            self._begun, data = True, data.lstrip()[1:]
+        if self._left > 0:  # what follows the last brace may be cut
+            end = data.rfind(b"}")
+            data, self._held = (b"", data) if end < 0 else (data[:end], data[end:])
+        else:
+            data = data.rstrip()
+            if not data.endswith(b"]"):
+                raise pa.ArrowInvalid("no end of the list")
+        if _NO_COMMA.search(data):
+            raise pa.ArrowInvalid("no comma between records")
         data = data.replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{")
-        if self._left > 0:
-            data, self._rest = data[:-3], data[-3:]  # a comma may be cut from its braces
-            return data
-        data, self._rest = data.rstrip(), b""
-        if not data.endswith(b"]"):
-            raise pa.ArrowInvalid("no end of the list")
-        return data[:-1]
+        return data if self._left > 0 else data[:-1]
 
 
 def checked_batches(

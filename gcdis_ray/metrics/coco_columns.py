@@ -8,9 +8,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.lookup import places
 from gcdis_ray.metrics.ap_matching import Bools, Floats, Ints
 from gcdis_ray.metrics.arrow_columns import as_column, flags, numbers
 from gcdis_ray.metrics.coco_files import GroundTruthFile
+from gcdis_ray.metrics.coco_records import MAX_PX
 from gcdis_ray.metrics.run_lengths import run_areas
 
 
@@ -65,8 +67,7 @@ class Checks:
         _must((masked | ~np.isnan(bbox[:, 0])).all())
         image_size = self._all_sizes[place]
         _must(((size == image_size) | (image_size < 0))[masked].all())
-        image = np.minimum(np.searchsorted(self._ids_I, image_id), len(self._ids_I) - 1)
-        image = np.where(self._ids_I[image] == image_id, image, -1)
+        image = places(image_id, self._ids_I)
         text = pc.struct_field(batch["segmentation"], "counts")  # pyright: ignore[reportAttributeAccessIssue]
         return Records(image, category_id, score, bbox, masked, size, text)
 
@@ -87,8 +88,8 @@ def among(ids: Ints, rising: Ints) -> Ints:
     Raises:
         pa.ArrowInvalid: one is not there.
     """
-    place = np.minimum(np.searchsorted(rising, ids), len(rising) - 1)
-    _must(len(rising) and (rising[place] == ids).all())
+    place = places(ids, rising)
+    _must((place >= 0).all())
     return place
 
 
@@ -103,7 +104,7 @@ def _lists(column: pa.Array, length: int) -> tuple[Bools, np.ndarray]:
 def _boxes(column: pa.Array) -> Floats:
     """(N, 4), NaN: none."""
     there, values = _lists(column, 4)
-    _must(np.isfinite(values).all() and not (values[:, 2:] < 0).any())
+    _must((np.abs(values) <= MAX_PX).all() and not (values[:, 2:] < 0).any())
     bbox = np.full((len(there), 4), np.nan)
     bbox[there] = values
     return bbox

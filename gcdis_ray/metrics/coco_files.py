@@ -66,33 +66,36 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         bbox, mask, size = shape(row, images, column, where, check_runs=False)
         area = row.get("area")
         area = np.nan if area is None else number(area, "area", where)
+        if area < 0:
+            raise DataError(f"'area' is negative: {area}", where=where)
         if row["image_id"] not in place:
             continue
         image.append(place[row["image_id"]])
         class_.append(column[row["category_id"]])
         boxes.append(bbox or (np.nan,) * 4)
         areas.append(area)
-        crowd.append(bool(row.get("iscrowd", 0)))
-        ignore.append(bool(row.get("ignore", 0)))
+        crowd.append(_flag(row, "iscrowd", where))
+        ignore.append(_flag(row, "ignore", where))
         masks.append(mask)
         positions.append(position)
         sizes.append(size)
     _check_runs(file, masks, sizes, positions)
     order = np.lexsort((class_, image))
+    for name, of_image in listed.items():
+        _check_listed(file, name, of_image, column)
     keys = {
         name: np.unique(
             np.array(
                 [
                     place[image_id] * len(categories) + column[category_id]
-                    for image_id, found in lists.items()
+                    for image_id, found in of_image.items()
                     if image_id in place
                     for category_id in found
-                    if category_id in column
                 ],
                 dtype=np.int64,
             )
         )
-        for name, lists in listed.items()
+        for name, of_image in listed.items()
     }
     truth = Truth(
         RULES["lvis" if federated else "coco"],
@@ -111,6 +114,26 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         *(keys[name] for name in _LISTS),
     )
     return GroundTruthFile(truth, categories, images, wrong if federated else 0)
+
+
+def _check_listed(
+    file: JsonLists, name: str, of_image: Mapping[int, list[int]], column: Mapping[int, int]
+) -> None:
+    for image_id, found in of_image.items():
+        for category_id in found:
+            if category_id not in column:
+                raise DataError(
+                    f"{name!r} of image {image_id} names category {category_id}, which is not "
+                    "listed",
+                    where=f"{file.path}: images",
+                )
+
+
+def _flag(row: Mapping[str, Any], name: str, where: str) -> bool:
+    value = row.get(name) or 0
+    if value not in (0, 1):
+        raise DataError(f"{name!r} must be 0 or 1, not {value!r}"[:200], where=where)
+    return bool(value)
 
 
 def _check_runs(
@@ -143,10 +166,13 @@ def _images(
         if None in size:
             images[image_id] = None
         else:
-            images[image_id] = (
-                int(number(size[0], "height", where)),
-                int(number(size[1], "width", where)),
+            height, width = (
+                int(number(value, side, where))
+                for value, side in zip(size, ("height", "width"), strict=True)
             )
+            if height <= 0 or width <= 0:
+                raise DataError(f"an image of {height} x {width} pixels"[:200], where=where)
+            images[image_id] = height, width
         has_lists = all(name in row for name in _LISTS)
         if has_lists != (has_lists if federated is None else federated):
             raise DataError(
@@ -191,12 +217,18 @@ def class_ids(wanted: Sequence[str | int], categories: Sequence[Category]) -> li
     """Category ids of class names or ids. A text is a name first and an id if no class has it.
 
     Raises:
-        DataError: a class that does not exist, with the nearest name.
+        DataError: a class that does not exist, with the nearest name; a name of several.
     """
+    uses = Counter(c.name for c in categories)
     by_name = {c.name: c.category_id for c in categories}
     ids = {c.category_id for c in categories}
     found = []
     for entry in wanted:
+        if isinstance(entry, str) and uses[entry] > 1:
+            same = [c.category_id for c in categories if c.name == entry]
+            raise DataError(
+                f"{entry!r} names categories {same}", where="known classes", fix="give the id"
+            )
         if isinstance(entry, str) and entry in by_name:
             found.append(by_name[entry])
         elif str(entry).lstrip("-").isdigit() and int(entry) in ids:

@@ -13,6 +13,9 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.arrow_columns import as_texts
 from gcdis_ray.metrics.run_lengths import run_areas
 
+MAX_PX = 1e9  # of a box: larger numbers are mistakes, and their areas overflow
+_MAX_RUN = 1 << 32  # run lengths are 32-bit in every library
+
 
 def integer(row: Mapping[str, Any], name: str, where: str) -> int:
     """Member ``name`` of a record."""
@@ -58,6 +61,8 @@ def shape(
         if not isinstance(bbox, list) or len(bbox) != 4:
             raise DataError(f"'bbox' must be [x, y, width, height], not {bbox!r}", where=where)
         bbox = [number(v, "bbox", where) for v in bbox]
+        if max(map(abs, bbox)) > MAX_PX:
+            raise DataError(f"'bbox' is not within {MAX_PX:g} pixels: {bbox}", where=where)
         if bbox[2] < 0 or bbox[3] < 0:
             raise DataError(f"'bbox' has negative size: {bbox}", where=where)
     mask, size = row.get("segmentation") or None, images[image_id]
@@ -87,8 +92,9 @@ def _mask(
         not isinstance(mask_size, list)
         or len(mask_size) != 2
         or not all(isinstance(v, int) and 0 < v < 1 << 31 for v in mask_size)
+        or mask_size[0] * mask_size[1] >= _MAX_RUN
     ):
-        raise DataError(f"malformed RLE: size {mask_size!r}", where=where)
+        raise DataError(f"malformed RLE: size {mask_size!r}"[:200], where=where)
     if size is not None and tuple(mask_size) != size:
         raise DataError(
             f"malformed RLE: size {mask_size}, but the image is {list(size)} (height, width)",

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.json_outline import named_errors
+from gcdis_ray.lookup import places
 from gcdis_ray.metrics.ap_matching import Floats, Ints
 from gcdis_ray.metrics.arrow_columns import as_column
 from gcdis_ray.metrics.coco_batches import checked_batches, fast_batches
@@ -93,12 +94,9 @@ class StandsFor:
 
     def columns(self, category_id: Ints) -> Ints:
         """-1: nothing."""
-        ids = np.array(sorted(self.column_of), dtype=np.int64)
-        if not len(ids):
-            return np.full(len(category_id), -1, dtype=np.int64)
-        place = np.minimum(np.searchsorted(ids, category_id), len(ids) - 1)
-        columns = np.array([self.column_of[i] for i in ids.tolist()], dtype=np.int64)
-        return np.where(ids[place] == category_id, columns[place], -1)
+        ids = sorted(self.column_of)
+        columns = np.array([*(self.column_of[i] for i in ids), -1], dtype=np.int64)
+        return columns[places(category_id, ids)]  # the last one for those that are not there
 
 
 class _Kept:

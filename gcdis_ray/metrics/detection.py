@@ -314,4 +314,9 @@ def format_scores(scores: Mapping[str, Any]) -> str:
         lines.append(f"{name:<12}" + "".join(shown))
     lines += [f"{kind}: {scores['protocol'][kind]}" for kind in ("mask", "box")]
     lines += [f"mapping: {scores['mapping']['protocol']}"] if "mapping" in scores else []
+    if wrong := scores["counts"].get("frequency_contradicted"):
+        lines.append(
+            f"frequency: {wrong} of {scores['counts']['classes']} classes are marked r, c or f "
+            "against their own image_count"
+        )
     return "\n".join(lines)

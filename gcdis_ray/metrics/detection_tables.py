@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.lookup import places
 from gcdis_ray.metrics.ap_matching import Floats, Ints
 from gcdis_ray.metrics.matches import Detections, Rules, Truth, considered
 from gcdis_ray.metrics.overlaps import Masks
@@ -35,7 +36,7 @@ def truth_columns(
     ids = images["image_id"].to_numpy()
     objects = objects.filter(pa.array(np.isin(objects["image_id"].to_numpy(), ids)))
     image = np.searchsorted(ids, objects["image_id"].to_numpy())
-    class_ = _columns(objects["category_id"].to_numpy(), category_ids)
+    class_ = places(objects["category_id"].to_numpy(), category_ids)
     if (class_ < 0).any():
         row = int(np.argmin(class_))
         raise DataError(
@@ -83,8 +84,8 @@ def detection_columns(
     here = np.isin(predictions["image_id"].to_numpy(), truth.image_ids_I)
     predictions = predictions.filter(pa.array(here))
     classes = np.array(sorted(class_to_category), dtype=np.int64)
-    columns = _columns(np.array([class_to_category[c] for c in classes.tolist()]), category_ids)
-    class_ = np.append(columns, -1)[_columns(predictions["class_index"].to_numpy(), classes)]
+    columns = places(np.array([class_to_category[c] for c in classes.tolist()]), category_ids)
+    class_ = np.append(columns, -1)[places(predictions["class_index"].to_numpy(), classes)]
     unmapped = int((class_ < 0).sum())
     if drop == "before_topk" and unmapped:
         predictions = predictions.filter(pa.array(class_ >= 0))
@@ -102,19 +103,9 @@ def detection_columns(
     return considered(truth, found, limit), unmapped
 
 
-def _columns(ids: np.ndarray, rising: Sequence[int] | np.ndarray) -> Ints:
-    """Position of each id, -1 if it is not there."""
-    rising = np.asarray(rising, dtype=np.int64)
-    if not len(rising):
-        return np.full(len(ids), -1, dtype=np.int64)
-    ids = ids.astype(np.int64)
-    place = np.minimum(np.searchsorted(rising, ids), len(rising) - 1)
-    return np.where(rising[place] == ids, place, -1)
-
-
 def _keys(lists: pa.ChunkedArray, category_ids: Sequence[int]) -> Ints:
     """Image position x number of classes + class of every entry, rising."""
-    flat = _columns(pc.list_flatten(lists).to_numpy(), category_ids)  # pyright: ignore[reportAttributeAccessIssue]
+    flat = places(pc.list_flatten(lists).to_numpy(), category_ids)  # pyright: ignore[reportAttributeAccessIssue]
     image = pc.list_parent_indices(lists).to_numpy()  # pyright: ignore[reportAttributeAccessIssue]
     return np.unique(image[flat >= 0] * len(category_ids) + flat[flat >= 0])
 

@@ -18,6 +18,7 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from gcdis_ray.lookup import is_in
 from gcdis_ray.metrics.ap_matching import AREAS, Bools, Edges, Floats, Ints, match, outside_areas
 from gcdis_ray.metrics.arrow_columns import as_column, as_texts
 from gcdis_ray.metrics.overlaps import (
@@ -94,10 +95,10 @@ class Truth:
         """Images and classes where a detection counts, right or wrong."""
         if not self.rules.federated:
             return np.ones(len(key), dtype=np.bool_)
-        return self.has_objects(key) | _is_in(key, self.absent)
+        return self.has_objects(key) | is_in(key, self.absent)
 
     def has_objects(self, key: Ints) -> Bools:
-        return _is_in(key, self.key_G)
+        return is_in(key, self.key_G)
 
 
 @dataclass(frozen=True)
@@ -184,7 +185,7 @@ def match_images(
     pairs = common_pairs(key_D, truth.key_G)
     crowd_G = truth.crowd_G & (not truth.rules.federated)
     ignore_G = truth.ignore_G if truth.rules.federated else truth.crowd_G
-    excused_D = _is_in(key_D, truth.not_exhaustive)  # an unmatched one may be right
+    excused_D = is_in(key_D, truth.not_exhaustive)  # an unmatched one may be right
     columns: dict[str, pa.Array] = {
         "class_column": as_column(found.class_D.astype(np.int32)),
         "image_id": as_column(truth.image_ids_I[found.image_D]),
@@ -259,13 +260,6 @@ def _object_counts(class_G: Ints, counts_AG: Bools, kind: Kind) -> pa.Table:
             ),
         }
     )
-
-
-def _is_in(key: Ints, rising: Ints) -> Bools:
-    if not len(rising):
-        return np.zeros(len(key), dtype=np.bool_)
-    place = np.minimum(np.searchsorted(rising, key), len(rising) - 1)
-    return rising[place] == key
 
 
 def _place(key: Ints) -> Ints:

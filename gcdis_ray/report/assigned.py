@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.lookup import places
 from gcdis_ray.report.view import RunView
 
 
@@ -69,9 +70,9 @@ def read_crops_assigned(view: RunView) -> Crops | None:
         order = np.argsort(crop_index, kind="stable")
         rows = labels.read(["crop_index", "class_index", "stability", "reliability"])
         wanted = rows["crop_index"].to_numpy()
-        place = np.searchsorted(crop_index[order], wanted).clip(max=len(order) - 1)
+        place = places(wanted, crop_index[order].astype(np.int64))
+        known = place >= 0
         here = order[place]
-        known = crop_index[here] == wanted
         class_index[here[known]] = rows["class_index"].to_numpy()[known]
         stability[here[known]] = rows["stability"].to_numpy()[known]
         reliability[here[known]] = rows["reliability"].to_numpy()[known]

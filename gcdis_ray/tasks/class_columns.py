@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import Artifact
+from gcdis_ray.lookup import places
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,4 @@ class ClassColumns:
 
     def columns(self, category_N: NDArray[np.int64]) -> NDArray[np.int64]:
         """Columns of category ids, -1 for ids that are none."""
-        if not len(self._ids):
-            return np.full(len(category_N), -1, dtype=np.int64)
-        place = np.searchsorted(self._ids, category_N).clip(max=len(self._ids) - 1)
-        return np.where(self._ids[place] == category_N, place, -1)
+        return places(category_N, self._ids)

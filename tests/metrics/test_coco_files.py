@@ -57,14 +57,40 @@ def test_no_text_breaks_the_check(text: str, size: int) -> None:
         assert coco_mask.decode(rle).shape == (size, 1)
 
 
+def _read_all(path: Path, size: int) -> list[bytes]:
+    with path.open("rb") as file:
+        lines = _Lines(file, path.stat().st_size)
+        return list(iter(lambda: lines.read(size), b""))
+
+
 @pytest.mark.parametrize("separators", [(", ", ": "), (",", ":")])
 def test_lists_become_lines_however_they_are_cut(tmp_path: Path, separators: Any) -> None:
     rows = [{"a": n, "b": {"c": [n, n]}} for n in (1, 22, 333, 4444)]
     path = tmp_path / "list.json"
     path.write_text(" \n" + json.dumps(rows, separators=separators) + "\n ")
     for size in [*range(1, 60), -1]:
-        with path.open("rb") as file:
-            lines = _Lines(file, path.stat().st_size)
-            parts = list(iter(lambda: lines.read(size), b""))  # noqa: B023
-        assert size < 0 or all(len(part) <= max(size, 4) for part in parts)
+        parts = _read_all(path, size)
+        assert size < 0 or all(len(part) == size for part in parts[:-1])
         assert [json.loads(line) for line in b"".join(parts).splitlines()] == rows
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[null]", "[\n null, null\n]", '[{"a": 1} {"a": 2}]', '[{"a": 1}\n{"a": 2}]',
+        '[{"a": 1}\nnull]', "[1]", "{}", "null", '[{"a": 1}', '[{"a": {}} 1]',
+    ],
+)  # fmt: skip
+def test_what_arrow_would_take_or_die_of_does_not_get_through(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "list.json"
+    path.write_text(text)
+    for size in [*range(1, 20), -1]:
+        with pytest.raises(pa.ArrowInvalid):
+            _read_all(path, size)
+
+
+def test_braces_that_do_not_come_end_the_search(tmp_path: Path) -> None:
+    path = tmp_path / "list.json"
+    path.write_bytes(b'[{"a": "' + b"0" * (20 << 20) + b'"}]')
+    with pytest.raises(pa.ArrowInvalid, match="absurd length"):
+        _read_all(path, 1 << 20)

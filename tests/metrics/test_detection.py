@@ -291,6 +291,10 @@ def test_names_win_over_ids_and_typos_are_answered(tmp_path: Path) -> None:
     assert by_name == evaluate_files(*paths, known_classes=[3])["mask"]["known"]
     with pytest.raises(DataError, match="did you mean 'c2'"):
         evaluate_files(*paths, known_classes=["C2"])
+    truth["categories"][0]["name"] = truth["categories"][2]["name"]
+    paths = _write(tmp_path, truth, detections)
+    with pytest.raises(DataError, match=r"names categories \[1, 5\]"):
+        evaluate_files(*paths, known_classes=[truth["categories"][2]["name"]])
 
 
 def _broken(change: str) -> tuple[Any, Any, str]:
@@ -372,6 +376,30 @@ def _broken(change: str) -> tuple[Any, Any, str]:
             row.update(neg_category_ids=[], not_exhaustive_category_ids=[])
         truth["images"][1]["not_exhaustive_category_ids"] = 5
         return truth, detections, r"images\[1\]: 'not_exhaustive_category_ids' must be a list"
+    if change == "unlisted":
+        for row in truth["images"]:
+            row.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+        truth["images"][1]["neg_category_ids"] = [8]
+        return truth, detections, "'neg_category_ids' of image 11 names category 8, which is not"
+    if change == "negative area":
+        truth["annotations"][1]["area"] = -5
+        return truth, detections, r"annotations\[1\]: 'area' is negative"
+    if change == "crowd":
+        truth["annotations"][1]["iscrowd"] = "no"
+        return truth, detections, r"annotations\[1\]: 'iscrowd' must be 0 or 1, not 'no'"
+    if change == "height":
+        truth["images"][1]["height"] = -3
+        return truth, detections, r"images\[1\]: an image of -3 x"
+    if change == "huge box":
+        row["bbox"] = [1e308] * 4
+        return truth, detections, r"\[0\]: 'bbox' is not within 1e\+09 pixels"
+    if change == "huge rle":
+        for image in truth["images"]:
+            del image["height"]
+        row["segmentation"] = {"size": [1 << 20, 1 << 20], "counts": [1 << 40]}
+        return truth, detections, r"\[0\]: malformed RLE: size"
+    if change == "null":
+        return truth, [None, *detections], r"\[0\]: a record must be an object, not NoneType"
     if change == "category of truth":
         truth["annotations"][0]["category_id"] = 8
         return truth, detections, r"annotations\[0\]: category_id 8 is not in the ground truth"
@@ -392,7 +420,8 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         "image", "category", "score", "no score", "cut rle", "open rle", "size", "nothing",
         "not a list", "row", "bbox", "truth", "infinite bbox", "NaN score", "later", "long rle",
         "long rle of truth", "negative truth", "image twice", "category twice", "frequency",
-        "category of truth", "shapeless truth", "some lists", "no list",
+        "category of truth", "shapeless truth", "some lists", "no list", "unlisted",
+        "negative area", "crowd", "height", "huge box", "huge rle", "null",
     ],
 )  # fmt: skip
 def test_bad_files_are_named_in_a_line(tmp_path: Path, change: str) -> None:
@@ -507,8 +536,9 @@ def test_frequencies_that_counts_speak_against_are_counted(tmp_path: Path) -> No
     counts = evaluate_files(*_write(tmp_path, truth, detections))["counts"]
     assert counts["frequency_contradicted"] == 1
     truth["categories"][2]["image_count"] = 100
-    counts = evaluate_files(*_write(tmp_path, truth, detections))["counts"]
-    assert counts["frequency_contradicted"] == 2
+    scores = evaluate_files(*_write(tmp_path, truth, detections))
+    assert scores["counts"]["frequency_contradicted"] == 2
+    assert "frequency: 2 of 4 classes are marked r, c or f against" in format_scores(scores)
 
 
 @pytest.mark.parametrize("lvis", [False, True])
