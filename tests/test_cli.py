@@ -261,9 +261,9 @@ def test_unreachable_s3(gcdis):
 
 
 def test_evaluate_needs_both_files(capsys: pytest.CaptureFixture[str]):
-    assert main(["evaluate", "--ground-truth", "a.json"]) == 2
-    assert main(["evaluate", "--ground-truth", "a.json", "--results", "b.json"]) == 2
-    _assert_short(capsys.readouterr().err.split("\n  next")[-1] or "gcdis: ")
+    for more in ([], ["--results", "b.json"]):
+        assert main(["evaluate", "--ground-truth", "a.json", *more]) == 2
+        _assert_short(capsys.readouterr().err)
 
 
 def test_doctor_says_what_is_wrong(gcdis, capsys: pytest.CaptureFixture[str], tmp_path: Path):
