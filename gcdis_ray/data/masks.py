@@ -6,7 +6,8 @@ run of zeros. Boxes are ``bbox_xyxy``: absolute pixels, x1 and y1 exclusive.
 
 Strings from outside enter through :func:`rle_from_segmentation` or :func:`check_rle`, which refuse
 anything that is not a mask of exactly that size; the other functions trust what they are given.
-Full-size bitmaps are slow (250 us at 480 x 640), so work in windows where you can.
+Full-size bitmaps are slow (250 us at 480 x 640), so work in windows where you can; many masks of an
+image are boxed and painted together by :mod:`gcdis_ray.data.mask_runs`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.data.mask_runs import MaskRuns, read_counts
 from gcdis_ray.errors import DataError
 
 _MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools
@@ -58,37 +60,7 @@ def counts_from_rle(rle: str) -> np.ndarray:
     Raises:
         DataError: the string is not an RLE (foreign character, cut number, negative run).
     """
-    return counts_from_rles([rle])[0]
-
-
-def counts_from_rles(rles: Sequence[str]) -> list[np.ndarray]:
-    """:func:`counts_from_rle` of several strings: much faster than one by one."""
-    try:
-        digits = np.frombuffer("".join(rles).encode("ascii"), np.uint8).astype(np.int64) - 48
-    except UnicodeEncodeError:
-        raise DataError("mask: not an RLE string (foreign character)") from None
-    if digits.size == 0:
-        return [np.zeros(0, np.int64) for _ in rles]
-    if digits.min() < 0 or digits.max() > 63:
-        raise DataError("mask: not an RLE string (foreign character)")
-    ends = np.flatnonzero(digits < 32)  # bit 5 says that the number goes on
-    bounds = np.cumsum([len(rle) for rle in rles])
-    if (digits[bounds[bounds > 0] - 1] >= 32).any():
-        raise DataError("mask: the RLE string ends inside a number")
-    starts = np.concatenate(([0], ends[:-1] + 1))
-    lengths = ends - starts + 1
-    if lengths.max() > 7:
-        raise DataError("mask: the RLE string holds a number beyond 32 bits")
-    place = np.arange(digits.size) - np.repeat(starts, lengths)
-    values = np.add.reduceat((digits & 31) << (5 * place), starts)
-    values -= np.where(digits[ends] & 16, np.int64(1) << (5 * lengths), 0)  # sign bit
-    all_counts = np.split(values, np.searchsorted(ends, bounds[:-1]))
-    for counts in all_counts:  # from the fourth on, a number is the difference to two before
-        np.cumsum(counts[1::2], out=counts[1::2])
-        np.cumsum(counts[2::2], out=counts[2::2])
-    if values.min() < 0:  # the counts are views of it
-        raise DataError("mask: the RLE string holds a negative run")
-    return all_counts
+    return read_counts([rle]).lengths
 
 
 def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px: int) -> str:
@@ -234,37 +206,8 @@ def decode_window(
     rle: str, height_px: int, width_px: int, window_xyxy: Sequence[int]
 ) -> np.ndarray:
     """Bitmap (h, w) bool of the part of a mask inside a window of whole pixels in the image."""
-    return decode_windows([rle], height_px, width_px, [window_xyxy])[0]
-
-
-def decode_windows(
-    rles: Sequence[str], height_px: int, width_px: int, windows_xyxy: Sequence[Sequence[int]]
-) -> list[np.ndarray]:
-    """:func:`decode_window` of several masks of an image, each in a window of its own."""
-    return [
-        _paint(counts, height_px, width_px, window)
-        for counts, window in zip(counts_from_rles(rles), windows_xyxy, strict=True)
-    ]
-
-
-def _paint(
-    counts: np.ndarray, height_px: int, width_px: int, window_xyxy: Sequence[int]
-) -> np.ndarray:
-    import cv2
-
-    x0, y0, x1, y1 = (int(v) for v in window_xyxy)
-    if not (0 <= x0 <= x1 <= width_px and 0 <= y0 <= y1 <= height_px):
-        raise DataError(f"window {(x0, y0, x1, y1)} outside the image {width_px} x {height_px}")
-    if x0 == x1 or y0 == y1:
-        return np.zeros((y1 - y0, x1 - x0), np.bool_)
-    first, last = x0 * height_px, x1 * height_px  # only the window's columns
-    ends = np.concatenate(([first], np.cumsum(counts)))
-    cut = np.minimum(np.maximum(ends, first), last)
-    runs = cut[1:] - cut[:-1]
-    ones = np.zeros(runs.size, np.uint8)
-    ones[1::2] = 1
-    columns = np.repeat(ones, runs).reshape(x1 - x0, height_px)
-    return cv2.transpose(columns[:, y0:y1]).view(np.bool_)
+    runs = MaskRuns.read([rle], np.array([height_px]), np.array([width_px]))
+    return runs.paint(np.array([window_xyxy], np.int64))[0].view(np.bool_)
 
 
 # ---------------------------------------------------------------- measures
@@ -282,20 +225,12 @@ def area(rle: str, height_px: int, width_px: int) -> float:
     return float(areas([rle], height_px, width_px)[0])
 
 
-def boxes_xyxy(rles: Sequence[str], height_px: int, width_px: int) -> np.ndarray:
-    """(N, 4) float32: the tight box of each mask, all zero for an empty mask."""
-    if not rles:
-        return np.zeros((0, 4), np.float32)
-    boxes = _coco().toBbox(_objects(rles, height_px, width_px)).astype(np.float32)
-    boxes[:, 2:] += boxes[:, :2]
-    boxes[areas(rles, height_px, width_px) == 0] = 0
-    return boxes
-
-
 def bbox_xyxy(rle: str, height_px: int, width_px: int) -> tuple[float, float, float, float]:
     """The tight box of one mask, all zero for an empty mask."""
-    x0, y0, x1, y1 = boxes_xyxy([rle], height_px, width_px)[0].tolist()
-    return x0, y0, x1, y1
+    if not area(rle, height_px, width_px):
+        return 0.0, 0.0, 0.0, 0.0
+    x0, y0, width, height = _coco().toBbox(_objects([rle], height_px, width_px))[0].tolist()
+    return x0, y0, x0 + width, y0 + height
 
 
 def iou_matrix(

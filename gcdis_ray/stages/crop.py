@@ -1,18 +1,20 @@
 """Crop: what does each object look like?
 
 One crop for each labeled instance with a mask, annotated or made, and for each proposal of an
-unlabeled image. An image is decoded once; masks are handled inside the crop's window only.
+unlabeled image. An image is decoded once; masks are handled inside the crop's window only, and
+those of several images together.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import chain, groupby, islice
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import Field
 
 from gcdis_ray.artifacts import SCHEMAS, Size
@@ -29,6 +31,7 @@ VERSION = 2
 TAKES: tuple[str, ...] = ("ingest", "propose")
 SEEDED = False
 
+_PIXELS_AT_A_TIME = 1 << 25  # no windows of images that are cut together can hold more
 _PROPOSAL_BYTES = 150  # most of it the mask
 _IMAGE_COLUMNS = ("image_id", "split")
 _INSTANCE_COLUMNS = (
@@ -186,21 +189,6 @@ def _object(row: Mapping[str, Any], id_column: str) -> CropObject:
     )
 
 
-def crop_window(
-    bbox_xyxy: Sequence[float], context: float, height_px: int, width_px: int
-) -> tuple[int, int, int, int]:
-    """Whole-pixel window around a box with a margin, inside the image.
-
-    Args:
-        context: margin on every side as a share of the box's longer side.
-    """
-    x0, y0, x1, y1 = bbox_xyxy
-    margin = context * max(x1 - x0, y1 - y0)
-    left, top = int(np.floor(x0 - margin)), int(np.floor(y0 - margin))
-    right, bottom = int(np.ceil(x1 + margin)), int(np.ceil(y1 + margin))
-    return max(left, 0), max(top, 0), min(right, width_px), min(bottom, height_px)
-
-
 @dataclass(frozen=True)
 class CropShard:
     """Cuts the crops of a shard. Implements ShardTask."""
@@ -227,67 +215,84 @@ class CropShard:
 
         told = with_made_masks(instances, made)
         chosen = select_objects(images, told, proposals, self.config)
-        wanted = [(key, list(found)) for key, found in groupby(chosen, lambda o: o.image_id)]
-        row_of = {image_id: row for row, image_id in enumerate(images["image_id"].to_pylist())}
-        places = pa.array([row_of[image_id] for image_id, _ in wanted], pa.int64())
-        files = self.files.read(images.take(places))
-        rows: list[dict[str, Any]] = []
-        for (image_id, objects), file in zip(wanted, files, strict=True):
-            crops = cut_crops(decode_rgb(file), [found.mask_rle for found in objects], self.config)
-            for found, crop in zip(objects, crops, strict=True):
-                rows.append(
-                    {
-                        "crop_index": first_crop + len(rows),
-                        "image_id": image_id,
-                        "source_id": found.source_id,
-                        "class_index": found.class_index,
-                        **crop,
-                    }
-                )
+        objects_of = {key: list(found) for key, found in groupby(chosen, lambda o: o.image_id)}
+        ids = pa.array(list(objects_of), pa.int64())
+        wanted = images.filter(pc.is_in(images["image_id"], value_set=ids))  # pyright: ignore[reportAttributeAccessIssue]
+        sides = [wanted[name].to_pylist() for name in ("height_px", "width_px")]
+        sizes = np.array(sides, np.int64).T
+        rles = [[found.mask_rle for found in objects] for objects in objects_of.values()]
+        pictures = map(decode_rgb, self.files.read(wanted))  # one at a time, when it is its turn
+        crops = [
+            crop
+            for part in _parts([len(each) for each in rles], sizes)
+            for crop in cut_crops(pictures, sizes[part], rles[part], self.config)
+        ]
+        rows = [
+            {
+                "crop_index": index,
+                "image_id": found.image_id,
+                "source_id": found.source_id,
+                "class_index": found.class_index,
+                **crop,
+            }
+            for index, (found, crop) in enumerate(zip(chosen, crops, strict=True), first_crop)
+        ]
         return {"crops": pa.Table.from_pylist(rows, SCHEMAS["crops"])}
 
 
+def _parts(num_objects: Sequence[int], sizes_hw: np.ndarray) -> Iterator[slice]:
+    """Images that are cut together: as many as have, mask by mask, a bounded number of pixels, or
+    one."""
+    first, pixels = 0, 0
+    for place, cost in enumerate((num_objects * sizes_hw.prod(axis=1)).tolist()):
+        if place > first and pixels + cost > _PIXELS_AT_A_TIME:
+            yield slice(first, place)
+            first, pixels = place, 0
+        pixels += cost
+    yield slice(first, len(num_objects))
+
+
+def cut_image(pixels_HW3: np.ndarray, rles: Sequence[str], config: Config) -> list[dict[str, Any]]:
+    """:func:`cut_crops` of one image."""
+    return cut_crops(iter([pixels_HW3]), np.array([pixels_HW3.shape[:2]]), [rles], config)
+
+
 def cut_crops(
-    pixels_HW3: np.ndarray, rles: Sequence[str], config: Config
-) -> Iterator[dict[str, Any]]:
-    """Objects of an image as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
+    pictures: Iterator[np.ndarray],
+    sizes_hw: np.ndarray,
+    rles: Sequence[Sequence[str]],
+    config: Config,
+) -> list[dict[str, Any]]:
+    """Objects of images as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
+
+    One kind of work is done for all objects before the next: done in turn for each, every one would
+    push the others' code out of the processor's caches, and all would be slower.
 
     Args:
-        pixels_HW3: the whole image, RGB uint8.
-        rles: masks of the image's size.
+        pictures: gives each image in full, RGB uint8 (H, W, 3).
+        sizes_hw: (I, 2) int64, the images' sizes in pixels.
+        rles: of each image, masks of its size.
     """
-    import cv2
+    from gcdis_ray.data.crop_cutting import cut_out, encode_jpeg, encode_mask, outline_objects
 
-    from gcdis_ray.data import masks
-
-    height, width = pixels_HW3.shape[:2]
-    boxes = masks.boxes_xyxy(rles, height, width).tolist()
-    windows = [crop_window(box, config.context, height, width) for box in boxes]
-    bitmaps = masks.decode_windows(rles, height, width, windows)
-    for box, window, bitmap in zip(boxes, windows, bitmaps, strict=True):
-        x0, y0, x1, y1 = window
-        crop = cv2.cvtColor(pixels_HW3[y0:y1, x0:x1], cv2.COLOR_RGB2BGRA)
-        mask = bitmap.view(np.uint8) * np.uint8(255)
-        shrink = config.max_side_px / max(x1 - x0, y1 - y0)
-        if shrink < 1:
-            size = max(1, round((x1 - x0) * shrink)), max(1, round((y1 - y0) * shrink))
-            cv2.insertChannel(mask, crop, 3)
-            # OpenCV averages four channels of 16 bits almost twice as fast as three and one of 8
-            # bits, to the same values
-            crop = cv2.resize(crop.astype(np.uint16), size, interpolation=cv2.INTER_AREA)
-            crop = crop.astype(np.uint8)
-            cover = cv2.extractChannel(crop, 3)
-            # a pixel belongs to the mask if half of it does; a hair-thin mask keeps what it touches
-            least = 128 if (cover >= 128).any() else 1
-            mask = cv2.threshold(cover, least - 1, 255, cv2.THRESH_BINARY)[1]
-        quality = [cv2.IMWRITE_JPEG_QUALITY, config.jpeg_quality]
-        jpeg = cv2.imencode(".jpg", cv2.cvtColor(crop, cv2.COLOR_BGRA2BGR), quality)[1]
-        # one bit a pixel: four times faster to deflate than bytes, and a third of the size
-        bits = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_BILEVEL, 1]
-        png = cv2.imencode(".png", mask, bits)[1]
-        yield {
-            "window_xyxy": window,
-            "bbox_xyxy": box,
-            "jpeg": jpeg.tobytes(),
-            "mask_png": png.tobytes(),
+    num_objects = [len(each) for each in rles]
+    outlines = outline_objects(
+        list(chain.from_iterable(rles)), np.repeat(sizes_hw, num_objects, axis=0), config.context
+    )
+    ahead = iter(outlines)
+    cuts = [
+        cut_out(pixels, outline, config.max_side_px)
+        for number, pixels in zip(num_objects, pictures, strict=False)  # leaves the rest
+        for outline in islice(ahead, number)
+    ]
+    jpegs = [encode_jpeg(colors, config.jpeg_quality) for colors, _ in cuts]
+    pngs = [encode_mask(mask) for _, mask in cuts]
+    return [
+        {
+            "window_xyxy": where.window_xyxy,
+            "bbox_xyxy": where.bbox_xyxy,
+            "jpeg": jpeg,
+            "mask_png": png,
         }
+        for where, jpeg, png in zip(outlines, jpegs, pngs, strict=True)
+    ]

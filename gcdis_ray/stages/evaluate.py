@@ -184,5 +184,5 @@ def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
         files=ImageFiles.of(inputs["ingest"]),
         spec=discover.json("encoder_spec"),
         weights=discover.tensor_file("encoder"),
-        cut=partial(crop.cut_crops, config=config),
+        cut=partial(crop.cut_image, config=config),
     )

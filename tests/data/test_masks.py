@@ -79,7 +79,6 @@ def test_iou_of_nothing():
     empty = masks.encode(np.zeros((4, 4)))
     assert masks.iou_matrix([empty], [empty], 4, 4).tolist() == [[0]]
     assert masks.iou_matrix([], [empty], 4, 4).shape == (0, 1)
-    assert masks.boxes_xyxy([], 4, 4).shape == (0, 4)
     assert masks.areas([], 4, 4).shape == (0,)
 
 
@@ -171,19 +170,3 @@ def test_real_annotations_equal_pycocotools(shared_data, name: str):
         counts = want["counts"]
         counts = counts if isinstance(counts, str) else counts.decode()
         assert masks.rle_from_segmentation(segmentation, height, width) == counts
-
-
-@given(st.lists(st.integers(0, 2**32 - 1), max_size=6))
-def test_many_strings_are_read_as_each_alone(seeds: list[int]):
-    rles = [
-        masks.encode(np.random.default_rng(seed).random((9, 1 + seed % 50)) < seed % 7 / 6)
-        for seed in seeds
-    ]
-    rles.insert(len(rles) // 2, "")
-    together = masks.counts_from_rles(rles)
-    assert [c.tolist() for c in together] == [masks.counts_from_rle(r).tolist() for r in rles]
-
-
-def test_a_number_cut_off_is_not_joined_with_the_next_string():
-    with pytest.raises(DataError, match="ends inside a number"):
-        masks.counts_from_rles(["P", "0"])  # "P0" would be one number

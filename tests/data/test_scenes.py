@@ -7,7 +7,7 @@ import pytest
 from scene_tables import memory_table, rectangle_scenes
 
 from gcdis_ray.data import scenes as module
-from gcdis_ray.data.masks import boxes_xyxy, decode
+from gcdis_ray.data.masks import bbox_xyxy, decode
 from gcdis_ray.data.scenes import (
     AugmentConfig,
     Scenes,
@@ -129,8 +129,8 @@ class TestSample:
             scale = np.array(sample.mask_scale * 2)
             for box, mask in zip(sample.boxes_xyxy, sample.masks, strict=True):
                 assert _tight(mask) == pytest.approx((box * scale).tolist(), abs=1e-3)
-            original = boxes_xyxy(labeled.objects(1).rles, 64, 64)
-            mirrored += _tight(sample.masks[0]) != original[0].astype(int).tolist()
+            original = bbox_xyxy(labeled.objects(1).rles[0], 64, 64)
+            mirrored += _tight(sample.masks[0]) != list(original)
             x0, y0, x1, y1 = sample.boxes_xyxy[0].round().astype(int)
             inside = sample.image[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].reshape(-1, 3)
             assert inside.std(axis=0).max() < 8  # one colour: the box lies on the rectangle

@@ -253,7 +253,7 @@ def test_shrinking_is_the_area_average_of_colours_and_mask(
     full = rng.random((height, width)) < 0.5
     full[0, 0] = full[-1, -1] = True  # the box is the image
     config = crop.Config(max_side_px=side, context=0)
-    row = next(crop.cut_crops(pixels, [masks.encode(full)], config))
+    row = crop.cut_image(pixels, [masks.encode(full)], config)[0]
     shrink = min(1, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     want = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -290,22 +290,20 @@ def test_nothing_to_cut(cut):
         cut([instance(1, BOX, 1)], [], min_side_px=50)
 
 
-@given(
-    st.tuples(st.floats(0, 79), st.floats(0, 59), st.floats(0.1, 80), st.floats(0.1, 60)),
-    st.floats(0, 4),
-)
-@settings(max_examples=300, deadline=None)
-def test_windows_hold_the_box_and_stay_inside(box, context: float):
-    x0, y0 = box[0], box[1]
-    x1, y1 = min(x0 + box[2], WIDTH), min(y0 + box[3], HEIGHT)
-    left, top, right, bottom = crop.crop_window((x0, y0, x1, y1), context, HEIGHT, WIDTH)
-    assert 0 <= left <= x0
-    assert 0 <= top <= y0
-    assert x1 <= right <= WIDTH
-    assert y1 <= bottom <= HEIGHT
-    margin = context * max(x1 - x0, y1 - y0)
-    assert x0 - left < margin + 1
-    assert bottom - y1 < margin + 1
+def test_images_cut_together_or_alone_give_the_same_bytes(cut, monkeypatch: pytest.MonkeyPatch):
+    boxes = [(i, 2 * i, i + 24, 2 * i + 18) for i in range(12)]
+    pictures = [picture(seed) for seed in range(4)]
+    rles = [[mask_of(*box) for box in boxes[i : i + 4]] for i in (0, 3, 5, 8)]
+    sizes, config = np.array([(HEIGHT, WIDTH)] * 4), crop.Config(max_side_px=16)
+    ahead = iter(pictures)
+    together = crop.cut_crops(ahead, sizes[:3], rles[:3], config)
+    assert next(ahead) is pictures[3]
+    alone = [crop.cut_image(*each, config) for each in zip(pictures[:3], rles, strict=False)]
+    assert together == [one for each in alone for one in each]
+    objects = [instance(i, box, 1 + i % 2) for i, box in enumerate(boxes)]
+    many = cut(objects, [])
+    monkeypatch.setattr(crop, "_PIXELS_AT_A_TIME", 1)
+    assert cut(objects, []).files["crops"] == many.files["crops"]
 
 
 @pytest.mark.parametrize("name", sorted(crop.Config.model_fields))
@@ -338,7 +336,7 @@ def test_real_photographs(shared_data: Path):
                 continue
             annotation = parse_annotation(raw, image.height_px, image.width_px)
             assert annotation.mask_rle
-            row = next(crop.cut_crops(pixels, [annotation.mask_rle], config))
+            row = crop.cut_image(pixels, [annotation.mask_rle], config)[0]
             x0, y0, x1, y1 = row["window_xyxy"]
             full = masks.decode(annotation.mask_rle, *pixels.shape[:2])
             _, mask = decoded(row)

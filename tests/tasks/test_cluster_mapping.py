@@ -166,7 +166,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         "softmax_temperature": 0.1,
     }
     config = crop.Config.model_validate({})
-    cut = partial(crop.cut_crops, config=config)
+    cut = partial(crop.cut_image, config=config)
     run = CountTrueCrops(ImageFiles(), spec, weights, cut).open()
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
@@ -192,7 +192,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         for image in images.to_pylist():
             if image["split"] == "validation":
                 for row in scenes.truth[image["image_id"]]:
-                    one = next(cut(decode_rgb(image["bytes"]), [row["mask_rle"]]))
+                    one = cut(decode_rgb(image["bytes"]), [row["mask_rle"]])[0]
                     shown = pa.table({name: [one[name]] for name in ("jpeg", "mask_png")})
                     output = int(infer_crops(ready, spec, shown).probabilities_NC.argmax())
                     pair = output, row["category_id"]
