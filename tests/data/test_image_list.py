@@ -6,7 +6,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcdis_ray.data.image_list import ImageList, SourceImage, is_in
+from gcdis_ray.data.image_list import ImageList, SourceImage
+from gcdis_ray.lookup import is_in
 
 INTS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-4, 4), max_size=30)
 
