@@ -54,13 +54,17 @@ def client(endpoint: str | None) -> Any:
     )
 
 
-def filesystem(endpoint: str) -> S3FileSystem:
-    """A service as a pyarrow filesystem, for libraries that ask for one."""
+def path_and_filesystem(uri: str, endpoint: str | None) -> tuple[str, S3FileSystem | None]:
+    """A folder or prefix as a path and a pyarrow filesystem, for libraries that ask for them; no
+    filesystem where the path says it all."""
+    if urlparse(uri).scheme != "s3" or not endpoint:
+        return uri, None
     from pyarrow.fs import S3FileSystem
 
     parts, region = urlparse(endpoint), _region()
     options = {"region": region} if region else {}
-    return S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **options)
+    filesystem = S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **options)
+    return uri.removeprefix("s3://"), filesystem
 
 
 def _region() -> str | None:
