@@ -97,6 +97,16 @@ def open_source(uri: str, endpoint: str | None = None) -> SourceFolder:
     return folder
 
 
+def source_file(
+    uri: str, endpoint: str | None = None, where: str = "stages.ingest.root"
+) -> tuple[SourceFolder, str]:
+    """A file that is named on its own: its folder, and its name there. Arguments and errors as of
+    :func:`source_folder`."""
+    scheme, mark, rest = uri.rpartition("://")
+    path = PurePosixPath(rest)
+    return source_folder(f"{scheme}{mark}{path.parent}", endpoint, where), path.name
+
+
 def checked_name(name: str, folder: str) -> str:
     """``name`` without ``.`` and double slashes; DataError if it leads out of the folder."""
     path = PurePosixPath(name)

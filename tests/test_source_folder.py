@@ -11,7 +11,7 @@ import pytest
 
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.s3 import Prefix
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder, open_source, source_file
 
 FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
 
@@ -112,6 +112,21 @@ def test_the_data_have_a_service_of_their_own(s3_endpoint: str, tmp_path: Path, 
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL: not a URL"):
         open_source(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "name"),
+    [
+        ("s3://bucket/a/b.json", "s3://bucket/a", "b.json"),
+        ("s3://bucket/b.json", "s3://bucket", "b.json"),
+        ("/a/b.json", "/a", "b.json"),
+        ("/b.json", "/", "b.json"),
+        ("b.json", str(Path().absolute()), "b.json"),
+    ],
+)
+def test_a_file_on_its_own(uri: str, folder: str, name: str):
+    found, called = source_file(uri)
+    assert (found.uri, called) == (folder, name)
 
 
 def test_failures_of_the_service_name_the_place(s3_endpoint: str, monkeypatch):

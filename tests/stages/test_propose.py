@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from gcdis_ray.attempt import Attempt
 from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.s3 import Prefix
 from gcdis_ray.stages import propose
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.tasks.inference import detector_spec
@@ -209,8 +211,34 @@ class TestExternal:
         path.write_text(path.read_text() + " ")
         assert propose.source(self._config(path)) != first
         assert propose.source(_config()) == ""
-        with pytest.raises(ConfigError, match="No such file"):
+        with pytest.raises(DataError, match=r"missing\.json: no such file"):
             propose.source(self._config(tmp_path / "missing.json"))
+
+    def test_source_by_size_and_time(self, rectangles, tmp_path):
+        path = self._results(rectangles, tmp_path)
+        config = self._config(path, fingerprint="stat")
+        first = propose.source(config)
+        assert propose.source(config) == first != propose.source(self._config(path))
+        os.utime(path, ns=(1, 1))
+        assert propose.source(config) != first
+        with pytest.raises(DataError, match=r"missing\.json: no such file"):
+            propose.source(self._config(tmp_path / "missing.json", fingerprint="stat"))
+
+    def test_from_a_bucket(self, rectangles, local_work, tmp_path, s3_endpoint):
+        path, uri = self._results(rectangles, tmp_path), f"s3://bucket/{tmp_path.name}"
+        Prefix(uri, s3_endpoint).write("masks.json", path.read_bytes())
+        there = self._config(f"{uri}/masks.json", endpoint=s3_endpoint)
+        assert propose.source(there) == propose.source(self._config(path))
+        propose.run({"ingest": rectangles.ingest}, there, local_work)
+        assert local_work.table("proposals").num_rows == 12
+
+    def test_where_the_file_is_served_is_in_no_key(self, tmp_path):
+        path = tmp_path / "masks.json"
+        more = self._config(path, endpoint="http://here", fingerprint="stat")
+        assert more.key_fields() == self._config(path).key_fields()
+        named = {"results": str(path), "max_rejected": 0.01}
+        assert more.key_fields()["external"] == named
+        assert _config().key_fields()["external"] is None
 
     def test_file_must_be_named(self):
         with pytest.raises(ConfigError, match=r"external\.results"):
