@@ -17,6 +17,7 @@ from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import LocalFolder
 from gcdis_ray.stages import propose
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.tasks.inference import detector_spec
@@ -155,6 +156,31 @@ class TestBoxesOnly:
         manifest.write_text(manifest.read_text().replace('"proposer"', '"other"'))
         with pytest.raises(ConfigError, match="holds no proposer"):
             _config(init=earlier).check_files()
+
+    def test_an_init_in_a_bucket(self, tmp_path, s3_endpoint):
+        earlier, uri = self._earlier(tmp_path), f"s3://bucket/{tmp_path.name}/propose/key"
+        here, there = LocalFolder(earlier["artifact"]), Prefix(uri, s3_endpoint)
+        for name in here.names(""):
+            there.write(name, here.read(name))
+        init = earlier | {"artifact": uri, "endpoint": s3_endpoint}
+        config = _config(init=init)
+        config.check_files()
+        assert config.key_fields() == _config(init=earlier).key_fields()
+        spec, weights = (
+            next(name for name in here.names("") if part in name)
+            for part in ("proposer_spec", "safetensors")
+        )
+        assert config.init is not None
+        assert config.init.read(TINY) == here.read(weights)
+        for gone, match in (
+            (weights, "it is gone"),
+            (spec, "it is gone"),
+            ("manifest.json", "no manifest.json in it"),
+        ):
+            there.delete([gone])
+            with pytest.raises(ConfigError, match=match) as caught:
+                config.check_files()
+            assert caught.value.where == "stages.propose.init.artifact"
 
     def test_key_holds_what_the_weights_are_not_where(self, tmp_path):
         one, two = self._earlier(tmp_path / "a"), self._earlier(tmp_path / "b")
