@@ -34,8 +34,8 @@ _ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
 _REACH = (
-    "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint beside "
-    "the address in the config"
+    "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint "
+    "beside the address in the config"
 )
 _RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
 _MAKING = threading.Lock()  # boto3 makes one client at a time
