@@ -94,6 +94,12 @@ SCHEMAS: dict[str, pa.Schema] = {
         iscrowd=pa.bool_(),
         reason=(pa.string(), "null"),  # why it was turned down
     ),
+    "external_masks": _schema(  # the user's masks on their way to their images; laid aside
+        shard=pa.int64(),  # of the images
+        position=pa.int64(),  # in the file
+        image_id=pa.int64(),
+        entry=pa.string(),  # score and segmentation, as JSON
+    ),
     "quarantine": _schema(split=pa.string(), uri=pa.string(), reason=pa.string()),
     "instances": _schema(**_ANNOTATION),  # labeled images, known classes only
     "truth_images": _schema(

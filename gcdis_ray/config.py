@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from gcdis_ray.errors import ConfigError
 
+ENDPOINT = "URL of an S3-compatible service; none: AWS_ENDPOINT_URL, else AWS"
+
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
 
@@ -115,7 +117,7 @@ class RunConfig(Closed):
         default="runs/default", min_length=1, description="folder or s3://bucket/prefix"
     )
     storage_endpoint: str | None = Field(
-        default=None, description="URL of an S3-compatible service"
+        default=None, description=f"of a storage in a bucket: {ENDPOINT}"
     )
     oracle: bool = Field(
         default=False, description="chosen by looking at ground truth; not in any key"

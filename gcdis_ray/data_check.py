@@ -16,7 +16,7 @@ from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
 from gcdis_ray.progress import size
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder
 
 _CHUNK_BYTES = 1 << 20
 _EXAMPLES = 3
@@ -114,7 +114,7 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     Raises:
         DataError: what keeps the sets from being told apart at all, as in a run.
     """
-    folder = open_source(config.root)
+    folder = config.open_root()
     files = [_file(folder, path, told) for path in _file_names(config)]
     told("reading the lists of images")
     plan = plan_data(config)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -32,13 +33,33 @@ _BATCH = 1000  # keys of a listing's page or of a request to delete: the service
 _ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
-_REACH = "check the endpoint (AWS_ENDPOINT_URL or storage_endpoint) and the network"
+_REACH = (
+    "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint "
+    "beside the address in the config"
+)
 _RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
+_MAKING = threading.Lock()  # boto3 makes one client at a time
+
+
+def service_endpoint(endpoint: str | None, where: str) -> str | None:
+    """The service to ask: the one given, else ``AWS_ENDPOINT_URL``; None is AWS.
+
+    Args:
+        where: the config key that gives it.
+
+    Raises:
+        StorageError: it is no URL.
+    """
+    if not endpoint:
+        where, endpoint = "AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and urlparse(endpoint).scheme not in ("http", "https"):
+        raise StorageError(f"not a URL: {endpoint!r}", where=where, fix="use http(s)://host:port")
+    return endpoint or None
 
 
 @lru_cache(maxsize=8)
 def client(endpoint: str | None) -> Any:
-    """A boto3 client. Threads may share it."""
+    """A boto3 client. Threads may share it, and ask for it."""
     import boto3
     from botocore.config import Config
 
@@ -49,18 +70,23 @@ def client(endpoint: str | None) -> Any:
         max_pool_connections=CONNECTIONS,
         s3={"addressing_style": "path"} if endpoint else {},
     )
-    return boto3.client(
-        "s3", endpoint_url=endpoint, region_name=_region() or "us-east-1", config=config
-    )
+    with _MAKING:
+        return boto3.client(
+            "s3", endpoint_url=endpoint, region_name=_region() or "us-east-1", config=config
+        )
 
 
-def filesystem(endpoint: str) -> S3FileSystem:
-    """A service as a pyarrow filesystem, for libraries that ask for one."""
+def path_and_filesystem(uri: str, endpoint: str | None) -> tuple[str, S3FileSystem | None]:
+    """A folder or prefix as a path and a pyarrow filesystem, for libraries that ask for them; no
+    filesystem where the path says it all."""
+    if urlparse(uri).scheme != "s3" or not endpoint:
+        return uri, None
     from pyarrow.fs import S3FileSystem
 
     parts, region = urlparse(endpoint), _region()
     options = {"region": region} if region else {}
-    return S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **options)
+    filesystem = S3FileSystem(endpoint_override=parts.netloc, scheme=parts.scheme, **options)
+    return uri.removeprefix("s3://"), filesystem
 
 
 def _region() -> str | None:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO, Protocol
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.meter import count
-from gcdis_ray.s3 import Prefix
+from gcdis_ray.s3 import Prefix, service_endpoint
 
 
 @dataclass(frozen=True)
@@ -58,27 +58,53 @@ class SourceFolder(Protocol):
         ...
 
 
-def open_source(uri: str) -> SourceFolder:
-    """The folder at a path, or below ``s3://bucket/prefix`` (``AWS_ENDPOINT_URL``: the service, if
-    it is not AWS; credentials come from the environment, the usual files or the machine's role).
+def source_folder(
+    uri: str, endpoint: str | None = None, where: str = "stages.ingest.root"
+) -> SourceFolder:
+    """The folder at a path, or below ``s3://bucket/prefix``, without a look at it.
+
+    Args:
+        endpoint: URL of an S3-compatible service; ``AWS_ENDPOINT_URL`` if not given. Credentials
+            come from the environment, the usual files or the machine's role.
+        where: the config key that holds ``uri``.
 
     Raises:
-        DataError: there is none.
+        DataError: it can be none. StorageError: the endpoint is no URL.
     """
-    if uri.startswith("s3://"):
-        location = "s3://" + uri.removeprefix("s3://").strip("/")
-        place = Prefix(location, os.environ.get("AWS_ENDPOINT_URL"))
-        if not place.bucket or not place.has_any(""):
-            raise DataError(
-                f"nothing at {uri}", where="stages.ingest.root", fix="use s3://bucket/prefix"
-            )
+    scheme, mark, rest = uri.rpartition("://")
+    if scheme == "s3":
+        location = "s3://" + rest.strip("/")
+        place = Prefix(location, service_endpoint(endpoint, f"{where.rpartition('.')[0]}.endpoint"))
+        if not place.bucket:
+            raise DataError(f"no bucket in {uri}", where=where, fix="use s3://bucket/prefix")
         return S3Folder(place)
-    root = Path(uri).expanduser().absolute()  # workers may stand elsewhere
-    if not root.is_dir():
+    if mark:
         raise DataError(
-            f"no such folder: {root}", where="stages.ingest.root", fix="set it to your data folder"
+            f"unknown scheme {scheme!r} in {uri}", where=where, fix="use a folder or s3://..."
         )
-    return LocalFolder(str(root))
+    return LocalFolder(str(Path(uri).expanduser().absolute()))  # workers may stand elsewhere
+
+
+def open_source(uri: str, endpoint: str | None = None) -> SourceFolder:
+    """:func:`source_folder` of the data set. Raises DataError too if there is no such folder."""
+    folder = source_folder(uri, endpoint)
+    if not folder.has_folder("."):
+        raise DataError(
+            f"no such folder: {folder.uri}",
+            where="stages.ingest.root",
+            fix="set it to your data folder, or to s3://bucket/prefix",
+        )
+    return folder
+
+
+def source_file(
+    uri: str, endpoint: str | None = None, where: str = "stages.ingest.root"
+) -> tuple[SourceFolder, str]:
+    """A file that is named on its own: its folder, and its name there. Arguments and errors as of
+    :func:`source_folder`."""
+    scheme, mark, rest = uri.rpartition("://")
+    path = PurePosixPath(rest)
+    return source_folder(f"{scheme}{mark}{path.parent}", endpoint, where), path.name
 
 
 def checked_name(name: str, folder: str) -> str:

@@ -29,7 +29,7 @@ import pyarrow.parquet as pq
 from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
 from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.meter import count
-from gcdis_ray.s3 import Prefix
+from gcdis_ray.s3 import Prefix, service_endpoint
 
 MANIFEST = "manifest.json"
 
@@ -83,14 +83,9 @@ def open_storage(uri: str, endpoint: str | None = None) -> Storage:
     """
     scheme = urlparse(uri).scheme
     if scheme == "s3":
-        endpoint = endpoint or os.environ.get("AWS_ENDPOINT_URL")
         if not urlparse(uri).netloc:
             raise StorageError("no bucket", where=f"storage: {uri}", fix="use s3://bucket/prefix")
-        if endpoint and urlparse(endpoint).scheme not in ("http", "https"):
-            raise StorageError(
-                f"not a URL: {endpoint!r}", where="storage_endpoint", fix="use http(s)://host:port"
-            )
-        return S3Storage(uri.rstrip("/"), endpoint)
+        return S3Storage(uri.rstrip("/"), service_endpoint(endpoint, "storage_endpoint"))
     if scheme in ("", "file"):
         return LocalStorage(str(Path(urlparse(uri).path if scheme else uri).absolute()))
     raise StorageError(

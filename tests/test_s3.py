@@ -153,3 +153,13 @@ def test_a_folder_is_not_the_start_of_a_name(prefix: Prefix):
     prefix.write("ab/x", b"")
     assert not prefix.has_any("a")
     assert list(prefix.objects("a")) == []
+
+
+def test_ray_gets_the_region_too(s3_endpoint: str, monkeypatch):
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    path, filesystem = s3.path_and_filesystem("s3://bucket/x", s3_endpoint)
+    assert path == "bucket/x"
+    assert filesystem is not None
+    assert filesystem.region == "eu-central-1"
+    assert s3.path_and_filesystem("s3://bucket/x", None) == ("s3://bucket/x", None)
+    assert s3.path_and_filesystem("/folder", s3_endpoint) == ("/folder", None)

@@ -11,7 +11,7 @@ import pytest
 
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.s3 import Prefix
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder, open_source, source_file
 
 FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
 
@@ -91,6 +91,42 @@ def test_no_such_folder(uri: str, s3_endpoint: str, monkeypatch):
     with pytest.raises(DataError) as caught:
         open_source(uri)
     assert caught.value.where == "stages.ingest.root"
+
+
+@pytest.mark.parametrize("uri", ["gs://b/x", "https://host/x", "S3://b/x", "file:///x"])
+def test_a_scheme_that_nobody_reads_is_named(uri: str):
+    with pytest.raises(DataError, match="unknown scheme") as caught:
+        open_source(uri)
+    assert caught.value.where == "stages.ingest.root"
+    assert caught.value.what.startswith(f"unknown scheme {uri.partition(':')[0]!r}")
+
+
+def test_the_data_have_a_service_of_their_own(s3_endpoint: str, tmp_path: Path, monkeypatch):
+    uri = f"s3://bucket/{tmp_path.name}"
+    Prefix(uri, s3_endpoint).write("a", b"1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    assert open_source(uri, s3_endpoint).read("a") == b"1"
+    with pytest.raises(StorageError, match="not a URL") as caught:
+        open_source(uri, "127.0.0.1")
+    assert caught.value.where == "stages.ingest.endpoint"
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1")
+    with pytest.raises(StorageError, match="AWS_ENDPOINT_URL: not a URL"):
+        open_source(uri)
+
+
+@pytest.mark.parametrize(
+    ("uri", "folder", "name"),
+    [
+        ("s3://bucket/a/b.json", "s3://bucket/a", "b.json"),
+        ("s3://bucket/b.json", "s3://bucket", "b.json"),
+        ("/a/b.json", "/a", "b.json"),
+        ("/b.json", "/", "b.json"),
+        ("b.json", str(Path().absolute()), "b.json"),
+    ],
+)
+def test_a_file_on_its_own(uri: str, folder: str, name: str):
+    found, called = source_file(uri)
+    assert (found.uri, called) == (folder, name)
 
 
 def test_failures_of_the_service_name_the_place(s3_endpoint: str, monkeypatch):

@@ -6,9 +6,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from gcdis_ray.config import Closed, StageConfig
+from gcdis_ray.config import ENDPOINT, Closed, StageConfig
 from gcdis_ray.data.coco import safe_file_name
 from gcdis_ray.errors import DataError
+from gcdis_ray.source import SourceFolder, open_source
 
 SPLITS = ("labeled", "unlabeled", "validation")
 
@@ -164,6 +165,7 @@ class DataConfig(StageConfig):
     """The data of a run: three sets of images and the names of the known classes."""
 
     root: str = Field(description="folder, or s3://bucket/prefix, that holds everything below")
+    endpoint: str | None = Field(None, description=f"of a root in a bucket: {ENDPOINT}")
     labeled: ImageSet = Field(description="images whose known objects are annotated")
     unlabeled: ImageSet = Field(description="images with known and novel objects, nothing told")
     validation: ImageSet = Field(description="images kept for evaluation")
@@ -182,7 +184,7 @@ class DataConfig(StageConfig):
     def not_in_key(cls) -> frozenset[str]:
         # What lies in the folder counts (see `source` of the stages), not where it lies; and the
         # limit decides whether an artifact is made, not what is in it.
-        return frozenset({"root", "max_quarantined_share"})
+        return frozenset({"root", "endpoint", "max_quarantined_share"})
 
     @field_validator("labeled")
     @classmethod
@@ -204,6 +206,10 @@ class DataConfig(StageConfig):
             if self.label_space is None and self.image_set(split).relabel is not None:
                 raise ValueError(f"{split}.relabel needs label_space: whose ids to use")
         return self
+
+    def open_root(self) -> SourceFolder:
+        """Raises: DataError, StorageError: see :func:`gcdis_ray.source.open_source`."""
+        return open_source(self.root, self.endpoint)
 
     def files(self) -> list[str]:
         """Every file below root that decides what the sets are, images aside, sorted."""

@@ -14,7 +14,7 @@ from gcdis_ray.data.splits import DataPlan, SetPlan
 from gcdis_ray.errors import DataError
 from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import Progress
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder
 
 Show = Callable[[Progress], None]
 
@@ -25,7 +25,7 @@ def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
 
     Any change of a file changes it, also one that would change nothing in the artifact.
     """
-    folder = open_source(config.root)
+    folder = config.open_root()
     found: dict[str, Any] = {}
     for name in config.files():
         found[name] = _state(folder, name)

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder, source_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -32,24 +31,18 @@ class ImageFiles:
     """Reads the files of rows of the images table. Pickles to workers.
 
     Args:
-        root: URI of the source, for rows whose ``bytes`` are null; none if the table holds all.
+        folder: the source, for rows whose ``bytes`` are null; none if the table holds all.
     """
 
-    root: str | None = None
+    folder: SourceFolder | None = None
 
     @staticmethod
     def of(ingest: Artifact) -> ImageFiles:
-        return ImageFiles(ingest.json("source")["uri"] if ingest.has("source") else None)
-
-    @cached_property
-    def _source(self) -> SourceFolder:
-        if self.root is None:
-            raise DataError(
-                "the images table neither holds the image files nor says where they are",
-                where="table 'images'",
-                fix="run ingest again",
-            )
-        return open_source(self.root)
+        """Workers read from the service that is meant here, whatever their environment says."""
+        if not ingest.has("source"):
+            return ImageFiles()
+        source = ingest.json("source")
+        return ImageFiles(source_folder(source["uri"], source.get("endpoint")))
 
     def read(self, images: pa.Table) -> list[bytes]:
         """The file of every row.
@@ -64,27 +57,34 @@ class ImageFiles:
         rows = images.select(FILE_COLUMNS).to_pylist()
         if all(row["bytes"] is not None for row in rows):
             return [row["bytes"] for row in rows]
-        _ = self._source  # opened once, by one thread
         with ThreadPoolExecutor(_READERS) as pool:
             return _results(pool.submit(copy_context().run, self._one, row) for row in rows)
 
     def _one(self, row: Mapping[str, Any]) -> bytes:
         if row["bytes"] is not None:
             return row["bytes"]
+        if self.folder is None:
+            raise DataError(
+                "the images table neither holds the image files nor says where they are",
+                where="table 'images'",
+                fix="run ingest again",
+            )
+        where = f"{self.folder.uri}/{row['uri']}"
         try:
-            data = self._source.read(row["uri"])
+            data = self.folder.read(row["uri"])
         except OSError as error:
-            raise self._error(row, f"cannot be read ({error.strerror or 'it is gone'})") from error
+            raise _error(where, f"cannot be read ({error.strerror or 'it is gone'})") from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
-            raise self._error(row, "the file has changed: ingest ran on other bytes")
+            raise _error(where, "the file has changed: ingest ran on other bytes")
         return data
 
-    def _error(self, row: Mapping[str, Any], what: str) -> DataError:
-        return DataError(
-            what,
-            where=f"{self.root}/{row['uri']}",
-            fix="put the file back as it was, or start over from ingest with the new data",
-        )
+
+def _error(where: str, what: str) -> DataError:
+    return DataError(
+        what,
+        where=where,
+        fix="put the file back as it was, or start over from ingest with the new data",
+    )
 
 
 def _results(futures: Iterable[Any]) -> list[Any]:

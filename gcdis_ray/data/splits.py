@@ -30,7 +30,7 @@ from gcdis_ray.data.listed_images import (
 from gcdis_ray.data.present import Listing, Missing
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder
 
 _ROWS_AT_ONCE = 16_384
 _FEDERATED = pa.schema(
@@ -106,7 +106,7 @@ def plan_data(config: DataConfig) -> DataPlan:
         DataError: missing folder or file, empty set, sets that share an image or an image id,
             unknown class.
     """
-    folder = open_source(config.root)
+    folder = config.open_root()
     for split in SPLITS:
         images = config.image_set(split).images
         if not folder.has_folder(images):

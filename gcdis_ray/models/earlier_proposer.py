@@ -4,18 +4,18 @@ one, and of the same build? No torch: ``run`` looks at it before torch is import
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from gcdis_ray.artifacts import Manifest
-from gcdis_ray.config import Closed
+from gcdis_ray.config import ENDPOINT, Closed
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.models.detector_config import DetectorConfig
-from gcdis_ray.models.weights_file import read_pinned
+from gcdis_ray.models.weights_file import check_pinned
+from gcdis_ray.source import SourceFolder, source_folder
 
-WHERE = "stages.propose.init"
+_ARTIFACT = "stages.propose.init.artifact"
 _START = frozenset({"weights", "weights_sha256"})  # where that proposer itself began
 
 
@@ -23,8 +23,10 @@ class EarlierProposer(Closed):
     """A trained proposer to start from."""
 
     artifact: str = Field(
-        description="folder of the earlier run's artifact, <storage>/propose/<key>, or a copy of it"
+        description="the earlier run's artifact, <storage>/propose/<key>, or a copy of it: a "
+        "folder or s3://bucket/prefix"
     )
+    endpoint: str | None = Field(None, description=f"of an artifact in a bucket: {ENDPOINT}")
     sha256: str = Field(
         pattern="^[0-9a-f]{64}$",
         description="of its proposer.safetensors; any other file is refused",
@@ -39,48 +41,64 @@ class EarlierProposer(Closed):
         Raises:
             ConfigError: no such artifact, it holds no proposer, another file than the pinned one,
                 or a detector with other settings.
+            DataError, StorageError: see :func:`gcdis_ray.source.source_folder`.
         """
-        folder = Path(self.artifact)
-        path, spec = _member(folder, "proposer"), _member(folder, "proposer_spec")
-        differ = _differences(_detector_of(spec), detector)
+        folder = source_folder(self.artifact, self.endpoint, _ARTIFACT)
+        weights, spec = _members(folder, "proposer", "proposer_spec")
+        differ = _differences(_detector_of(folder, spec), detector)
         if differ:
             raise ConfigError(
                 f"that proposer has another detector: {'; '.join(differ)[:300]}",
-                where=f"{WHERE}.artifact",
+                where=_ARTIFACT,
                 fix="give stages.propose.detector the same settings",
             )
-        return read_pinned(path, self.sha256)
+        data = _read(folder, weights)
+        check_pinned(data, self.sha256, f"{folder.uri}/{weights}")
+        return data
 
 
-def _member(folder: Path, member: str) -> Path:
-    """The one file of a member of an artifact."""
-    path = folder / "manifest.json"
+def _members(folder: SourceFolder, *members: str) -> list[str]:
+    """Name of the one file of each of these members of an artifact."""
     try:
-        files = Manifest.from_json(path.read_text(), str(path)).files[member]
+        text = folder.read("manifest.json").decode()
+        files = Manifest.from_json(text, f"{folder.uri}/manifest.json").files
     except (OSError, UnicodeDecodeError, ArtifactError) as error:
-        what = getattr(error, "strerror", None) or "not a manifest"
+        what = "not a manifest"
+        if isinstance(error, OSError):
+            what = error.strerror or "no manifest.json in it"
         raise ConfigError(
-            f"no artifact of stage propose in {folder}: {what}",
-            where=f"{WHERE}.artifact",
-            fix="give the folder <storage>/propose/<key> that 'gcdis status' names; copy it here "
-            "if it lies on S3",
+            f"no artifact of stage propose in {folder.uri}: {what}",
+            where=_ARTIFACT,
+            fix="give the address <storage>/propose/<key> that 'gcdis status' names",
         ) from error
-    except KeyError:
-        raise ConfigError(
-            f"the artifact in {folder} holds no {member}",
-            where=f"{WHERE}.artifact",
-            fix="take that of a run with stages.propose.source: model",
-        ) from None
-    return folder / files[0].path
+    for member in members:
+        if not files.get(member):
+            raise ConfigError(
+                f"the artifact in {folder.uri} holds no {member}",
+                where=_ARTIFACT,
+                fix="take that of a run with stages.propose.source: model",
+            )
+    return [files[member][0].path for member in members]
 
 
-def _detector_of(spec: Path) -> DetectorConfig:
+def _read(folder: SourceFolder, name: str) -> bytes:
     try:
-        return DetectorConfig(**json.loads(spec.read_text())["detector"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return folder.read(name)
+    except OSError as error:
         raise ConfigError(
-            f"{spec} does not describe a detector: {str(error).splitlines()[0][:120]}",
-            where=f"{WHERE}.artifact",
+            f"{folder.uri}/{name}: {error.strerror or 'it is gone'}",
+            where=_ARTIFACT,
+            fix="copy the whole folder of the artifact",
+        ) from error
+
+
+def _detector_of(folder: SourceFolder, spec: str) -> DetectorConfig:
+    try:
+        return DetectorConfig(**json.loads(_read(folder, spec))["detector"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"{folder.uri}/{spec} does not describe a detector: {str(error).splitlines()[0][:120]}",
+            where=_ARTIFACT,
             fix="copy the whole folder of the artifact",
         ) from error
 

@@ -31,14 +31,24 @@ def read_pinned(path: Path, sha256: str | None) -> bytes:
         ConfigError: it cannot be read, or is another one.
     """
     data = _read(path)
+    if sha256 is not None:
+        check_pinned(data, sha256, str(path))
+    return data
+
+
+def check_pinned(data: bytes, sha256: str, where: str) -> None:
+    """Raise ConfigError unless the file's bytes have this SHA-256.
+
+    Args:
+        where: path or address of the file.
+    """
     found = hashlib.sha256(data).hexdigest()
-    if sha256 is not None and found != sha256:
+    if found != sha256:
         raise ConfigError(
             f"the weights have SHA-256 {found}, the config wants {sha256}",
-            where=str(path),
+            where=where,
             fix="use the file that was pinned, or pin this one",
         )
-    return data
 
 
 def check_format(path: Path, sha256: str | None) -> None:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlparse
 
 import ray.train
 from ray.exceptions import RayError
@@ -23,7 +22,7 @@ from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
-from gcdis_ray.s3 import filesystem
+from gcdis_ray.s3 import path_and_filesystem
 from gcdis_ray.training.checkpoints import KEEP
 from gcdis_ray.training.task import TrainingTask
 
@@ -146,7 +145,7 @@ def fit(
         own_ray: Ray ends with this process.
     """
     compute = plan.compute
-    path, filesystem = _storage(plan)
+    path, filesystem = path_and_filesystem(plan.scratch_uri, plan.scratch_endpoint)
     trainer = Trainer(
         train_worker,
         own_ray=own_ray,
@@ -190,13 +189,6 @@ def fit(
     if isinstance(outcome[0], BaseException):
         raise _explain(outcome[0], compute) from outcome[0]
     return outcome[0]
-
-
-def _storage(plan: FitPlan) -> tuple[str, Any]:
-    """Path and filesystem for Ray's checkpoints; None where the path says it all."""
-    if urlparse(plan.scratch_uri).scheme != "s3" or not plan.scratch_endpoint:
-        return plan.scratch_uri, None
-    return plan.scratch_uri.removeprefix("s3://"), filesystem(plan.scratch_endpoint)
 
 
 def _watch(

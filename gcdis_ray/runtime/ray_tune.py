@@ -17,7 +17,6 @@ import queue
 import threading
 from collections.abc import Callable, Generator, Hashable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
-from urllib.parse import urlparse
 
 import ray
 from ray import tune
@@ -31,6 +30,7 @@ from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped, StorageErr
 from gcdis_ray.runtime.base import TrialFunction, Trials
 from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.runtime.ray_session import text, train_resources
+from gcdis_ray.s3 import path_and_filesystem
 
 K = TypeVar("K", bound=Hashable)
 
@@ -204,7 +204,7 @@ def run_trials(
     os.environ["TUNE_DISABLE_STRICT_METRIC_CHECKING"] = "1"  # the last result has an outcome only
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what fails is on record
-    path, filesystem = _storage(scratch_uri, scratch_endpoint)
+    path, filesystem = path_and_filesystem(scratch_uri, scratch_endpoint)
     closing = threading.Event()
     ends = _Ends(trials, closing)
     tuner = tune.Tuner(
@@ -253,17 +253,6 @@ def _mistake(error: BaseException | None) -> GcdisError | None:
     while error is not None and not isinstance(error, GcdisError):
         error = error.__cause__ or error.__context__
     return error
-
-
-def _storage(uri: str, endpoint: str | None) -> tuple[str, Any]:
-    """Path and filesystem for Ray's files; None where the path says it all."""
-    if urlparse(uri).scheme != "s3" or not endpoint:
-        return uri, None
-    from pyarrow.fs import S3FileSystem
-
-    service = urlparse(endpoint)
-    filesystem = S3FileSystem(endpoint_override=service.netloc, scheme=service.scheme)
-    return uri.removeprefix("s3://"), filesystem
 
 
 def run_tasks(

@@ -31,7 +31,7 @@ from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
 from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.source import SourceFolder
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table
@@ -83,7 +83,7 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
     """
     if config.fingerprint == "stat":
         found = states_digest(config, SPLITS)
-        return found if config.store == "bytes" else f"{found} {open_source(config.root).uri}"
+        return f"{found} {_place(config, config.open_root())}" if config.store == "uri" else found
     plan = plan_data(config)
     found = hashlib.sha256()
     for split in SPLITS:
@@ -92,8 +92,13 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
     labels = annotations_digest(plan, "labeled", known, show)
     found.update(canonical_json({"known": sorted(known.items()), "labels": labels}).encode())
     if config.store == "uri":
-        found.update(plan.folder.uri.encode())  # it is where later stages look
+        found.update(_place(config, plan.folder).encode())
     return found.hexdigest()
+
+
+def _place(config: Config, folder: SourceFolder) -> str:
+    """Where later stages look for image files that stay there."""
+    return f"{folder.uri} at {config.endpoint}" if config.endpoint else folder.uri
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -149,7 +154,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         ],
     )
     if config.store == "uri":
-        work.write_json("source", {"uri": plan.folder.uri})
+        work.write_json("source", {"uri": plan.folder.uri, "endpoint": config.endpoint})
 
 
 def read_annotations(

@@ -17,26 +17,44 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, Table
-from gcdis_ray.config import Closed, StageConfig, TrainingConfig
+from gcdis_ray.config import ENDPOINT, Closed, StageConfig, TrainingConfig
 from gcdis_ray.data.instance_masks import MaskCount, count_masks
 from gcdis_ray.data.scenes import AugmentConfig
 from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.json_outline import named_errors
 from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.earlier_proposer import EarlierProposer
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.source import SourceFolder, source_file
 
 VERSION = 1
 TAKES = ("ingest",)
 SEEDED = True
+_RESULTS = "stages.propose.external.results"
 
 
 class ExternalConfig(Closed):
     """Masks from elsewhere."""
 
-    results: str = Field(description="JSON file: a list of {image_id, segmentation, score}")
+    results: str = Field(
+        description="JSON file, also s3://...: a list of {image_id, segmentation, score}"
+    )
+    endpoint: str | None = Field(None, description=f"of results in a bucket: {ENDPOINT}")
+    fingerprint: Literal["content", "stat"] = Field(
+        "content",
+        description="how a changed file is noticed: by what it says, or by size and time of "
+        "change, for files too large to read on every command",
+    )
     max_rejected: float = Field(
         0.01, ge=0, le=1, description="share of unusable masks that stops the stage"
     )
+
+    def key_fields(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude={"endpoint", "fingerprint"})
+
+    def file(self) -> tuple[SourceFolder, str]:
+        """Raises: DataError, StorageError: see :func:`gcdis_ray.source.source_file`."""
+        return source_file(self.results, self.endpoint, _RESULTS)
 
 
 class Config(StageConfig):
@@ -73,7 +91,12 @@ class Config(StageConfig):
 
     def key_fields(self) -> dict[str, Any]:
         init = {"sha256": self.init.sha256} if self.init else None
-        return super().key_fields() | {"detector": self.detector.key_fields(), "init": init}
+        external = self.external.key_fields() if self.external else None
+        return super().key_fields() | {
+            "external": external,
+            "detector": self.detector.key_fields(),
+            "init": init,
+        }
 
     def check_files(self) -> None:
         if self.source == "model" and self.init is not None:
@@ -84,7 +107,7 @@ class Config(StageConfig):
         if self.source == "external" and self.external is None:
             raise ConfigError(
                 "no file of masks is named",
-                where="stages.propose.external.results",
+                where=_RESULTS,
                 fix="name a COCO results file, or set stages.propose.source: model",
             )
         return self
@@ -92,11 +115,14 @@ class Config(StageConfig):
 
 def source(config: Config, show: object = None) -> str:
     """Fingerprint of the external masks; empty if a model makes the proposals."""
-    from gcdis_ray.tasks.external_masks import open_results
-
     if config.source == "model" or config.external is None:
         return ""
-    return hashlib.sha256(open_results(config.external.results)).hexdigest()
+    folder, name = config.external.file()
+    with named_errors(f"{folder.uri}/{name}"):
+        if config.external.fingerprint == "stat" and (state := folder.state(name)):
+            return f"{state.num_bytes}:{state.changed}"
+        with folder.open(name) as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()  # pyright: ignore[reportArgumentType]
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -235,11 +261,15 @@ def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, wo
     from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, read_results
 
     images = listed_images(ingest)
-    args, strangers = read_results(external.results, images)
+    masks, strangers = read_results(
+        *external.file(),
+        images,
+        work.spool,
+        lambda done, total: work.progress(done, total, "masks"),
+    )
     work.count("external_other_images", strangers)
     importer = ImportMasks(config.min_score, config.max_per_image)
-    work.map_shards(importer, [images], gives=("proposals", "quarantine"), args=args)
-    total = sum(len(shard["entries"]) for shard in args)
-    check_refused(work.table("quarantine"), total, external.max_rejected)
+    work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
+    check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
     work.write_table("history", pa.Table.from_pylist([], schema=SCHEMAS["history"]))
     work.write_json("proposer_spec", {"source": "external"})

@@ -1,21 +1,31 @@
-"""Proposals that the user brings: a COCO results file instead of a proposer of our own."""
+"""Proposals that the user brings: a COCO results file instead of a proposer of our own.
+
+Entries pass by as a stream and are sorted by shard of their images, as text; workers check them.
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import ijson
+import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from gcdis_ray.artifacts import SCHEMAS, Table
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.data.coco import whole_number
+from gcdis_ray.data.image_list import is_in
+from gcdis_ray.data.sorted_runs import SortedRuns, Spool
+from gcdis_ray.errors import DataError
+from gcdis_ray.json_file import JsonFile
+from gcdis_ray.source import SourceFolder
 
 WHERE = "stages.propose.external.results"
 _FIX = "write a list of {image_id, segmentation (RLE or polygons), score}, as COCO results are"
+_FIELDS = ("score", "segmentation")
+_BATCH_BYTES = 4 << 20
 _IDS_PER_SHARD = 1 << 32
 
 
@@ -24,61 +34,84 @@ def proposal_id(shard: int, place: int) -> int:
     return shard * _IDS_PER_SHARD + place
 
 
-def open_results(path: str) -> bytes:
-    """The file's bytes, or a ConfigError that names it."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}", where=WHERE, fix=_FIX) from error
-
-
-def read_results(path: str, images: Table) -> tuple[list[dict[str, Any]], int]:
+def read_results(
+    folder: SourceFolder,
+    name: str,
+    images: Table,
+    spool: Spool,
+    told: Callable[[int, int], None] = lambda done, total: None,
+) -> tuple[Table, int]:
     """Entries of a results file by shard of the unlabeled images.
 
+    Args:
+        spool: lays rows aside.
+        told: how many entries were read, and how many there are.
+
     Returns:
-        per shard ``{"entries": [...]}``, and how many entries belong to no unlabeled image.
+        ``external_masks`` in the shards of ``images``, and how many entries belong to no unlabeled
+        image.
 
     Raises:
-        ConfigError: no such file. DataError: not a list of objects, or none fits.
+        DataError: no such file, not a list of objects, or none fits.
     """
-    shard_of: dict[int, int] = {}
-    for shard in range(images.num_shards):
-        table = images.shard(shard, ("image_id", "split"))
-        for image_id, split in zip(*(c.to_pylist() for c in table.columns), strict=True):
-            if split == "unlabeled":
-                shard_of[image_id] = shard
-    by_shard: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
-    strangers = 0
-    for entry in _entries(path):
-        image_id = entry.get("image_id")
-        if isinstance(image_id, int) and image_id in shard_of:
-            by_shard[shard_of[image_id]].append(entry)
-        else:
-            strangers += 1
-    if not by_shard:
+    file = JsonFile(folder, name, _FIX)
+    image_id_N, shard_N = _unlabeled(images)
+    runs, total, strangers = SortedRuns(spool, "external_masks", ("position",)), 0, 0
+    for ids, entries in _batches(file):
+        here = np.flatnonzero(is_in(ids, image_id_N))
+        columns = {
+            "shard": shard_N[np.searchsorted(image_id_N, ids[here])],
+            "position": total + here,
+            "image_id": ids[here],
+            "entry": [entries[row] for row in here.tolist()],
+        }
+        runs.add(pa.table(columns, schema=SCHEMAS["external_masks"]))
+        total, strangers = total + len(ids), strangers + len(ids) - len(here)
+        told(total, file.lists[""])
+    if strangers == total:
         raise DataError(
-            f"no entry of {path} belongs to an unlabeled image ({strangers} do not)",
-            where=WHERE,
+            f"none of its {total} entries belongs to an unlabeled image",
+            where=file.path,
             fix="use the image ids of the unlabeled annotation file",
         )
-    return [{"entries": by_shard[shard]} for shard in range(images.num_shards)], strangers
+    runs.flush()
+    by_shard = spool("external_masks")
+    for part in runs.parts(range(1, images.num_shards + 1)):
+        by_shard.add(SCHEMAS["external_masks"].empty_table() if part is None else part)
+    return by_shard.close(), strangers
 
 
-def _entries(path: str) -> Iterator[Mapping[str, Any]]:
-    try:
-        for entry in ijson.items(open_results(path), "item", use_float=True):
-            if not isinstance(entry, Mapping):
-                raise DataError(f"{path}: an entry is no object", where=WHERE, fix=_FIX)
-            yield entry
-    except ijson.JSONError as error:
-        first = (str(error).strip() or "empty").splitlines()[0].removeprefix("b'")
-        raise DataError(f"{path} is not JSON ({first[:120]})", where=WHERE, fix=_FIX) from None
+def _unlabeled(images: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rising ids of the unlabeled images, and the shard of each."""
+    found = [np.zeros(0, np.int64)]
+    for table in images.iter_shards(("image_id", "split")):
+        mine = np.array([split == "unlabeled" for split in table["split"].to_pylist()], np.bool_)
+        found.append(table["image_id"].to_numpy()[mine])
+    image_id_N = np.concatenate(found)
+    shard_N = np.repeat(np.arange(images.num_shards), [len(ids) for ids in found[1:]])
+    order = np.argsort(image_id_N)
+    return image_id_N[order], shard_N[order]
+
+
+def _batches(file: JsonFile) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
+    """Image ids (N,) of entries, -1 for none, and as much of their text as memory should hold."""
+    ids, entries, size = [], [], 0
+    for raw in file.records():
+        image_id = whole_number(raw.get("image_id"))
+        ids.append(-1 if image_id is None else image_id)
+        entries.append(json.dumps({name: raw[name] for name in _FIELDS if name in raw}))
+        size += len(entries[-1])
+        if size > _BATCH_BYTES:
+            yield np.array(ids, np.int64), entries
+            ids, entries, size = [], [], 0
+    if ids:
+        yield np.array(ids, np.int64), entries
 
 
 @dataclass(frozen=True)
 class ImportMasks:
-    """Shard task over ``[images]``: checked entries become ``proposals``, the best of each image;
-    entries that cannot be used go to ``quarantine`` with the reason."""
+    """Shard task over ``[images, external_masks]``: checked entries become ``proposals``,
+    the best of each image; entries that cannot be used go to ``quarantine`` with the reason."""
 
     min_score: float
     max_per_image: int
@@ -86,17 +119,16 @@ class ImportMasks:
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         return self._run
 
-    def _run(
-        self, index: int, images: pa.Table, *, entries: Sequence[Mapping[str, Any]]
-    ) -> Mapping[str, pa.Table]:
+    def _run(self, index: int, images: pa.Table, masks: pa.Table) -> Mapping[str, pa.Table]:
         sizes = images.select(["image_id", "height_px", "width_px"]).to_pylist()
         size_of = {s["image_id"]: (s["height_px"], s["width_px"]) for s in sizes}
         found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in size_of}
         refused = []
-        for entry in entries:
-            image_id = entry["image_id"]
+        for image_id, entry in zip(
+            masks["image_id"].to_pylist(), masks["entry"].to_pylist(), strict=True
+        ):
             try:
-                row = _proposal(entry, *size_of[image_id])
+                row = _proposal(image_id, json.loads(entry), *size_of[image_id])
             except DataError as error:
                 refused.append(
                     {"split": "unlabeled", "uri": f"image {image_id}", "reason": error.what}
@@ -128,7 +160,7 @@ def check_refused(refused: Table, total: int, limit: float) -> None:
         )
 
 
-def _proposal(entry: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
+def _proposal(image_id: int, entry: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
     from gcdis_ray.data import masks
 
     score = entry.get("score", 1.0)
@@ -140,7 +172,7 @@ def _proposal(entry: Mapping[str, Any], height: int, width: int) -> dict[str, An
     if area == 0:
         raise DataError("empty mask")
     return {
-        "image_id": entry["image_id"],
+        "image_id": image_id,
         "bbox_xyxy": list(masks.bbox_xyxy(rle, height, width)),
         "mask_rle": rle,
         "height_px": height,

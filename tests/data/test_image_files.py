@@ -5,15 +5,18 @@ from __future__ import annotations
 import hashlib
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+from scene_tables import FakeArtifact
 
 from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
 from gcdis_ray.meter import metering
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import source_folder
 
 FILES = [bytes([number]) * (number + 1) for number in range(40)]
 
@@ -44,7 +47,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_come_from_the_source_in_order(folder: Path):
-    files = ImageFiles(str(folder))
+    files = ImageFiles(source_folder(str(folder)))
     with metering() as meter:
         assert files.read(table(rows())) == FILES
     assert meter.read_bytes == sum(map(len, FILES))
@@ -54,25 +57,25 @@ def test_files_come_from_the_source_in_order(folder: Path):
 
 def test_files_in_the_table_need_no_source():
     assert ImageFiles().read(table(rows(kept=True))) == FILES
-    assert ImageFiles("/nowhere").read(table(rows(kept=True))) == FILES
+    assert ImageFiles(source_folder("/nowhere")).read(table(rows(kept=True))) == FILES
 
 
 def test_a_table_of_both_kinds(folder: Path):
     mixed = rows()[:9] + rows(kept=True)[9:]
-    assert ImageFiles(str(folder)).read(table(mixed)) == FILES
+    assert ImageFiles(source_folder(str(folder))).read(table(mixed)) == FILES
 
 
 def test_a_file_that_is_gone_is_named(folder: Path):
     (folder / "images/7.jpg").unlink()
     with pytest.raises(DataError, match="cannot be read") as caught:
-        ImageFiles(str(folder)).read(table(rows()))
+        ImageFiles(source_folder(str(folder))).read(table(rows()))
     assert caught.value.where == f"{folder}/images/7.jpg"
 
 
 def test_a_file_that_has_changed_is_named(folder: Path):
     (folder / "images/7.jpg").write_bytes(b"12345678")
     with pytest.raises(DataError, match="ingest ran on other bytes") as caught:
-        ImageFiles(str(folder)).read(table(rows()))
+        ImageFiles(source_folder(str(folder))).read(table(rows()))
     assert caught.value.where == f"{folder}/images/7.jpg"
 
 
@@ -82,5 +85,20 @@ def test_no_files_and_no_source():
 
 
 def test_a_source_that_is_gone(tmp_path: Path):
-    with pytest.raises(DataError, match="no such folder"):
-        ImageFiles(str(tmp_path / "gone")).read(table(rows()))
+    with pytest.raises(DataError, match=r"gone/images/0.jpg: cannot be read"):
+        ImageFiles(source_folder(str(tmp_path / "gone"))).read(table(rows()))
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_workers_ask_the_service_that_was_meant(
+    s3_endpoint: str, tmp_path: Path, monkeypatch, given: bool
+):
+    for row, file in zip(rows(), FILES, strict=True):
+        Prefix(f"s3://bucket/{tmp_path.name}", s3_endpoint).write(row["uri"], file)
+    source = {"uri": f"s3://bucket/{tmp_path.name}", "endpoint": s3_endpoint if given else None}
+    if not given:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    files = ImageFiles.of(cast(Any, FakeArtifact({"source": source})))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # of a worker
+    copy = pickle.loads(pickle.dumps(files))  # noqa: S301  our own object
+    assert copy.read(table(rows())) == FILES

@@ -31,6 +31,8 @@ from gcdis_ray.data.digits import write_scenes
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import LocalFolder
 from gcdis_ray.stages import ingest
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.work import StageWork
@@ -235,6 +237,22 @@ def test_fingerprint_by_size_and_time(root: Path):
     (root / "images/5.jpg").write_bytes(image_bytes(98))
     assert ingest.source(settings) != key
     assert settings.key_fields() == config(root).key_fields()
+
+
+@pytest.mark.parametrize("fingerprint", ["content", "stat"])
+def test_the_service_counts_where_files_stay_in_it(
+    root: Path, s3_endpoint: str, monkeypatch, fingerprint: str
+):
+    uri = f"s3://bucket/{root.parent.name}"
+    here, there = LocalFolder(str(root)), Prefix(uri, s3_endpoint)
+    for name in here.names(""):
+        there.write(name, here.read(name))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+    for store in ("bytes", "uri"):
+        changes = {"root": uri, "store": store, "fingerprint": fingerprint}
+        one, other = config(root, **changes), config(root, **changes, endpoint=s3_endpoint)
+        assert one.key_fields() == other.key_fields()
+        assert (ingest.source(one) == ingest.source(other)) == (store == "bytes")
 
 
 # ---------------------------------------------------------------- bad data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ from gcdis_ray.attempt import Attempt
 from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import LocalFolder
 from gcdis_ray.stages import propose
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.tasks.inference import detector_spec
@@ -154,6 +157,31 @@ class TestBoxesOnly:
         with pytest.raises(ConfigError, match="holds no proposer"):
             _config(init=earlier).check_files()
 
+    def test_an_init_in_a_bucket(self, tmp_path, s3_endpoint):
+        earlier, uri = self._earlier(tmp_path), f"s3://bucket/{tmp_path.name}/propose/key"
+        here, there = LocalFolder(earlier["artifact"]), Prefix(uri, s3_endpoint)
+        for name in here.names(""):
+            there.write(name, here.read(name))
+        init = earlier | {"artifact": uri, "endpoint": s3_endpoint}
+        config = _config(init=init)
+        config.check_files()
+        assert config.key_fields() == _config(init=earlier).key_fields()
+        spec, weights = (
+            next(name for name in here.names("") if part in name)
+            for part in ("proposer_spec", "safetensors")
+        )
+        assert config.init is not None
+        assert config.init.read(TINY) == here.read(weights)
+        for gone, match in (
+            (weights, "it is gone"),
+            (spec, "it is gone"),
+            ("manifest.json", "no manifest.json in it"),
+        ):
+            there.delete([gone])
+            with pytest.raises(ConfigError, match=match) as caught:
+                config.check_files()
+            assert caught.value.where == "stages.propose.init.artifact"
+
     def test_key_holds_what_the_weights_are_not_where(self, tmp_path):
         one, two = self._earlier(tmp_path / "a"), self._earlier(tmp_path / "b")
         assert _config(init=one).key_fields() == _config(init=two).key_fields()
@@ -209,8 +237,34 @@ class TestExternal:
         path.write_text(path.read_text() + " ")
         assert propose.source(self._config(path)) != first
         assert propose.source(_config()) == ""
-        with pytest.raises(ConfigError, match="No such file"):
+        with pytest.raises(DataError, match=r"missing\.json: no such file"):
             propose.source(self._config(tmp_path / "missing.json"))
+
+    def test_source_by_size_and_time(self, rectangles, tmp_path):
+        path = self._results(rectangles, tmp_path)
+        config = self._config(path, fingerprint="stat")
+        first = propose.source(config)
+        assert propose.source(config) == first != propose.source(self._config(path))
+        os.utime(path, ns=(1, 1))
+        assert propose.source(config) != first
+        with pytest.raises(DataError, match=r"missing\.json: no such file"):
+            propose.source(self._config(tmp_path / "missing.json", fingerprint="stat"))
+
+    def test_from_a_bucket(self, rectangles, local_work, tmp_path, s3_endpoint):
+        path, uri = self._results(rectangles, tmp_path), f"s3://bucket/{tmp_path.name}"
+        Prefix(uri, s3_endpoint).write("masks.json", path.read_bytes())
+        there = self._config(f"{uri}/masks.json", endpoint=s3_endpoint)
+        assert propose.source(there) == propose.source(self._config(path))
+        propose.run({"ingest": rectangles.ingest}, there, local_work)
+        assert local_work.table("proposals").num_rows == 12
+
+    def test_where_the_file_is_served_is_in_no_key(self, tmp_path):
+        path = tmp_path / "masks.json"
+        more = self._config(path, endpoint="http://here", fingerprint="stat")
+        assert more.key_fields() == self._config(path).key_fields()
+        named = {"results": str(path), "max_rejected": 0.01}
+        assert more.key_fields()["external"] == named
+        assert _config().key_fields()["external"] is None
 
     def test_file_must_be_named(self):
         with pytest.raises(ConfigError, match=r"external\.results"):

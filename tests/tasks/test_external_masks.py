@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from scene_tables import memory_table, rectangle_scenes
 
-from gcdis_ray.artifacts import check_schema
+from gcdis_ray.artifacts import SCHEMAS, check_schema
 from gcdis_ray.data.masks import decode
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.data.sorted_runs import SortedRuns
+from gcdis_ray.errors import DataError
+from gcdis_ray.s3 import Prefix
+from gcdis_ray.source import source_file
+from gcdis_ray.tasks import external_masks
 from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, proposal_id, read_results
 
 
@@ -26,7 +32,12 @@ def _entry(image_id=300, **changes):
 
 def _import(rectangles, entries, **options):
     run = ImportMasks(**({"min_score": 0.0, "max_per_image": 10} | options)).open()
-    return run(2, rectangles.images.shard(2), entries=entries)
+    rows = [
+        {"shard": 2, "position": n, "image_id": e["image_id"], "entry": json.dumps(e)}
+        for n, e in enumerate(entries)
+    ]
+    masks = pa.Table.from_pylist(rows, schema=SCHEMAS["external_masks"])
+    return run(2, rectangles.images.shard(2), masks)
 
 
 class TestImport:
@@ -78,30 +89,74 @@ class TestImport:
         assert kept == pytest.approx([0.9, 0.4])
 
 
+def _read(folder, scenes, work, *told):
+    file = source_file(str(folder / "a.json"))
+    return read_results(*file, scenes.images, work.spool, *told)
+
+
 class TestRead:
-    def test_by_shard_of_the_image(self, rectangles, tmp_path):
-        path = tmp_path / "results.json"
-        path.write_text(json.dumps([_entry(300), _entry(305), _entry(100), _entry("x"), _entry(9)]))
-        args, strangers = read_results(str(path), rectangles.images)
-        assert [len(shard["entries"]) for shard in args] == [0, 0, 2, 0]
-        assert strangers == 3  # of a labeled image, of no image, without a number
+    def test_by_shard_of_the_image(self, rectangles, local_work, tmp_path):
+        ids = [305, 300, 100, "x", 9, 305, True, 305.0]
+        (tmp_path / "a.json").write_text(json.dumps([_entry(i) | {"id": 1} for i in ids]))
+        masks, strangers = _read(tmp_path, rectangles, local_work)
+        assert [masks.shard(i).num_rows for i in range(masks.num_shards)] == [0, 0, 4, 0]
+        assert strangers == 4  # of a labeled image, of no image, without a number
+        rows = masks.read().to_pylist()
+        assert [(row["image_id"], row["position"]) for row in rows] == [
+            (305, 0), (300, 1), (305, 5), (305, 7)
+        ]  # fmt: skip
+        entry = _entry()
+        del entry["image_id"]
+        assert json.loads(rows[0]["entry"]) == entry
+
+    def test_in_any_pieces(self, local_work, tmp_path, monkeypatch):
+        scenes = rectangle_scenes(["unlabeled", "labeled", "unlabeled"])
+        ids = [100 + 200 * (n % 2) + n % 6 for n in range(50)]
+        (tmp_path / "a.json").write_text(
+            json.dumps([_entry(i, score=n) for n, i in enumerate(ids)])
+        )
+        whole, _ = _read(tmp_path, scenes, local_work)
+        told = []
+        monkeypatch.setattr(external_masks, "_BATCH_BYTES", 200)
+        runs = partial(SortedRuns, run_bytes=500)
+        monkeypatch.setattr(external_masks, "SortedRuns", runs)
+        pieces, strangers = _read(tmp_path, scenes, local_work, lambda *n: told.append(n))
+        assert strangers == 0
+        assert told[-1] == (50, 50)
+        assert len(told) > 5
+        for shard in range(3):
+            assert pieces.shard(shard).equals(whole.shard(shard))
+            positions = whole.shard(shard)["position"].to_pylist()
+            assert positions == sorted(positions)
+
+    def test_from_a_bucket(self, rectangles, local_work, s3_endpoint, tmp_path):
+        uri = f"s3://bucket/{tmp_path.name}"
+        Prefix(uri, s3_endpoint).write("a.json", json.dumps([_entry()]).encode())
+        file = source_file(f"{uri}/a.json", s3_endpoint)
+        masks, _ = read_results(*file, rectangles.images, local_work.spool)
+        assert masks.num_rows == 1
 
     @pytest.mark.parametrize(
-        ("text", "error", "message"),
+        ("text", "message"),
         [
-            ("[1, 2]", DataError, "no object"),
-            ('[{"image_id"', DataError, "not JSON"),
-            ("[]", DataError, "no entry"),
-            ('[{"image_id": 100}]', DataError, "no entry"),
-            (None, ConfigError, "No such file"),
+            ("[1, 2]", r"a.json: \[0\]: a record must be an object, not int"),
+            ('{"annotations": []}', "a.json: is no list"),
+            ("3", "a.json: is no list"),
+            ('[{"image_id"', "the file ends in the middle"),
+            ('[{"image_id": 300, "score": NaN}]', "NaN and Infinity are no JSON numbers"),
+            ("[" * 60_000, "nested more than 32 deep"),
+            ("[]", "none of its 0 entries"),
+            ('[{"image_id": 100}]', "none of its 1 entries belongs to an unlabeled image"),
+            (None, "a.json: no such file"),
         ],
     )
-    def test_bad_files(self, rectangles, tmp_path, text, error, message):
-        path = tmp_path / "results.json"
+    def test_bad_files(self, rectangles, local_work, tmp_path, text, message):
         if text is not None:
-            path.write_text(text)
-        with pytest.raises(error, match=message):
-            read_results(str(path), rectangles.images)
+            (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match=message) as caught:
+            _read(tmp_path, rectangles, local_work)
+        assert len(str(caught.value).splitlines()) <= 2
+        assert "b'" not in str(caught.value)
 
 
 def test_limit_on_refused():
