@@ -139,7 +139,7 @@ def test_partial_sets_leave_out_what_is_missing(setting: Path, counts, capsys):
     validation = {"images": ".", "annotations": "annotations/lvis_v1_val.json"}
     status, _, err = checked(config_of(setting), capsys)
     assert status == 2
-    assert "1 of 2 images are missing: 1 files such as val2017/000000000011.jpg" in err
+    assert "1 of 2 images is missing: 1 file such as val2017/000000000011.jpg" in err
     path = config_of(setting, validation={**validation, "partial": True})
     status, out, err = checked(path, capsys, "--json")
     assert status == 0, err

@@ -25,6 +25,7 @@ from gcdis_ray.data.image_list import ImageList, is_in
 from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
+from gcdis_ray.words import cut, shown
 
 _FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
 _AT_ONCE = 4096
@@ -102,17 +103,17 @@ def _row(
 ) -> Row:
     try:
         if row < 0:
-            raise DataError(f"no image with id {raw.get('image_id')!r}"[:180])
+            raise DataError(f"no image with id {shown(raw.get('image_id'))}")
         height_px, width_px = sizes[row].tolist()
         if height_px < 0:
             raise DataError("its image has no size")
         if raw.get("unknown_category_id") is not None:
-            raise DataError(f"no category with id {raw['unknown_category_id']!r}"[:180])
+            raise DataError(f"no category with id {shown(raw['unknown_category_id'])}")
         found = parse_annotation(raw, height_px, width_px)
         if found.category_id not in categories:
             raise DataError(f"no category with id {found.category_id}")
     except DataError as error:
-        reason = f"annotation {raw.get('id')!r}"[:60] + f": {error.what}"
+        reason = f"annotation {shown(raw.get('id'))}: {error.what}"
         return row, whole_number(raw.get("id")) or -1, -1, (0.0,) * 4, None, 0.0, False, reason
     return (
         row,
@@ -231,7 +232,7 @@ class CheckedAnnotations:
     def _shown(self) -> Iterator[str]:
         for _, rejected in self.parts(range(0, len(self._images) + 1_000, 1_000)):
             for row, reason in rejected:
-                yield reason if row < 0 else f"{self._images[row].uri}: {reason}"
+                yield reason if row < 0 else f"{cut(self._images[row].uri)}: {reason}"
 
 
 def _rows(table: pa.Table) -> Iterator[Row]:

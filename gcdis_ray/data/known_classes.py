@@ -12,6 +12,7 @@ from gcdis_ray.data.json_lists import read_names
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import shown, some
 
 
 def known_classes(
@@ -39,9 +40,13 @@ def known_classes(
             matches = [by_id[entry]]
         if len(matches) > 1:
             ids = [category.category_id for category in matches]
-            raise DataError(f"{entry!r} names categories {ids}", where=where, fix="give the id")
+            raise DataError(
+                f"{shown(entry)} names categories {some(ids, 5)}", where=where, fix="give the id"
+            )
         if not matches:
-            raise DataError(f"no class {entry!r}", where=where, fix=_suggest(entry, categories))
+            raise DataError(
+                f"no class {shown(entry)}", where=where, fix=_suggest(entry, categories)
+            )
         known[matches[0].category_id] = matches[0]
     if not known:
         raise DataError("no known class", where=where, fix=_suggest(None, categories))
@@ -51,7 +56,7 @@ def known_classes(
 def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
     if isinstance(entry, int):
         near = sorted((c.category_id for c in categories), key=lambda i: (abs(i - entry), i))[:5]
-        return f"the nearest ids are {near}"
+        return f"the nearest ids are {some(near, 5)}"
     names = [category.name for category in categories]
     near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
-    return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
+    return f"did you mean {some(near, 3)}" if near else f"valid are {some(names, 8)}"

@@ -15,6 +15,7 @@ from typing import Any
 from gcdis_ray.data.coco import CocoFile, whole, whole_number
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.words import shown
 
 # images of a class: fewest and most of each group
 FREQUENCIES: Mapping[str, tuple[int, float]] = {
@@ -56,7 +57,7 @@ class LvisFile(CocoFile):
         frequency = str(raw["frequency"])
         if frequency not in FREQUENCIES:
             raise DataError(
-                f"frequency {frequency!r} of {category.name!r} is none of r, c, f"[:200],
+                f"frequency {shown(frequency)} of {shown(category.name)} is none of r, c, f",
                 where=where,
             )
         if (count := _image_count(raw, where)) is not None and count > FREQUENCIES[frequency][1]:
@@ -88,7 +89,7 @@ def _image_count(raw: Mapping[str, Any], where: str) -> int | None:
 def _contradiction(name: str, frequency: str, count: int, where: str) -> DataError:
     low, high = FREQUENCIES[frequency]
     return DataError(
-        f"frequency {frequency!r} of {name!r} contradicts its image_count {count} "
+        f"frequency {frequency!r} of {shown(name)} contradicts its image_count {count} "
         f"({frequency}: {low} to {high:g} images)",
         where=where,
         fix="use the official file, or mend its categories",
