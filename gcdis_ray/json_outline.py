@@ -109,6 +109,8 @@ class _Scan:
                 inside = self.list_depth and self.depth > self.list_depth
                 if inside and self.total - self.entry_start > MAX_RECORD_BYTES:
                     self._refuse(f"a record of more than {MAX_RECORD_BYTES} bytes")
+            if not self.total:
+                self._refuse("the file is empty")
             parser.close()
         except (ijson.JSONError, UnicodeDecodeError) as error:
             self._take(events, self.total)  # what was good before it

@@ -165,7 +165,8 @@ def test_outlines_tell_what_is_there(value: Any):
         ('{"images": [{"id": 1}], "n": 1' + "0" * 20 + "}", "", "not valid JSON"),
         ('{"images": [{"id": "\udcff"}]}', "images[0]", "not valid JSON"),
         ('[{"id": 1}] 3', "", "not valid JSON"),
-        ("", "", "the file ends in the middle (truncated JSON)"),
+        ("", "", "the file is empty"),
+        (" ", "", "the file ends in the middle (truncated JSON)"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("parsed", [False, True])

@@ -10,7 +10,7 @@ import math
 import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -29,6 +29,8 @@ _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; th
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
 _MAX_NAME = 1024
+# of an image of LVIS: categories verified absent; categories of which not all are annotated
+FEDERATED_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
@@ -82,12 +84,21 @@ class CocoFile:
         """Image records in the order of the file.
 
         Raises:
-            DataError: record without a field it needs, file name that leaves the image folder; at
-                the end, if two images share an id.
+            DataError: record without a field it needs, file name that leaves the image folder,
+                LVIS's lists in some images only; at the end, if two images share an id.
         """
         ids = array("q")
+        federated = _has_lists(self.json.outline.fields.get("images", ()))
         for position, raw in enumerate(self.json.records("images")):
-            record = self.image(raw, self.json.place("images", position))
+            where = self.json.place("images", position)
+            record = self.image(raw, where)
+            if _has_lists(raw) != federated:
+                raise DataError(
+                    f"image {record.image_id} {'lacks' if federated else 'has'} "
+                    f"{' or '.join(FEDERATED_LISTS)}, unlike those before it: neither COCO's rules "
+                    "nor LVIS's hold for all",
+                    where=where,
+                )
             ids.append(record.image_id)
             yield record
         check_unique(ids, f"{self.name}: images")
@@ -138,6 +149,10 @@ class CocoFile:
         if not isinstance(name, str) or not name:
             raise DataError(f"category {category_id} has no 'name'", where=where)
         return CategoryRecord(category_id, name, synset if isinstance(synset, str) else None)
+
+
+def _has_lists(fields: Collection[str]) -> bool:
+    return all(name in fields for name in FEDERATED_LISTS)
 
 
 def image_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:

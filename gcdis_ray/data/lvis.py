@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from gcdis_ray.data.coco import CocoFile, whole, whole_number
+from gcdis_ray.data.coco import FEDERATED_LISTS, CocoFile, whole, whole_number
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.words import shown
@@ -42,11 +42,25 @@ class LvisFile(CocoFile):
         return name
 
     def image(self, raw: Mapping[str, Any], where: str) -> ImageRecord:
-        return replace(
-            super().image(raw, where),
-            absent=_ids(raw, "neg_category_ids", where),
-            not_exhaustive=_ids(raw, "not_exhaustive_category_ids", where),
-        )
+        """Raises DataError also for lists that hold anything else than ids of the file's
+        categories. A file without categories can list what it likes."""
+        absent, not_exhaustive = (self._listed(raw, name, where) for name in FEDERATED_LISTS)
+        return replace(super().image(raw, where), absent=absent, not_exhaustive=not_exhaustive)
+
+    def _listed(self, raw: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
+        ids = _ids(raw, name, where)
+        if "categories" in self.sections and not self._category_ids.issuperset(ids):
+            unknown = next(i for i in ids if i not in self._category_ids)
+            raise DataError(
+                f"{name} holds {unknown}, which is no category of the file",
+                where=where,
+                fix="use the official file, or mend its lists",
+            )
+        return ids
+
+    @cached_property
+    def _category_ids(self) -> frozenset[int]:
+        return frozenset(c.category_id for c in self.categories)
 
     def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
         """Raises DataError also for a frequency that is none, or below its images. A file may

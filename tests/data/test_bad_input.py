@@ -54,6 +54,13 @@ def test_cut_off_visual_genome(tmp_path: Path):
         opened(tmp_path, "objects.json")
 
 
+def test_files_without_an_image(tmp_path: Path):
+    for text, reason in [("", "the file is empty"), ("[]", "an empty list: no image in it")]:
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match=rf"a\.json: {reason}"):
+            opened(tmp_path, "a.json")
+
+
 # ---------------------------------------------------------------- records
 
 
@@ -83,6 +90,38 @@ def test_two_images_with_one_name(tmp_path: Path):
     write_json(tmp_path / "all.json", data)
     with pytest.raises(DataError, match=r"1 image occurs twice, .* images/1\.jpg\n.*lists that"):
         plan_data(Config(**folder_config(tmp_path)))
+
+
+@pytest.mark.parametrize("format", ["auto", "lvis", "coco"])
+@pytest.mark.parametrize("name", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_lists_of_lvis_in_some_images_only(tmp_path: Path, name: str, format: Any):
+    data = official.lvis(tmp_path / "a.json", [1, 2, 3])
+    for image in data["images"]:
+        image["file_name"] = f"{image['id']}.jpg"
+    del data["images"][2][name]
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"images\[2\]: image 3 lacks neg_.* neither COCO's rules"):
+        list(opened(tmp_path, "a.json", format=format).images())
+    data["images"].reverse()
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"images\[1\]: image 2 has neg_.* neither COCO's rules"):
+        list(opened(tmp_path, "a.json", format=format).images())
+    for image in data["images"]:
+        image.pop(name, None)
+    write_json(tmp_path / "a.json", data)
+    assert len(list(opened(tmp_path, "a.json", format=format).images())) == 3
+
+
+@pytest.mark.parametrize("name", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_lists_of_lvis_that_name_no_category(tmp_path: Path, name: str):
+    data = official.lvis(tmp_path / "a.json", [1, 2])
+    data["images"][1][name] = [2, 99]
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=rf"images\[1\]: {name} holds 99, which is no category"):
+        list(opened(tmp_path, "a.json").images())
+    del data["categories"]
+    write_json(tmp_path / "a.json", data)
+    assert len(list(opened(tmp_path, "a.json", format="lvis").images())) == 2
 
 
 @pytest.mark.parametrize(

@@ -420,7 +420,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         (b"\xff\xd8 not json", "not valid JSON"),
         (b"[" * 1000, "nested more than 32 deep"),
         (b'[{"a": ' * 1000, "nested more than 32 deep"),
-        (b"", "the file ends in the middle"),
+        (b"", "the file is empty"),
         (b'[{"image_id": 1}] 3', "not valid JSON"),
     ):
         results.write_bytes(data)
