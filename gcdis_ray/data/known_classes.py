@@ -12,7 +12,7 @@ from gcdis_ray.data.json_lists import read_names
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
-from gcdis_ray.words import shown, some
+from gcdis_ray.words import counted, shown, some
 
 
 def known_classes(
@@ -51,6 +51,17 @@ def known_classes(
     if not known:
         raise DataError("no known class", where=where, fix=_suggest(None, categories))
     return [known[category_id] for category_id in sorted(known)]
+
+
+def without_object(absent: Sequence[str], num_known: int) -> DataError:
+    """Known classes of these names are on no labeled image: nothing could be learned about them."""
+    return DataError(
+        f"{len(absent):,} of {counted(num_known, 'known class', 'known classes')} "
+        f"{'has' if len(absent) == 1 else 'have'} no object on the labeled images: "
+        f"{some(absent, 5)}",
+        where="stages.ingest.known_classes",
+        fix="take them out, or choose labeled images that show them",
+    )
 
 
 def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:

@@ -16,6 +16,7 @@ from gcdis_ray.words import counted, cut, some
 
 _PATCH = re.compile(r"patch(\d+)")
 _EXAMPLES = 3
+FIX = "fetch them, or set partial: true for this set to go on without"
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,7 @@ class Missing:
         return f"{missing} {'is' if self.count == 1 else 'are'} missing: {'; '.join(parts)}"
 
     def error(self, where: str) -> DataError:
-        return DataError(
-            self.describe(),
-            where=where,
-            fix="fetch them, or set partial: true for this set to go on without",
-        )
+        return DataError(self.describe(), where=where, fix=FIX)
 
 
 class Names:

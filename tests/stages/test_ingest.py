@@ -344,7 +344,7 @@ def test_hostile_file_name(root: Path):
 
 def test_known_class_without_object(root: Path, local_work: StageWork):
     edit(root, lambda data: data["categories"].append({"id": 11, "name": "yeti"}))
-    with pytest.raises(DataError, match=r"1 of 3 known classes have no object.*yeti"):
+    with pytest.raises(DataError, match=r"1 of 3 known classes has no object.*yeti"):
         done(local_work, config(root, known_classes=["cat", "dog", "yeti"]))
 
 
