@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.words import cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -82,7 +83,7 @@ class ImageFiles:
     def _error(self, row: Mapping[str, Any], what: str) -> DataError:
         return DataError(
             what,
-            where=f"{self.root}/{row['uri']}",
+            where=f"{self.root}/{cut(row['uri'])}",
             fix="put the file back as it was, or start over from ingest with the new data",
         )
 
