@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
+from array import array
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
+import numpy as np
+
+from gcdis_ray.data.annotations import id_occurs_twice, too_many_rejected
 from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.formats import open_labels
+from gcdis_ray.data.known_classes import without_object
+from gcdis_ray.data.present import FIX
 from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
 from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
 from gcdis_ray.progress import size
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import counted, cut
 
 _CHUNK_BYTES = 1 << 20
 _EXAMPLES = 3
@@ -48,6 +54,7 @@ class SetFacts:
     crowds: int = 0
     known_classes: int = 0  # with an object
     novel_classes: int = 0
+    same_id: int = 0  # usable but for an id that another one has: turned down, too
     not_usable: int = 0
     examples: list[str] = field(default_factory=list)
     passed_over: dict[str, int] = field(default_factory=dict)
@@ -64,7 +71,7 @@ class DataReport:
     num_known: int
     num_classes: int
     beside: dict[str, str] = field(default_factory=dict)  # count -> the published one
-    problems: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)  # with what to do next, in a second line
     notes: list[str] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
@@ -85,16 +92,23 @@ class DataReport:
             if not found.annotated:
                 yield self._line("annotations", "", "none")
                 continue
-            parts = [f"{found.masks:,} masks", f"{found.boxes_only:,} boxes only"]
-            text = f"{found.annotations:,}  ({', '.join([*parts, f'{found.crowds:,} crowds'])})"
+            parts = (
+                counted(found.masks, "mask"),
+                counted(found.boxes_only, "box only", "boxes only"),
+                counted(found.crowds, "crowd"),
+            )
+            text = f"{found.annotations:,}  ({', '.join(parts)})"
             yield self._line("annotations", f"{split}.annotations", text)
             classes = f"{found.known_classes:,} known, {found.novel_classes:,} novel"
             yield self._line("classes", "", f"{classes} have objects")
             for reason, count in sorted(found.passed_over.items()):
                 yield self._line("passed over", "", f"{count:,} {reason}")
+            if found.same_id:
+                yield self._line("same id", "", f"{found.same_id:,} have the id of another one")
             if found.not_usable:
-                shown = "; ".join(found.examples)
-                yield self._line("not usable", "", f"{found.not_usable:,}, such as {shown}")
+                yield self._line("not usable", "", f"{found.not_usable:,}")
+            if found.examples:
+                yield self._line("", "", f"such as {'; '.join(found.examples)}")
         yield "all"
         yield self._line("known classes", "known classes", f"{self.num_known:,}")
         yield self._line("classes", "classes", f"{self.num_classes:,}")
@@ -119,7 +133,10 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     told("reading the lists of images")
     plan = plan_data(config)
     known = {c.category_id for c in plan.known}
-    sets = {split: _set(plan, split, known, told) for split in SPLITS}
+    sets: dict[str, SetFacts] = {}
+    classes: dict[str, set[int]] = {}
+    for split in SPLITS:
+        sets[split], classes[split] = _set(plan, split, known, told)
     ids = set(known)
     for split in SPLITS:
         if (source := plan.sets[split].source) is not None and source.has_annotations:
@@ -129,7 +146,10 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     report = DataReport(folder.uri, files, sets, len(known), len(ids))
     _compare_files(report, config)
     _compare_setting(report, config, name)
-    _judge_sets(report, config, plan)
+    _judge_sets(report, config)
+    absent = [c.name for c in plan.known if c.category_id not in classes["labeled"]]
+    if absent:
+        report.problems.append(str(without_object(absent, len(known))))
     return report
 
 
@@ -147,7 +167,8 @@ def _file(folder: SourceFolder, name: str, told: Told) -> FileFacts:
     found, done = hashlib.sha256(), 0
     state = folder.state(name)
     if state is None:
-        raise DataError("no such file", where=f"{folder.uri}/{name}", fix="check the path")
+        what = "is a folder, not a file" if folder.has_folder(name) else "no such file"
+        raise DataError(what, where=f"{folder.uri}/{name}", fix="check the path")
     with folder.open(name) as file:
         while chunk := file.read(_CHUNK_BYTES):
             found.update(chunk)
@@ -161,30 +182,36 @@ def _file(folder: SourceFolder, name: str, told: Told) -> FileFacts:
     return FileFacts(name, state.num_bytes, found.hexdigest(), counts)
 
 
-def _set(plan: DataPlan, split: str, known: set[int], told: Told) -> SetFacts:
+def _set(plan: DataPlan, split: str, known: set[int], told: Told) -> tuple[SetFacts, set[int]]:
+    """A set, and the ids of the classes that have an object in it."""
     chosen = plan.sets[split]
     found = SetFacts(len(chosen.images), left_out=chosen.num_missing)
+    classes: set[int] = set()
     told(f"{split}: looking for {found.images:,} images")
     if chosen.source is not None and (missing := chosen.missing(plan.folder)).count:
         found.missing = missing.describe()
     if chosen.source is not None and chosen.source.has_annotations:
         found.annotated = True
-        _count(chosen, found, known, lambda count: told(f"{split}: {count:,} annotations"))
-    return found
+        classes = _count(chosen, found, lambda count: told(f"{split}: {count:,} annotations"))
+        found.known_classes = len(classes & known)
+        found.novel_classes = len(classes - known)
+    return found, classes
 
 
-def _count(chosen: SetPlan, found: SetFacts, known: set[int], told: Callable[[int], None]) -> None:
-    """What the annotations of a set hold. Ids that occur twice are left to ingest."""
+def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set[int]:
+    """What the annotations of a set hold; ids of the classes that have an object."""
     selection = chosen.selection(None)
     classes: set[int] = set()
+    ids = array("q")
     for rows in selection.checked():
-        for row, _, category_id, _, mask_rle, _, iscrowd, reason in rows:
+        for row, instance_id, category_id, _, mask_rle, _, iscrowd, reason in rows:
             if reason is not None:
                 found.not_usable += 1
                 if len(found.examples) < _EXAMPLES:
-                    uri = f"{chosen.images[row].uri}: " if row >= 0 else ""
+                    uri = f"{cut(chosen.images[row].uri)}: " if row >= 0 else ""
                     found.examples.append(uri + reason)
                 continue
+            ids.append(instance_id)
             found.annotations += 1
             found.masks += mask_rle is not None
             found.boxes_only += mask_rle is None
@@ -192,9 +219,13 @@ def _count(chosen: SetPlan, found: SetFacts, known: set[int], told: Callable[[in
             if not iscrowd:
                 classes.add(category_id)
         told(found.annotations)
-    found.known_classes = len(classes & known)
-    found.novel_classes = len(classes - known)
-    found.passed_over = dict(Counter(selection.passed_over))
+    found.passed_over = dict(selection.passed_over)
+    id_N = np.sort(np.array(ids, np.int64))
+    repeats = id_N[1:][id_N[1:] == id_N[:-1]]
+    found.same_id = len(repeats)
+    more = np.unique(repeats)[: _EXAMPLES - len(found.examples)].tolist()
+    found.examples += map(id_occurs_twice, more)
+    return classes
 
 
 # ---------------------------------------------------------------- what contradicts
@@ -236,19 +267,14 @@ def _compare(report: DataReport, key: str, count: Count, seen: int, partial: boo
     (report.problems if count.firm and not partial else report.notes).append(text)
 
 
-def _judge_sets(report: DataReport, config: DataConfig, plan: DataPlan) -> None:
+def _judge_sets(report: DataReport, config: DataConfig) -> None:
     for split, found in report.sets.items():
+        where = f"stages.ingest.{split}"
         if found.missing and not config.image_set(split).partial:
-            report.problems.append(f"stages.ingest.{split}.images: {found.missing}")
-        total = found.annotations + found.not_usable
-        if found.not_usable > config.max_quarantined_share * total:
-            report.problems.append(
-                f"stages.ingest.{split}.annotations: {found.not_usable:,} of {total:,} cannot be "
-                f"used, such as {found.examples[0]}"
+            report.problems.append(str(DataError(found.missing, where=f"{where}.images", fix=FIX)))
+        rejected, total = found.not_usable + found.same_id, found.annotations + found.not_usable
+        if rejected > (share := config.max_quarantined_share) * total:
+            error = too_many_rejected(
+                rejected, total, found.examples, share, f"{where}.annotations"
             )
-    if (labeled := report.sets["labeled"]).known_classes < report.num_known:
-        absent = report.num_known - labeled.known_classes
-        report.problems.append(
-            f"stages.ingest.known_classes: {absent:,} of {report.num_known:,} have no object on "
-            "the labeled images"
-        )
+            report.problems.append(str(error))

@@ -19,6 +19,7 @@ MAX_DEPTH = 32  # annotations need 5; the parser's memory grows with the square 
 MAX_TOKEN_BYTES = 4 << 20  # a string or a number; run-length masks are the longest
 MAX_RECORD_BYTES = 64 << 20
 _MAX_KEYS = 10_000
+_FIX = "write or copy the file again"
 _CHUNK_BYTES = 1 << 16
 _STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}  # in depth
 
@@ -109,13 +110,15 @@ class _Scan:
                 inside = self.list_depth and self.depth > self.list_depth
                 if inside and self.total - self.entry_start > MAX_RECORD_BYTES:
                     self._refuse(f"a record of more than {MAX_RECORD_BYTES} bytes")
+            if not self.total:
+                raise DataError("the file is empty", where=self.path, fix=_FIX)
             parser.close()
         except (ijson.JSONError, UnicodeDecodeError) as error:
             self._take(events, self.total)  # what was good before it
             raise DataError(
                 f"{_said(error)}, at or before byte {self.total}",
                 where=self._here(),
-                fix="write or copy the file again",
+                fix=_FIX,
             ) from None
         fields = {section: frozenset(names) for section, names in self.fields.items()}
         return Outline(frozenset(self.keys), self.lists, self.first, fields)

@@ -130,7 +130,10 @@ def test_missing_images(setting: Path, counts, capsys: pytest.CaptureFixture[str
         path.unlink()
     status, _, err = checked(config_of(setting), capsys)
     assert status == 2
-    assert "validation.images: 2 of 2 images are missing: folder val2017 (2 images)" in err
+    assert (
+        "validation.images: 2 of 2 images are missing: folder val2017 (2 images)\n  next: fetch"
+        in err
+    )
     assert "Traceback" not in err
 
 
@@ -139,7 +142,7 @@ def test_partial_sets_leave_out_what_is_missing(setting: Path, counts, capsys):
     validation = {"images": ".", "annotations": "annotations/lvis_v1_val.json"}
     status, _, err = checked(config_of(setting), capsys)
     assert status == 2
-    assert "1 of 2 images are missing: 1 files such as val2017/000000000011.jpg" in err
+    assert "1 of 2 images is missing: 1 file such as val2017/000000000011.jpg" in err
     path = config_of(setting, validation={**validation, "partial": True})
     status, out, err = checked(path, capsys, "--json")
     assert status == 0, err
@@ -154,8 +157,9 @@ def test_annotations_that_cannot_be_used(setting: Path, counts, capsys):
     write_json(path, data)
     status, out, err = checked(config_of(setting), capsys)
     assert status == 2
-    assert "1, such as val2017/000000000011.jpg: annotation 110: box" in out
-    assert "validation.annotations: 1 of 4 cannot be used" in err
+    assert "such as val2017/000000000011.jpg: annotation 110: box" in out
+    assert "validation.annotations: 1 of 4 annotations cannot be used" in err
+    assert "\n  next: mend them, or raise stages.ingest.max_quarantined_share" in err
     assert checked(config_of(setting, max_quarantined_share=0.5), capsys)[0] == 0
 
 
@@ -165,7 +169,46 @@ def test_known_classes_without_objects(setting: Path, counts, capsys):
     write_json(setting / "data/annotations/instances_train2017.json", data)
     status, _, err = checked(config_of(setting), capsys)
     assert status == 2
-    assert "known_classes: 1 of 2 have no object on the labeled images" in err
+    assert "known_classes: 1 of 2 known classes has no object on the labeled images: 'cat'" in err
+    assert "next: take them out, or choose labeled images" in err
+
+
+def test_ids_that_occur_twice(setting: Path, counts, capsys):
+    path = setting / "data/annotations/lvis_v1_val.json"
+    data = json.loads(path.read_text())
+    data["annotations"][3]["id"] = data["annotations"][0]["id"]
+    write_json(path, data)
+    status, out, err = checked(config_of(setting), capsys)
+    assert status == 2
+    assert "same id        1 have the id of another one" in out
+    assert "1 of 4 annotations cannot be used, such as annotation 110: its id occurs twice" in err
+    config = config_of(setting, max_quarantined_share=0.5)
+    status, out, _ = checked(config, capsys, "--json")
+    assert status == 0
+    assert json.loads(out)["sets"]["validation"]["same_id"] == 1
+
+
+def test_a_folder_in_the_place_of_a_file(setting: Path, counts, capsys):
+    (setting / "data/annotations/lvis_v1_val.json").unlink()
+    (setting / "data/annotations/lvis_v1_val.json").mkdir()
+    status, _, err = checked(config_of(setting), capsys)
+    assert status == 2
+    assert "lvis_v1_val.json: is a folder, not a file" in err
+
+
+def test_lists_of_lvis_that_contradict_the_file(setting: Path, counts, capsys):
+    path = setting / "data/annotations/lvis_v1_val.json"
+    data = json.loads(path.read_text())
+    data["images"][1]["neg_category_ids"] = [99]
+    write_json(path, data)
+    status, _, err = checked(config_of(setting), capsys)
+    assert status == 2
+    assert "images[1]: neg_category_ids holds 99, which is no category of the file" in err
+    del data["images"][1]["neg_category_ids"]
+    write_json(path, data)
+    status, _, err = checked(config_of(setting), capsys)
+    assert status == 2
+    assert "images[1]: image 12 lacks neg_category_ids or" in err
 
 
 def test_mistakes_end_as_in_a_run(setting: Path, counts, capsys):

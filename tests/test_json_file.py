@@ -165,7 +165,7 @@ def test_outlines_tell_what_is_there(value: Any):
         ('{"images": [{"id": 1}], "n": 1' + "0" * 20 + "}", "", "not valid JSON"),
         ('{"images": [{"id": "\udcff"}]}', "images[0]", "not valid JSON"),
         ('[{"id": 1}] 3', "", "not valid JSON"),
-        ("", "", "the file ends in the middle (truncated JSON)"),
+        (" ", "", "the file ends in the middle (truncated JSON)"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("parsed", [False, True])
@@ -180,6 +180,13 @@ def test_mistakes_are_named_with_their_place(
     where = f"{path}: {place}: " if place else f"{path}: "
     assert str(caught.value).startswith(where + reason)
     assert f", at or before byte {len(data)}\n" in str(caught.value)
+
+
+def test_an_empty_file_is_called_so(tmp_path: Path):
+    (tmp_path / "a.json").touch()
+    for read in (open_lists, stream):
+        with pytest.raises(DataError, match=r"a\.json: the file is empty\n.*write or copy"):
+            read(tmp_path / "a.json")
 
 
 @pytest.mark.parametrize("content", [{"a": [{}, 5], "b": 1}, [{}, 5]])

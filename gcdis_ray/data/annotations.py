@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -26,6 +26,7 @@ from gcdis_ray.data.records import AnnotationSource
 from gcdis_ray.data.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
+from gcdis_ray.words import counted, cut, shown
 
 _FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
 _AT_ONCE = 4096
@@ -103,17 +104,17 @@ def _row(
 ) -> Row:
     try:
         if row < 0:
-            raise DataError(f"no image with id {raw.get('image_id')!r}"[:180])
+            raise DataError(f"no image with id {shown(raw.get('image_id'))}")
         height_px, width_px = sizes[row].tolist()
         if height_px < 0:
             raise DataError("its image has no size")
         if raw.get("unknown_category_id") is not None:
-            raise DataError(f"no category with id {raw['unknown_category_id']!r}"[:180])
+            raise DataError(f"no category with id {shown(raw['unknown_category_id'])}")
         found = parse_annotation(raw, height_px, width_px)
         if found.category_id not in categories:
             raise DataError(f"no category with id {found.category_id}")
     except DataError as error:
-        reason = f"annotation {raw.get('id')!r}"[:60] + f": {error.what}"
+        reason = f"annotation {shown(raw.get('id'))}: {error.what}"
         return row, whole_number(raw.get("id")) or -1, -1, (0.0,) * 4, None, 0.0, False, reason
     return (
         row,
@@ -214,7 +215,7 @@ class CheckedAnnotations:
         ):
             if row not in self._kept or row in used:
                 stays[place] = False
-                bad.append((row[0], f"annotation {row[1]}: its id occurs twice"))
+                bad.append((row[0], id_occurs_twice(row[1])))
             used.add(row)
         return table.filter(pa.array(stays)), bad
 
@@ -222,17 +223,28 @@ class CheckedAnnotations:
         """Raise DataError if more than ``max_share`` of the annotations were rejected."""
         total = self.num_accepted + self.num_rejected
         if self.num_rejected > max_share * total:
-            shown = "; ".join(islice(self._shown(), _EXAMPLES))
-            raise DataError(
-                f"{self.num_rejected} of {total} annotations cannot be used, such as {shown}",
-                where=where,
-                fix=f"mend them, or raise stages.ingest.max_quarantined_share (now {max_share:g})",
-            )
+            examples = islice(self._shown(), _EXAMPLES)
+            raise too_many_rejected(self.num_rejected, total, examples, max_share, where)
 
     def _shown(self) -> Iterator[str]:
         for _, rejected in self.parts(range(0, len(self._images) + 1_000, 1_000)):
             for row, reason in rejected:
-                yield reason if row < 0 else f"{self._images[row].uri}: {reason}"
+                yield reason if row < 0 else f"{cut(self._images[row].uri)}: {reason}"
+
+
+def id_occurs_twice(instance_id: int) -> str:
+    return f"annotation {instance_id}: its id occurs twice"
+
+
+def too_many_rejected(
+    num_rejected: int, total: int, examples: Iterable[str], max_share: float, where: str
+) -> DataError:
+    return DataError(
+        f"{num_rejected:,} of {counted(total, 'annotation')} cannot be used, "
+        f"such as {'; '.join(examples)}",
+        where=where,
+        fix=f"mend them, or raise stages.ingest.max_quarantined_share (now {max_share:g})",
+    )
 
 
 def _rows(table: pa.Table) -> Iterator[Row]:

@@ -7,9 +7,10 @@ names must stay inside the image folder, boxes and masks must lie in their image
 from __future__ import annotations
 
 import math
+import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -22,10 +23,14 @@ from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import shown
 
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
+_MAX_NAME = 1024
+# of an image of LVIS: categories verified absent; categories of which not all are annotated
+FEDERATED_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
@@ -79,12 +84,21 @@ class CocoFile:
         """Image records in the order of the file.
 
         Raises:
-            DataError: record without a field it needs, file name that leaves the image folder; at
-                the end, if two images share an id.
+            DataError: record without a field it needs, file name that leaves the image folder,
+                LVIS's lists in some images only; at the end, if two images share an id.
         """
         ids = array("q")
+        federated = _has_lists(self.json.outline.fields.get("images", ()))
         for position, raw in enumerate(self.json.records("images")):
-            record = self.image(raw, self.json.place("images", position))
+            where = self.json.place("images", position)
+            record = self.image(raw, where)
+            if _has_lists(raw) != federated:
+                raise DataError(
+                    f"image {record.image_id} {'lacks' if federated else 'has'} "
+                    f"{' or '.join(FEDERATED_LISTS)}, unlike those before it: neither COCO's rules "
+                    "nor LVIS's hold for all",
+                    where=where,
+                )
             ids.append(record.image_id)
             yield record
         check_unique(ids, f"{self.name}: images")
@@ -137,6 +151,10 @@ class CocoFile:
         return CategoryRecord(category_id, name, synset if isinstance(synset, str) else None)
 
 
+def _has_lists(fields: Collection[str]) -> bool:
+    return all(name in fields for name in FEDERATED_LISTS)
+
+
 def image_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:
     """(height_px, width_px) of an image record."""
     height_px, width_px = whole(raw, "height", where), whole(raw, "width", where)
@@ -159,26 +177,37 @@ def safe_file_name(value: Any, where: str) -> str:
     """``value`` as a relative path that cannot leave the folder it is read from.
 
     Raises:
-        DataError: it is no text, absolute, or climbs out.
+        DataError: it is no text, leaves the folder, or is written in a way that might.
     """
     if not isinstance(value, str) or not value:
         raise DataError("no 'file_name'", where=where)
-    path = PurePosixPath(value)
-    if (
-        path.is_absolute()
-        or not path.parts  # the folder itself
-        or ".." in path.parts
-        or "\\" in value
-        or ":" in value.split("/")[0]
-        or any(ord(character) < 32 for character in value)
-        or len(value) > 1024
-    ):
+    if (reason := _refused(value)) is not None:
         raise DataError(
-            f"file_name {value[:80]!r} leaves the image folder",
+            f"file_name {shown(value)} {reason}",
             where=where,
             fix="use names relative to the image folder",
         )
-    return str(path)
+    return str(PurePosixPath(value))
+
+
+def _refused(name: str) -> str | None:
+    """Why a name is not read from a folder, as the end of a sentence; None if it can be."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or posixpath.normpath(name).split("/")[0] == "..":
+        return "leaves the image folder"
+    if ".." in path.parts:
+        return "goes up on its way: .. is not allowed"
+    if not path.parts:
+        return "is the image folder itself"
+    if ":" in path.parts[0]:
+        return "has a colon in its first part: names with a drive or scheme are refused"
+    if "\\" in name:
+        return "has a backslash: write / between folders"
+    if any(ord(character) < 32 for character in name):
+        return "has a control character"
+    if len(name) > _MAX_NAME:
+        return f"is longer than {_MAX_NAME} characters"
+    return None
 
 
 # ---------------------------------------------------------------- one annotation
@@ -209,7 +238,7 @@ def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> A
     if area is None:
         area = mask_area or (box[2] - box[0]) * (box[3] - box[1])
     elif not _is_number(area) or area < 0:
-        raise DataError(f"area {area!r} is not a number of pixels")
+        raise DataError(f"area {shown(area)} is not a number of pixels")
     return Annotation(
         instance_id, category_id, box, mask_rle, float(area), _flag(raw.get("iscrowd", 0))
     )
@@ -217,7 +246,7 @@ def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> A
 
 def _box_xyxy(bbox: Any, height_px: int, width_px: int) -> tuple[float, float, float, float]:
     if not isinstance(bbox, list | tuple) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise DataError(f"box {bbox!r} is not four finite numbers x, y, width, height"[:200])
+        raise DataError(f"box {shown(bbox)} is not four finite numbers x, y, width, height")
     x, y, width, height = (float(v) for v in bbox)
     if width <= 0 or height <= 0:
         raise DataError(f"box {[x, y, width, height]} has no extent")
@@ -238,7 +267,7 @@ def _is_number(value: Any) -> bool:
 
 def _flag(value: Any) -> bool:
     if value not in (0, 1):
-        raise DataError(f"iscrowd {value!r} is neither 0 nor 1")
+        raise DataError(f"iscrowd {shown(value)} is neither 0 nor 1")
     return bool(value)
 
 
@@ -257,5 +286,5 @@ def whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
         raise DataError(f"no {name!r}", where=where)
     value = whole_number(raw[name])
     if value is None:
-        raise DataError(f"{name} {raw[name]!r} is not a whole number >= 0"[:200], where=where)
+        raise DataError(f"{name} {shown(raw[name])} is not a whole number >= 0", where=where)
     return value

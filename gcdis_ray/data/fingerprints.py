@@ -15,6 +15,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import cut
 
 Show = Callable[[Progress], None]
 
@@ -54,7 +55,7 @@ def images_digest(plan: DataPlan, split: str, show: Show) -> str:
     where = f"stages.ingest.{split}.images"
     if absent == len(chosen.images):
         raise DataError(
-            f"none of its {absent} images exists, such as {chosen.images[0].uri}",
+            f"none of its {absent} images exists, such as {cut(chosen.images[0].uri)}",
             where=where,
             fix=f"check root ({plan.folder.uri}) and images",
         )

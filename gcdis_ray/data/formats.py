@@ -136,7 +136,11 @@ def _format(folder: SourceFolder, name: str) -> Format:
     file = JsonFile(folder, name)
     outline = file.outline
     if "" in outline.lists:
-        if outline.lists[""] and "objects" not in outline.fields[""]:
+        if not outline.lists[""]:
+            raise DataError(
+                "an empty list: no image in it", where=file.path, fix="give an annotation file"
+            )
+        if "objects" not in outline.fields[""]:
             raise DataError(
                 "a list of records without 'objects' is no annotation file",
                 where=file.path,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder, source_folder
+from gcdis_ray.words import cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -69,7 +70,7 @@ class ImageFiles:
                 where="table 'images'",
                 fix="run ingest again",
             )
-        where = f"{self.folder.uri}/{row['uri']}"
+        where = f"{self.folder.uri}/{cut(row['uri'])}"
         try:
             data = self.folder.read(row["uri"])
         except OSError as error:

@@ -14,6 +14,7 @@ from gcdis_ray.data.data_config import JsonList
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import some
 
 _MAX_NAMES = 1_000_000
 
@@ -72,7 +73,7 @@ def _entries(folder: SourceFolder, reference: JsonList, where: str) -> Iterator[
         raise DataError(
             f"no {reference.key!r} in {file.path}",
             where=where,
-            fix=f"it has {sorted(file.outline.keys)[:8]}",
+            fix=f"it has {some(sorted(file.outline.keys), 8)}",
         )
     if not isinstance(value, list):
         raise _no_list(folder, reference, where, "names or ids")

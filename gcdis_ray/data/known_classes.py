@@ -12,6 +12,7 @@ from gcdis_ray.data.json_lists import read_names
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import counted, shown, some
 
 
 def known_classes(
@@ -39,19 +40,34 @@ def known_classes(
             matches = [by_id[entry]]
         if len(matches) > 1:
             ids = [category.category_id for category in matches]
-            raise DataError(f"{entry!r} names categories {ids}", where=where, fix="give the id")
+            raise DataError(
+                f"{shown(entry)} names categories {some(ids, 5)}", where=where, fix="give the id"
+            )
         if not matches:
-            raise DataError(f"no class {entry!r}", where=where, fix=_suggest(entry, categories))
+            raise DataError(
+                f"no class {shown(entry)}", where=where, fix=_suggest(entry, categories)
+            )
         known[matches[0].category_id] = matches[0]
     if not known:
         raise DataError("no known class", where=where, fix=_suggest(None, categories))
     return [known[category_id] for category_id in sorted(known)]
 
 
+def without_object(absent: Sequence[str], num_known: int) -> DataError:
+    """Known classes of these names are on no labeled image: nothing could be learned about them."""
+    return DataError(
+        f"{len(absent):,} of {counted(num_known, 'known class', 'known classes')} "
+        f"{'has' if len(absent) == 1 else 'have'} no object on the labeled images: "
+        f"{some(absent, 5)}",
+        where="stages.ingest.known_classes",
+        fix="take them out, or choose labeled images that show them",
+    )
+
+
 def _suggest(entry: Any, categories: Sequence[CategoryRecord]) -> str:
     if isinstance(entry, int):
         near = sorted((c.category_id for c in categories), key=lambda i: (abs(i - entry), i))[:5]
-        return f"the nearest ids are {near}"
+        return f"the nearest ids are {some(near, 5)}"
     names = [category.name for category in categories]
     near = get_close_matches(str(entry), names, n=3, cutoff=0.5) if entry else []
-    return "did you mean " + ", ".join(map(repr, near)) if near else f"valid are {names[:8]} ..."
+    return f"did you mean {some(near, 3)}" if near else f"valid are {some(names, 8)}"

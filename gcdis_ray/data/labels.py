@@ -23,6 +23,7 @@ from gcdis_ray.data.data_config import NameMap, SynsetFile
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import shown, some
 
 _WHERE = "stages.ingest.label_space"
 _MAX_SYNSET_FILE_BYTES = 64 << 20
@@ -47,7 +48,7 @@ class Labels:
         found = (self._by_synset if by == "synset" else self._by_name).get(key, [])
         if len(found) > 1:
             ids = [c.category_id for c in found]
-            raise DataError(f"{by} {key!r} is that of categories {ids}", where=_WHERE)
+            raise DataError(f"{by} {shown(key)} is that of categories {some(ids, 5)}", where=_WHERE)
         return found[0] if found else None
 
     @cached_property
@@ -112,7 +113,7 @@ def _key(category: CategoryRecord, match: str, name: str) -> str:
     key = category.synset if match == "synset" else category.name
     if key is None:
         raise DataError(
-            f"category {category.name!r} has no synset",
+            f"category {shown(category.name)} has no synset",
             where=name,
             fix="match by name, or relabel with a file that gives synsets",
         )
@@ -221,9 +222,9 @@ def _check_names(names: Iterable[str], there: Sequence[str], where: str) -> None
         if name not in there:
             near = get_close_matches(name, there, n=3, cutoff=0.5)
             raise DataError(
-                f"relabel.names: no class {name!r}",
+                f"relabel.names: no class {shown(name)}",
                 where=where,
-                fix="did you mean " + ", ".join(map(repr, near)) if near else "check the name",
+                fix=f"did you mean {some(near, 3)}" if near else "check the name",
             )
 
 
@@ -231,8 +232,8 @@ def _same(category: CategoryRecord, labels: Labels, source: AnnotationSource) ->
     found = labels.by_id.get(category.category_id)
     if found is None or found.name != category.name:
         raise DataError(
-            f"category {category.category_id} is {category.name!r}, in label_space "
-            + (repr(found.name) if found else "there is none"),
+            f"category {category.category_id} is {shown(category.name)}, in label_space "
+            + (shown(found.name) if found else "there is none"),
             where=source.name,
             fix="set relabel: synset, name or a file of synsets",
         )
@@ -264,11 +265,11 @@ def read_synsets(
         entry = entries.get(category.name) if isinstance(entries, dict) else None
         synset = entry.get("synset") if isinstance(entry, dict) else None
         if not isinstance(entry, dict) or not isinstance(synset, str):
-            raise DataError(f"no synset for class {category.name!r}", where=where, fix=fix)
+            raise DataError(f"no synset for class {shown(category.name)}", where=where, fix=fix)
         if entry.get("coco_cat_id", category.category_id) != category.category_id:
             raise DataError(
-                f"{category.name!r} is category {entry['coco_cat_id']!r}, in the annotation file "
-                f"{category.category_id}",
+                f"{shown(category.name)} is category {shown(entry['coco_cat_id'])}, "
+                f"in the annotation file {category.category_id}",
                 where=where,
                 fix=fix,
             )

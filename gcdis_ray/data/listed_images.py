@@ -24,6 +24,7 @@ from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
 from gcdis_ray.source import FileState, SourceFolder
+from gcdis_ray.words import counted
 
 _States = tuple[FileState | None, ...]
 
@@ -101,7 +102,8 @@ def _taken(
         absent = wanted[~is_in(wanted, listed_ids)]
         if len(absent) and not chosen.partial:
             raise DataError(
-                f"{len(absent)} image ids are not in {source.name}, such as {absent[0]}",
+                f"{counted(len(absent), 'image id is', 'image ids are')} not in {source.name}, "
+                f"such as {absent[0]}",
                 where=f"{where}.image_ids",
                 fix="list ids of that file",
             )

@@ -12,9 +12,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from gcdis_ray.data.coco import CocoFile, whole, whole_number
+from gcdis_ray.data.coco import FEDERATED_LISTS, CocoFile, whole, whole_number
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.words import shown
 
 # images of a class: fewest and most of each group
 FREQUENCIES: Mapping[str, tuple[int, float]] = {
@@ -41,11 +42,25 @@ class LvisFile(CocoFile):
         return name
 
     def image(self, raw: Mapping[str, Any], where: str) -> ImageRecord:
-        return replace(
-            super().image(raw, where),
-            absent=_ids(raw, "neg_category_ids", where),
-            not_exhaustive=_ids(raw, "not_exhaustive_category_ids", where),
-        )
+        """Raises DataError also for lists that hold anything else than ids of the file's
+        categories. A file without categories can list what it likes."""
+        absent, not_exhaustive = (self._listed(raw, name, where) for name in FEDERATED_LISTS)
+        return replace(super().image(raw, where), absent=absent, not_exhaustive=not_exhaustive)
+
+    def _listed(self, raw: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
+        ids = _ids(raw, name, where)
+        if "categories" in self.sections and not self._category_ids.issuperset(ids):
+            unknown = next(i for i in ids if i not in self._category_ids)
+            raise DataError(
+                f"{name} holds {unknown}, which is no category of the file",
+                where=where,
+                fix="use the official file, or mend its lists",
+            )
+        return ids
+
+    @cached_property
+    def _category_ids(self) -> frozenset[int]:
+        return frozenset(c.category_id for c in self.categories)
 
     def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
         """Raises DataError also for a frequency that is none, or below its images. A file may
@@ -56,7 +71,7 @@ class LvisFile(CocoFile):
         frequency = str(raw["frequency"])
         if frequency not in FREQUENCIES:
             raise DataError(
-                f"frequency {frequency!r} of {category.name!r} is none of r, c, f"[:200],
+                f"frequency {shown(frequency)} of {shown(category.name)} is none of r, c, f",
                 where=where,
             )
         if (count := _image_count(raw, where)) is not None and count > FREQUENCIES[frequency][1]:
@@ -88,7 +103,7 @@ def _image_count(raw: Mapping[str, Any], where: str) -> int | None:
 def _contradiction(name: str, frequency: str, count: int, where: str) -> DataError:
     low, high = FREQUENCIES[frequency]
     return DataError(
-        f"frequency {frequency!r} of {name!r} contradicts its image_count {count} "
+        f"frequency {frequency!r} of {shown(name)} contradicts its image_count {count} "
         f"({frequency}: {low} to {high:g} images)",
         where=where,
         fix="use the official file, or mend its categories",

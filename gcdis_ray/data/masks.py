@@ -19,6 +19,7 @@ import numpy as np
 
 from gcdis_ray.data.mask_runs import MaskRuns, read_counts
 from gcdis_ray.errors import DataError
+from gcdis_ray.words import shown
 
 _MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools
 _OUTSIDE_TOLERANCE_PX = 2.0  # polygons may leave the image by a rounding error; they are clipped
@@ -119,7 +120,8 @@ def _rle_from_object(rle: Mapping[str, Any], height_px: int, width_px: int) -> s
     size, counts = rle.get("size"), rle.get("counts")
     if not isinstance(size, list | tuple) or [height_px, width_px] != list(size):
         raise DataError(
-            f"mask outside the image: its size is {size}, the image's {[height_px, width_px]}"
+            f"mask outside the image: its size is {shown(size)}, "
+            f"the image's {[height_px, width_px]}"
         )
     if isinstance(counts, bytes):
         counts = counts.decode("latin-1")

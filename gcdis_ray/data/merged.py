@@ -19,6 +19,7 @@ import numpy as np
 from gcdis_ray.data.coco import whole_number
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.words import shown
 
 _SHAPE_TOLERANCE = 0.02  # of the ratio of sides: resizing rounds both to whole pixels
 
@@ -44,7 +45,8 @@ class MergedSource:
                 before = by_id.get(category.category_id)
                 if before is not None and before.name != category.name:
                     raise DataError(
-                        f"category {category.category_id} is {before.name!r} and {category.name!r}",
+                        f"category {category.category_id} is {shown(before.name)} and "
+                        f"{shown(category.name)}",
                         where=self.name,
                         fix="set label_space and relabel, or number the categories alike",
                     )

@@ -12,9 +12,11 @@ import numpy as np
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import counted, cut, some
 
 _PATCH = re.compile(r"patch(\d+)")
 _EXAMPLES = 3
+FIX = "fetch them, or set partial: true for this set to go on without"
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,15 @@ class Missing:
     def describe(self) -> str:
         parts = []
         if self.folders:
-            parts.append(f"{_named(self.folders)} ({self.in_folders:,} images)")
+            parts.append(f"{_named(self.folders)} ({counted(self.in_folders, 'image')})")
         if self.files:
-            parts.append(f"{self.files:,} files such as {', '.join(self.examples)}")
-        return f"{self.count:,} of {self.total:,} images are missing: {'; '.join(parts)}"
+            examples = some(self.examples, _EXAMPLES, cut)
+            parts.append(f"{counted(self.files, 'file')} such as {examples}")
+        missing = f"{self.count:,} of {counted(self.total, 'image')}"
+        return f"{missing} {'is' if self.count == 1 else 'are'} missing: {'; '.join(parts)}"
 
     def error(self, where: str) -> DataError:
-        return DataError(
-            self.describe(),
-            where=where,
-            fix="fetch them, or set partial: true for this set to go on without",
-        )
+        return DataError(self.describe(), where=where, fix=FIX)
 
 
 class Names:
@@ -94,5 +94,4 @@ def _named(folders: tuple[str, ...]) -> str:
     if all(patches):
         numbers = sorted(int(match[1]) for match in patches if match)
         return f"patch{'es' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    shown = ", ".join(folders[:8]) + (f" and {len(folders) - 8} more" if len(folders) > 8 else "")
-    return f"folder{'s' if len(folders) > 1 else ''} {shown}"
+    return f"folder{'s' if len(folders) > 1 else ''} {some(folders, 8, cut)}"

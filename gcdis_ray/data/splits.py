@@ -5,6 +5,7 @@ Nothing here reads an annotation: a set of images follows from image records, fi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress, islice
@@ -31,6 +32,7 @@ from gcdis_ray.data.present import Listing, Missing
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import counted, cut
 
 _ROWS_AT_ONCE = 16_384
 _FEDERATED = pa.schema(
@@ -197,21 +199,25 @@ def _check_apart(sets: Mapping[str, SetPlan]) -> None:
         if not len(shared):
             continue
         first = shared[0]
-        splits, uris = [], []
+        splits, uris = Counter[str](), []
         for split, found in images.items():
             here = found.table.filter(pc.equal(found.table[column], first))  # pyright: ignore[reportAttributeAccessIssue]
-            splits += [split] * min(here.num_rows, 1)
+            splits.update([split] * here.num_rows)
             uris += here["uri"].to_pylist()
         where = " and ".join(f"stages.ingest.{split}" for split in sorted(splits))
         if column == "uri":
+            fix = "keep the sets apart with image_ids or part, or set unlabeled.shared"
+            if len(splits) == 1:
+                fix = "the annotation file lists that name twice: keep one of the two records"
             raise DataError(
-                f"{len(shared)} images occur twice, such as {first}",
+                f"{counted(len(shared), 'image occurs', 'images occur')} twice, "
+                f"such as {cut(uris[0])}",
                 where=where,
-                fix="keep the sets apart with image_ids or part, or set unlabeled.shared",
+                fix=fix,
             )
         raise DataError(
-            f"{len(shared)} image ids stand for two images, such as {first} for "
-            + " and ".join(uris),
+            f"{counted(len(shared), 'image id stands', 'image ids stand')} for two images, "
+            f"such as {first} for {' and '.join(map(cut, uris))}",
             where=where,
             fix="set ids: name in one of these sets, or renumber its file",
         )

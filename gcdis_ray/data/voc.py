@@ -21,6 +21,7 @@ from gcdis_ray.data.coco import check_unique
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
+from gcdis_ray.words import shown
 
 CLASSES = (
     "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
@@ -59,7 +60,7 @@ class VocFile:
             match = _NAME.fullmatch(image)
             if not match:
                 where = f"{self.name}: line {position + 1}"
-                raise DataError(f"{image[:80]!r} is no image name", where=where, fix=_FIX)
+                raise DataError(f"{shown(image)} is no image name", where=where, fix=_FIX)
             ids.append(int((match[1] or "") + match[2]))
         check_unique(ids, self.name)
         self.ids = ids

@@ -1,8 +1,8 @@
 """Mask and box average precision of detections, by COCO's rules or LVIS's, for files and tables.
 
 The numbers equal those of pycocotools' ``COCOeval`` and lvis-api's ``LVISEval`` with their default
-parameters to the last bit (tests hold them to it). The way there is another one: see
-:mod:`gcdis_ray.metrics.matches` and :mod:`gcdis_ray.metrics.average_precision`.
+parameters to the last bit (tests hold them to it, to lvis-api by numbers it gave). The way there is
+another one: see :mod:`gcdis_ray.metrics.matches` and :mod:`gcdis_ray.metrics.average_precision`.
 
 What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP,
 also when results carry both; results with masks only are given their tight boxes (and, as in

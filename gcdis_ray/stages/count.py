@@ -49,8 +49,10 @@ class Config(StageConfig):
         None, ge=0, le=1_000_000, description="number of novel classes, given by hand"
     )
     max_classes: int | None = Field(
-        None, ge=2, le=1_000_000, description="largest number tried; none: five per known class, "
-        "at least 25, and four unlabeled crops a class",
+        None, ge=2, le=1_000_000, description="largest number tried by labeled_accuracy and "
+        "holdout. mixture starts at three times as many small clusters, and may count more, as may "
+        "density: a count from here on comes with a warning. none: five per known class, at least "
+        "25, and four unlabeled crops a class",
     )  # fmt: skip
     dims: int = Field(64, ge=1, le=4096, description="principal components of the embeddings")
     num_seeds: int = Field(

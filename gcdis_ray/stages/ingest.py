@@ -29,6 +29,7 @@ from gcdis_ray.data.fingerprints import (
 )
 from gcdis_ray.data.image_list import ImageList
 from gcdis_ray.data.images import ImageLimits, check_image
+from gcdis_ray.data.known_classes import without_object
 from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.source import SourceFolder
@@ -223,12 +224,7 @@ def _check_classes(plan: DataPlan, instances: Table) -> None:
         seen[shard["class_index"].to_numpy()[single]] = True
     absent = [c.name for c, found in zip(plan.known, seen.tolist(), strict=True) if not found]
     if absent:
-        raise DataError(
-            f"{len(absent)} of {len(plan.known)} known classes have no object on the labeled "
-            f"images: {absent[:5]}",
-            where="stages.ingest.known_classes",
-            fix="take them out, or choose labeled images that show them",
-        )
+        raise without_object(absent, len(plan.known))
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,13 @@ def test_cut_off_visual_genome(tmp_path: Path):
         opened(tmp_path, "objects.json")
 
 
+def test_files_without_an_image(tmp_path: Path):
+    for text, reason in [("", "the file is empty"), ("[]", "an empty list: no image in it")]:
+        (tmp_path / "a.json").write_text(text)
+        with pytest.raises(DataError, match=rf"a\.json: {reason}"):
+            opened(tmp_path, "a.json")
+
+
 # ---------------------------------------------------------------- records
 
 
@@ -81,30 +88,69 @@ def test_two_images_with_one_name(tmp_path: Path):
     data = make_coco_folder(tmp_path, 6)
     data["images"][1]["file_name"] = data["images"][0]["file_name"]
     write_json(tmp_path / "all.json", data)
-    with pytest.raises(DataError, match=r"1 images occur twice, such as images/1\.jpg"):
+    with pytest.raises(DataError, match=r"1 image occurs twice, .* images/1\.jpg\n.*lists that"):
         plan_data(Config(**folder_config(tmp_path)))
 
 
+@pytest.mark.parametrize("format", ["auto", "lvis", "coco"])
+@pytest.mark.parametrize("name", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_lists_of_lvis_in_some_images_only(tmp_path: Path, name: str, format: Any):
+    data = official.lvis(tmp_path / "a.json", [1, 2, 3])
+    for image in data["images"]:
+        image["file_name"] = f"{image['id']}.jpg"
+    del data["images"][2][name]
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"images\[2\]: image 3 lacks neg_.* neither COCO's rules"):
+        list(opened(tmp_path, "a.json", format=format).images())
+    data["images"].reverse()
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=r"images\[1\]: image 2 has neg_.* neither COCO's rules"):
+        list(opened(tmp_path, "a.json", format=format).images())
+    for image in data["images"]:
+        image.pop(name, None)
+    write_json(tmp_path / "a.json", data)
+    assert len(list(opened(tmp_path, "a.json", format=format).images())) == 3
+
+
+@pytest.mark.parametrize("name", ["neg_category_ids", "not_exhaustive_category_ids"])
+def test_lists_of_lvis_that_name_no_category(tmp_path: Path, name: str):
+    data = official.lvis(tmp_path / "a.json", [1, 2])
+    data["images"][1][name] = [2, 99]
+    write_json(tmp_path / "a.json", data)
+    with pytest.raises(DataError, match=rf"images\[1\]: {name} holds 99, which is no category"):
+        list(opened(tmp_path, "a.json").images())
+    del data["categories"]
+    write_json(tmp_path / "a.json", data)
+    assert len(list(opened(tmp_path, "a.json", format="lvis").images())) == 2
+
+
 @pytest.mark.parametrize(
-    ("make", "change"),
+    ("make", "change", "reason"),
     [
-        (official.coco, {"file_name": "../../secret.jpg"}),
-        (official.lvis, {"coco_url": "http://x/val2017/../../secret.jpg"}),
-        (official.lvis, {"coco_url": "http://x/../secret.jpg"}),
-        (official.lvis, {"file_name": "/etc/passwd"}),
-        (official.lvis, {"coco_url": "http://x/val2017/..\\secret.jpg"}),
-        (official.objects365, {"file_name": "images/v1/patch8/../../../secret.jpg"}),
-        (official.objects365, {"file_name": "images/v1/patch8//../../../etc/passwd"}),
+        (official.coco, {"file_name": "../../secret.jpg"}, "leaves the image folder"),
+        (official.coco, {"file_name": "a/../b.jpg"}, ".. is not allowed"),
+        (official.coco, {"file_name": "A:b.jpg"}, "drive or scheme are refused"),
+        (official.coco, {"file_name": "s3://bucket/b.jpg"}, "drive or scheme are refused"),
+        (official.coco, {"file_name": "a/b:c\n.jpg"}, "control character"),
+        (official.coco, {"file_name": "./"}, "is the image folder itself"),
+        (official.coco, {"file_name": "n" * 2000}, "is longer than 1024 characters"),
+        (official.lvis, {"coco_url": "http://x/val2017/../../secret.jpg"}, "leaves the image"),
+        (official.lvis, {"coco_url": "http://x/../secret.jpg"}, "leaves the image folder"),
+        (official.lvis, {"file_name": "/etc/passwd"}, "leaves the image folder"),
+        (official.lvis, {"coco_url": "http://x/val2017/..\\secret.jpg"}, "has a backslash"),
+        (official.objects365, {"file_name": "images/v1/patch8/../../../secret.jpg"}, "leaves"),
+        (official.objects365, {"file_name": "images/v1/patch8//../../../etc/passwd"}, "leaves"),
     ],
 )  # fmt: skip
-def test_names_that_climb_out(tmp_path: Path, make, change: dict):
+def test_names_that_are_refused(tmp_path: Path, make, change: dict, reason: str):
     names: list[Any] = ["v1/patch8/a.jpg"] if make is official.objects365 else [1]
     data = make(tmp_path / "a.json", names)
     data["images"][0].update(change)
     write_json(tmp_path / "a.json", data)
     file = opened(tmp_path, "a.json", format=make.__name__)
-    with pytest.raises(DataError, match=r"images\[0\]: file_name .* leaves the image folder"):
+    with pytest.raises(DataError, match=rf"images\[0\]: file_name .*{reason}") as caught:
         list(file.images())
+    assert len(caught.value.what) < 160
 
 
 def test_addresses_that_climb_out(tmp_path: Path):
@@ -113,7 +159,7 @@ def test_addresses_that_climb_out(tmp_path: Path):
         data = json.loads((tmp_path / "image_data.json").read_text())
         data[0]["url"] = url
         write_json(tmp_path / "image_data.json", data)
-        with pytest.raises(DataError, match=r"leaves the image folder|no 'url'|no 'file_name'"):
+        with pytest.raises(DataError, match=r"leaves the|\.\. is not|control|no '(url|file_name)'"):
             list(opened(tmp_path, "objects.json").images())
     official.voc(tmp_path / "VOC", ["000001"])
     for line in ("../../../etc/passwd", "/etc/passwd", "2007_000032/../x", "x" * 5000):
@@ -136,12 +182,21 @@ def test_addresses_that_climb_out(tmp_path: Path):
         ({"segmentation": {"size": [30, 40], "counts": "0PPPPPPPPPP1"}}, "mask"),
         ({"category_id": None}, "no 'category_id'"),
         ({"id": None}, "no 'id'"),
+        ({"id": "x" * 1000}, r"id 'x+\.\.\.x+' is not a whole number"),
+        ({"id": 10**300}, r"id 10+\.\.\.0+ is not a whole number"),
+        ({"category_id": 10**300}, r"category_id 10+\.\.\.0+ is not a whole number"),
+        ({"bbox": [1] * 400}, "is not four finite numbers"),
+        ({"bbox": [10**300, 5, 6, 6]}, "outside the image"),
+        ({"area": -(10**300)}, r"area -10+\.\.\.0+ is not a number of pixels"),
+        ({"iscrowd": "x" * 1000}, "is neither 0 nor 1"),
+        ({"segmentation": {"size": [10**300, 40], "counts": "0"}}, "mask outside the image"),
     ],
 )  # fmt: skip
 def test_annotations_refused_one_by_one(tmp_path: Path, change: dict, reason: str):
     data = official.lvis(tmp_path / "a.json", [1])
-    with pytest.raises(DataError, match=reason):
+    with pytest.raises(DataError, match=reason) as caught:
         parse_annotation({**data["annotations"][0], **change}, 30, 40)
+    assert len(caught.value.what) < 160
 
 
 def test_odd_objects_of_visual_genome_are_refused_one_by_one(tmp_path: Path):
@@ -236,8 +291,9 @@ def test_missing_images_are_named(tmp_path: Path):
     assert found.folders == ("patch12", "patch3")
     text = str(found.error("stages.ingest.unlabeled"))
     assert (
-        "of 1,004 images are missing: patches 3, 12 (1,000 images); 1 files such as patch4/z"
-        in text
+        "of 1,004 images are missing: patches 3, 12 (1,000 images); 1 file such as patch4/z" in text
     )
     assert "partial: true" in text
-    assert "folder val2017 (1 images)" in listing.missing(["val2017/1.jpg"]).describe()
+    alone = listing.missing(["val2017/1.jpg"]).describe()
+    assert alone == "1 of 1 image is missing: folder val2017 (1 image)"
+    assert len(listing.missing(["a" * 1000 + "/" + "b" * 1000]).describe()) < 160

@@ -44,7 +44,7 @@ def test_reads_all_records(tmp_path: Path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("", "truncated JSON"),
+        ("", "the file is empty"),
         ('{"images": [{"id": 1, "file_na', "truncated JSON"),
         ('{"images": [], "annotations": [], "categories": []', "truncated JSON"),
         ("I am no JSON", "not valid JSON"),

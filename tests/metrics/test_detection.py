@@ -1,4 +1,5 @@
-"""Average precision against pycocotools itself, and against a slow reading of the LVIS rules."""
+"""Average precision against pycocotools itself, numbers of lvis-api, and a slow reading of LVIS's
+rules."""
 
 from __future__ import annotations
 
@@ -7,16 +8,19 @@ import io
 import json
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import lvis_numbers
 import numpy as np
 import pyarrow as pa
 import pytest
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from random_sets import SIZE, as_boxes, crowded_set, random_set
 
 from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.errors import DataError
@@ -24,76 +28,6 @@ from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_
 from gcdis_ray.metrics.matches import RULES
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
-SIZE = (60, 200)
-
-
-def _rle(mask_HW: np.ndarray) -> dict[str, Any]:
-    rle = coco_mask.encode(np.asfortranarray(mask_HW.astype(np.uint8)))
-    return {"size": list(rle["size"]), "counts": rle["counts"].decode()}
-
-
-def _shape(rng: np.random.Generator, big: bool = False) -> np.ndarray:
-    mask = np.zeros(SIZE, dtype=bool)
-    height, width = rng.integers(40, 58) if big else rng.integers(1, 45), rng.integers(1, 190)
-    y, x = rng.integers(0, SIZE[0] - height), rng.integers(0, SIZE[1] - width)
-    mask[y : y + height, x : x + width] = True
-    mask[y, x] = height * width == 1
-    return mask
-
-
-def _moved(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    return np.roll(mask, (rng.integers(-4, 5), rng.integers(-12, 13)), axis=(0, 1))
-
-
-def _random_set(seed: int, lvis: bool = False) -> tuple[dict, list[dict]]:
-    """Objects of all sizes with crowds, ties in score, empty images and empty classes."""
-    rng = np.random.default_rng(seed)
-    images = [{"id": 10 + i, "height": SIZE[0], "width": SIZE[1]} for i in range(4)]
-    categories = [{"id": 2 * c + 1, "name": f"c{c}", "frequency": "rcf"[c % 3]} for c in range(4)]
-    annotations, results = [], []
-    for image in images[:3]:
-        for _ in range(rng.integers(0, 9)):
-            mask = _shape(rng)
-            category = int(rng.choice([1, 3, 5]))
-            box = coco_mask.toBbox(_rle(mask)).tolist()
-            annotations.append(
-                {
-                    "id": len(annotations) + 1,
-                    "image_id": image["id"],
-                    "category_id": category,
-                    "segmentation": _rle(mask),
-                    "bbox": box,
-                    "area": float(mask.sum()),
-                    "iscrowd": int(not lvis and rng.random() < 0.2),
-                }
-            )
-            for _ in range(rng.integers(0, 3)):
-                results.append((image["id"], category, _moved(mask, rng)))
-    for _ in range(rng.integers(0, 8)):
-        results.append((int(rng.choice([10, 11, 12, 13])), int(rng.choice([1, 3, 7])), _shape(rng)))
-    detections = [
-        {
-            "image_id": image_id,
-            "category_id": category,
-            "segmentation": _rle(mask),
-            "score": float(rng.integers(0, 6)) / 5,
-        }
-        for image_id, category, mask in results
-    ]
-    rng.shuffle(detections)  # pyright: ignore[reportArgumentType]
-    if lvis:
-        for image in images:
-            image["neg_category_ids"] = [int(c) for c in rng.choice([1, 3, 5, 7], 2, replace=False)]
-            image["not_exhaustive_category_ids"] = [int(rng.choice([1, 3, 5, 7]))]
-    return {"images": images, "categories": categories, "annotations": annotations}, detections
-
-
-def _as_boxes(detections: list[dict]) -> list[dict]:
-    rows = []
-    for row in detections:
-        box = coco_mask.toBbox(row["segmentation"]).tolist()
-        rows.append({k: v for k, v in row.items() if k != "segmentation"} | {"bbox": box})
-    return rows
 
 
 def _write(folder: Path, truth: Any, results: Any) -> tuple[Path, Path]:
@@ -120,12 +54,12 @@ def _plain(value: float | None) -> float:
 @pytest.mark.parametrize("block", range(10))
 def test_equals_pycocotools_on_random_sets(tmp_path: Path, block: int) -> None:
     for seed in range(block * 10, block * 10 + 10):
-        truth, detections = _random_set(seed)
+        truth, detections = random_set(seed)
         if not detections:
             continue
         for kind, key, rows in (
             ("segm", "mask", detections),
-            ("bbox", "box", _as_boxes(detections)),
+            ("bbox", "box", as_boxes(detections)),
         ):
             paths = _write(tmp_path, truth, rows)
             stats, precision = _pycocotools(*paths, kind)
@@ -226,12 +160,24 @@ def test_lvis_rules_equal_a_slow_reading(
 ) -> None:
     monkeypatch.setitem(RULES, "lvis", replace(RULES["lvis"], max_per_image=9))
     for seed in range(1000 + block * 10, 1010 + block * 10):
-        truth, detections = _random_set(seed, lvis=True)
+        truth, detections = random_set(seed, lvis=True)
         ours = evaluate_files(*_write(tmp_path, truth, detections))
         assert ours["protocol"]["mask"].startswith("LVIS")
         want = _slow_lvis(truth, detections, 9)
         for name, value in want.items():
             assert _plain(ours["mask"][name]) == value, (seed, name)
+
+
+@pytest.mark.parametrize("seed", json.loads(lvis_numbers.NUMBERS.read_text()))
+def test_equals_lvis_api_to_the_last_bit(tmp_path: Path, seed: str) -> None:
+    want = json.loads(lvis_numbers.NUMBERS.read_text())[seed]
+    truth, detections = crowded_set(int(seed))
+    assert lvis_numbers.digest(truth, detections) == want["sha256"], "make the file anew"
+    assert Counter(row["image_id"] for row in detections).most_common(1)[0][1] > 300
+    for kind, key, rows in (("segm", "mask", detections), ("bbox", "box", as_boxes(detections))):
+        ours = evaluate_files(*_write(tmp_path, truth, rows))[key]
+        found = {name: _plain(ours[name]).hex() for name in lvis_numbers.NAMES}
+        assert found == want[kind]
 
 
 @pytest.mark.parametrize(
@@ -257,7 +203,7 @@ def test_equals_the_reference_numbers(
 
 
 def test_a_perfect_result_scores_one_and_the_kinds_follow_the_files(tmp_path: Path) -> None:
-    truth, _ = _random_set(3)
+    truth, _ = random_set(3)
     for row in truth["annotations"]:
         row["iscrowd"] = 0
     perfect = [
@@ -266,7 +212,7 @@ def test_a_perfect_result_scores_one_and_the_kinds_follow_the_files(tmp_path: Pa
     ]
     both = evaluate_files(*_write(tmp_path, truth, perfect))
     assert both["mask"]["AP"] == both["box"]["AP"] == pytest.approx(1)
-    boxes = evaluate_files(*_write(tmp_path, truth, _as_boxes(perfect)))
+    boxes = evaluate_files(*_write(tmp_path, truth, as_boxes(perfect)))
     assert boxes["mask"] is None
     assert "have no mask" in boxes["protocol"]["mask"]
     assert boxes["box"]["AP"] == pytest.approx(1)
@@ -278,13 +224,13 @@ def test_a_perfect_result_scores_one_and_the_kinds_follow_the_files(tmp_path: Pa
 
 
 def test_no_detections_score_zero(tmp_path: Path) -> None:
-    truth, _ = _random_set(4)
+    truth, _ = random_set(4)
     scores = evaluate_files(*_write(tmp_path, truth, []))
     assert scores["mask"]["AP"] == scores["box"]["AR"] == 0
 
 
 def test_names_win_over_ids_and_typos_are_answered(tmp_path: Path) -> None:
-    truth, detections = _random_set(5)
+    truth, detections = random_set(5)
     truth["categories"][1]["name"] = "1"  # the id of another class
     paths = _write(tmp_path, truth, detections)
     by_name = evaluate_files(*paths, known_classes=["1"])["mask"]["known"]
@@ -298,7 +244,7 @@ def test_names_win_over_ids_and_typos_are_answered(tmp_path: Path) -> None:
 
 
 def _broken(change: str) -> tuple[Any, Any, str]:
-    truth, detections = _random_set(6)
+    truth, detections = random_set(6)
     row = detections[0]
     if change == "image":
         row["image_id"] = 999
@@ -432,7 +378,7 @@ def test_bad_files_are_named_in_a_line(tmp_path: Path, change: str) -> None:
 
 
 def test_files_that_are_no_files(tmp_path: Path) -> None:
-    truth, results = _write(tmp_path, *_random_set(7))
+    truth, results = _write(tmp_path, *random_set(7))
     with pytest.raises(DataError, match="no such file"):
         evaluate_files(tmp_path / "none.json", results)
     whole = results.read_bytes(), truth.read_bytes()
@@ -449,7 +395,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
         (b"\xff\xd8 not json", "not valid JSON"),
         (b"[" * 1000, "nested more than 32 deep"),
         (b'[{"a": ' * 1000, "nested more than 32 deep"),
-        (b"", "the file ends in the middle"),
+        (b"", "the file is empty"),
         (b'[{"image_id": 1}] 3', "not valid JSON"),
     ):
         results.write_bytes(data)
@@ -459,7 +405,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lvis", [False, True])
 def test_the_way_results_are_written_changes_nothing(tmp_path: Path, lvis: bool) -> None:
-    truth, detections = _random_set(12, lvis)
+    truth, detections = random_set(12, lvis)
     want = evaluate_files(*_write(tmp_path, truth, detections))
     results = tmp_path / "results.json"
 
@@ -489,7 +435,7 @@ def test_the_way_results_are_written_changes_nothing(tmp_path: Path, lvis: bool)
 def test_blocks_of_any_size_give_the_same_records(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    truth, detections = _random_set(14)
+    truth, detections = random_set(14)
     paths = _write(tmp_path, truth, detections)
     want = evaluate_files(*paths)
     monkeypatch.setattr("gcdis_ray.metrics.coco_results.checked_batches", None)
@@ -502,7 +448,7 @@ def test_blocks_of_any_size_give_the_same_records(
 def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lvis: bool
 ) -> None:
-    paths = _write(tmp_path, *_random_set(16, lvis))
+    paths = _write(tmp_path, *random_set(16, lvis))
     with monkeypatch.context() as patch:
         patch.setattr("gcdis_ray.json_file._outline", None)
         want = evaluate_files(*paths)
@@ -512,14 +458,14 @@ def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "1" * 30, "1" * 5000, "[" * 100_000])
 def test_ground_truth_that_is_no_json_is_named(tmp_path: Path, number: str) -> None:
-    truth, results = _write(tmp_path, *_random_set(17))
+    truth, results = _write(tmp_path, *random_set(17))
     truth.write_text(truth.read_text().replace('"area": ', f'"area": {number}, "other": ', 1))
     with pytest.raises(DataError, match=r"truth.json.*(not valid JSON|nested more than 32 deep)"):
         evaluate_files(truth, results)
 
 
 def test_scoring_files_imports_no_pandas(tmp_path: Path) -> None:
-    paths = [str(path) for path in _write(tmp_path, *_random_set(18, lvis=True))]
+    paths = [str(path) for path in _write(tmp_path, *random_set(18, lvis=True))]
     script = (
         "import sys; from gcdis_ray.metrics.detection import evaluate_files; "
         "evaluate_files(*sys.argv[1:]); print('pandas' in sys.modules)"
@@ -530,7 +476,7 @@ def test_scoring_files_imports_no_pandas(tmp_path: Path) -> None:
 
 
 def test_frequencies_that_counts_speak_against_are_counted(tmp_path: Path) -> None:
-    truth, detections = _random_set(9, lvis=True)
+    truth, detections = random_set(9, lvis=True)
     for row, count in zip(truth["categories"], (10, 11, 101, 11), strict=True):
         row["image_count"] = count
     counts = evaluate_files(*_write(tmp_path, truth, detections))["counts"]
@@ -543,7 +489,7 @@ def test_frequencies_that_counts_speak_against_are_counted(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("lvis", [False, True])
 def test_only_some_images(tmp_path: Path, lvis: bool) -> None:
-    truth, detections = _random_set(15, lvis)
+    truth, detections = random_set(15, lvis)
     ids = [10, 12]
     part = truth | {
         "images": [row for row in truth["images"] if row["id"] in ids],
@@ -556,7 +502,7 @@ def test_only_some_images(tmp_path: Path, lvis: bool) -> None:
 
 
 def test_tables_give_the_numbers_of_files(tmp_path: Path) -> None:
-    truth, detections = _random_set(8)
+    truth, detections = random_set(8)
     for row in detections:
         row["category_id"] = {7: 5}.get(row["category_id"], row["category_id"])
     ours = evaluate_files(*_write(tmp_path, truth, detections), known_classes=["c0"])

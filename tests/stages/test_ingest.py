@@ -208,7 +208,7 @@ def test_a_fingerprint_tells_how_far_it_is(root: Path):
 
 def test_a_missing_image_is_named_unless_the_set_may_be_partial(root: Path, local_work: StageWork):
     (root / "images/6.jpg").unlink()
-    with pytest.raises(DataError, match=r"unlabeled.images: 1 of 4 images are missing: .* 6.jpg"):
+    with pytest.raises(DataError, match=r"unlabeled.images: 1 of 4 images is missing: .* 6.jpg"):
         ingest.source(config(root))
     partial = {**folder_config(root)["unlabeled"], "partial": True}
     settings = config(root, unlabeled=partial)
@@ -362,7 +362,7 @@ def test_hostile_file_name(root: Path):
 
 def test_known_class_without_object(root: Path, local_work: StageWork):
     edit(root, lambda data: data["categories"].append({"id": 11, "name": "yeti"}))
-    with pytest.raises(DataError, match=r"1 of 3 known classes have no object.*yeti"):
+    with pytest.raises(DataError, match=r"1 of 3 known classes has no object.*yeti"):
         done(local_work, config(root, known_classes=["cat", "dog", "yeti"]))
 
 

@@ -46,7 +46,7 @@ class Choice:
         tie: scores this much below the best are as good.
         coverage: share of resampled estimates in the interval.
         seed: of resampling.
-        most: largest number of classes that could be found.
+        most: largest number of classes to try: a count that is not below it gets a warning.
     """
 
     num_known: int
@@ -155,7 +155,7 @@ def _warning(
 ) -> str | None:
     low, high = interval
     if most is not None and num >= most:
-        return "the best count is the largest one tried: raise max_classes"
+        return f"the best count is not below the largest to try ({most}): raise max_classes"
     best = max(row["score"] for row in curve)
     if best < LOW_ACCURACY:
         return (

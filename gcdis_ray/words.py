@@ -1,0 +1,37 @@
+"""Words of messages: what a file says, cut to a readable length; numbers with their nouns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from itertools import islice
+from typing import Any
+
+_LONGEST = 80  # characters
+_TAIL = 20
+
+
+def cut(text: str) -> str:
+    """``text`` without its middle if it is long: names in files can be of any length."""
+    if len(text) <= _LONGEST:
+        return text
+    return f"{text[: _LONGEST - _TAIL - 3]}...{text[-_TAIL:]}"
+
+
+def shown(value: object) -> str:
+    """A value of a file as Python writes it, cut."""
+    return cut(repr(value))
+
+
+def some(values: Collection[Any], most: int, written: Callable[[Any], str] = shown) -> str:
+    """The first ``most`` of them, each cut, and how many more there are."""
+    text = ", ".join(map(written, islice(values, most)))
+    return text if len(values) <= most else f"{text} and {len(values) - most:,} more"
+
+
+def counted(number: int, one: str, many: str | None = None) -> str:
+    """``1 image``, ``2,000 images``.
+
+    Args:
+        many: unless it is ``one`` with an s.
+    """
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
