@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS, FileRecord, Table
+from gcdis_ray.artifacts import FileRecord, Table
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 

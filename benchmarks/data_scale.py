@@ -50,11 +50,12 @@ from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 with contextlib.suppress(ImportError):
     import pandas  # noqa: F401  pyarrow loads it when it first sees a list, if it is there
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, Manifest
+from gcdis_ray.artifacts import Artifact, Manifest
 from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data import masks
 from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import crop, ground_truth, ingest
 from gcdis_ray.storage import ArtifactOpener, LocalStorage
 from gcdis_ray.tasks.detection_block import num_groups, rules_of

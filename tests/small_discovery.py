@@ -6,7 +6,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, Manifest
+from gcdis_ray.artifacts import Artifact, Manifest
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import discover
 
 CONFIG = discover.Config.model_validate(

@@ -16,11 +16,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcdis_ray.artifacts import SCHEMAS, FileRecord, Manifest
+from gcdis_ray.artifacts import FileRecord, Manifest
 from gcdis_ray.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.collect import sweep
 from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.runtime.base import ShardOutput
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.storage import (
     LocalStorage,
     Storage,

@@ -11,8 +11,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.config import TrainingConfig
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.discovery import DiscoveryTask
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 from gcdis_ray.tasks.hold_out import HoldOut

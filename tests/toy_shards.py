@@ -11,10 +11,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.artifacts import Table
 from gcdis_ray.attempt import Attempt, GroupWriter
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.storage import ArtifactOpener, LocalStorage
 
 NUM_SHARDS = 6

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data.annotations import Selection
 from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet
 from gcdis_ray.data.image_list import ImageList, SourceImage
@@ -31,6 +30,7 @@ from gcdis_ray.data.listed_images import (
 from gcdis_ray.data.present import Listing, Missing
 from gcdis_ray.data.records import AnnotationSource, CategoryRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.source import SourceFolder
 from gcdis_ray.words import counted, cut
 

@@ -17,10 +17,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.artifacts import SCHEMAS, Size
+from gcdis_ray.artifacts import Size
 from gcdis_ray.config import StageConfig
 from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError
+from gcdis_ray.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from gcdis_ray.artifacts import Artifact, Table

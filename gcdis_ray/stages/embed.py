@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, TensorFile
+from gcdis_ray.artifacts import Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from gcdis_ray.models.backbones import FrozenBackbone

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
+from gcdis_ray.artifacts import Size, canonical_json
 from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS
 from gcdis_ray.data.fingerprints import Show, annotations_digest, states_digest
 from gcdis_ray.data.records import CategoryRecord
 from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages.ingest import (
     Config,
     annotation_bytes,

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.artifacts import SCHEMAS, Size, canonical_json
+from gcdis_ray.artifacts import Size, canonical_json
 from gcdis_ray.data.annotations import CheckedAnnotations
 from gcdis_ray.data.data_config import SPLITS, DataConfig
 from gcdis_ray.data.fingerprints import (
@@ -32,6 +32,7 @@ from gcdis_ray.data.images import ImageLimits, check_image
 from gcdis_ray.data.known_classes import without_object
 from gcdis_ray.data.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.source import SourceFolder
 
 if TYPE_CHECKING:

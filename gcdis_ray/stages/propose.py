@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, Size, Table
+from gcdis_ray.artifacts import Artifact, Size, Table
 from gcdis_ray.config import ENDPOINT, Closed, StageConfig, TrainingConfig
 from gcdis_ray.data.instance_masks import MaskCount, count_masks
 from gcdis_ray.data.scenes import AugmentConfig
@@ -25,6 +25,7 @@ from gcdis_ray.json_outline import named_errors
 from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.earlier_proposer import EarlierProposer
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.source import SourceFolder, source_file
 
 VERSION = 1

@@ -15,10 +15,11 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.artifacts import TensorFile
 from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
 from gcdis_ray.tasks.scored_images import in_mapping_half

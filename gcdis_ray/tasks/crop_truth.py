@@ -16,9 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.artifacts import Table
 from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.metrics.matching import box_iou, greedy_pairs
+from gcdis_ray.schemas import SCHEMAS
 
 Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")

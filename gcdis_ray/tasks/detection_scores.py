@@ -17,11 +17,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.artifacts import Table
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.matches import KINDS, RULES, Kind, match_images
+from gcdis_ray.schemas import SCHEMAS
 
 RulesName = Literal["coco", "lvis"]
 

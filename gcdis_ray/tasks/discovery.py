@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.artifacts import Table
 from gcdis_ray.clustering.prototypes import (
     fit_prototypes,
     semi_supervised_kmeans,
@@ -34,6 +34,7 @@ from gcdis_ray.losses.clustering import sharpened_target
 from gcdis_ray.models.heads import DiscoveryModel
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 from gcdis_ray.models.queue import FeatureQueue
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 from gcdis_ray.tasks.discovery_model import DiscoveryObjective, build_discovery_model
 from gcdis_ray.tasks.hold_out import HoldOut

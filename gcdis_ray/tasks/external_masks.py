@@ -14,12 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import SCHEMAS, Table
+from gcdis_ray.artifacts import Table
 from gcdis_ray.data.coco import whole_number
 from gcdis_ray.data.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
 from gcdis_ray.lookup import is_in
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.source import SourceFolder
 
 WHERE = "stages.propose.external.results"

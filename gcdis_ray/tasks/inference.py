@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.artifacts import TensorFile
 from gcdis_ray.data.image_files import ImageFiles
 from gcdis_ray.data.images import decode_rgb
 from gcdis_ray.data.masks import encode_window
@@ -20,6 +20,7 @@ from gcdis_ray.data.scenes import fitted_size, resized
 from gcdis_ray.models.detector import Detector
 from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.external_masks import proposal_id
 
 _SIZE_COLUMNS = ("image_id", "height_px", "width_px")

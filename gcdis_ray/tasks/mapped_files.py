@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.metrics.coco_files import GroundTruthFile, class_ids, read_ground_truth
 from gcdis_ray.metrics.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
 from gcdis_ray.metrics.coco_results import StandsFor, read_results
 from gcdis_ray.metrics.detection import evaluate_results
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import match_outputs
 from gcdis_ray.tasks.mapping_config import MappingConfig

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import SCHEMAS, TensorFile
+from gcdis_ray.artifacts import TensorFile
 from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.discovery_config import PruneConfig
 from gcdis_ray.tasks.discovery_inference import infer_crops
 from gcdis_ray.tasks.discovery_model import load_discovery_model

@@ -16,9 +16,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from gcdis_ray.artifacts import SCHEMAS, Artifact, FileRecord, Manifest, check_schema
+from gcdis_ray.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.data import masks
 from gcdis_ray.report.view import RunView
+from gcdis_ray.schemas import SCHEMAS, check_schema
 
 ORDER = (
     "ingest",

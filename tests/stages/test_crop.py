@@ -16,12 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data import masks
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import crop
 from gcdis_ray.storage import LocalStorage
 from gcdis_ray.work import StageWork

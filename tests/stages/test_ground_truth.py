@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from coco_folder import HEIGHT, WIDTH, folder_config, make_coco_folder, square, write_json
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data import masks
 from gcdis_ray.errors import DataError
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import ground_truth, ingest
 from gcdis_ray.work import StageWork
 

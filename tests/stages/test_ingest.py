@@ -23,7 +23,6 @@ from coco_folder import (
 )
 from pydantic import ValidationError
 
-from gcdis_ray.artifacts import SCHEMAS, UNIQUE_ID
 from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data import masks
@@ -32,6 +31,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.s3 import Prefix
+from gcdis_ray.schemas import SCHEMAS, UNIQUE_ID
 from gcdis_ray.source import LocalFolder
 from gcdis_ray.stages import ingest
 from gcdis_ray.storage import LocalStorage

@@ -8,9 +8,9 @@ import pytest
 import torch
 from scene_tables import TINY, memory_tensors, rectangle_scenes
 
-from gcdis_ray.artifacts import check_schema
 from gcdis_ray.data.masks import decode
 from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.schemas import check_schema
 from gcdis_ray.tasks.box_masks import ModelMasks, RectangleMasks
 from gcdis_ray.tasks.inference import detector_spec, paste, see
 

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 from scene_tables import memory_table
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.data.masks import encode_window
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops, overlap
 
 SIZE = 20

@@ -8,8 +8,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from gcdis_ray.artifacts import SCHEMAS, FileRecord, Table, check_schema
+from gcdis_ray.artifacts import FileRecord, Table
 from gcdis_ray.metrics.detection import evaluate_tables
+from gcdis_ray.schemas import SCHEMAS, check_schema
 from gcdis_ray.tasks.detection_scores import (
     AccumulateShard,
     MatchShard,

@@ -10,11 +10,11 @@ import pyarrow as pa
 import pytest
 from scene_tables import memory_table, rectangle_scenes
 
-from gcdis_ray.artifacts import SCHEMAS, check_schema
 from gcdis_ray.data.masks import decode
 from gcdis_ray.data.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.s3 import Prefix
+from gcdis_ray.schemas import SCHEMAS, check_schema
 from gcdis_ray.source import source_file
 from gcdis_ray.tasks import external_masks
 from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, proposal_id, read_results

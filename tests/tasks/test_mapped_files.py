@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from gcdis_ray.artifacts import SCHEMAS
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.metrics.ap_matching import Edges
@@ -23,6 +22,7 @@ from gcdis_ray.metrics.detection import evaluate, evaluate_files
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.matches import RULES
 from gcdis_ray.metrics.matching import greedy_pairs
+from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.tasks.class_columns import ClassColumns
 from gcdis_ray.tasks.cluster_mapping import CountDetections, match_outputs
 from gcdis_ray.tasks.mapped_files import evaluate_mapped_files

@@ -9,7 +9,7 @@ import torch
 from scene_tables import memory_tensors
 from small_discovery import CONFIG, crop_row
 
-from gcdis_ray.artifacts import SCHEMAS, check_schema
+from gcdis_ray.schemas import SCHEMAS, check_schema
 from gcdis_ray.tasks.discovery_config import PruneConfig
 from gcdis_ray.tasks.discovery_inference import grouped_softmax, infer_crops, num_clusters
 from gcdis_ray.tasks.discovery_model import build_discovery_model, load_discovery_model
