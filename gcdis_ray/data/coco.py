@@ -10,7 +10,7 @@ import math
 import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -22,6 +22,7 @@ from gcdis_ray.data import masks
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonFile
+from gcdis_ray.lvis_rules import check_alike, has_lists
 from gcdis_ray.source import SourceFolder
 from gcdis_ray.words import shown
 
@@ -30,7 +31,6 @@ _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
 _MAX_NAME = 1024
 # of an image of LVIS: categories verified absent; categories of which not all are annotated
-FEDERATED_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
@@ -88,17 +88,11 @@ class CocoFile:
                 LVIS's lists in some images only; at the end, if two images share an id.
         """
         ids = array("q")
-        federated = _has_lists(self.json.outline.fields.get("images", ()))
+        federated = has_lists(self.json.outline.fields.get("images", ()))
         for position, raw in enumerate(self.json.records("images")):
             where = self.json.place("images", position)
             record = self.image(raw, where)
-            if _has_lists(raw) != federated:
-                raise DataError(
-                    f"image {record.image_id} {'lacks' if federated else 'has'} "
-                    f"{' or '.join(FEDERATED_LISTS)}, unlike those before it: neither COCO's rules "
-                    "nor LVIS's hold for all",
-                    where=where,
-                )
+            check_alike(record.image_id, has_lists(raw), federated, where)
             ids.append(record.image_id)
             yield record
         check_unique(ids, f"{self.name}: images")
@@ -149,10 +143,6 @@ class CocoFile:
         if not isinstance(name, str) or not name:
             raise DataError(f"category {category_id} has no 'name'", where=where)
         return CategoryRecord(category_id, name, synset if isinstance(synset, str) else None)
-
-
-def _has_lists(fields: Collection[str]) -> bool:
-    return all(name in fields for name in FEDERATED_LISTS)
 
 
 def image_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:

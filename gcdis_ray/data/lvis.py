@@ -12,17 +12,12 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from gcdis_ray.data.coco import FEDERATED_LISTS, CocoFile, whole, whole_number
+from gcdis_ray.data.coco import CocoFile, whole, whole_number
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES
 from gcdis_ray.words import shown
 
-# images of a class: fewest and most of each group
-FREQUENCIES: Mapping[str, tuple[int, float]] = {
-    "r": (0, 10),
-    "c": (11, 100),
-    "f": (101, float("inf")),
-}
 _NAME_OF_2014 = re.compile(r"COCO_(train|val|test)2014_\d+\.jpg")
 _FOLDER_AND_NAME = re.compile(r"/([^/]+/[^/]+)$")
 

@@ -13,15 +13,14 @@ import numpy as np
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonLists, open_lists
+from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_alike, has_lists
 from gcdis_ray.metrics.arrow_columns import as_texts
 from gcdis_ray.metrics.coco_records import integer, no_fill, number, shape
 from gcdis_ray.metrics.matches import RULES, Truth
 from gcdis_ray.metrics.overlaps import Masks
 from gcdis_ray.metrics.run_lengths import run_areas
 
-FREQUENCIES = ("r", "c", "f")
 _FIX = "give a COCO or LVIS annotation file with 'images', 'annotations' and 'categories'"
-_LISTS = ("neg_category_ids", "not_exhaustive_category_ids")
 
 
 @dataclass(frozen=True)
@@ -111,7 +110,7 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
             [masks[n] for n in order.tolist()],
             np.array(sizes, dtype=np.int32).reshape(-1, 2)[order],
         ),
-        *(keys[name] for name in _LISTS),
+        *(keys[name] for name in FEDERATED_LISTS),
     )
     return GroundTruthFile(truth, categories, images, wrong if federated else 0)
 
@@ -155,7 +154,7 @@ def _images(
     file: JsonLists,
 ) -> tuple[dict[int, tuple[int, int] | None], bool, dict[str, dict[int, list[int]]]]:
     images: dict[int, tuple[int, int] | None] = {}
-    listed: dict[str, dict[int, list[int]]] = {name: {} for name in _LISTS}
+    listed: dict[str, dict[int, list[int]]] = {name: {} for name in FEDERATED_LISTS}
     federated = None  # as the first image says
     for position, row in enumerate(file.records("images")):
         where = file.place("images", position)
@@ -173,15 +172,10 @@ def _images(
             if height <= 0 or width <= 0:
                 raise DataError(f"an image of {height} x {width} pixels"[:200], where=where)
             images[image_id] = height, width
-        has_lists = all(name in row for name in _LISTS)
-        if has_lists != (has_lists if federated is None else federated):
-            raise DataError(
-                f"image {image_id} {'has' if has_lists else 'lacks'} {' or '.join(_LISTS)}, "
-                "unlike those before it: neither COCO's rules nor LVIS's hold for all",
-                where=where,
-            )
-        federated = has_lists
-        for name in _LISTS:
+        found = has_lists(row)
+        check_alike(image_id, found, found if federated is None else federated, where)
+        federated = found
+        for name in FEDERATED_LISTS:
             listed[name][image_id] = _category_ids(row, name, where)
     return images, bool(federated), listed
 
@@ -205,7 +199,8 @@ def _categories(file: JsonLists) -> tuple[list[Category], int]:
             )
         count = row.get("image_count")
         if frequency is not None and isinstance(count, int):
-            wrong += frequency != FREQUENCIES[(count > 10) + (count > 100)]
+            low, high = FREQUENCIES[frequency]
+            wrong += not low <= count <= high
         categories.append(Category(category_id, str(row.get("name", category_id)), frequency))
     twice = [c for c, n in Counter(c.category_id for c in categories).items() if n > 1]
     if twice:

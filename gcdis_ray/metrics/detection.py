@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.lvis_rules import FREQUENCIES
 from gcdis_ray.metrics.ap_matching import AREAS, Ints
 from gcdis_ray.metrics.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
 from gcdis_ray.metrics.coco_files import (
-    FREQUENCIES,
     Category,
     GroundTruthFile,
     class_ids,
