@@ -58,13 +58,9 @@ from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import crop, ground_truth, ingest
 from gcdis_ray.storage import ArtifactOpener, LocalStorage
-from gcdis_ray.tasks.detection_block import num_groups, rules_of
-from gcdis_ray.tasks.detection_scores import (
-    AccumulateShard,
-    MatchShard,
-    class_groups,
-    score_shards,
-)
+from gcdis_ray.tasks import detection_scores
+from gcdis_ray.tasks.detection_block import rules_of
+from gcdis_ray.tasks.detection_scores import MatchShard, score_shards
 from gcdis_ray.work import StageWork
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
@@ -145,13 +141,8 @@ def match(bench: Bench) -> None:
 def accumulate(bench: Bench) -> None:
     truth, found, work = bench.load("ground_truth"), bench.load("match"), bench.work("accumulate")
     categories, rules = truth.json("categories"), rules_of(truth.table("truth_images"))
-    matches = found.table("matches")
-    curves = work.map_shards(
-        AccumulateShard(matches, found.table("object_counts"), rules),
-        [],
-        gives=("curves",),
-        args=class_groups(len(categories), num_groups(len(categories), matches.num_rows)),
-    )["curves"]
+    tables = found.table("matches"), found.table("object_counts")
+    curves = detection_scores.accumulate(*tables, len(categories), rules, work)
     totals = found.table("match_totals").iter_shards()
     scores = score_shards(curves.iter_shards(), totals, categories, rules)
     assert 0 < scores["box"]["AP"] < 1

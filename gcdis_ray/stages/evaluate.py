@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gcdis_ray.tasks.detection_block import OutputMap, Terms
     from gcdis_ray.tasks.scored_images import Rules
 
-VERSION = 5
+VERSION = 6
 TAKES = (
     "ingest",
     "ground_truth",

@@ -10,17 +10,11 @@ from gcdis_ray.artifacts import Table
 from gcdis_ray.metrics import discovery
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.detection_scores import (
-    AccumulateShard,
-    MatchShard,
-    class_groups,
-    score_shards,
-)
+from gcdis_ray.tasks.detection_scores import MatchShard, accumulate, score_shards
 from gcdis_ray.tasks.mapping_config import MappingConfig
 from gcdis_ray.tasks.scored_images import Rules, in_mapping_half
 
 _KINDS = ("mask", "box")
-_CLASSES_AT_ONCE, _MATCHES_AT_ONCE = 128, 500_000
 
 
 def rules_of(truth_images: Table) -> Rules:
@@ -94,21 +88,10 @@ def score_detections(
         gives=("matches", "object_counts", "match_totals"),
         args=_other_half(truth_images) if outputs.rule.source == "split_val" else None,
     )
-    curves = work.map_shards(
-        AccumulateShard(found["matches"], found["object_counts"], terms.rules),
-        [],
-        gives=("curves",),
-        args=class_groups(len(classes), num_groups(len(classes), found["matches"].num_rows)),
-        unit="class groups",
-    )["curves"]
+    curves = accumulate(found["matches"], found["object_counts"], len(classes), terms.rules, work)
     return score_shards(
         curves.iter_shards(), found["match_totals"].iter_shards(), classes.categories, terms.rules
     )
-
-
-def num_groups(num_classes: int, num_matches: int) -> int:
-    """Into how many groups of classes to divide: a group's detections are in memory at once."""
-    return max(-(-num_classes // _CLASSES_AT_ONCE), -(-num_matches // _MATCHES_AT_ONCE))
 
 
 def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -18,13 +19,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.artifacts import Table
+from gcdis_ray.metrics.ap_matching import Ints
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.matches import KINDS, RULES, Kind, match_images
+from gcdis_ray.runtime.base import TableWriter, Work
 from gcdis_ray.schemas import SCHEMAS
 
 RulesName = Literal["coco", "lvis"]
+_ROWS_AT_ONCE = 131_072
 
 
 @dataclass(frozen=True)
@@ -130,13 +134,61 @@ class AccumulateShard:
         return {"curves": pa.Table.from_pylist(rows, SCHEMAS["curves"])}
 
 
-def class_groups(num_classes: int, num_groups: int) -> list[dict[str, int]]:
-    """Arguments of :class:`AccumulateShard` for groups of about equal numbers of classes."""
-    bounds = np.linspace(0, num_classes, max(1, min(num_groups, num_classes)) + 1).astype(int)
-    return [
-        {"first_class": low, "end_class": high}
-        for low, high in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True)
-    ]
+def gather(table: Table, writer: TableWriter) -> Table:
+    """The rows of many small shards in fewer, larger ones: every group of classes reads them all,
+    and what a read costs must not count once a shard and group."""
+    held: list[pa.Table] = []
+    for shard in table.iter_shards():
+        held.append(shard)
+        if sum(map(len, held)) >= _ROWS_AT_ONCE:
+            writer.add(pa.concat_tables(held))
+            held = []
+    writer.add(pa.concat_tables(held) if held else SCHEMAS[table.name].empty_table())
+    return writer.close()
+
+
+def matches_of_classes(matches: Table, num_classes: int) -> Ints:
+    """(K,) detections that count, of each class."""
+    counts_K = np.zeros(num_classes, dtype=np.int64)
+    for shard in matches.iter_shards(["class_column"]):
+        counts_K += np.bincount(shard["class_column"].to_numpy(), minlength=num_classes)
+    return counts_K
+
+
+def class_groups(
+    matches_K: Ints, most_classes: int = 128, most_matches: int = 500_000
+) -> list[dict[str, int]]:
+    """Arguments of :class:`AccumulateShard`: neighbouring classes, so many that a group's curves
+    and detections fit into memory. A class of more detections than that has a group of its own.
+
+    Args:
+        matches_K: detections of each class.
+        most_classes, most_matches: of a group.
+    """
+    bounds, held = [0], 0
+    for column, number in enumerate(matches_K.tolist()):
+        full = column - bounds[-1] == most_classes or held + number > most_matches
+        if full and column > bounds[-1]:
+            bounds.append(column)
+            held = 0
+        held += number
+    bounds.append(len(matches_K))
+    return [{"first_class": low, "end_class": high} for low, high in pairwise(bounds)]
+
+
+def accumulate(
+    matches: Table, object_counts: Table, num_classes: int, rules: RulesName, work: Work
+) -> Table:
+    """The table ``curves`` from what :class:`MatchShard` gave of all shards."""
+    matches = gather(matches, work.spool("matches"))
+    object_counts = gather(object_counts, work.spool("object_counts"))
+    return work.map_shards(
+        AccumulateShard(matches, object_counts, rules),
+        [],
+        gives=("curves",),
+        args=class_groups(matches_of_classes(matches, num_classes)),
+        unit="class groups",
+    )["curves"]
 
 
 def score_shards(

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gcdis_ray.artifacts import FileRecord, Table
 from gcdis_ray.metrics.detection import evaluate_tables
@@ -14,7 +16,10 @@ from gcdis_ray.schemas import SCHEMAS, check_schema
 from gcdis_ray.tasks.detection_scores import (
     AccumulateShard,
     MatchShard,
+    accumulate,
     class_groups,
+    gather,
+    matches_of_classes,
     score_shards,
 )
 from gcdis_ray.work import StageWork
@@ -111,7 +116,8 @@ def score(
     handles = {name: _table(name, parts) for name, parts in found.items()}
     rules = task["rules"]
     accumulate = AccumulateShard(handles["matches"], handles["object_counts"], rules).open()
-    curves = [accumulate(n, **group)["curves"] for n, group in enumerate(class_groups(6, groups))]
+    ranges = class_groups(np.ones(6, dtype=np.int64), most_classes=-(-6 // groups))
+    curves = [accumulate(n, **group)["curves"] for n, group in enumerate(ranges)]
     return score_shards(curves, handles["match_totals"].iter_shards(), CATEGORIES, rules)
 
 
@@ -194,11 +200,37 @@ def test_runs_as_steps_of_a_stage(local_work: StageWork) -> None:
         MatchShard(ids, TO_CATEGORY, "coco"), inputs,
         gives=("matches", "object_counts", "match_totals"),
     )  # fmt: skip
-    curves = local_work.map_shards(
-        AccumulateShard(found["matches"], found["object_counts"], "coco"), [],
-        gives=("curves",), args=class_groups(6, 3), unit="class groups",
-    )["curves"]  # fmt: skip
+    tables_of_shards = found["matches"], found["object_counts"]
+    curves = accumulate(*tables_of_shards, len(CATEGORIES), "coco", local_work)
     scores = score_shards(
         curves.iter_shards(), found["match_totals"].iter_shards(), CATEGORIES, "coco"
     )
     assert scores == score(tables, [list(range(12))], 1, rules="coco")
+
+
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 6), st.integers(1, 60))
+def test_groups_are_neighbours_and_no_larger_than_they_may(
+    matches: list[int], most_classes: int, most_matches: int
+) -> None:
+    groups = class_groups(np.array(matches), most_classes, most_matches)
+    ranges = [range(group["first_class"], group["end_class"]) for group in groups]
+    assert [column for group in ranges for column in group] == list(range(len(matches)))
+    for group in ranges:
+        assert 1 <= len(group) <= most_classes
+        assert len(group) == 1 or sum(matches[column] for column in group) <= most_matches
+
+
+def test_gathered_rows_are_the_same_in_fewer_shards(
+    local_work: StageWork, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gcdis_ray.tasks.detection_scores._ROWS_AT_ONCE", 7)
+    rows = [{"class_column": n % 3, "kind": "box", "num_objects": [n, 0, 0, n]} for n in range(17)]
+    schema = SCHEMAS["object_counts"]
+    shards = [pa.Table.from_pylist(rows[n : n + 2], schema) for n in range(0, 17, 2)]
+    shards.insert(3, SCHEMAS["object_counts"].empty_table())
+    table = gather(_table("object_counts", shards), local_work.spool("object_counts"))
+    assert table.num_shards == 3
+    assert table.read().to_pylist() == rows
+    assert matches_of_classes(table, 5).tolist() == [6, 6, 5, 0, 0]
+    none = gather(_table("object_counts", []), local_work.spool("object_counts"))
+    assert (none.num_shards, none.num_rows) == (1, 0)
