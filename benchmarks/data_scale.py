@@ -3,6 +3,7 @@
     python benchmarks/data_scale.py                           1,000, 10,000 and 100,000 images, LVIS
     python benchmarks/data_scale.py --images 1000 10000
     python benchmarks/data_scale.py --objects365              1.7 million images, 20 million boxes
+    python benchmarks/data_scale.py --objects365 --images 10000 --over 1 10 40 160
 
 The sets are synthetic (see ``scale_set.py``), their images links onto a few small files; each is
 opened, decoded and hashed all the same. 30 % of the images are labeled (80 known classes), 30 %
@@ -32,7 +33,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,17 +140,20 @@ def match(bench: Bench) -> None:
     bench.save("match", work)
 
 
-def accumulate(bench: Bench) -> None:
+def accumulate(bench: Bench, times: int = 1) -> None:
+    """Args: times: as if the set had so many times the images: the same tables over and over."""
     truth, found, work = bench.load("ground_truth"), bench.load("match"), bench.work("accumulate")
     categories, rules = truth.json("categories"), rules_of(truth.table("truth_images"))
-    tables = found.table("matches"), found.table("object_counts")
-    curves = detection_scores.accumulate(*tables, len(categories), rules, work)
-    totals = found.table("match_totals").iter_shards()
-    scores = score_shards(curves.iter_shards(), totals, categories, rules)
+    matches, counts, totals = (
+        replace(table, shards=table.shards * times)
+        for table in map(found.table, ("matches", "object_counts", "match_totals"))
+    )
+    curves = detection_scores.accumulate(matches, counts, len(categories), rules, work)
+    scores = score_shards(curves.iter_shards(), totals.iter_shards(), categories, rules)
     assert 0 < scores["box"]["AP"] < 1
 
 
-STEPS: dict[str, Callable[[Bench], None]] = {
+STEPS: dict[str, Callable[..., None]] = {
     "ingest": lambda bench: run_stage(bench, ingest, "ingest"),
     "ground_truth": lambda bench: run_stage(bench, ground_truth, "ground_truth"),
     "crops": number_crops,
@@ -233,7 +238,8 @@ def measure(folder: str, step: str) -> dict[str, float]:
     before_mb = memory.now_mb("RssAnon")
     memory.start()
     began, began_cpu = time.perf_counter(), time.process_time()
-    STEPS[step](Bench(folder))
+    name, _, times = step.partition(" x ")
+    STEPS[name](Bench(folder), *([int(times)] if times else []))
     result = {"wall_s": time.perf_counter() - began, "cpu_s": time.process_time() - began_cpu}
     memory.stop()
     return result | {"anonymous_mb": memory.peak_mb - before_mb}
@@ -245,7 +251,9 @@ def in_process(folder: str, step: str) -> dict[str, float]:
     return json.loads(output)
 
 
-def measure_set(shape: Shape, num_images: int, rounds: int) -> dict[str, dict[str, float]]:
+def measure_set(
+    shape: Shape, num_images: int, rounds: int, over: Sequence[int] = ()
+) -> dict[str, dict[str, float]]:
     found: dict[str, dict[str, float]] = {}
     with tempfile.TemporaryDirectory(prefix="gcdis-data-") as folder:
         began = time.perf_counter()
@@ -265,6 +273,13 @@ def measure_set(shape: Shape, num_images: int, rounds: int) -> dict[str, dict[st
             found[step] = {
                 name: statistics.median(one[name] for one in results) for name in results[0]
             }
+        for number in over:
+            one = in_process(folder, f"accumulate x {number}")
+            each = 1000 * one["cpu_s"] / num_images / number
+            print(
+                f"accumulate, as if {number * num_images:,} images: {each:.3f} CPU ms an image, "
+                f"{one['anonymous_mb']:.0f} MB"
+            )
     return found
 
 
@@ -273,6 +288,9 @@ def main() -> None:
     parser.add_argument("--images", type=int, nargs="+", help="numbers of images")
     parser.add_argument("--objects365", action="store_true", help="boxes only, 365 classes")
     parser.add_argument("--rounds", type=int, default=5, help="of small sets")
+    parser.add_argument(
+        "--over", type=int, nargs="+", default=[], help="accumulate also these multiples of a set"
+    )
     parser.add_argument("--worker", nargs=2, metavar=("FOLDER", "STEP"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -284,7 +302,7 @@ def main() -> None:
         return
     shape = OBJECTS365 if args.objects365 else LVIS
     sizes = args.images or ([1_700_000] if args.objects365 else [1_000, 10_000, 100_000])
-    found = {size: measure_set(shape, size, args.rounds) for size in sizes}
+    found = {size: measure_set(shape, size, args.rounds, args.over) for size in sizes}
     print("| step | images | wall s | CPU s | CPU ms an image | of the smallest | peak MB |")
     print("|---|---|---|---|---|---|---|")
     for step in STEPS:
