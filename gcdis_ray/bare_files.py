@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -53,16 +52,16 @@ def score_files(
     return evaluate_files(ground_truth, results, known_classes, image_ids=image_ids)
 
 
-def _read_ids(where: str) -> list[int]:
-    path, _, key = where.partition(":")
-    try:
-        ids = json.loads(Path(path).read_text())
-        ids = ids[key] if key else ids
-        if isinstance(ids, list) and ids and all(type(i) is int for i in ids):
-            return ids
-        what = "no image in it" if ids == [] else "not a list of image ids"
-    except OSError as error:
-        what = error.strerror or str(error)
-    except (ValueError, KeyError, TypeError) as error:
-        what = f"no such list ({error})"
-    raise ConfigError(what, where=f"--images {where}", fix="use FILE.json or FILE.json:KEY")
+def _read_ids(given: str) -> list[int]:
+    from gcdis_ray.data.data_config import JsonList
+    from gcdis_ray.data.json_lists import read_ids
+    from gcdis_ray.source import source_file
+
+    where = f"--images {given}"
+    path, _, key = given.partition(":")
+    folder, name = source_file(path, where=where)
+    chosen = JsonList.model_construct(file=name, key=key)  # any path, not a name in a data set
+    ids = read_ids(folder, chosen, where).tolist()
+    if not ids:
+        raise ConfigError("no image in it", where=where, fix="list the images to score")
+    return ids

@@ -182,7 +182,7 @@ def _run_until(
         runtime.close()
     if not todo:
         print("Nothing to do: everything is cached.", file=sys.stderr)
-    from gcdis_ray.run_report import write_run_report
+    from gcdis_ray.run_report import write_run_report  # loads matplotlib: not before it is needed
 
     report = write_run_report(pipeline, only_if_missing=not todo)
     with redirect_stdout(sys.stderr if quiet else sys.stdout):

@@ -7,6 +7,7 @@ may instead be parsed at once, which takes a third of the time and memory in pro
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -19,7 +20,7 @@ from gcdis_ray.source import FileState, LocalFolder, SourceFolder
 MAX_PARSED_BYTES = 256 << 20
 
 
-class JsonLists:
+class JsonLists(ABC):
     """The lists at the top of a JSON file.
 
     Args:
@@ -59,8 +60,8 @@ class JsonLists:
             if position + 1 == self.lists[section]:
                 return
 
-    def _entries(self, section: str) -> Iterator[Any]:
-        raise NotImplementedError
+    @abstractmethod
+    def _entries(self, section: str) -> Iterator[Any]: ...
 
     def place(self, section: str, position: int) -> str:
         return place(self.path, section, position)

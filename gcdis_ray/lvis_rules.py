@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from gcdis_ray.errors import DataError
 
@@ -20,6 +20,17 @@ FREQUENCIES: Mapping[str, tuple[int, float]] = {
 def has_lists(fields: Collection[str]) -> bool:
     """Whether an image with these fields is annotated as LVIS's are."""
     return all(name in fields for name in FEDERATED_LISTS)
+
+
+def check_listed(name: str, ids: Iterable[int], known: Collection[int], where: str) -> None:
+    """Raise DataError if a list of an image names a category that its file does not have."""
+    for category_id in ids:
+        if category_id not in known:
+            raise DataError(
+                f"{name} holds {category_id}, which is no category of the file",
+                where=where,
+                fix="use the official file, or mend its lists",
+            )
 
 
 def check_alike(image_id: int, federated: bool, before: bool, where: str) -> None:

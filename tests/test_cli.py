@@ -310,7 +310,7 @@ def test_evaluate_equals_the_reference(
 
 
 @pytest.mark.parametrize(
-    "where", ["absent.json", "{file}:nothing", "{file}:l.x", "{file}", "{empty}"]
+    "where", ["absent.json", "{file}:nothing", "{file}:l.x", "{file}", "{empty}", ":val", "/"]
 )
 def test_bad_image_lists(folder: Path, where: str, capsys: pytest.CaptureFixture[str]):
     (folder / "empty.json").write_text("[]")

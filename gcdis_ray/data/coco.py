@@ -30,7 +30,6 @@ _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; th
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
 _MAX_NAME = 1024
-# of an image of LVIS: categories verified absent; categories of which not all are annotated
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 

@@ -30,7 +30,7 @@ class JsonList(Closed):
     file: str = Field(description="JSON file below root")
     key: str = Field(
         description="which list in it; a.b for b inside a, or for field b of every object of list "
-        "a: images.id takes the ids of an annotation file's images"
+        "a: images.id takes the ids of an annotation file's images; empty: the file is the list"
     )
 
     _file = field_validator("file")(_relative)

@@ -51,12 +51,14 @@ def read_names(folder: SourceFolder, reference: JsonList, where: str) -> list[st
 def _entries(folder: SourceFolder, reference: JsonList, where: str) -> Iterator[Any]:
     """Entries of the list at ``a.b``, or field b of every object of list a."""
     file = JsonFile(folder, reference.file)
+    if not reference.key and "" not in file.lists:
+        raise DataError(f"{file.path} is no list", where=where, fix="name a list in it by its key")
     first, _, rest = reference.key.partition(".")
     if first in file.outline.lists:
         if not rest and file.outline.first[first]:  # objects: no list of names or ids
             raise _no_list(folder, reference, where, "names or ids")
         found = 0
-        for value in file.items(f"{first}.item.{rest}" if rest else f"{first}.item"):
+        for value in file.items(".".join(filter(None, (first, "item", rest)))):
             found += 1
             yield value
         if found != file.outline.lists[first]:

@@ -15,7 +15,7 @@ from typing import Any
 from gcdis_ray.data.coco import CocoFile, whole, whole_number
 from gcdis_ray.data.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES
+from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_listed
 from gcdis_ray.words import shown
 
 _NAME_OF_2014 = re.compile(r"COCO_(train|val|test)2014_\d+\.jpg")
@@ -44,13 +44,8 @@ class LvisFile(CocoFile):
 
     def _listed(self, raw: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
         ids = _ids(raw, name, where)
-        if "categories" in self.sections and not self._category_ids.issuperset(ids):
-            unknown = next(i for i in ids if i not in self._category_ids)
-            raise DataError(
-                f"{name} holds {unknown}, which is no category of the file",
-                where=where,
-                fix="use the official file, or mend its lists",
-            )
+        if "categories" in self.sections:
+            check_listed(name, ids, self._category_ids, where)
         return ids
 
     @cached_property

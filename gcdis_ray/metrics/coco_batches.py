@@ -35,8 +35,7 @@ SCHEMA = pa.schema(
 _BLOCK_BYTES = 1 << 20
 _MAX_HELD_BYTES = 16 << 20  # of a file in which no brace comes; longer ones are for the other way
 _BATCH = 4096
-_HEAD_BYTES = 64
-_START = re.compile(rb"\s*(\[\s*([{\]].*)?)?", re.DOTALL)
+_START = re.compile(rb"\s*\[\s*(?=[{\]])")
 _NO_COMMA = re.compile(rb"\}\s*[^\s,}\]]")
 _FIX = "results need image_id, category_id, score, and segmentation or bbox"
 _FIX_FILE = "give a COCO results file: a list of detections"
@@ -91,12 +90,12 @@ class _Lines(io.RawIOBase):
         if len(data) > _MAX_HELD_BYTES:
             raise pa.ArrowInvalid("a record of absurd length")
         if not self._begun:
-            if not _START.fullmatch(data[:_HEAD_BYTES]):
-                raise pa.ArrowInvalid("not a list of objects")
-            if self._left > 0 and not data.strip(b"[ \t\r\n"):
+            if self._left > 0 and not data.strip(b"[ \t\r\n"):  # its first object is to come
                 self._held = data
                 return b""
-            self._begun, data = True, data.lstrip()[1:]
+            if (start := _START.match(data)) is None:
+                raise pa.ArrowInvalid("not a list of objects")
+            self._begun, data = True, data[start.end() :]
         if self._left > 0:  # what follows the last brace may be cut
             end = data.rfind(b"}")
             data, self._held = (b"", data) if end < 0 else (data[:end], data[end:])

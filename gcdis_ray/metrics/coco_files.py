@@ -13,7 +13,13 @@ import numpy as np
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.json_file import JsonLists, open_lists
-from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_alike, has_lists
+from gcdis_ray.lvis_rules import (
+    FEDERATED_LISTS,
+    FREQUENCIES,
+    check_alike,
+    check_listed,
+    has_lists,
+)
 from gcdis_ray.metrics.arrow_columns import as_texts
 from gcdis_ray.metrics.coco_records import integer, no_fill, number, shape
 from gcdis_ray.metrics.matches import RULES, Truth
@@ -81,7 +87,8 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
     _check_runs(file, masks, sizes, positions)
     order = np.lexsort((class_, image))
     for name, of_image in listed.items():
-        _check_listed(file, name, of_image, column)
+        for position, found in enumerate(of_image.values()):
+            check_listed(name, found, column, file.place("images", position))
     keys = {
         name: np.unique(
             np.array(
@@ -113,19 +120,6 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         *(keys[name] for name in FEDERATED_LISTS),
     )
     return GroundTruthFile(truth, categories, images, wrong if federated else 0)
-
-
-def _check_listed(
-    file: JsonLists, name: str, of_image: Mapping[int, list[int]], column: Mapping[int, int]
-) -> None:
-    for image_id, found in of_image.items():
-        for category_id in found:
-            if category_id not in column:
-                raise DataError(
-                    f"{name!r} of image {image_id} names category {category_id}, which is not "
-                    "listed",
-                    where=f"{file.path}: images",
-                )
 
 
 def _flag(row: Mapping[str, Any], name: str, where: str) -> bool:
@@ -214,18 +208,19 @@ def class_ids(wanted: Sequence[str | int], categories: Sequence[Category]) -> li
     Raises:
         DataError: a class that does not exist, with the nearest name; a name of several.
     """
-    uses = Counter(c.name for c in categories)
-    by_name = {c.name: c.category_id for c in categories}
+    by_name: dict[str, list[int]] = {}
+    for category in categories:
+        by_name.setdefault(category.name, []).append(category.category_id)
     ids = {c.category_id for c in categories}
     found = []
     for entry in wanted:
-        if isinstance(entry, str) and uses[entry] > 1:
-            same = [c.category_id for c in categories if c.name == entry]
+        named = by_name.get(entry, []) if isinstance(entry, str) else []
+        if len(named) > 1:
             raise DataError(
-                f"{entry!r} names categories {same}", where="known classes", fix="give the id"
+                f"{entry!r} names categories {named}", where="known classes", fix="give the id"
             )
-        if isinstance(entry, str) and entry in by_name:
-            found.append(by_name[entry])
+        if named:
+            found += named
         elif str(entry).lstrip("-").isdigit() and int(entry) in ids:
             found.append(int(entry))
         else:

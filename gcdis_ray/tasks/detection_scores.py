@@ -137,13 +137,14 @@ class AccumulateShard:
 def gather(table: Table, writer: TableWriter) -> Table:
     """The rows of many small shards in fewer, larger ones: every group of classes reads them all,
     and what a read costs must not count once a shard and group."""
-    held: list[pa.Table] = []
+    held, rows = [SCHEMAS[table.name].empty_table()], 0
     for shard in table.iter_shards():
         held.append(shard)
-        if sum(map(len, held)) >= _ROWS_AT_ONCE:
+        rows += len(shard)
+        if rows >= _ROWS_AT_ONCE:
             writer.add(pa.concat_tables(held))
-            held = []
-    writer.add(pa.concat_tables(held) if held else SCHEMAS[table.name].empty_table())
+            held, rows = held[:1], 0
+    writer.add(pa.concat_tables(held))
     return writer.close()
 
 

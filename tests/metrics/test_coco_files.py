@@ -78,6 +78,7 @@ def test_lists_become_lines_however_they_are_cut(tmp_path: Path, separators: Any
     "text",
     [
         "[null]", "[\n null, null\n]", '[{"a": 1} {"a": 2}]', '[{"a": 1}\n{"a": 2}]',
+        " " * 70 + "[null]", "[" + "\n" * 70 + "null]", "[[null]]",
         '[{"a": 1}\nnull]', "[1]", "{}", "null", '[{"a": 1}', '[{"a": {}} 1]',
     ],
 )  # fmt: skip

@@ -326,7 +326,7 @@ def _broken(change: str) -> tuple[Any, Any, str]:
         for row in truth["images"]:
             row.update(neg_category_ids=[], not_exhaustive_category_ids=[])
         truth["images"][1]["neg_category_ids"] = [8]
-        return truth, detections, "'neg_category_ids' of image 11 names category 8, which is not"
+        return truth, detections, r"images\[1\]: neg_category_ids holds 8, which is no cat"
     if change == "negative area":
         truth["annotations"][1]["area"] = -5
         return truth, detections, r"annotations\[1\]: 'area' is negative"
