@@ -159,7 +159,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--ray", action="store_true", help="two processes against Ray Data")
-    parser.add_argument("--shards", type=int, default=24, help="with --ray: shards of 32 images")
+    parser.add_argument("--shards", type=int, default=120, help="with --ray: shards of 32 images")
     parser.add_argument("--rounds", type=int, default=5)
     chosen = parser.parse_args()
     cv2.setNumThreads(1)

@@ -7,6 +7,7 @@ files by equal ones.
 
 from __future__ import annotations
 
+import gc
 import logging
 import queue
 import threading
@@ -69,6 +70,7 @@ class ShardWorker:
             if self._run is None:
                 self._run = self._task.open()
                 limit_threads(self._compute.threads)
+                gc.freeze()  # modules and models stay: no collection need look at them again
             return run_shard(self._run, self._tables, self._args, index, self._writer)
         except GcdisError as error:
             return error  # as a value: it reaches the driver as it is, and is not tried again
@@ -109,7 +111,10 @@ def map_shards(
         ),
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
-            min_size=1, max_size=actors, initial_size=actors, max_tasks_in_flight_per_actor=1
+            min_size=1,
+            max_size=actors,
+            initial_size=actors,
+            max_tasks_in_flight_per_actor=2,  # the next one is there when one is done
         ),
         num_cpus=need["CPU"],
         num_gpus=need["GPU"] or None,
