@@ -36,18 +36,18 @@ import pyarrow.compute as pc
 import torch
 from ablation_data import ROOT, ImageSet
 
-from gcdis_ray.artifacts import Artifact, Manifest, artifact_key
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.clustering.kmeans import kmeans
 from gcdis_ray.config import ComputeConfig, RunConfig, StageConfig
+from gcdis_ray.evaluation.crop_truth import MatchCrops
 from gcdis_ray.metrics import discovery
 from gcdis_ray.metrics.frequency import THIRDS, frequency_thirds
-from gcdis_ray.pipeline import load_config, load_recipe
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.pipeline import load_config, load_recipe
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.storage import commit, open_artifact, open_storage, read_manifest
-from gcdis_ray.tasks.crop_truth import MatchCrops
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
+from gcdis_ray.store.storage import commit, open_artifact, open_storage, read_manifest
 
 PHOTOGRAPHS = {
     "caltech": (ablation_data.caltech, "caltech101-crops/labels.json"),

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from gcdis_ray.data.digits import KNOWN_DIGITS, write_scenes
+from gcdis_ray.data.samples.digits import KNOWN_DIGITS, write_scenes
 from gcdis_ray.models.weights_file import file_sha256
 
 Record = dict[str, Any]

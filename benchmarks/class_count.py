@@ -34,7 +34,7 @@ import torch
 from gcdis_ray.clustering.class_count.choose import choose
 from gcdis_ray.clustering.class_count.points import prepare
 from gcdis_ray.clustering.class_count.trials import run_all
-from gcdis_ray.pipeline import load_config
+from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.stages import count
 
 # row of the tables: changes of the stage's defaults

@@ -43,14 +43,14 @@ import pyarrow as pa
 import torch
 from crop_tables import crop_rows, write_crops
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data.augment import normalize_bytes, random_view
-from gcdis_ray.data.augment_config import AugmentConfig
-from gcdis_ray.data.crop_store import CropStore
-from gcdis_ray.data.view_draw import draw_views
-from gcdis_ray.data.view_pixels import render_pixels
-from gcdis_ray.data.view_tensors import render_tensors
+from gcdis_ray.data.crops.augment import normalize_bytes, random_view
+from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.data.crops.view_draw import draw_views
+from gcdis_ray.data.crops.view_pixels import render_pixels
+from gcdis_ray.data.crops.view_tensors import render_tensors
+from gcdis_ray.store.artifacts import Table
 
 BATCH, FILES, ROWS_PER_FILE = 64, 4, 256
 MARK = "GCDIS_BENCHMARK"

@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, Table
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.storage import ArtifactOpener, LocalStorage, encode_table, file_record
+from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 
 def crop_rows(

@@ -31,14 +31,14 @@ import cv2
 import numpy as np
 from scene_shards import OBJECTS, write_scenes
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.attempt import Attempt, GroupWriter
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data.image_files import ImageFiles
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.run.attempt import Attempt, GroupWriter
 from gcdis_ray.runtime.base import ShardRecord
 from gcdis_ray.runtime.local import run_shard
 from gcdis_ray.stages.crop import Config, CropShard
-from gcdis_ray.storage import LocalStorage
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.storage import LocalStorage
 
 PER_SHARD = 32
 HELD: dict[str, Any] = {}  # of a plain process

@@ -52,18 +52,18 @@ from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 with contextlib.suppress(ImportError):
     import pandas  # noqa: F401  pyarrow loads it when it first sees a list, if it is there
 
-from gcdis_ray.artifacts import Artifact, Manifest
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data import masks
+from gcdis_ray.evaluation import detection_scores
+from gcdis_ray.evaluation.detection_block import rules_of
+from gcdis_ray.evaluation.detection_scores import MatchShard, score_shards
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import crop, ground_truth, ingest
-from gcdis_ray.storage import ArtifactOpener, LocalStorage
-from gcdis_ray.tasks import detection_scores
-from gcdis_ray.tasks.detection_block import rules_of
-from gcdis_ray.tasks.detection_scores import MatchShard, score_shards
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.artifacts import Artifact, Manifest
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
 
@@ -167,7 +167,7 @@ def make(bench: Bench) -> None:
     truth, work = bench.load("ground_truth"), bench.work("made")
     proposals, predictions = work.writer("proposals"), work.writer("predictions")
     rng = np.random.default_rng(1)
-    stand_in = masks.encode_window(np.ones((40, 40), bool), 20, 20, HEIGHT, WIDTH)
+    stand_in = coco_rle.encode_window(np.ones((40, 40), bool), 20, 20, HEIGHT, WIDTH)
     num_classes = len(truth.json("categories"))
     for index in range(truth.table("truth_images").num_shards):
         objects = truth.table("truth_instances").shard(index)

@@ -28,11 +28,11 @@ import torch
 from crop_tables import crop_rows, write_crops
 from peak_memory import PeakMemory
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.storage import ArtifactOpener, LocalStorage, file_record
-from gcdis_ray.tasks.discovery import DiscoveryTask
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, file_record
 
 FILES, ROWS_PER_FILE, BATCH = 4, 500, 96
 MODEL = {

@@ -37,13 +37,13 @@ import torch
 from published_step import STUBS, PublishedStep
 from torch.nn import functional as F
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig, TrainingConfig
+from gcdis_ray.methods.gcdis import model as discovery_model
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.runtime.base import FitPlan
-from gcdis_ray.storage import open_storage
-from gcdis_ray.tasks import discovery_model
-from gcdis_ray.tasks.discovery import DiscoveryTask
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
+from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import TrainingRun
 

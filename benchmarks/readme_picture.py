@@ -103,7 +103,7 @@ def _rounded(size: tuple[int, int], radius: int = 8) -> Image.Image:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
-    from gcdis_ray.pipeline import Pipeline, load_config
+    from gcdis_ray.run.pipeline import Pipeline, load_config
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="of a finished run")

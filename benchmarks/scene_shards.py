@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, Table
-from gcdis_ray.data.masks import encode_window
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.storage import ArtifactOpener, LocalStorage, encode_table, file_record
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 HEIGHT, WIDTH, OBJECTS = 480, 640, 8
 _GRAIN = 16.0  # grey levels: such a JPEG of quality 90 has about 165 kB

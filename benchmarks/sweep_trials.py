@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gcdis_ray.data.digits import write_scenes
+from gcdis_ray.data.samples.digits import write_scenes
 
 SWEEP = Path(__file__).parents[1] / "configs" / "sweep_temperature.yaml"
 KILL_AFTER = 5  # trials

@@ -18,7 +18,7 @@ from gcdis_ray import __version__
 from gcdis_ray.errors import ConfigError, GcdisError
 
 if TYPE_CHECKING:
-    from gcdis_ray.pipeline import Pipeline
+    from gcdis_ray.run.pipeline import Pipeline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -125,8 +125,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _open(args: argparse.Namespace) -> Pipeline:
-    from gcdis_ray.pipeline import Pipeline, load_config
-    from gcdis_ray.progress import Reporter
+    from gcdis_ray.run.pipeline import Pipeline, load_config
+    from gcdis_ray.run.progress import Reporter
 
     if (sweep := getattr(args, "from_sweep", None)) is None:
         config = load_config(args.config, args.set)
@@ -142,8 +142,8 @@ def _open(args: argparse.Namespace) -> Pipeline:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from gcdis_ray.checks import before_run
-    from gcdis_ray.plan import describe, rows_for_people
+    from gcdis_ray.run.checks import before_run
+    from gcdis_ray.run.plan import describe, rows_for_people
 
     pipeline = _open(args)
     stages = pipeline.selected(None, args.until)
@@ -163,8 +163,8 @@ def _run_until(
     args: argparse.Namespace, start: str | None, until: str | None, quiet: bool = False
 ) -> int:
     """Args: quiet: leave standard output to the caller."""
-    from gcdis_ray.checks import before_run
-    from gcdis_ray.progress import Reporter
+    from gcdis_ray.run.checks import before_run
+    from gcdis_ray.run.progress import Reporter
     from gcdis_ray.runtime.choose import LazyRuntime
 
     pipeline = _open(args)
@@ -182,7 +182,7 @@ def _run_until(
         runtime.close()
     if not todo:
         print("Nothing to do: everything is cached.", file=sys.stderr)
-    from gcdis_ray.run_report import write_run_report  # loads matplotlib: not before it is needed
+    from gcdis_ray.run.report import write_run_report  # loads matplotlib: not before it is needed
 
     report = write_run_report(pipeline, only_if_missing=not todo)
     with redirect_stdout(sys.stderr if quiet else sys.stdout):
@@ -193,7 +193,7 @@ def _run_until(
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    from gcdis_ray.progress import Reporter
+    from gcdis_ray.run.progress import Reporter
     from gcdis_ray.sweeps.config import load_sweep
     from gcdis_ray.sweeps.progress import SweepReporter, table
     from gcdis_ray.sweeps.run import run_sweep
@@ -233,8 +233,8 @@ def _sweep(args: argparse.Namespace) -> int:
 
 
 def _status(args: argparse.Namespace) -> int:
-    from gcdis_ray.pipeline import iter_status
-    from gcdis_ray.progress import duration, size
+    from gcdis_ray.run.pipeline import iter_status
+    from gcdis_ray.run.progress import duration, size
 
     pipeline = _open(args)
     stages, metrics = list(iter_status(pipeline)), _metrics(pipeline)
@@ -279,7 +279,7 @@ def _print_warning(pipeline: Pipeline) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from gcdis_ray.run_report import write_run_report
+    from gcdis_ray.run.report import write_run_report
 
     print(write_run_report(_open(args), args.output))
     return 0
@@ -288,7 +288,7 @@ def _report(args: argparse.Namespace) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     rule = _mapping(args)
     if args.ground_truth and args.results and not args.config:
-        from gcdis_ray.bare_files import score_files
+        from gcdis_ray.evaluation.bare_files import score_files
         from gcdis_ray.metrics.detection import format_scores
 
         scores = score_files(
@@ -321,9 +321,9 @@ def _mapping(args: argparse.Namespace) -> dict[str, str]:
 
 
 def _data_check(args: argparse.Namespace) -> int:
-    from gcdis_ray.data_check import check_data
-    from gcdis_ray.pipeline import load_config
-    from gcdis_ray.progress import Line
+    from gcdis_ray.data.sets.data_check import check_data
+    from gcdis_ray.run.pipeline import load_config
+    from gcdis_ray.run.progress import Line
 
     config, line = load_config(args.config, args.set), Line()
     try:
@@ -337,11 +337,11 @@ def _data_check(args: argparse.Namespace) -> int:
 
 
 def _doctor(args: argparse.Namespace) -> int:
-    from gcdis_ray.checks import doctor
+    from gcdis_ray.run.checks import doctor
 
     config = None
     if args.config:
-        from gcdis_ray.pipeline import load_config
+        from gcdis_ray.run.pipeline import load_config
 
         config = load_config(args.config, args.set)
     marks = {"ok": "✓", "warn": "!", "fail": "✗"}
@@ -359,8 +359,8 @@ def _track(args: argparse.Namespace) -> int:
 
 
 def _gc(args: argparse.Namespace) -> int:
-    from gcdis_ray.collect import sweep
-    from gcdis_ray.progress import size
+    from gcdis_ray.run.garbage import sweep
+    from gcdis_ray.run.progress import size
 
     pipeline = _open(args)
     freed = 0
@@ -375,7 +375,7 @@ def _gc(args: argparse.Namespace) -> int:
 
 
 def _digits(args: argparse.Namespace) -> int:
-    from gcdis_ray.data.digits import write_scenes
+    from gcdis_ray.data.samples.digits import write_scenes
 
     if args.seed < 0:
         raise ConfigError("must not be negative", where="--seed", fix="use 0 or more")

@@ -15,10 +15,10 @@ from unittest import mock
 
 import pytest
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.work import StageWork
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
+from gcdis_ray.store.storage import LocalStorage
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")

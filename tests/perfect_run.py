@@ -13,16 +13,16 @@ import torch
 from PIL import Image
 from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors, rectangle_scenes
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data.masks import encode_window
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.evaluation.detection_block import rules_of
+from gcdis_ray.instances.inference import detector_spec
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import evaluate
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.tasks.detection_block import rules_of
-from gcdis_ray.tasks.inference import detector_spec
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.storage import LocalStorage
 
 SPLITS = ("labeled", "unlabeled", "unlabeled", "validation")
 CATEGORIES = [  # class 0 of the scenes is known, 1 and 2 are novel; a fourth never occurs

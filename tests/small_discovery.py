@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import Artifact, Manifest
-from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import discover
+from gcdis_ray.store.artifacts import Artifact, Manifest
+from gcdis_ray.store.schemas import SCHEMAS
 
 CONFIG = discover.Config.model_validate(
     {

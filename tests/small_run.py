@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gcdis_ray.data.digits import write_scenes
-from gcdis_ray.pipeline import Pipeline, load_config
+from gcdis_ray.data.samples.digits import write_scenes
+from gcdis_ray.run.pipeline import Pipeline, load_config
 
 ROOT = Path(__file__).parents[1]
 CONFIG = ROOT / "configs" / "quickstart.yaml"

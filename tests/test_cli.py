@@ -72,8 +72,8 @@ def test_ingest_then_status_and_plan(gcdis, tmp_path: Path):
 def test_a_doubtful_class_count_is_said(gcdis, command: tuple[str, ...], warning: str | None):
     count = {"count": FakeArtifact({"class_count": {"warning": warning}})}
     with (
-        mock.patch("gcdis_ray.pipeline.Pipeline.artifacts", return_value=count),
-        mock.patch("gcdis_ray.run_report.write_run_report", return_value="a page"),
+        mock.patch("gcdis_ray.run.pipeline.Pipeline.artifacts", return_value=count),
+        mock.patch("gcdis_ray.run.report.write_run_report", return_value="a page"),
     ):
         status, out, error = gcdis(*command)
     assert status == 0
@@ -199,7 +199,7 @@ def test_a_few_bad_records_are_quarantined(gcdis, folder: Path, spoil: Any, tmp_
     _assert_short(error)
     status, _, error = gcdis("run", "--until", "ingest", max_quarantined_share=0.2)
     assert status == 0, error
-    from gcdis_ray.pipeline import Pipeline, load_config
+    from gcdis_ray.run.pipeline import Pipeline, load_config
 
     ingest = Pipeline(load_config(tmp_path / "run.yaml")).artifacts()["ingest"]
     rows = ingest.table("quarantine").read().to_pylist()

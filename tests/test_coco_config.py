@@ -10,7 +10,7 @@ import pytest
 from coco_folder import make_coco_folder, write_json
 from small_run import ROOT, environment
 
-from gcdis_ray.pipeline import Pipeline, load_config
+from gcdis_ray.run.pipeline import Pipeline, load_config
 
 CONFIG = ROOT / "configs" / "coco_folder.yaml"
 

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from pydantic import model_validator
 from small_run import open_pipeline, small_overrides
 
-from gcdis_ray.artifacts import artifact_key, canonical_json
 from gcdis_ray.config import (
     Closed,
     ComputeConfig,
@@ -23,9 +22,10 @@ from gcdis_ray.config import (
     run_config_model,
     validate,
 )
-from gcdis_ray.data.splits import plan_data
+from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.pipeline import load_config, load_recipe, recipe_names
+from gcdis_ray.run.pipeline import load_config, load_recipe, recipe_names
+from gcdis_ray.store.artifacts import artifact_key, canonical_json
 
 STAGES = {n: m.Config for n, m in load_recipe("gcdis").items() if n != "ground_truth"}
 MODEL = run_config_model(STAGES)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from small_run import contents, gcdis, open_pipeline
 
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.source import LocalFolder
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.source import LocalFolder
 
 
 @pytest.mark.slow

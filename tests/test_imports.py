@@ -29,10 +29,10 @@ HEAVY = (
 HOMES = {
     "ray": ("runtime/ray_",),
     "deepspeed": ("training/strategy",),
-    "boto3": ("s3",),
+    "boto3": ("store/s3",),
     "faiss": ("clustering/kmeans",),
-    "detectron2": ("models/detectron2",),
-    "pycocotools": ("data/masks", "metrics/"),
+    "detectron2": ("instances/detectron2",),
+    "pycocotools": ("masks/", "metrics/"),
     "matplotlib": ("report/",),
     "jinja2": ("report/",),
     "optuna": ("sweeps/space",),
@@ -57,7 +57,7 @@ def _imports(path: Path) -> set[str]:
     [
         "import gcdis_ray",
         "import gcdis_ray.cli",
-        "from gcdis_ray import pipeline; pipeline.load_recipe('gcdis')",
+        "from gcdis_ray.run import pipeline; pipeline.load_recipe('gcdis')",
         "import gcdis_ray.sweeps.config, gcdis_ray.sweeps.study, gcdis_ray.sweeps.run",
     ],
 )

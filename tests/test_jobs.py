@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from small_run import ROOT
 
-from gcdis_ray.data.digits import write_scenes
+from gcdis_ray.data.samples.digits import write_scenes
 
 BIN = Path(sys.executable).parent
 

@@ -9,8 +9,8 @@ import pytest
 from small_run import CONFIG
 
 from gcdis_ray.cli import main
-from gcdis_ray.data.digits import write_scenes
-from gcdis_ray.pipeline import Pipeline, load_config
+from gcdis_ray.data.samples.digits import write_scenes
+from gcdis_ray.run.pipeline import Pipeline, load_config
 
 
 @pytest.mark.slow

@@ -11,10 +11,10 @@ from coco_folder import image_bytes, write_json
 from small_run import ROOT
 
 from gcdis_ray.cli import main
-from gcdis_ray.data.data_config import DataConfig
-from gcdis_ray.data.splits import DataPlan, plan_data
-from gcdis_ray.pipeline import load_config
-from gcdis_ray.s3 import Prefix
+from gcdis_ray.data.sets.data_config import DataConfig
+from gcdis_ray.data.sets.splits import DataPlan, plan_data
+from gcdis_ray.run.pipeline import load_config
+from gcdis_ray.store.s3 import Prefix
 
 
 def images(folder: Path, names: list[str], height: int = 30, width: int = 40) -> None:

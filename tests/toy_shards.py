@@ -11,12 +11,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.attempt import Attempt, GroupWriter
 from gcdis_ray.errors import DataError
+from gcdis_ray.run.attempt import Attempt, GroupWriter
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.storage import ArtifactOpener, LocalStorage
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 NUM_SHARDS = 6
 

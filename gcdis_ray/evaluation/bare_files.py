@@ -33,8 +33,8 @@ def score_files(
     """
     image_ids = _read_ids(images) if images else None
     if "source" in mapping:
-        from gcdis_ray.tasks.mapped_files import evaluate_mapped_files
-        from gcdis_ray.tasks.mapping_config import MappingConfig
+        from gcdis_ray.evaluation.mapped_files import evaluate_mapped_files
+        from gcdis_ray.evaluation.mapping_config import MappingConfig
 
         rule = MappingConfig.model_validate(mapping)
         return evaluate_mapped_files(
@@ -53,9 +53,9 @@ def score_files(
 
 
 def _read_ids(given: str) -> list[int]:
-    from gcdis_ray.data.data_config import JsonList
-    from gcdis_ray.data.json_lists import read_ids
-    from gcdis_ray.source import source_file
+    from gcdis_ray.data.sets.data_config import JsonList
+    from gcdis_ray.data.sets.json_lists import read_ids
+    from gcdis_ray.store.source import source_file
 
     where = f"--images {given}"
     path, _, key = given.partition(":")

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Artifact
 from gcdis_ray.lookup import places
+from gcdis_ray.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.metrics.frequency import Third
 from gcdis_ray.metrics.matching import count_pairs
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.crop_truth import CropTruth
 
 Ints = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]

@@ -15,14 +15,20 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import TensorFile
-from gcdis_ray.data.image_files import ImageFiles
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.crop_truth import (
+    OBJECT_COLUMNS,
+    CropTruth,
+    by_image,
+    overlap,
+    true_objects,
+)
+from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.crop_truth import OBJECT_COLUMNS, CropTruth, by_image, overlap, true_objects
-from gcdis_ray.tasks.scored_images import in_mapping_half
+from gcdis_ray.store.artifacts import TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 Ints = NDArray[np.int64]
 
@@ -88,9 +94,9 @@ class CountTrueCrops:
     cut: Callable[[NDArray[np.uint8], Sequence[str]], Iterable[Mapping[str, Any]]]
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.data.images import decode_rgb
-        from gcdis_ray.tasks.discovery_inference import infer_crops
-        from gcdis_ray.tasks.discovery_model import load_discovery_model
+        from gcdis_ray.data.images.image_check import decode_rgb
+        from gcdis_ray.methods.gcdis.inference import infer_crops
+        from gcdis_ray.methods.gcdis.model import load_discovery_model
 
         model = load_discovery_model(self.spec, self.weights.load())
 
@@ -116,18 +122,18 @@ class CountTrueCrops:
 
 def _mask(row: Mapping[str, Any]) -> str | None:
     """The mask of a true object, or of its box if it has none; None if it is empty."""
-    from gcdis_ray.data import masks
+    from gcdis_ray.masks import coco_rle
 
     height, width = row["height_px"], row["width_px"]
     if row["mask_rle"] is not None:
-        return row["mask_rle"] if masks.area(row["mask_rle"], height, width) else None
+        return row["mask_rle"] if coco_rle.area(row["mask_rle"], height, width) else None
     x0, y0, x1, y1 = row["bbox_xyxy"]
     left, top = max(int(np.floor(x0)), 0), max(int(np.floor(y0)), 0)
     right, bottom = min(int(np.ceil(x1)), width), min(int(np.ceil(y1)), height)
     if right <= left or bottom <= top:
         return None
     window = np.ones((bottom - top, right - left), np.bool_)
-    return masks.encode_window(window, left, top, height, width)
+    return coco_rle.encode_window(window, left, top, height, width)
 
 
 def counts_table(pairs: Mapping[tuple[int, int], int]) -> pa.Table:

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.data.masks import iou_matrix
+from gcdis_ray.masks.coco_rle import iou_matrix
 from gcdis_ray.metrics.matching import box_iou, greedy_pairs
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import SCHEMAS
 
 Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")

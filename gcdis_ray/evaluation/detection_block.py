@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.detection_scores import MatchShard, accumulate, score_shards
+from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import Rules, in_mapping_half
 from gcdis_ray.metrics import discovery
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.detection_scores import MatchShard, accumulate, score_shards
-from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import Rules, in_mapping_half
+from gcdis_ray.store.artifacts import Table
 
 _KINDS = ("mask", "box")
 

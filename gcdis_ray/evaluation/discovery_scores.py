@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.clustering.kmeans import kmeans, nearest
-from gcdis_ray.data.crop_store import decode_crops
+from gcdis_ray.data.crops.crop_store import decode_crops
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.metrics import discovery
 from gcdis_ray.metrics.frequency import NO_THIRDS, Third, accuracy_by_third
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.crop_truth import CropTruth
+from gcdis_ray.store.artifacts import Table
 
 Ints = NDArray[np.int64]
 NO_TRUTH = "no ground truth for {} images"

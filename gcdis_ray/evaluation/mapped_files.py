@@ -14,15 +14,15 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.metrics.coco_files import GroundTruthFile, class_ids, read_ground_truth
-from gcdis_ray.metrics.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
-from gcdis_ray.metrics.coco_results import StandsFor, read_results
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.cluster_mapping import match_outputs
+from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import BEST, in_mapping_half
 from gcdis_ray.metrics.detection import evaluate_results
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.cluster_mapping import match_outputs
-from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import BEST, in_mapping_half
+from gcdis_ray.metrics.files.coco_files import GroundTruthFile, class_ids, read_ground_truth
+from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
+from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
+from gcdis_ray.store.schemas import SCHEMAS
 
 
 def evaluate_mapped_files(

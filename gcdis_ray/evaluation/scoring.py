@@ -19,15 +19,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Artifact, Table
-from gcdis_ray.data.instance_masks import count_origins
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.class_tables import per_class, per_output
+from gcdis_ray.evaluation.crop_truth import CropTruth
+from gcdis_ray.evaluation.detection_block import Detection
+from gcdis_ray.evaluation.discovery_scores import Baseline, discovery_block
+from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.frequency import frequency_thirds
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.class_tables import per_class, per_output
-from gcdis_ray.tasks.crop_truth import CropTruth
-from gcdis_ray.tasks.detection_block import Detection
-from gcdis_ray.tasks.discovery_scores import Baseline, discovery_block
+from gcdis_ray.store.artifacts import Artifact, Table
 
 Arrays = Mapping[str, NDArray[Any]]
 

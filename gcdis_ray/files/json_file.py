@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_outline import Outline, named_errors, place, read_outline
-from gcdis_ray.source import FileState, LocalFolder, SourceFolder
+from gcdis_ray.files.json_outline import Outline, named_errors, place, read_outline
+from gcdis_ray.store.source import FileState, LocalFolder, SourceFolder
 
 MAX_PARSED_BYTES = 256 << 20
 

@@ -11,14 +11,14 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import TensorFile
-from gcdis_ray.data.image_files import ImageFiles
-from gcdis_ray.data.instance_masks import needs_mask
-from gcdis_ray.data.masks import encode_window
-from gcdis_ray.models.detector import Detector
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.instances.detector import Detector
+from gcdis_ray.instances.inference import load_detector, paste, see
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.masks.instance_masks import needs_mask
 from gcdis_ray.runtime.base import ShardOutput
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.inference import load_detector, paste, see
+from gcdis_ray.store.artifacts import TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 _OBJECT_COLUMNS = ("instance_id", "image_id", "bbox_xyxy", "height_px", "width_px")
 

@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ArtifactError
-from gcdis_ray.models.detector_config import DetectorConfig
-from gcdis_ray.models.instance_heads import Detections
+from gcdis_ray.instances.detector_config import DetectorConfig
+from gcdis_ray.instances.instance_heads import Detections
 
 IMAGE_MEAN = (
     123.675,

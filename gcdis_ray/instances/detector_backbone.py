@@ -13,8 +13,8 @@ from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.models.backbones import read_weights
-from gcdis_ray.models.detector_config import DetectorConfig
 from gcdis_ray.models.mobilenet_body import CHANNELS, MobileNetBody
 
 

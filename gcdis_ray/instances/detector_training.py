@@ -11,13 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.image_files import ImageFiles
-from gcdis_ray.data.scenes import AugmentConfig, Objects, Sample, Scenes
-from gcdis_ray.models.detector import Detector
-from gcdis_ray.models.detector_config import DetectorConfig
-from gcdis_ray.models.instance_heads import Target
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.instances.detector import Detector
+from gcdis_ray.instances.detector_config import DetectorConfig
+from gcdis_ray.instances.instance_heads import Target
+from gcdis_ray.instances.training_images import AugmentConfig, Objects, Sample, Scenes
+from gcdis_ray.store.artifacts import Table
 from gcdis_ray.training.task import TrainingTask
 
 _AUGMENT = 1_000_003  # tag of the augmentation's random stream

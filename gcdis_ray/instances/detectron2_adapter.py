@@ -36,10 +36,10 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.detector import IMAGE_MEAN, IMAGE_STD, Detector
-from gcdis_ray.models.detector_backbone import load_backbone, read_resnet
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.instance_heads import (
+from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
+from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.instance_heads import (
     CosineClassifier,
     Detections,
     Target,
@@ -52,7 +52,7 @@ _LEVELS = ("p2", "p3", "p4", "p5")
 
 
 class Detectron2MaskRCNN(Detector):
-    """See :class:`~gcdis_ray.models.detector.Detector`."""
+    """See :class:`~gcdis_ray.instances.detector.Detector`."""
 
     classifier_prefix = "net.roi_heads.box_predictor.cls_score."
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Manifest
 from gcdis_ray.config import ENDPOINT, Closed
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.models.detector_config import DetectorConfig
+from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.models.weights_file import check_pinned
-from gcdis_ray.source import SourceFolder, source_folder
+from gcdis_ray.store.artifacts import Manifest
+from gcdis_ray.store.source import SourceFolder, source_folder
 
 _ARTIFACT = "stages.propose.init.artifact"
 _START = frozenset({"weights", "weights_sha256"})  # where that proposer itself began
@@ -41,7 +41,7 @@ class EarlierProposer(Closed):
         Raises:
             ConfigError: no such artifact, it holds no proposer, another file than the pinned one,
                 or a detector with other settings.
-            DataError, StorageError: see :func:`gcdis_ray.source.source_folder`.
+            DataError, StorageError: see :func:`gcdis_ray.store.source.source_folder`.
         """
         folder = source_folder(self.artifact, self.endpoint, _ARTIFACT)
         weights, spec = _members(folder, "proposer", "proposer_spec")

@@ -14,14 +14,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.data.coco import whole_number
-from gcdis_ray.data.sorted_runs import SortedRuns, Spool
+from gcdis_ray.data.formats.coco import whole_number
+from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile
+from gcdis_ray.files.json_file import JsonFile
 from gcdis_ray.lookup import is_in
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import SourceFolder
 
 WHERE = "stages.propose.external.results"
 _FIX = "write a list of {image_id, segmentation (RLE or polygons), score}, as COCO results are"
@@ -162,19 +162,19 @@ def check_refused(refused: Table, total: int, limit: float) -> None:
 
 
 def _proposal(image_id: int, entry: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    from gcdis_ray.data import masks
+    from gcdis_ray.masks import coco_rle
 
     score = entry.get("score", 1.0)
     is_number = isinstance(score, int | float) and not isinstance(score, bool)
     if not is_number or not 0 <= score <= 1:  # NaN is in no interval
         raise DataError(f"score {score!r} is not in [0, 1]")
-    rle = masks.rle_from_segmentation(entry.get("segmentation"), height, width)
-    area = masks.area(rle, height, width)
+    rle = coco_rle.rle_from_segmentation(entry.get("segmentation"), height, width)
+    area = coco_rle.area(rle, height, width)
     if area == 0:
         raise DataError("empty mask")
     return {
         "image_id": image_id,
-        "bbox_xyxy": list(masks.bbox_xyxy(rle, height, width)),
+        "bbox_xyxy": list(coco_rle.bbox_xyxy(rle, height, width)),
         "mask_rle": rle,
         "height_px": height,
         "width_px": width,

@@ -12,16 +12,16 @@ import pyarrow.compute as pc
 import torch
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import TensorFile
-from gcdis_ray.data.image_files import ImageFiles
-from gcdis_ray.data.images import decode_rgb
-from gcdis_ray.data.masks import encode_window
-from gcdis_ray.data.scenes import fitted_size, resized
-from gcdis_ray.models.detector import Detector
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.external_masks import proposal_id
+from gcdis_ray.data.images.image_check import decode_rgb
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.instances.detector import Detector
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.external_masks import proposal_id
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.training_images import fitted_size, resized
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.store.artifacts import TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 _SIZE_COLUMNS = ("image_id", "height_px", "width_px")
 

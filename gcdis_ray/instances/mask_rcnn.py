@@ -19,10 +19,10 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.detector import IMAGE_MEAN, IMAGE_STD, Detector
-from gcdis_ray.models.detector_backbone import build_backbone
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.instance_heads import (
+from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
+from gcdis_ray.instances.detector_backbone import build_backbone
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.instance_heads import (
     BoxHead,
     BoxPredictor,
     CosineClassifier,
@@ -163,7 +163,7 @@ def build_mask_rcnn(
 
 def _import_detectron2() -> Callable[..., Detector]:
     try:
-        from gcdis_ray.models.detectron2_adapter import Detectron2MaskRCNN
+        from gcdis_ray.instances.detectron2_adapter import Detectron2MaskRCNN
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"detectron2 is not installed ({error})",

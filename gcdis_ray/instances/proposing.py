@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table, TensorFile
-from gcdis_ray.data.scenes import Objects, Scenes, read_instances
 from gcdis_ray.errors import DataError
-from gcdis_ray.models.detector import Detector
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.tasks.detection import DetectionTask
+from gcdis_ray.instances.detector import Detector
+from gcdis_ray.instances.detector_training import DetectionTask
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.training_images import Objects, Scenes, read_instances
+from gcdis_ray.store.artifacts import Table, TensorFile
 
 
 @dataclass

@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import Table, TensorFile
 from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
-from gcdis_ray.data.scenes import Objects, Scenes, read_instances, read_pseudo_labels
 from gcdis_ray.errors import DataError
-from gcdis_ray.models.detector import Detector, load_all_but_classifier
-from gcdis_ray.models.detector_config import ClassifierConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.tasks.detection import DetectionTask
+from gcdis_ray.instances.detector import Detector, load_all_but_classifier
+from gcdis_ray.instances.detector_config import ClassifierConfig
+from gcdis_ray.instances.detector_training import DetectionTask
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.training_images import Objects, Scenes, read_instances, read_pseudo_labels
+from gcdis_ray.store.artifacts import Table, TensorFile
 
 
 @dataclass

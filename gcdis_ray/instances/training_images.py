@@ -15,13 +15,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.config import Closed
-from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
-from gcdis_ray.data.images import decode_rgb
-from gcdis_ray.data.instance_masks import with_made_masks
-from gcdis_ray.data.masks import decode
+from gcdis_ray.data.images.image_check import decode_rgb
+from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks.coco_rle import decode
+from gcdis_ray.masks.instance_masks import with_made_masks
+from gcdis_ray.store.artifacts import Table
 
 _SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
 _OBJECT_COLUMNS = ("instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")

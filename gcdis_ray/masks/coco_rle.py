@@ -7,7 +7,7 @@ run of zeros. Boxes are ``bbox_xyxy``: absolute pixels, x1 and y1 exclusive.
 Strings from outside enter through :func:`rle_from_segmentation` or :func:`check_rle`, which refuse
 anything that is not a mask of exactly that size; the other functions trust what they are given.
 Full-size bitmaps are slow (250 us at 480 x 640), so work in windows where you can; many masks of an
-image are boxed and painted together by :mod:`gcdis_ray.data.mask_runs`.
+image are boxed and painted together by :mod:`gcdis_ray.masks.runs`.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.mask_runs import MaskRuns, read_counts
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks.runs import MaskRuns, read_counts
 from gcdis_ray.words import shown
 
 _MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools

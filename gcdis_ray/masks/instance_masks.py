@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.store.artifacts import Table
 
 
 @dataclass(frozen=True)

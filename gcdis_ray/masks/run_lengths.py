@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.arrow_columns import as_column
+from gcdis_ray.files.arrow_columns import as_column
 
 _AT_ONCE = 512  # some hundred thousand characters stay in the cache
 

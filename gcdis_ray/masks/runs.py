@@ -1,7 +1,8 @@
 """Masks as runs of pixels: what it takes to read, box and paint many of them at once.
 
-Masks come as COCO *compressed RLE* strings (see :mod:`gcdis_ray.data.masks`). One has a few hundred
-runs, so that a numpy call costs more than what it does for one mask: every call here is for all.
+Masks come as COCO *compressed RLE* strings (see :mod:`gcdis_ray.masks.coco_rle`). One has a few
+hundred runs, so that a numpy call costs more than what it does for one mask: every call here is for
+all.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.gcdis.config import HoldOutConfig
 from gcdis_ray.metrics.discovery import clustering_accuracy
-from gcdis_ray.tasks.discovery_config import HoldOutConfig
 
 Ints = NDArray[np.int64]
 MAX_MEASURED = 2000  # crops looked at per measurement while training

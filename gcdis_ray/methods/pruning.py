@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import TensorFile
 from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.discovery_config import PruneConfig
-from gcdis_ray.tasks.discovery_inference import infer_crops
-from gcdis_ray.tasks.discovery_model import load_discovery_model
+from gcdis_ray.methods.gcdis.config import PruneConfig
+from gcdis_ray.methods.gcdis.inference import infer_crops
+from gcdis_ray.methods.gcdis.model import load_discovery_model
+from gcdis_ray.store.artifacts import TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 
 @dataclass(frozen=True)

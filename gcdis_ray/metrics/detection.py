@@ -22,18 +22,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.lvis_rules import FREQUENCIES
+from gcdis_ray.files.arrow_columns import as_column, as_texts, numbers
+from gcdis_ray.files.lvis_rules import FREQUENCIES
 from gcdis_ray.metrics.ap_matching import AREAS, Ints
-from gcdis_ray.metrics.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
-from gcdis_ray.metrics.coco_files import (
+from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
+from gcdis_ray.metrics.files.coco_files import (
     Category,
     GroundTruthFile,
     class_ids,
     read_ground_truth,
 )
-from gcdis_ray.metrics.coco_results import read_results
-from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
+from gcdis_ray.metrics.files.coco_results import read_results
 from gcdis_ray.metrics.matches import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 
 
@@ -89,7 +89,7 @@ def evaluate_tables(
 ) -> dict[str, Any]:
     """Score ``predictions`` against ``truth_instances`` in one piece, by COCO's rules.
 
-    For many images, or LVIS rules, see :mod:`gcdis_ray.tasks.detection_scores`.
+    For many images, or LVIS rules, see :mod:`gcdis_ray.evaluation.detection_scores`.
 
     Args:
         images: ids of the images that were predicted on.

@@ -18,9 +18,9 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
+from gcdis_ray.files.arrow_columns import as_column, as_texts
 from gcdis_ray.lookup import is_in
 from gcdis_ray.metrics.ap_matching import AREAS, Bools, Edges, Floats, Ints, match, outside_areas
-from gcdis_ray.metrics.arrow_columns import as_column, as_texts
 from gcdis_ray.metrics.overlaps import (
     Masks,
     Pairs,
@@ -172,8 +172,8 @@ def match_images(
         kinds: those for which every object and every detection has a shape.
 
     Returns:
-        tables ``matches`` and ``object_counts`` (schemas in :mod:`gcdis_ray.artifacts`). A kind
-        that is not in ``kinds`` is null.
+        tables ``matches`` and ``object_counts`` (schemas in :mod:`gcdis_ray.store.schemas`). A
+        kind that is not in ``kinds`` is null.
     """
     found = found.take(np.lexsort((-found.score_D, truth.key(found.image_D, found.class_D))))
     key_D = truth.key(found.image_D, found.class_D)

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pycocotools import mask
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.arrow_columns import as_column, flags
 from gcdis_ray.metrics.ap_matching import LEAST_IOU_T, Bools, Edges, Floats, Ints
-from gcdis_ray.metrics.arrow_columns import as_column, flags
 
 coco_mask: Any = mask  # its annotations are narrower than what it takes
 _EDGES_AT_ONCE = 1 << 20

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.attention import SoftAttention, pooled_sizes
+from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
 from gcdis_ray.models.backbones import read_weights
 from gcdis_ray.models.folding import ConvNorm, conv_norm
 

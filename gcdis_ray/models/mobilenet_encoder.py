@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.models.attention import SoftAttention, pooled_sizes
+from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
 from gcdis_ray.models.backbones import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.mobilenet_body import CHANNELS, TOP_CHANNELS, MobileNetBody
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.image_files import listed_images
-from gcdis_ray.data.instance_masks import count_origins
+from gcdis_ray.data.images.image_files import listed_images
+from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.report.assigned import Crops
 from gcdis_ray.report.view import RunView, printable
 

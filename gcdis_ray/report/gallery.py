@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.report.drawing import draw_outline, encode_jpeg, jpeg_uri, scaled_mask
+from gcdis_ray.store.artifacts import Table
 
 HEIGHT_PX = 116  # of a thumbnail as stored; shown smaller, so it stays sharp on fine screens
 _MAX_WIDTH_PX = 210

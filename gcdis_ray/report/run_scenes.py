@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles, listed_images
-from gcdis_ray.data.instance_masks import with_made_masks
+from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles, listed_images
 from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.masks.instance_masks import with_made_masks
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.scenes import (
     Drawn,
@@ -24,6 +23,7 @@ from gcdis_ray.report.scenes import (
     suppress_overlaps,
 )
 from gcdis_ray.report.view import RunView
+from gcdis_ray.store.artifacts import Table
 
 _NUM_IMAGES = 6
 _FALLBACK_PER_IMAGE = 8.0  # objects to show per image where the truth does not say how many

@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image, ImageDraw, ImageFont
 
-from gcdis_ray.artifacts import Table
-from gcdis_ray.data import masks
+from gcdis_ray.masks import coco_rle
 from gcdis_ray.report.drawing import draw_outline, encode_jpeg, faded, jpeg_uri, scaled_mask
 from gcdis_ray.report.palette import ink_on, rgb
+from gcdis_ray.store.artifacts import Table
 
 SIDE_PX = 640  # longer side of a drawn image
 _MAX_BYTES = 110_000
@@ -82,7 +82,7 @@ def suppress_overlaps(
     order = np.argsort(-scores, kind="stable").tolist()
     if not order:
         return []
-    overlap = masks.iou_matrix(rles, rles, height_px, width_px)
+    overlap = coco_rle.iou_matrix(rles, rles, height_px, width_px)
     kept: list[int] = []
     for i in order:
         if all(overlap[i, j] <= _MAX_OVERLAP for j in kept):
@@ -104,7 +104,7 @@ def draw_scene(image: bytes, height_px: int, width_px: int, objects: Sequence[Dr
     picture = picture.resize(size, Image.Resampling.BICUBIC)
     for item in objects:
         if item.mask_rle is not None:
-            _tint(picture, masks.decode(item.mask_rle, height_px, width_px), item.color)
+            _tint(picture, coco_rle.decode(item.mask_rle, height_px, width_px), item.color)
         else:
             box = [value * scale for value in item.bbox_xyxy]
             ImageDraw.Draw(picture).rectangle(box, outline=item.color, width=2)

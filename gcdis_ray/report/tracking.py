@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from gcdis_ray.artifacts import Artifact
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.store.artifacts import Artifact
 
 
 def write_curves(artifacts: Mapping[str, Artifact], folder: Path) -> int:

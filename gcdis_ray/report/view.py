@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NotRequired, TypedDict
 
-from gcdis_ray.artifacts import Artifact, Table
+from gcdis_ray.store.artifacts import Artifact, Table
 
 
 class StageRow(TypedDict):

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, canonical_json
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord
-from gcdis_ray.schemas import check_schema
-from gcdis_ray.storage import Storage, encode_table, file_record
+from gcdis_ray.store.artifacts import FileRecord, canonical_json
+from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.storage import Storage, encode_table, file_record
 
 if TYPE_CHECKING:
     import torch

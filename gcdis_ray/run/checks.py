@@ -13,7 +13,7 @@ from typing import Literal
 
 from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
 from gcdis_ray.errors import GcdisError
-from gcdis_ray.storage import open_storage
+from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checks import check_workers
 
 NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "deepspeed")

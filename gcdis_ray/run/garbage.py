@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator
 
-from gcdis_ray.storage import Storage, read_manifest
+from gcdis_ray.store.storage import Storage, read_manifest
 
 _KEY = re.compile(r"[0-9a-f]{24}")  # anything else in the storage is not ours
 

@@ -21,8 +21,6 @@ from types import MappingProxyType
 from typing import Any, Protocol
 
 import gcdis_ray
-from gcdis_ray.artifacts import Artifact, Manifest, Size, artifact_key
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import (
     RunConfig,
     StageConfig,
@@ -32,10 +30,12 @@ from gcdis_ray.config import (
     validate,
 )
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.meter import metering
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Progress, Runtime
-from gcdis_ray.storage import Storage, commit, open_artifact, open_storage, read_manifest
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.artifacts import Artifact, Manifest, Size, artifact_key
+from gcdis_ray.store.meter import metering
+from gcdis_ray.store.storage import Storage, commit, open_artifact, open_storage, read_manifest
 
 SEALED = "ground_truth"
 MAY_OPEN_SEALED = frozenset({"evaluate"})

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gcdis_ray.artifacts import Size
-from gcdis_ray.pipeline import Node, Pipeline
-from gcdis_ray.progress import size
-from gcdis_ray.storage import read_manifest
+from gcdis_ray.run.pipeline import Node, Pipeline
+from gcdis_ray.run.progress import size
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.storage import read_manifest
 
 
 def describe(pipeline: Pipeline) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TextIO
 
-from gcdis_ray.pipeline import Event
+from gcdis_ray.run.pipeline import Event
 from gcdis_ray.runtime.base import Progress
 
 LOG_EVERY_S = 10.0

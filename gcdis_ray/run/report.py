@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gcdis_ray.errors import StorageError
-from gcdis_ray.pipeline import iter_status
 from gcdis_ray.report.page import write_report
 from gcdis_ray.report.view import RunView, StageRow
+from gcdis_ray.run.pipeline import iter_status
 
 if TYPE_CHECKING:
-    from gcdis_ray.pipeline import Pipeline
+    from gcdis_ray.run.pipeline import Pipeline
 
 
 def write_run_report(

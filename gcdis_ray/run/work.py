@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, Table, TensorFile
-from gcdis_ray.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ArtifactError
+from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.runtime.base import FitPlan, Progress, Runtime, ShardRecord, ShardTask
-from gcdis_ray.storage import ArtifactOpener
+from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
+from gcdis_ray.store.storage import ArtifactOpener
 
 if TYPE_CHECKING:
     import torch

@@ -1,7 +1,7 @@
 """What a stage may ask of the place it runs in. Stages see this and nothing else of the outside.
 
 A stage is ``run(inputs, config, work) -> None``; it reads ``inputs[name]``
-(:class:`~gcdis_ray.artifacts.Artifact`) and writes through ``work``.
+(:class:`~gcdis_ray.store.artifacts.Artifact`) and writes through ``work``.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.config import ComputeConfig
+from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 
 if TYPE_CHECKING:
     import torch

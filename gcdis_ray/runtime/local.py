@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gcdis_ray.artifacts import FileRecord, Table
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import RuntimeUnavailable
 from gcdis_ray.runtime.base import (
@@ -22,7 +21,8 @@ from gcdis_ray.runtime.base import (
     ShardTask,
     ShardWriter,
 )
-from gcdis_ray.storage import open_storage
+from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.store.storage import open_storage
 
 if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask

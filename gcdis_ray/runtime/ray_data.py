@@ -20,14 +20,14 @@ import numpy as np
 import ray
 import ray.data
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, WorkersLost
-from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.runtime.local import limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.meter import count, metering
 
 
 class ShardWorker:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from gcdis_ray.artifacts import FileRecord, Table
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.runtime.base import FitPlan, Progress, ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.runtime.ray_session import RaySession
+from gcdis_ray.store.artifacts import FileRecord, Table
 
 if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask

@@ -30,7 +30,7 @@ from gcdis_ray.errors import GcdisError, RuntimeUnavailable, Stopped, StorageErr
 from gcdis_ray.runtime.base import TrialFunction, Trials
 from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.runtime.ray_session import text, train_resources
-from gcdis_ray.s3 import path_and_filesystem
+from gcdis_ray.store.s3 import path_and_filesystem
 
 K = TypeVar("K", bound=Hashable)
 

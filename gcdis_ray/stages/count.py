@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     import torch

@@ -17,16 +17,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.artifacts import Size
 from gcdis_ray.config import StageConfig
-from gcdis_ray.data.instance_masks import with_made_masks
 from gcdis_ray.errors import DataError
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.masks.instance_masks import with_made_masks
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.schemas import SCHEMAS
 
 if TYPE_CHECKING:
-    from gcdis_ray.artifacts import Artifact, Table
-    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.runtime.base import Work
+    from gcdis_ray.store.artifacts import Artifact, Table
 
 VERSION = 2
 TAKES: tuple[str, ...] = ("ingest", "propose")
@@ -77,7 +77,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.data.images.image_files import ImageFiles
 
     images, listed = inputs["ingest"].table("images"), inputs["ingest"].table("image_index")
     instances = inputs["ingest"].table("instances")
@@ -212,7 +212,7 @@ class CropShard:
         *,
         first_crop: int,
     ) -> dict[str, pa.Table]:
-        from gcdis_ray.data.images import decode_rgb
+        from gcdis_ray.data.images.image_check import decode_rgb
 
         told = with_made_masks(instances, made)
         chosen = select_objects(images, told, proposals, self.config)
@@ -274,7 +274,7 @@ def cut_crops(
         sizes_hw: (I, 2) int64, the images' sizes in pixels.
         rles: of each image, masks of its size.
     """
-    from gcdis_ray.data.crop_cutting import cut_out, encode_jpeg, encode_mask, outline_objects
+    from gcdis_ray.data.crops.crop_cutting import cut_out, encode_jpeg, encode_mask, outline_objects
 
     num_objects = [len(each) for each in rles]
     outlines = outline_objects(

@@ -15,17 +15,17 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.models.weights_file import check_format
-from gcdis_ray.runtime.base import Work
-from gcdis_ray.tasks.discovery_config import (
+from gcdis_ray.methods.gcdis.config import (
     DiscoveryConfig,
     HoldOutConfig,
     ModelConfig,
     PruneConfig,
 )
+from gcdis_ray.models.weights_file import check_format
+from gcdis_ray.runtime.base import Work
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
 
 VERSION = 3
 TAKES = ("ingest", "crop", "embed", "count")
@@ -106,8 +106,8 @@ class Config(StageConfig):
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """An assignment for every crop, and the model as often as there are snapshots."""
+    from gcdis_ray.methods.gcdis.model import build_discovery_model
     from gcdis_ray.models.stored import stored_bytes
-    from gcdis_ray.tasks.discovery_model import build_discovery_model
 
     rows = inputs["crop"].rows
     weights = stored_bytes(lambda: build_discovery_model(config.model.starting_at(None), 100))
@@ -116,9 +116,9 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    from gcdis_ray.tasks.discovery import DiscoveryTask
-    from gcdis_ray.tasks.discovery_inference import num_clusters
-    from gcdis_ray.tasks.hold_out import choose_hidden
+    from gcdis_ray.methods.gcdis.inference import num_clusters
+    from gcdis_ray.methods.gcdis.task import DiscoveryTask
+    from gcdis_ray.methods.hold_out import choose_hidden
 
     crops = inputs["crop"].table("crops")
     classes = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
@@ -183,7 +183,7 @@ def _pruned_groups(
     work: Work, crops: Table, spec: Mapping[str, Any], steps: Sequence[int], config: PruneConfig
 ) -> list[list[int]]:
     """Outputs of each cluster; writes table ``agreement`` and JSON ``pruning``."""
-    from gcdis_ray.tasks.pruning import CompareSnapshots, prune_model
+    from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
 
     snapshots = [work.tensor_file(name) for name in spec["snapshots"]]
     compare = CompareSnapshots(spec, steps, snapshots)
@@ -220,8 +220,8 @@ class AssignCrops:
     top_k: int
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.tasks.discovery_inference import infer_crops, num_clusters
-        from gcdis_ray.tasks.discovery_model import load_discovery_model
+        from gcdis_ray.methods.gcdis.inference import infer_crops, num_clusters
+        from gcdis_ray.methods.gcdis.model import load_discovery_model
 
         model = load_discovery_model(self.spec, self.weights.load())
         state = {name: value.numpy() for name, value in self.instance_state.load().items()}

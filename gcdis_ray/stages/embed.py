@@ -15,11 +15,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, Size, TensorFile
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Artifact, Size, TensorFile
+from gcdis_ray.store.schemas import SCHEMAS
 
 if TYPE_CHECKING:
     from gcdis_ray.models.backbones import FrozenBackbone
@@ -130,7 +130,7 @@ class EmbedCrops:
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         import torch
 
-        from gcdis_ray.data.crop_store import decode_crops
+        from gcdis_ray.data.crops.crop_store import decode_crops
 
         backbone = self._backbone().to("cuda" if torch.cuda.is_available() else "cpu")
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -155,7 +155,7 @@ class EmbedCrops:
         if self.spec["backbone"] != "proposer" or self.weights is None:
             tensors = self.weights.load() if self.weights is not None else None
             return build_backbone(self.spec["backbone"], tensors)
-        from gcdis_ray.tasks.inference import load_detector
+        from gcdis_ray.instances.inference import load_detector
 
         detector = load_detector(self.weights, self.spec["detector"])
         return PyramidFeatures(detector.backbone, detector.mean, detector.std).eval()

@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size, Table
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import BEST
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import BEST
+from gcdis_ray.store.artifacts import Artifact, Size, Table
 
 if TYPE_CHECKING:
-    from gcdis_ray.tasks.class_columns import ClassColumns
-    from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
-    from gcdis_ray.tasks.crop_truth import CropTruth
-    from gcdis_ray.tasks.detection_block import OutputMap, Terms
-    from gcdis_ray.tasks.scored_images import Rules
+    from gcdis_ray.evaluation.class_columns import ClassColumns
+    from gcdis_ray.evaluation.cluster_mapping import CountTrueCrops
+    from gcdis_ray.evaluation.crop_truth import CropTruth
+    from gcdis_ray.evaluation.detection_block import OutputMap, Terms
+    from gcdis_ray.evaluation.scored_images import Rules
 
 VERSION = 6
 TAKES = (
@@ -88,7 +88,7 @@ class Config(StageConfig):
         Raises:
             ConfigError: as :meth:`check_kept`.
         """
-        from gcdis_ray.tasks.detection_block import Terms
+        from gcdis_ray.evaluation.detection_block import Terms
 
         self.check_kept(kept)
         return Terms(rules, self.match_iou, self.max_per_image or BEST[rules], kept)
@@ -104,7 +104,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write what predictions and crops are scored by, and JSON ``metrics``."""
-    from gcdis_ray.tasks.detection_block import rules_of
+    from gcdis_ray.evaluation.detection_block import rules_of
 
     predict = inputs["predict"]
     rules = rules_of(inputs["ground_truth"].table("truth_images"))
@@ -116,10 +116,10 @@ def score(
     inputs: Mapping[str, Artifact], predictions: Table, config: Config, terms: Terms, work: Work
 ) -> dict[str, Any]:
     """The metrics of predictions, however they came about; writes the tables it counts in."""
-    from gcdis_ray.tasks.class_columns import ClassColumns
-    from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops
-    from gcdis_ray.tasks.detection_block import Detection, score_detections
-    from gcdis_ray.tasks.scoring import Settings, metrics_document
+    from gcdis_ray.evaluation.class_columns import ClassColumns
+    from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
+    from gcdis_ray.evaluation.detection_block import Detection, score_detections
+    from gcdis_ray.evaluation.scoring import Settings, metrics_document
 
     sealed = inputs["ground_truth"]
     images, instances = sealed.table("truth_images"), sealed.table("truth_instances")
@@ -148,9 +148,9 @@ def _outputs(
     work: Work,
 ) -> OutputMap:
     """What the outputs stand for, counted where ``mapping.source`` says."""
-    from gcdis_ray.tasks.cluster_mapping import CountDetections, counts_of_crops, match_outputs
-    from gcdis_ray.tasks.detection_block import OutputMap
-    from gcdis_ray.tasks.scoring import num_outputs
+    from gcdis_ray.evaluation.cluster_mapping import CountDetections, counts_of_crops, match_outputs
+    from gcdis_ray.evaluation.detection_block import OutputMap
+    from gcdis_ray.evaluation.scoring import num_outputs
 
     note = None
     if rule.source == "train_gt" and not truth.num_matched:
@@ -174,9 +174,9 @@ def _outputs(
 
 def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
     """True objects, cut out like the crops that the discovery model has learned from."""
-    from gcdis_ray.data.image_files import ImageFiles
+    from gcdis_ray.data.images.image_files import ImageFiles
+    from gcdis_ray.evaluation.cluster_mapping import CountTrueCrops
     from gcdis_ray.stages import crop
-    from gcdis_ray.tasks.cluster_mapping import CountTrueCrops
 
     discover = inputs["discover"]
     config = crop.Config.model_validate(inputs["crop"].manifest.config)

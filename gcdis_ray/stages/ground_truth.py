@@ -12,24 +12,24 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.artifacts import Size, canonical_json
-from gcdis_ray.data.annotations import CheckedAnnotations
-from gcdis_ray.data.data_config import SPLITS
-from gcdis_ray.data.fingerprints import Show, annotations_digest, states_digest
-from gcdis_ray.data.records import CategoryRecord
-from gcdis_ray.data.splits import DataPlan, federated_lists, plan_data
+from gcdis_ray.data.formats.records import CategoryRecord
+from gcdis_ray.data.sets.annotations import CheckedAnnotations
+from gcdis_ray.data.sets.data_config import SPLITS
+from gcdis_ray.data.sets.fingerprints import Show, annotations_digest, states_digest
+from gcdis_ray.data.sets.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages.ingest import (
     Config,
     annotation_bytes,
     instance_rows,
     read_annotations,
 )
+from gcdis_ray.store.artifacts import Size, canonical_json
+from gcdis_ray.store.schemas import SCHEMAS
 
 if TYPE_CHECKING:
-    from gcdis_ray.artifacts import Artifact
     from gcdis_ray.runtime.base import Work
+    from gcdis_ray.store.artifacts import Artifact
 
 __all__ = ["SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 

@@ -17,27 +17,27 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.artifacts import Size, canonical_json
-from gcdis_ray.data.annotations import CheckedAnnotations
-from gcdis_ray.data.data_config import SPLITS, DataConfig
-from gcdis_ray.data.fingerprints import (
+from gcdis_ray.data.images.image_check import ImageLimits, check_image
+from gcdis_ray.data.sets.annotations import CheckedAnnotations
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig
+from gcdis_ray.data.sets.fingerprints import (
     Show,
     annotations_digest,
     bytes_read,
     images_digest,
     states_digest,
 )
-from gcdis_ray.data.image_list import ImageList
-from gcdis_ray.data.images import ImageLimits, check_image
-from gcdis_ray.data.known_classes import without_object
-from gcdis_ray.data.splits import DataPlan, plan_data
+from gcdis_ray.data.sets.image_list import ImageList
+from gcdis_ray.data.sets.known_classes import without_object
+from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.artifacts import Size, canonical_json
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import SourceFolder
 
 if TYPE_CHECKING:
-    from gcdis_ray.artifacts import Artifact, Table
     from gcdis_ray.runtime.base import Work
+    from gcdis_ray.store.artifacts import Artifact, Table
 
 
 VERSION = 2
@@ -81,7 +81,7 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
         show: is told how far it is.
 
     Raises:
-        DataError: as :func:`gcdis_ray.data.splits.plan_data`; or no image of a set exists.
+        DataError: as :func:`gcdis_ray.data.sets.splits.plan_data`; or no image of a set exists.
     """
     if config.fingerprint == "stat":
         found = states_digest(config, SPLITS)

@@ -14,11 +14,11 @@ import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.clustering.reliability import Stability, classwise_rank_share, stability
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
 
 VERSION = 1
 TAKES = ("ingest", "crop", "discover")
@@ -72,8 +72,8 @@ class MeasureStability:
     config: Config
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.tasks.discovery_inference import infer_crops
-        from gcdis_ray.tasks.discovery_model import load_discovery_model
+        from gcdis_ray.methods.gcdis.inference import infer_crops
+        from gcdis_ray.methods.gcdis.model import load_discovery_model
 
         models = [load_discovery_model(self.spec, file.load()) for file in self.snapshots]
 

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.store.artifacts import Artifact, Size
 
 VERSION = 1
 TAKES = ("ingest", "segment")
@@ -41,8 +41,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write table ``predictions`` and JSON ``limits``: the config's."""
-    from gcdis_ray.data.image_files import ImageFiles
-    from gcdis_ray.tasks.inference import Detect
+    from gcdis_ray.data.images.image_files import ImageFiles
+    from gcdis_ray.instances.inference import Detect
 
     segment, ingest = inputs["segment"], inputs["ingest"]
     detect = Detect(

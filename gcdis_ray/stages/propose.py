@@ -16,17 +16,17 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from gcdis_ray.artifacts import Artifact, Size, Table
 from gcdis_ray.config import ENDPOINT, Closed, StageConfig, TrainingConfig
-from gcdis_ray.data.instance_masks import MaskCount, count_masks
-from gcdis_ray.data.scenes import AugmentConfig
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.json_outline import named_errors
-from gcdis_ray.models.detector_config import DetectorConfig
-from gcdis_ray.models.earlier_proposer import EarlierProposer
+from gcdis_ray.files.json_outline import named_errors
+from gcdis_ray.instances.detector_config import DetectorConfig
+from gcdis_ray.instances.earlier_proposer import EarlierProposer
+from gcdis_ray.instances.training_images import AugmentConfig
+from gcdis_ray.masks.instance_masks import MaskCount, count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import SourceFolder, source_file
+from gcdis_ray.store.artifacts import Artifact, Size, Table
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import SourceFolder, source_file
 
 VERSION = 1
 TAKES = ("ingest",)
@@ -54,7 +54,7 @@ class ExternalConfig(Closed):
         return self.model_dump(mode="json", exclude={"endpoint", "fingerprint"})
 
     def file(self) -> tuple[SourceFolder, str]:
-        """Raises: DataError, StorageError: see :func:`gcdis_ray.source.source_file`."""
+        """Raises: DataError, StorageError: see :func:`gcdis_ray.store.source.source_file`."""
         return source_file(self.results, self.endpoint, _RESULTS)
 
 
@@ -128,7 +128,7 @@ def source(config: Config, show: object = None) -> str:
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Some five objects an image, and the proposer. Images are read to train and to infer."""
-    from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+    from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
     rows, weights = inputs["ingest"].rows * min(config.max_per_image, 5), 0
@@ -157,8 +157,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         return
     spec = _train(ingest, config, work, rectangles, bool(count.annotated or rectangles))
     if count.missing and config.box_masks == "model":
-        from gcdis_ray.data.image_files import ImageFiles
-        from gcdis_ray.tasks.box_masks import ModelMasks
+        from gcdis_ray.data.images.image_files import ImageFiles
+        from gcdis_ray.instances.box_masks import ModelMasks
 
         fill = ModelMasks(work.tensor_file("proposer"), spec, ImageFiles.of(ingest))
         tables = [ingest.table("images"), instances]
@@ -195,7 +195,7 @@ def _check_masks(count: MaskCount, config: Config) -> None:
 
 
 def _rectangles(instances: Table, work: Work) -> Table:
-    from gcdis_ray.tasks.box_masks import RectangleMasks
+    from gcdis_ray.instances.box_masks import RectangleMasks
 
     gives = ("instance_masks",)
     return work.map_shards(RectangleMasks(), [instances], gives=gives)["instance_masks"]
@@ -205,9 +205,9 @@ def _train(
     ingest: Artifact, config: Config, work: Work, rectangles: Table | None, learns_masks: bool
 ) -> dict[str, Any]:
     """Train the proposer; what it is made of."""
-    from gcdis_ray.data.image_files import ImageFiles, listed_images
-    from gcdis_ray.tasks.inference import detector_spec
-    from gcdis_ray.tasks.proposing import ProposingTask
+    from gcdis_ray.data.images.image_files import ImageFiles, listed_images
+    from gcdis_ray.instances.inference import detector_spec
+    from gcdis_ray.instances.proposing import ProposingTask
 
     listed = listed_images(ingest)
     num_labeled = listed.read(["split"])["split"].to_pylist().count("labeled")
@@ -239,8 +239,8 @@ def _train(
 
 
 def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any]) -> None:
-    from gcdis_ray.data.image_files import ImageFiles
-    from gcdis_ray.tasks.inference import Detect
+    from gcdis_ray.data.images.image_files import ImageFiles
+    from gcdis_ray.instances.inference import Detect
 
     images = ingest.table("images")
     detect = Detect(
@@ -258,8 +258,8 @@ def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any
 
 
 def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, work: Work) -> None:
-    from gcdis_ray.data.image_files import listed_images
-    from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, read_results
+    from gcdis_ray.data.images.image_files import listed_images
+    from gcdis_ray.instances.external_masks import ImportMasks, check_refused, read_results
 
     images = listed_images(ingest)
     masks, strangers = read_results(

@@ -11,14 +11,14 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from gcdis_ray.artifacts import Artifact, Size
 from gcdis_ray.clustering.reliability import Decay
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
-from gcdis_ray.data.instance_masks import count_masks
-from gcdis_ray.data.scenes import AugmentConfig
 from gcdis_ray.errors import DataError
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.training_images import AugmentConfig
+from gcdis_ray.masks.instance_masks import count_masks
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.store.artifacts import Artifact, Size
 
 VERSION = 1
 TAKES = ("ingest", "propose", "label", "discover")
@@ -67,7 +67,7 @@ class Config(StageConfig):
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """The weights; its longest table is the history of training."""
-    from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+    from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
     propose = inputs["propose"]
@@ -86,9 +86,9 @@ def _some_have_masks(ingest: Artifact) -> bool:
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
-    from gcdis_ray.data.image_files import ImageFiles, listed_images
-    from gcdis_ray.tasks.inference import detector_spec
-    from gcdis_ray.tasks.segmentation import SegmentationTask
+    from gcdis_ray.data.images.image_files import ImageFiles, listed_images
+    from gcdis_ray.instances.inference import detector_spec
+    from gcdis_ray.instances.segmentation import SegmentationTask
 
     ingest, propose = inputs["ingest"], inputs["propose"]
     classes = inputs["discover"].json("discovered_classes")

@@ -139,7 +139,7 @@ class Manifest:
 
 
 class Opener(Protocol):
-    """How handles read files; implemented in :mod:`gcdis_ray.storage`. Must pickle."""
+    """How handles read files; implemented in :mod:`gcdis_ray.store.storage`. Must pickle."""
 
     def read_bytes(self, record: FileRecord) -> bytes: ...
     def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table: ...

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, cast
 from urllib.parse import urlparse
 
 from gcdis_ray.errors import StorageError
-from gcdis_ray.meter import count
+from gcdis_ray.store.meter import count
 
 if TYPE_CHECKING:
     from pyarrow.fs import S3FileSystem

@@ -18,8 +18,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO, Protocol
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.meter import count
-from gcdis_ray.s3 import Prefix, service_endpoint
+from gcdis_ray.store.meter import count
+from gcdis_ray.store.s3 import Prefix, service_endpoint
 
 
 @dataclass(frozen=True)

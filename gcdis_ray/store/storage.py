@@ -26,11 +26,11 @@ from urllib.parse import urlparse
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gcdis_ray.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.errors import ArtifactError, StorageError
-from gcdis_ray.meter import count
-from gcdis_ray.s3 import Prefix, service_endpoint
-from gcdis_ray.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
+from gcdis_ray.store.meter import count
+from gcdis_ray.store.s3 import Prefix, service_endpoint
+from gcdis_ray.store.schemas import SCHEMAS, check_schema
 
 MANIFEST = "manifest.json"
 

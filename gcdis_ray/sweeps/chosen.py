@@ -8,8 +8,8 @@ import yaml
 
 from gcdis_ray.config import RunConfig, apply_overrides
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.pipeline import make_config
-from gcdis_ray.storage import open_storage
+from gcdis_ray.run.pipeline import make_config
+from gcdis_ray.store.storage import open_storage
 
 
 def load_chosen(uri: str, overrides: Sequence[str] = ()) -> RunConfig:

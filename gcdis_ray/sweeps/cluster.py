@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from gcdis_ray.artifacts import Artifact
 from gcdis_ray.clustering.class_count.measures import measure
 from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
 from gcdis_ray.runtime.failures import line_of
+from gcdis_ray.store.artifacts import Artifact
 
 Call = tuple[int, Settings, int]  # number of clusters, settings, seed of k-means
 

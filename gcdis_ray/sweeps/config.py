@@ -10,7 +10,6 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from gcdis_ray.checks import before_run
 from gcdis_ray.config import (
     Closed,
     RunConfig,
@@ -20,7 +19,8 @@ from gcdis_ray.config import (
     validate,
 )
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.pipeline import load_recipe, make_config
+from gcdis_ray.run.checks import before_run
+from gcdis_ray.run.pipeline import load_recipe, make_config
 from gcdis_ray.sweeps.objectives import CLUSTERED_BY, OBJECTIVES, Objective
 from gcdis_ray.sweeps.trackers import check_trackers
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gcdis_ray.artifacts import Artifact
 from gcdis_ray.errors import DataError
+from gcdis_ray.store.artifacts import Artifact
 
 Direction = Literal["max", "min"]
 

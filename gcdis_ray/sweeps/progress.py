@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from gcdis_ray.progress import Line, duration
+from gcdis_ray.run.progress import Line, duration
 from gcdis_ray.sweeps.records import Trial
 from gcdis_ray.sweeps.study import Study
 

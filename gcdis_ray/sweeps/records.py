@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import yaml
 
 from gcdis_ray.errors import StorageError
-from gcdis_ray.storage import Storage
+from gcdis_ray.store.storage import Storage
 
 if TYPE_CHECKING:
     from gcdis_ray.report.sweep_view import SweepView

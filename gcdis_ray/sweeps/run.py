@@ -10,10 +10,10 @@ from contextlib import closing
 from typing import Any
 
 from gcdis_ray.errors import Stopped
-from gcdis_ray.pipeline import Event
+from gcdis_ray.run.pipeline import Event
 from gcdis_ray.runtime.choose import LazyRuntime
 from gcdis_ray.runtime.failures import line_of
-from gcdis_ray.storage import open_artifact
+from gcdis_ray.store.storage import open_artifact
 from gcdis_ray.sweeps.study import Study
 
 ASKED_AT_ONCE = 16  # clusterings between two looks of a searcher that learns

@@ -9,11 +9,11 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from gcdis_ray.artifacts import artifact_key
 from gcdis_ray.config import RunConfig
 from gcdis_ray.errors import GcdisError
-from gcdis_ray.pipeline import Pipeline
+from gcdis_ray.run.pipeline import Pipeline
 from gcdis_ray.runtime.failures import line_of
+from gcdis_ray.store.artifacts import artifact_key
 from gcdis_ray.sweeps.config import SweepConfig, Values, fixed_values, stage_of, with_values
 from gcdis_ray.sweeps.halving import Halving
 from gcdis_ray.sweeps.records import SweepFolder, Trial

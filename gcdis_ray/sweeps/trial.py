@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcdis_ray.pipeline import Event, Pipeline, make_config
+from gcdis_ray.run.pipeline import Event, Pipeline, make_config
 from gcdis_ray.runtime.choose import LazyRuntime
-from gcdis_ray.storage import open_artifact
+from gcdis_ray.store.storage import open_artifact
 from gcdis_ray.sweeps.config import Values, with_values
 from gcdis_ray.sweeps.objectives import OBJECTIVES, Reading, read
 

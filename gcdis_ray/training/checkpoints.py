@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Protocol
 
 from gcdis_ray.errors import ArtifactError
-from gcdis_ray.storage import Storage
+from gcdis_ray.store.storage import Storage
 
 KEEP = 2
 _MARKER = "complete"

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.schemas import SCHEMAS
 
 
 class History:

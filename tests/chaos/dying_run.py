@@ -10,11 +10,11 @@ import os
 import signal
 import sys
 
-from gcdis_ray import pipeline
-from gcdis_ray.artifacts import Manifest
-from gcdis_ray.pipeline import Event, Pipeline, load_config
+from gcdis_ray.run import pipeline
+from gcdis_ray.run.pipeline import Event, Pipeline, load_config
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.storage import Storage, commit
+from gcdis_ray.store.artifacts import Manifest
+from gcdis_ray.store.storage import Storage, commit
 
 
 def die() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.class_tables import per_class, per_output
-from gcdis_ray.tasks.crop_truth import CropTruth
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.class_tables import per_class, per_output
+from gcdis_ray.evaluation.crop_truth import CropTruth
 
 IDS = (5, 7, 20)
 CLASSES = ClassColumns(

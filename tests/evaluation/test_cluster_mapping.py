@@ -15,16 +15,16 @@ from scene_tables import FakeArtifact, memory_tensors, rectangle_scenes
 from test_crop_truth import sharded, table, thing, true
 from toy_discovery import MODEL
 
-from gcdis_ray.data.image_files import ImageFiles
-from gcdis_ray.data.images import decode_rgb
-from gcdis_ray.data.masks import encode_window
+from gcdis_ray.data.images.image_check import decode_rgb
+from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.cluster_mapping import CountDetections, CountTrueCrops, match_outputs
+from gcdis_ray.evaluation.scored_images import in_mapping_half
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.methods.gcdis.inference import infer_crops
+from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.stages import crop
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.cluster_mapping import CountDetections, CountTrueCrops, match_outputs
-from gcdis_ray.tasks.discovery_inference import infer_crops
-from gcdis_ray.tasks.discovery_model import build_discovery_model, load_discovery_model
-from gcdis_ray.tasks.scored_images import in_mapping_half
 
 CATEGORIES = [
     {"category_id": 30, "name": "c", "known": False},

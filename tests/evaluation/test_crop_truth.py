@@ -9,9 +9,9 @@ import pyarrow as pa
 import pytest
 from scene_tables import memory_table
 
-from gcdis_ray.data.masks import encode_window
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.crop_truth import CropTruth, MatchCrops, overlap
+from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops, overlap
+from gcdis_ray.masks.coco_rle import encode_window
+from gcdis_ray.store.schemas import SCHEMAS
 
 SIZE = 20
 

@@ -10,10 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcdis_ray.artifacts import FileRecord, Table
-from gcdis_ray.metrics.detection import evaluate_tables
-from gcdis_ray.schemas import SCHEMAS, check_schema
-from gcdis_ray.tasks.detection_scores import (
+from gcdis_ray.evaluation.detection_scores import (
     AccumulateShard,
     MatchShard,
     accumulate,
@@ -22,7 +19,10 @@ from gcdis_ray.tasks.detection_scores import (
     matches_of_classes,
     score_shards,
 )
-from gcdis_ray.work import StageWork
+from gcdis_ray.metrics.detection import evaluate_tables
+from gcdis_ray.run.work import StageWork
+from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.store.schemas import SCHEMAS, check_schema
 
 CATEGORIES = [
     {"category_id": 3 * n + 1, "name": f"c{n}", "known": n % 3 == 0, "frequency": "rcf"[n % 3]}
@@ -33,10 +33,10 @@ SIZE = (40, 60)
 
 
 def _rle(box: tuple[int, int, int, int]) -> str:
-    from gcdis_ray.data import masks
+    from gcdis_ray.masks import coco_rle
 
     x0, y0, x1, y1 = box
-    return masks.encode_window(np.ones((y1 - y0, x1 - x0)), x0, y0, *SIZE)
+    return coco_rle.encode_window(np.ones((y1 - y0, x1 - x0)), x0, y0, *SIZE)
 
 
 def scene(seed: int, images: int = 12) -> dict[str, pa.Table]:
@@ -223,7 +223,7 @@ def test_groups_are_neighbours_and_no_larger_than_they_may(
 def test_gathered_rows_are_the_same_in_fewer_shards(
     local_work: StageWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gcdis_ray.tasks.detection_scores._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("gcdis_ray.evaluation.detection_scores._ROWS_AT_ONCE", 7)
     rows = [{"class_column": n % 3, "kind": "box", "num_objects": [n, 0, 0, n]} for n in range(17)]
     schema = SCHEMAS["object_counts"]
     shards = [pa.Table.from_pylist(rows[n : n + 2], schema) for n in range(0, 17, 2)]

@@ -15,19 +15,19 @@ from pycocotools import mask as coco_mask
 
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.cluster_mapping import CountDetections, match_outputs
+from gcdis_ray.evaluation.mapped_files import evaluate_mapped_files
+from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.metrics.ap_matching import Edges
-from gcdis_ray.metrics.coco_files import Category
-from gcdis_ray.metrics.coco_outputs import greedy_edges
 from gcdis_ray.metrics.detection import evaluate, evaluate_files
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
+from gcdis_ray.metrics.files.coco_files import Category
+from gcdis_ray.metrics.files.coco_outputs import greedy_edges
 from gcdis_ray.metrics.matches import RULES
 from gcdis_ray.metrics.matching import greedy_pairs
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.class_columns import ClassColumns
-from gcdis_ray.tasks.cluster_mapping import CountDetections, match_outputs
-from gcdis_ray.tasks.mapped_files import evaluate_mapped_files
-from gcdis_ray.tasks.mapping_config import MappingConfig
-from gcdis_ray.tasks.scored_images import in_mapping_half
+from gcdis_ray.store.schemas import SCHEMAS
 
 SIDE = 64
 IDS = (1, 2, 3, 4)  # classes; 1 and 2 are known

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.evaluation.detection_block import Rules
+from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.stages import evaluate
-from gcdis_ray.tasks.detection_block import Rules
-from gcdis_ray.tasks.mapping_config import MappingConfig
 
 
 def test_published_protocols_have_names():

@@ -11,11 +11,11 @@ from coco_folder import write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray import json_file, json_outline
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile, ParsedFile, open_lists, stream
-from gcdis_ray.json_outline import read_outline
-from gcdis_ray.source import open_source
+from gcdis_ray.files import json_file, json_outline
+from gcdis_ray.files.json_file import JsonFile, ParsedFile, open_lists, stream
+from gcdis_ray.files.json_outline import read_outline
+from gcdis_ray.store.source import open_source
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pytest
 import torch
 from scene_tables import TINY, memory_tensors, rectangle_scenes
 
-from gcdis_ray.data.masks import decode
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.schemas import check_schema
-from gcdis_ray.tasks.box_masks import ModelMasks, RectangleMasks
-from gcdis_ray.tasks.inference import detector_spec, paste, see
+from gcdis_ray.instances.box_masks import ModelMasks, RectangleMasks
+from gcdis_ray.instances.inference import detector_spec, paste, see
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.masks.coco_rle import decode
+from gcdis_ray.store.schemas import check_schema
 
 SIZE = (48, 80)  # scaled for the net: boxes must be scaled with it
 

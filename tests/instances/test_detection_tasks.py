@@ -10,12 +10,12 @@ import torch
 from scene_tables import TINY, memory_table, memory_tensors, rectangle_scenes
 
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.scenes import AugmentConfig
 from gcdis_ray.errors import DataError
-from gcdis_ray.models.detector_config import ClassifierConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.tasks.proposing import ProposingTask
-from gcdis_ray.tasks.segmentation import SegmentationTask
+from gcdis_ray.instances.detector_config import ClassifierConfig
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.proposing import ProposingTask
+from gcdis_ray.instances.segmentation import SegmentationTask
+from gcdis_ray.instances.training_images import AugmentConfig
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig.model_validate({"steps": 10, "batch_size": 4, "micro_batches": 2})

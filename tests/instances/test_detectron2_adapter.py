@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from scene_tables import TINY
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.detector import load_all_but_classifier
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.detector import load_all_but_classifier
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 
 CONFIG = TINY.model_copy(
     update={
@@ -55,7 +55,7 @@ def _losses(model, **options):
 
 def test_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "detectron2", None)
-    monkeypatch.delitem(sys.modules, "gcdis_ray.models.detectron2_adapter", raising=False)
+    monkeypatch.delitem(sys.modules, "gcdis_ray.instances.detectron2_adapter", raising=False)
     with pytest.raises(ConfigError, match=r"git\+https://github.com/facebookresearch/detectron2"):
         build_mask_rcnn(CONFIG, 1, seed=0)
 

@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 from scene_tables import memory_table, rectangle_scenes
 
-from gcdis_ray.data.masks import decode
-from gcdis_ray.data.sorted_runs import SortedRuns
+from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.schemas import SCHEMAS, check_schema
-from gcdis_ray.source import source_file
-from gcdis_ray.tasks import external_masks
-from gcdis_ray.tasks.external_masks import ImportMasks, check_refused, proposal_id, read_results
+from gcdis_ray.instances import external_masks
+from gcdis_ray.instances.external_masks import ImportMasks, check_refused, proposal_id, read_results
+from gcdis_ray.masks.coco_rle import decode
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.source import source_file
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scene_tables import TINY, memory_tensors, rectangle_scenes
 
-from gcdis_ray.data.masks import check_rle, decode
-from gcdis_ray.models.detector_config import ClassifierConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.schemas import check_schema
-from gcdis_ray.tasks.inference import Detect, detector_spec, load_detector, paste
+from gcdis_ray.instances.detector_config import ClassifierConfig
+from gcdis_ray.instances.inference import Detect, detector_spec, load_detector, paste
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.masks.coco_rle import check_rle, decode
+from gcdis_ray.store.schemas import check_schema
 
 
 def _slow_paste(mask, box, height, width):

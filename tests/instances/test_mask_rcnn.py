@@ -16,17 +16,17 @@ from scene_tables import TINY
 from torchvision.ops import box_iou
 
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.models import instance_heads
-from gcdis_ray.models.detector import load_all_but_classifier
-from gcdis_ray.models.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.models.instance_heads import (
+from gcdis_ray.instances import instance_heads
+from gcdis_ray.instances.detector import load_all_but_classifier
+from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
+from gcdis_ray.instances.instance_heads import (
     covered_share,
     instance_losses,
     mask_loss,
     project_masks,
     select,
 )
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 
 FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from scene_tables import memory_table, rectangle_scenes
 
-from gcdis_ray.data import scenes as module
-from gcdis_ray.data.masks import bbox_xyxy, decode
-from gcdis_ray.data.scenes import (
+from gcdis_ray.errors import DataError
+from gcdis_ray.instances import training_images as module
+from gcdis_ray.instances.training_images import (
     AugmentConfig,
     Scenes,
     fitted_size,
@@ -16,7 +16,7 @@ from gcdis_ray.data.scenes import (
     read_pseudo_labels,
     resized,
 )
-from gcdis_ray.errors import DataError
+from gcdis_ray.masks.coco_rle import bbox_xyxy, decode
 
 STILL = AugmentConfig(flip=False, scale_jitter=0, color_jitter=0)
 

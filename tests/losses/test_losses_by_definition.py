@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcdis_ray.losses.attention import attention_loss, contour_weights
 from gcdis_ray.losses.clustering import (
     balance_loss,
     classification_loss,
@@ -17,6 +16,7 @@ from gcdis_ray.losses.clustering import (
     sharpened_target,
 )
 from gcdis_ray.losses.contrastive import class_contrastive_loss, contrastive_log_probabilities
+from gcdis_ray.methods.gcdis.attention_loss import attention_loss, contour_weights
 
 DTYPES = [torch.float32, torch.float64]
 SHAPES = [(1, 2), (3, 4), (5, 1), (7, 40), (2, 300)]

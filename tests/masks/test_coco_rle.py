@@ -10,8 +10,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from gcdis_ray.data import masks
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
 
 
 def coco_encode(bitmap: np.ndarray) -> str:
@@ -32,18 +32,18 @@ def bitmaps(draw) -> np.ndarray:
 @example(np.pad(np.ones((3, 3), bool), 1))
 def test_encode_decode_and_measures(bitmap: np.ndarray):
     height, width = bitmap.shape
-    rle = masks.encode(bitmap)
+    rle = coco_rle.encode(bitmap)
     assert rle == coco_encode(bitmap)
-    assert (masks.decode(rle, height, width) == bitmap).all()
-    assert masks.area(rle, height, width) == bitmap.sum()
+    assert (coco_rle.decode(rle, height, width) == bitmap).all()
+    assert coco_rle.area(rle, height, width) == bitmap.sum()
     rows, columns = np.flatnonzero(bitmap.any(1)), np.flatnonzero(bitmap.any(0))
     box = (0, 0, 0, 0)
     if rows.size:
         box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    assert masks.bbox_xyxy(rle, height, width) == box
-    assert masks.check_rle(rle, height, width) == rle
-    counts = masks.counts_from_rle(rle)
-    assert masks.rle_from_counts(counts.tolist(), height, width) == rle
+    assert coco_rle.bbox_xyxy(rle, height, width) == box
+    assert coco_rle.check_rle(rle, height, width) == rle
+    counts = coco_rle.counts_from_rle(rle)
+    assert coco_rle.rle_from_counts(counts.tolist(), height, width) == rle
 
 
 @given(bitmaps(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
@@ -51,13 +51,13 @@ def test_encode_decode_and_measures(bitmap: np.ndarray):
 def test_windows(bitmap: np.ndarray, left: int, right: int, above: int, below: int):
     full = np.pad(bitmap, ((above, below), (left, right)))
     height, width = full.shape
-    rle = masks.encode_window(bitmap, left, above, height, width)
+    rle = coco_rle.encode_window(bitmap, left, above, height, width)
     assert rle == coco_encode(full)
     window = (left, above, left + bitmap.shape[1], above + bitmap.shape[0])
-    assert (masks.decode_window(rle, height, width, window) == bitmap).all()
+    assert (coco_rle.decode_window(rle, height, width, window) == bitmap).all()
     half = (left // 2, above // 2, width - right // 2, height - below // 2)
     x0, y0, x1, y1 = half
-    assert (masks.decode_window(rle, height, width, half) == full[y0:y1, x0:x1]).all()
+    assert (coco_rle.decode_window(rle, height, width, half) == full[y0:y1, x0:x1]).all()
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -66,31 +66,31 @@ def test_iou_matrix(seed: int):
     bitmaps_a = rng.random((4, 9, 13)) < rng.choice([0, 0.2, 0.7])
     bitmaps_b = rng.random((5, 9, 13)) < 0.4
     crowd = (rng.random(5) < 0.4).tolist()
-    a, b = [masks.encode(m) for m in bitmaps_a], [masks.encode(m) for m in bitmaps_b]
+    a, b = [coco_rle.encode(m) for m in bitmaps_a], [coco_rle.encode(m) for m in bitmaps_b]
     want = np.zeros((4, 5))
     for i, one in enumerate(bitmaps_a):
         for j, other in enumerate(bitmaps_b):
             union = one.sum() if crowd[j] else (one | other).sum()
             want[i, j] = (one & other).sum() / union if union else 0
-    np.testing.assert_allclose(masks.iou_matrix(a, b, 9, 13, iscrowd=crowd), want, atol=1e-12)
+    np.testing.assert_allclose(coco_rle.iou_matrix(a, b, 9, 13, iscrowd=crowd), want, atol=1e-12)
 
 
 def test_iou_of_nothing():
-    empty = masks.encode(np.zeros((4, 4)))
-    assert masks.iou_matrix([empty], [empty], 4, 4).tolist() == [[0]]
-    assert masks.iou_matrix([], [empty], 4, 4).shape == (0, 1)
-    assert masks.areas([], 4, 4).shape == (0,)
+    empty = coco_rle.encode(np.zeros((4, 4)))
+    assert coco_rle.iou_matrix([empty], [empty], 4, 4).tolist() == [[0]]
+    assert coco_rle.iou_matrix([], [empty], 4, 4).shape == (0, 1)
+    assert coco_rle.areas([], 4, 4).shape == (0,)
 
 
 def test_three_forms_agree():
     bitmap = np.zeros((12, 20), bool)
     bitmap[3:9, 5:15] = True
-    want = masks.encode(bitmap)
+    want = coco_rle.encode(bitmap)
     polygon = [[5, 3, 15, 3, 15, 9, 5, 9]]
-    runs = masks.counts_from_rle(want).tolist()
-    assert masks.rle_from_segmentation(polygon, 12, 20) == want
-    assert masks.rle_from_segmentation({"size": [12, 20], "counts": runs}, 12, 20) == want
-    assert masks.rle_from_segmentation({"size": [12, 20], "counts": want}, 12, 20) == want
+    runs = coco_rle.counts_from_rle(want).tolist()
+    assert coco_rle.rle_from_segmentation(polygon, 12, 20) == want
+    assert coco_rle.rle_from_segmentation({"size": [12, 20], "counts": runs}, 12, 20) == want
+    assert coco_rle.rle_from_segmentation({"size": [12, 20], "counts": want}, 12, 20) == want
 
 
 @pytest.mark.parametrize(
@@ -128,31 +128,31 @@ def test_three_forms_agree():
 )
 def test_bad_segmentations_are_named(segmentation, reason: str):
     with pytest.raises(DataError, match=reason):
-        masks.rle_from_segmentation(segmentation, 12, 20)
+        coco_rle.rle_from_segmentation(segmentation, 12, 20)
 
 
 def test_polygon_out_by_a_rounding_error_is_clipped():
-    rle = masks.rle_from_segmentation([[-1, -1, 21, -1, 21, 13, -1, 13]], 12, 20)
-    assert masks.area(rle, 12, 20) == 240
+    rle = coco_rle.rle_from_segmentation([[-1, -1, 21, -1, 21, 13, -1, 13]], 12, 20)
+    assert coco_rle.area(rle, 12, 20) == 240
 
 
 @given(st.text(alphabet=[chr(c) for c in range(40, 120)], max_size=60))
 @settings(max_examples=500, deadline=None)
 def test_any_text_is_a_mask_or_an_error(text: str):
     try:
-        masks.check_rle(text, 7, 9)
+        coco_rle.check_rle(text, 7, 9)
     except DataError:
         return
-    assert masks.decode(text, 7, 9).sum() == masks.area(text, 7, 9)
+    assert coco_rle.decode(text, 7, 9).sum() == coco_rle.area(text, 7, 9)
 
 
 def test_windows_outside_are_refused():
     with pytest.raises(DataError, match="outside"):
-        masks.encode_window(np.ones((3, 3)), 8, 0, 10, 10)
+        coco_rle.encode_window(np.ones((3, 3)), 8, 0, 10, 10)
     with pytest.raises(DataError, match="outside"):
-        masks.decode_window(masks.encode(np.ones((5, 5))), 5, 5, (2, 2, 6, 5))
+        coco_rle.decode_window(coco_rle.encode(np.ones((5, 5))), 5, 5, (2, 2, 6, 5))
     with pytest.raises(DataError, match="size"):
-        masks.rle_from_segmentation([[0, 0, 1, 0, 1, 1]], 2**20, 2**20)
+        coco_rle.rle_from_segmentation([[0, 0, 1, 0, 1, 1]], 2**20, 2**20)
 
 
 @pytest.mark.parametrize("name", ["coco-subset", "lvis-sample", "voc2007-seg"])
@@ -169,4 +169,4 @@ def test_real_annotations_equal_pycocotools(shared_data, name: str):
             want = coco_mask.frPyObjects(segmentation, height, width)
         counts = want["counts"]
         counts = counts if isinstance(counts, str) else counts.decode()
-        assert masks.rle_from_segmentation(segmentation, height, width) == counts
+        assert coco_rle.rle_from_segmentation(segmentation, height, width) == counts

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pyarrow as pa
 from scene_tables import memory_table, rectangle_scenes
 
-from gcdis_ray.data.instance_masks import MaskCount, count_masks, count_origins, with_made_masks
-from gcdis_ray.data.scenes import read_instances
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.instances.training_images import read_instances
+from gcdis_ray.masks.instance_masks import MaskCount, count_masks, count_origins, with_made_masks
+from gcdis_ray.store.schemas import SCHEMAS
 
 
 def _rows():

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.data import masks
-from gcdis_ray.data.mask_runs import MaskRuns, read_counts
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.masks.runs import MaskRuns, read_counts
 
 
 @st.composite
@@ -21,7 +21,7 @@ def some_bitmaps(draw) -> list[np.ndarray]:
 
 def runs_of(bitmaps: list[np.ndarray]) -> MaskRuns:
     sizes = np.array([b.shape for b in bitmaps], np.int64).reshape(-1, 2)
-    return MaskRuns.read([masks.encode(b) for b in bitmaps], sizes[:, 0], sizes[:, 1])
+    return MaskRuns.read([coco_rle.encode(b) for b in bitmaps], sizes[:, 0], sizes[:, 1])
 
 
 def slow_counts(rle: str) -> list[int]:
@@ -43,7 +43,7 @@ def slow_counts(rle: str) -> list[int]:
 @given(some_bitmaps(), st.integers(0, 6))
 @settings(max_examples=200, deadline=None)
 def test_counts_are_those_of_each_string_alone(bitmaps: list[np.ndarray], empty: int):
-    rles = [masks.encode(bitmap) for bitmap in bitmaps]
+    rles = [coco_rle.encode(bitmap) for bitmap in bitmaps]
     rles.insert(empty, "")
     counts = read_counts(rles)
     each = [slow_counts(rle) for rle in rles]
@@ -64,12 +64,12 @@ def test_boxes_are_tight(bitmaps: list[np.ndarray]):
     boxes = runs_of(bitmaps).boxes_xyxy()
     assert boxes.dtype == np.float32
     assert boxes.tolist() == [
-        list(masks.bbox_xyxy(masks.encode(bitmap), *bitmap.shape)) for bitmap in bitmaps
+        list(coco_rle.bbox_xyxy(coco_rle.encode(bitmap), *bitmap.shape)) for bitmap in bitmaps
     ]
 
 
 def test_empty_runs_do_not_count():
-    rle = masks.rle_from_counts([4, 2, 3, 0, 3], 3, 4)
+    rle = coco_rle.rle_from_counts([4, 2, 3, 0, 3], 3, 4)
     runs = MaskRuns.read([rle], np.array([3]), np.array([4]))
     assert runs.starts.tolist() == [4]
     assert runs.boxes_xyxy().tolist() == [[1, 1, 2, 3]]

@@ -14,10 +14,10 @@ from toy_discovery import MIXED, Run, make
 from toy_training import FolderCheckpoints, digests, toy_plan
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods import hold_out
+from gcdis_ray.methods.gcdis.config import HoldOutConfig
+from gcdis_ray.methods.hold_out import HoldOut, choose_hidden
 from gcdis_ray.runtime.base import Progress
-from gcdis_ray.tasks import hold_out
-from gcdis_ray.tasks.discovery_config import HoldOutConfig
-from gcdis_ray.tasks.hold_out import HoldOut, choose_hidden
 from gcdis_ray.training.loop import train
 
 HELD = HoldOut(hidden=(0,), visible=(1,))

@@ -25,7 +25,7 @@ from random_sets import SIZE, as_boxes, crowded_set, random_set
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_scores
 from gcdis_ray.metrics.matches import RULES
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.schemas import SCHEMAS
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -438,9 +438,9 @@ def test_blocks_of_any_size_give_the_same_records(
     truth, detections = random_set(14)
     paths = _write(tmp_path, truth, detections)
     want = evaluate_files(*paths)
-    monkeypatch.setattr("gcdis_ray.metrics.coco_results.checked_batches", None)
+    monkeypatch.setattr("gcdis_ray.metrics.files.coco_results.checked_batches", None)
     for size in range(400, 420):
-        monkeypatch.setattr("gcdis_ray.metrics.coco_batches._BLOCK_BYTES", size)
+        monkeypatch.setattr("gcdis_ray.metrics.files.coco_batches._BLOCK_BYTES", size)
         assert evaluate_files(*paths) == want
 
 
@@ -450,9 +450,9 @@ def test_large_ground_truth_is_read_as_a_stream_with_the_same_numbers(
 ) -> None:
     paths = _write(tmp_path, *random_set(16, lvis))
     with monkeypatch.context() as patch:
-        patch.setattr("gcdis_ray.json_file._outline", None)
+        patch.setattr("gcdis_ray.files.json_file._outline", None)
         want = evaluate_files(*paths)
-    monkeypatch.setattr("gcdis_ray.json_file.MAX_PARSED_BYTES", 0)
+    monkeypatch.setattr("gcdis_ray.files.json_file.MAX_PARSED_BYTES", 0)
     assert evaluate_files(*paths) == want
 
 

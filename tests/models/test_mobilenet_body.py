@@ -11,8 +11,8 @@ from scene_tables import TINY
 from torchvision.models import mobilenet_v2
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.models.backbones import build_backbone, read_weights
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
 from gcdis_ray.models.mobilenet_body import CHANNELS, MobileNetBody
 
 FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}

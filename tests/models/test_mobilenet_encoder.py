@@ -10,7 +10,7 @@ import torch
 from mobilenet_files import folded_int8, torchvision_layout
 from torch.nn import functional as F
 
-from gcdis_ray.data.augment import normalize
+from gcdis_ray.data.crops.augment import normalize
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.models.backbones import build_backbone, read_weights
 from gcdis_ray.models.mobilenet_body import CHANNELS

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.models.attention import SoftAttention
+from gcdis_ray.methods.gcdis.attention import SoftAttention
 from gcdis_ray.models.encoder import ResNetEncoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum

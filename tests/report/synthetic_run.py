@@ -16,10 +16,10 @@ import numpy as np
 import pyarrow as pa
 from PIL import Image
 
-from gcdis_ray.artifacts import Artifact, FileRecord, Manifest
-from gcdis_ray.data import masks
+from gcdis_ray.masks import coco_rle
 from gcdis_ray.report.view import RunView
-from gcdis_ray.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
+from gcdis_ray.store.schemas import SCHEMAS, check_schema
 
 ORDER = (
     "ingest",
@@ -503,7 +503,7 @@ def _shape(mask: np.ndarray) -> dict:
     ys, xs = np.nonzero(mask)
     return {
         "bbox_xyxy": [float(v) for v in (xs.min(), ys.min(), xs.max() + 1, ys.max() + 1)],
-        "mask_rle": masks.encode(mask),
+        "mask_rle": coco_rle.encode(mask),
         "height_px": HEIGHT,
         "width_px": WIDTH,
         "area_px": float(mask.sum()),

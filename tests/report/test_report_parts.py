@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from synthetic_run import MemoryOpener, artifact, make_run
 
-from gcdis_ray.data import masks
+from gcdis_ray.masks import coco_rle
 from gcdis_ray.report import figures, findings, gallery, marks, scenes, series
 from gcdis_ray.report.assigned import Crops, read_crops_assigned
 from gcdis_ray.report.cards import _MAX_THUMBS, class_cards
@@ -170,7 +170,7 @@ def test_pseudo_labels_replace_clusters_and_bring_reliability():
 def test_overlapping_predictions_are_drawn_once():
     first, nearly, apart = (np.zeros((20, 20), bool) for _ in range(3))
     first[2:10, 2:10] = nearly[2:10, 2:9] = apart[12:18, 12:18] = True
-    rles = [masks.encode(m) for m in (first, nearly, apart)]
+    rles = [coco_rle.encode(m) for m in (first, nearly, apart)]
     assert scenes.suppress_overlaps(rles, np.array([0.5, 0.9, 0.7]), 20, 20) == [1, 2]
     assert scenes.suppress_overlaps([], np.zeros(0), 20, 20) == []
 
@@ -196,7 +196,7 @@ def test_scenes_are_spread_over_the_first_split_that_exists(finished_run):
 def test_a_scene_tints_the_mask_and_writes_the_label():
     mask = np.zeros((64, 64), bool)
     mask[20:60, 20:60] = True
-    item = scenes.Drawn(masks.encode(mask), (20.0, 20.0, 60.0, 60.0), "#00ff00", "new-1 0.50")
+    item = scenes.Drawn(coco_rle.encode(mask), (20.0, 20.0, 60.0, 60.0), "#00ff00", "new-1 0.50")
     grey = np.full((64, 64, 3), 100, np.uint8)
     uri = scenes.draw_scene(_png(grey), 64, 64, [item])
     import base64

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from gcdis_ray.checks import before_run
 from gcdis_ray.cli import main
-from gcdis_ray.data.digits import write_scenes
+from gcdis_ray.data.samples.digits import write_scenes
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.pipeline import load_config
+from gcdis_ray.run.checks import before_run
+from gcdis_ray.run.pipeline import load_config
 
-QUICKSTART = Path(__file__).resolve().parents[1] / "configs/quickstart.yaml"
+QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart.yaml"
 
 
 def test_weights_of_the_encoder_are_looked_at(tmp_path: Path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from small_run import open_pipeline
 
-from gcdis_ray.pipeline import iter_status, load_recipe
+from gcdis_ray.run.pipeline import iter_status, load_recipe
 
 TRAINED = ("propose", "discover", "segment")  # their checkpoints depend on time
 

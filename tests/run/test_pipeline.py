@@ -12,14 +12,14 @@ import pyarrow as pa
 import pytest
 from pydantic import Field
 
-from gcdis_ray import pipeline as walker
-from gcdis_ray.artifacts import Size
 from gcdis_ray.config import ComputeConfig, StageConfig, run_config_model, validate
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.pipeline import Event, Pipeline, iter_status
-from gcdis_ray.plan import describe, rows_for_people
+from gcdis_ray.run import pipeline as walker
+from gcdis_ray.run.pipeline import Event, Pipeline, iter_status
+from gcdis_ray.run.plan import describe, rows_for_people
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.store.artifacts import Size
 
 
 class Config(StageConfig):

@@ -13,14 +13,14 @@ import torch
 import torch.nn.functional as F
 from scene_tables import FakeArtifact, memory_table
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import count
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.storage import LocalStorage
 
 
 def _inputs(num_classes: int = 6, num_known: int = 3, per_class: int = 40) -> dict[str, Any]:

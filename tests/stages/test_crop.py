@@ -16,15 +16,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data import masks
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.schemas import SCHEMAS
 from gcdis_ray.stages import crop
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import LocalStorage
 
 HEIGHT, WIDTH = 60, 80
 SPLITS = ("labeled", "labeled", "unlabeled", "unlabeled", "validation")
@@ -36,7 +36,7 @@ def picture(seed: int) -> np.ndarray:
 
 
 def mask_of(x0: int, y0: int, x1: int, y1: int) -> str:
-    return masks.encode_window(np.ones((y1 - y0, x1 - x0)), x0, y0, HEIGHT, WIDTH)
+    return coco_rle.encode_window(np.ones((y1 - y0, x1 - x0)), x0, y0, HEIGHT, WIDTH)
 
 
 def rectangle(x0: int, y0: int, x1: int, y1: int, image_id: int, **more: Any) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def test_shrinking_is_the_area_average_of_colours_and_mask(
     full = rng.random((height, width)) < 0.5
     full[0, 0] = full[-1, -1] = True  # the box is the image
     config = crop.Config(max_side_px=side, context=0)
-    row = crop.cut_image(pixels, [masks.encode(full)], config)[0]
+    row = crop.cut_image(pixels, [coco_rle.encode(full)], config)[0]
     shrink = min(1, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     want = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -265,7 +265,7 @@ def test_shrinking_is_the_area_average_of_colours_and_mask(
 
 def test_hair_thin_mask_survives_scaling(cut):
     bitmap = np.eye(60, 80, dtype=bool)
-    thin = instance(1, (0, 0, 60, 60), 1, mask_rle=masks.encode(bitmap), area_px=60.0)
+    thin = instance(1, (0, 0, 60, 60), 1, mask_rle=coco_rle.encode(bitmap), area_px=60.0)
     _, mask = decoded(rows_of(cut([thin], [], context=0, max_side_px=8))[0])
     assert mask.any()
 
@@ -317,11 +317,11 @@ def test_bounds(name: str):
 
 def test_real_photographs(shared_data: Path):
     """Mask and window of real objects agree with the full bitmap."""
-    from gcdis_ray.data.coco import parse_annotation
-    from gcdis_ray.data.data_config import ImageSet
-    from gcdis_ray.data.formats import open_annotations
-    from gcdis_ray.data.images import decode_rgb
-    from gcdis_ray.source import open_source
+    from gcdis_ray.data.formats.coco import parse_annotation
+    from gcdis_ray.data.formats.open_file import open_annotations
+    from gcdis_ray.data.images.image_check import decode_rgb
+    from gcdis_ray.data.sets.data_config import ImageSet
+    from gcdis_ray.store.source import open_source
 
     folder = shared_data / "voc2007-seg"
     source = open_annotations(
@@ -338,7 +338,7 @@ def test_real_photographs(shared_data: Path):
             assert annotation.mask_rle
             row = crop.cut_image(pixels, [annotation.mask_rle], config)[0]
             x0, y0, x1, y1 = row["window_xyxy"]
-            full = masks.decode(annotation.mask_rle, *pixels.shape[:2])
+            full = coco_rle.decode(annotation.mask_rle, *pixels.shape[:2])
             _, mask = decoded(row)
             assert np.array_equal(mask > 0, full[y0:y1, x0:x1])
             assert mask.astype(bool).sum() == full.sum()

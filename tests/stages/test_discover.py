@@ -11,11 +11,11 @@ from mobilenet_files import torchvision_layout
 from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_discover
 from torch.nn import functional as F
 
-from gcdis_ray.artifacts import Size
-from gcdis_ray.data.augment import normalize
+from gcdis_ray.data.crops.augment import normalize
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.methods.gcdis.config import HoldOutConfig, PruneConfig
 from gcdis_ray.stages import discover
-from gcdis_ray.tasks.discovery_config import HoldOutConfig, PruneConfig
+from gcdis_ray.store.artifacts import Size
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_discover_names_known_classes_first(discovered):
 
 
 def test_encoder_spec_rebuilds_the_model(discovered):
-    from gcdis_ray.tasks.discovery_model import load_discovery_model
+    from gcdis_ray.methods.gcdis.model import load_discovery_model
 
     found = artifact(discovered)
     spec = found.json("encoder_spec")
@@ -114,9 +114,9 @@ def test_clusters_are_what_pruning_left(local_work):
 def test_pruning_changes_no_byte_of_training_and_hidden_classes_are_free_clusters(
     local_work, tmp_path
 ):
-    from gcdis_ray.attempt import Attempt
-    from gcdis_ray.storage import LocalStorage
-    from gcdis_ray.work import StageWork
+    from gcdis_ray.run.attempt import Attempt
+    from gcdis_ray.run.work import StageWork
+    from gcdis_ray.store.storage import LocalStorage
 
     hold_out = HoldOutConfig(share=0.5)
     plain = CONFIG.model_copy(update={"hold_out": hold_out})
@@ -177,8 +177,8 @@ def weights(tmp_path_factory):
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_discover_on_mobilenet_needs_its_file_only_to_start(local_work, weights, tmp_path, frozen):
+    from gcdis_ray.methods.gcdis.model import load_discovery_model
     from gcdis_ray.models.backbones import build_backbone, read_weights
-    from gcdis_ray.tasks.discovery_model import load_discovery_model
 
     file = tmp_path / "weights.safetensors"
     file.write_bytes(Path(weights["weights"]).read_bytes())

@@ -16,9 +16,9 @@ from safetensors.torch import save_file
 from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.inference import detector_spec
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.stages import embed
-from gcdis_ray.tasks.inference import detector_spec
 
 
 def _encoded(array: np.ndarray) -> bytes:

@@ -9,8 +9,8 @@ import pytest
 from perfect_run import SPLITS, perfect_run, png, score
 from scene_tables import FakeArtifact, memory_table, rectangle_scenes
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.stages import evaluate, predict
+from gcdis_ray.store.artifacts import Table
 
 
 @pytest.mark.parametrize("source", ["train_gt", "detections"])

@@ -10,7 +10,7 @@ import pytest
 from perfect_run import CATEGORIES, SPLITS, perfect_run, score
 from scene_tables import FakeArtifact, memory_table
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.store.artifacts import Table
 
 Shards = list[list[dict[str, Any]]]
 VALIDATION = SPLITS.index("validation")

@@ -23,19 +23,19 @@ from coco_folder import (
 )
 from pydantic import ValidationError
 
-from gcdis_ray.attempt import Attempt
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.data import masks
-from gcdis_ray.data.digits import write_scenes
+from gcdis_ray.data.samples.digits import write_scenes
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.schemas import SCHEMAS, UNIQUE_ID
-from gcdis_ray.source import LocalFolder
 from gcdis_ray.stages import ingest
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.work import StageWork
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.schemas import SCHEMAS, UNIQUE_ID
+from gcdis_ray.store.source import LocalFolder
+from gcdis_ray.store.storage import LocalStorage
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_tables(root: Path, local_work: StageWork):
     assert [row["instance_id"] for row in found] == [10, 20, 30, 40]
     assert [row["class_index"] for row in found] == [1, 0, 1, 0]
     assert [row["category_id"] for row in found] == [2, 1, 2, 1]
-    want = masks.rle_from_segmentation(square(3, 5, 10), HEIGHT, WIDTH)
+    want = coco_rle.rle_from_segmentation(square(3, 5, 10), HEIGHT, WIDTH)
     assert {row["mask_rle"] for row in found} == {want}
     assert found[0]["bbox_xyxy"] == [3, 5, 13, 15]
     assert local_work.table("quarantine").num_rows == 0

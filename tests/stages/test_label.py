@@ -6,8 +6,8 @@ import pytest
 from small_discovery import CONFIG, artifact, run_discover
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.gcdis.config import HoldOutConfig
 from gcdis_ray.stages import label
-from gcdis_ray.tasks.discovery_config import HoldOutConfig
 
 
 def test_ranks_unlabeled_crops_over_all_shards(local_work):

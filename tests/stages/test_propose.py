@@ -11,16 +11,16 @@ import pytest
 import torch
 from scene_tables import TINY, FakeArtifact, boxes_only, rectangle_scenes
 
-from gcdis_ray.artifacts import Manifest
-from gcdis_ray.attempt import Attempt
-from gcdis_ray.data.masks import iou_matrix
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.source import LocalFolder
+from gcdis_ray.instances.inference import detector_spec
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.masks.coco_rle import iou_matrix
+from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.stages import propose
-from gcdis_ray.storage import LocalStorage
-from gcdis_ray.tasks.inference import detector_spec
+from gcdis_ray.store.artifacts import Manifest
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.source import LocalFolder
+from gcdis_ray.store.storage import LocalStorage
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,10 @@ from scene_tables import (
 )
 
 from gcdis_ray.errors import ArtifactError, DataError
-from gcdis_ray.models.detector_config import DetectorConfig
-from gcdis_ray.models.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.detector_config import DetectorConfig
+from gcdis_ray.instances.inference import Detect, detector_spec
+from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.stages import segment
-from gcdis_ray.tasks.inference import Detect, detector_spec
 
 CLASSES = [
     {

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from gcdis_ray.artifacts import Manifest
-from gcdis_ray.meter import count, metering
-from gcdis_ray.source import open_source
-from gcdis_ray.storage import open_storage
+from gcdis_ray.store.artifacts import Manifest
+from gcdis_ray.store.meter import count, metering
+from gcdis_ray.store.source import open_source
+from gcdis_ray.store.storage import open_storage
 
 
 @pytest.mark.parametrize("where", ["folder", "bucket"])

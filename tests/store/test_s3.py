@@ -11,9 +11,9 @@ import ijson
 import pytest
 from flaky_service import FlakyService, flaky_service
 
-from gcdis_ray import s3
 from gcdis_ray.errors import StorageError
-from gcdis_ray.s3 import PART_BYTES, Prefix
+from gcdis_ray.store import s3
+from gcdis_ray.store.s3 import PART_BYTES, Prefix
 
 MIB = 1 << 20
 

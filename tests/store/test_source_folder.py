@@ -10,8 +10,8 @@ from unittest import mock
 import pytest
 
 from gcdis_ray.errors import DataError, StorageError
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.source import SourceFolder, open_source, source_file
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.source import SourceFolder, open_source, source_file
 
 FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
 

@@ -16,13 +16,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from gcdis_ray.artifacts import FileRecord, Manifest
-from gcdis_ray.attempt import Attempt, GroupWriter, finished_units
-from gcdis_ray.collect import sweep
 from gcdis_ray.errors import ArtifactError, StorageError
+from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
+from gcdis_ray.run.garbage import sweep
 from gcdis_ray.runtime.base import ShardOutput
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.storage import (
+from gcdis_ray.store.artifacts import FileRecord, Manifest
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.storage import (
     LocalStorage,
     Storage,
     commit,
@@ -245,7 +245,7 @@ def test_refused_credentials_are_one_line(s3_endpoint: str):
     """The server checks nobody by default; a client error as AWS sends it is raised instead."""
     from botocore.exceptions import ClientError
 
-    from gcdis_ray import s3
+    from gcdis_ray.store import s3
 
     refusal = ClientError({"Error": {"Code": "InvalidAccessKeyId"}}, "PutObject")
     client = mock.Mock()

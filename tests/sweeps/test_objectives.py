@@ -8,10 +8,10 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from gcdis_ray.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.errors import DataError
-from gcdis_ray.pipeline import MAY_OPEN_SEALED, SEALED, load_recipe
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.run.pipeline import MAY_OPEN_SEALED, SEALED, load_recipe
+from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
+from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.sweeps.objectives import OBJECTIVES, read
 
 

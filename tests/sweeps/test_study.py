@@ -23,7 +23,7 @@ from gcdis_ray.errors import (
     Stopped,
     StorageError,
 )
-from gcdis_ray.pipeline import Event, Pipeline
+from gcdis_ray.run.pipeline import Event, Pipeline
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
 from gcdis_ray.sweeps.cluster import measure_all
@@ -210,7 +210,7 @@ def test_seeds_change_trials_and_not_what_they_share(tmp_path: Path, overrides: 
 def test_a_trial_has_the_keys_of_an_ordinary_run(tmp_path: Path, overrides: list[str]):
     from small_run import CONFIG
 
-    from gcdis_ray.pipeline import load_config
+    from gcdis_ray.run.pipeline import load_config
 
     study = open_study(tmp_path, overrides)
     trial = study.body().pipeline({MAXIMUM: 0.5}, study.config.seed)

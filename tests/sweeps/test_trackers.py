@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.storage import LocalStorage
+from gcdis_ray.store.storage import LocalStorage
 from gcdis_ray.sweeps.records import SweepFolder, Trial
 from gcdis_ray.sweeps.trackers import open_trackers
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from gcdis_ray.errors import ArtifactError
-from gcdis_ray.storage import LocalStorage
+from gcdis_ray.store.storage import LocalStorage
 from gcdis_ray.training.checkpoints import Snapshots, StoredCheckpoints
 
 

@@ -16,9 +16,9 @@ from toy_discovery import MIXED, make
 from toy_training import FolderCheckpoints, digests, toy_plan
 from two_workers import run_in_two
 
+from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.runtime.base import FitPlan
-from gcdis_ray.tasks.discovery import DiscoveryTask
-from gcdis_ray.tasks.hold_out import HoldOut
 from gcdis_ray.training.loop import train
 
 STEPS = 12  # 17 crops in batches of 12: an epoch ends, and headness is used, every second step

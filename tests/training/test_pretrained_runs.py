@@ -13,7 +13,7 @@ from toy_discovery import MIXED, MODEL, make
 from toy_training import FolderCheckpoints, digests, toy_plan
 from two_workers import run_in_two
 
-from gcdis_ray.tasks.discovery_config import ModelConfig
+from gcdis_ray.methods.gcdis.config import ModelConfig
 from gcdis_ray.training.loop import train
 
 STEPS = 3

@@ -12,12 +12,12 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from gcdis_ray.data.view_draw import Erasing, chance, draw_views, uniform
-from gcdis_ray.data.view_pixels import render_pixels
-from gcdis_ray.data.view_tensors import render_tensors
+from gcdis_ray.data.crops.view_draw import Erasing, chance, draw_views, uniform
+from gcdis_ray.data.crops.view_pixels import render_pixels
+from gcdis_ray.data.crops.view_tensors import render_tensors
 
 if TYPE_CHECKING:
-    from gcdis_ray.data.augment_config import AugmentConfig
+    from gcdis_ray.data.crops.augment_config import AugmentConfig
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)

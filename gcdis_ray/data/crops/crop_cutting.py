@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gcdis_ray.data.mask_runs import MaskRuns
+from gcdis_ray.masks.runs import MaskRuns
 
 
 class Outline(NamedTuple):

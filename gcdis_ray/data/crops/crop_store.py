@@ -18,8 +18,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.store.artifacts import Table
 
 _COLUMNS = ("class_index", "jpeg", "mask_png")
 _Encoded = Sequence[bytes] | Sequence[np.ndarray]

@@ -1,7 +1,7 @@
 """What is random about views of crops, drawn ahead of any pixel: small tensors on the CPU.
 
 A draw is a pure function of the generator, the masks and the configuration, so the two renderers
-(:mod:`gcdis_ray.data.view_pixels` and :mod:`gcdis_ray.data.view_tensors`) show the same views.
+(:mod:`~gcdis_ray.data.crops.view_pixels`, :mod:`~gcdis_ray.data.crops.view_tensors`) show the same.
 Shape letters: N crops, T windows tried per crop, C cells of a coarse mask, H W pixels of a crop.
 """
 
@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from gcdis_ray.data.augment_config import AugmentConfig
+    from gcdis_ray.data.crops.augment_config import AugmentConfig
 
 GREY = (0.299, 0.587, 0.114)
 _TRIES = 4  # random windows drawn per crop before the whole crop is shown

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcdis_ray.data.view_draw import ViewDraw, blur_radius_px
+from gcdis_ray.data.crops.view_draw import ViewDraw, blur_radius_px
 
 _FROM_VIEW = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP  # matrices lead from the view to the crop
 _Move = Callable[[int, np.ndarray, tuple[int, int]], np.ndarray]

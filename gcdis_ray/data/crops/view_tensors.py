@@ -1,6 +1,6 @@
 """Views as batched tensor operations, for a GPU: crops go up as bytes and never come back.
 
-Also the reference of :mod:`gcdis_ray.data.view_pixels`, which it equals up to 8-bit rounding.
+Also the reference of :mod:`gcdis_ray.data.crops.view_pixels`, which it equals up to 8-bit rounding.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcdis_ray.data.view_draw import ViewDraw, blur_radius_px
+from gcdis_ray.data.crops.view_draw import ViewDraw, blur_radius_px
 
 
 def render_tensors(

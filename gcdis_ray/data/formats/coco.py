@@ -18,12 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data import masks
-from gcdis_ray.data.records import CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile
-from gcdis_ray.lvis_rules import check_alike, has_lists
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.files.lvis_rules import check_alike, has_lists
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown
 
 _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
@@ -213,14 +213,14 @@ def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> A
     segmentation, bbox = raw.get("segmentation") or None, raw.get("bbox") or None
     mask_rle, mask_area = None, 0.0
     if segmentation is not None:
-        mask_rle = masks.rle_from_segmentation(segmentation, height_px, width_px)
-        mask_area = masks.area(mask_rle, height_px, width_px)
+        mask_rle = coco_rle.rle_from_segmentation(segmentation, height_px, width_px)
+        mask_area = coco_rle.area(mask_rle, height_px, width_px)
         if mask_area == 0:
             raise DataError("zero-area mask")
     if bbox is not None:
         box = _box_xyxy(bbox, height_px, width_px)
     elif mask_rle is not None:
-        box = masks.bbox_xyxy(mask_rle, height_px, width_px)
+        box = coco_rle.bbox_xyxy(mask_rle, height_px, width_px)
     else:
         raise DataError("neither mask nor box")
     area = raw.get("area")

@@ -18,11 +18,11 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gcdis_ray.data.coco import whole_number
-from gcdis_ray.data.data_config import NameMap, SynsetFile
-from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.coco import whole_number
+from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.sets.data_config import NameMap, SynsetFile
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown, some
 
 _WHERE = "stages.ingest.label_space"

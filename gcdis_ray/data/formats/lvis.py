@@ -12,10 +12,10 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from gcdis_ray.data.coco import CocoFile, whole, whole_number
-from gcdis_ray.data.records import CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.coco import CocoFile, whole, whole_number
+from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_listed
+from gcdis_ray.files.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_listed
 from gcdis_ray.words import shown
 
 _NAME_OF_2014 = re.compile(r"COCO_(train|val|test)2014_\d+\.jpg")

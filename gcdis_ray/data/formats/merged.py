@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.coco import whole_number
-from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.coco import whole_number
+from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.words import shown
 

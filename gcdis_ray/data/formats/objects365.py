@@ -11,8 +11,8 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from gcdis_ray.data.coco import CocoFile
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.data.formats.coco import CocoFile
+from gcdis_ray.store.source import SourceFolder
 
 _AS_PUBLISHED = re.compile(r"images/v\d+/(patch\d+/.+)", re.DOTALL)
 

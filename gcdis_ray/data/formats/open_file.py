@@ -6,19 +6,19 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Literal
 
-from gcdis_ray.data.coco import CocoFile
-from gcdis_ray.data.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
-from gcdis_ray.data.json_lists import read_ids
-from gcdis_ray.data.labels import Labels, RelabeledSource, join_labels
-from gcdis_ray.data.lvis import LvisFile
-from gcdis_ray.data.merged import MergedSource
-from gcdis_ray.data.objects365 import Objects365File
-from gcdis_ray.data.records import AnnotationSource
-from gcdis_ray.data.visual_genome import VisualGenomeFile
-from gcdis_ray.data.voc import VocFile
+from gcdis_ray.data.formats.coco import CocoFile
+from gcdis_ray.data.formats.labels import Labels, RelabeledSource, join_labels
+from gcdis_ray.data.formats.lvis import LvisFile
+from gcdis_ray.data.formats.merged import MergedSource
+from gcdis_ray.data.formats.objects365 import Objects365File
+from gcdis_ray.data.formats.records import AnnotationSource
+from gcdis_ray.data.formats.visual_genome import VisualGenomeFile
+from gcdis_ray.data.formats.voc import VocFile
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
+from gcdis_ray.data.sets.json_lists import read_ids
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile
-from gcdis_ray.source import FileState, SourceFolder
+from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.store.source import FileState, SourceFolder
 
 
 def open_sets(folder: SourceFolder, config: DataConfig) -> Mapping[str, AnnotationSource]:

@@ -16,11 +16,11 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data import masks
-from gcdis_ray.data.coco import check_unique
-from gcdis_ray.data.records import CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.coco import check_unique
+from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown
 
 CLASSES = (
@@ -101,7 +101,7 @@ class VocFile:
                     "id": 256 * image_id + int(index),
                     "image_id": image_id,
                     "category_id": int(classes[:_VOID].argmax()),  # none but 0: no category
-                    "segmentation": {"size": [*mask_HW.shape], "counts": masks.encode(mask_HW)},
+                    "segmentation": {"size": [*mask_HW.shape], "counts": coco_rle.encode(mask_HW)},
                     "iscrowd": 0,
                 }
 

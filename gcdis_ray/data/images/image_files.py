@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder, source_folder
+from gcdis_ray.store.source import SourceFolder, source_folder
 from gcdis_ray.words import cut
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gcdis_ray.artifacts import Artifact, Table
+    from gcdis_ray.store.artifacts import Artifact, Table
 
 FILE_COLUMNS = ("image_id", "uri", "bytes", "sha256")  # what it takes to read an image's file
 _READERS = 8  # files read at a time from a source

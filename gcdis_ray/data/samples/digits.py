@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gcdis_ray.data import masks
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -167,14 +167,14 @@ def _write_all(root: Path, spec: SceneSpec) -> None:
 
 def _annotation(annotation_id: int, image_id: int, digit: int, mask_HW: np.ndarray) -> dict:
     height, width = mask_HW.shape
-    rle = masks.encode(mask_HW)
-    x0, y0, x1, y1 = masks.bbox_xyxy(rle, height, width)
+    rle = coco_rle.encode(mask_HW)
+    x0, y0, x1, y1 = coco_rle.bbox_xyxy(rle, height, width)
     return {
         "id": annotation_id,
         "image_id": image_id,
         "category_id": digit + 1,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
-        "area": masks.area(rle, height, width),
+        "area": coco_rle.area(rle, height, width),
         "iscrowd": 0,
         "segmentation": {"size": [height, width], "counts": rle},
     }

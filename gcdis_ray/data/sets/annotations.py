@@ -19,14 +19,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.artifacts import canonical_json
-from gcdis_ray.data.coco import parse_annotation, whole_number
-from gcdis_ray.data.image_list import ImageList
-from gcdis_ray.data.records import AnnotationSource
-from gcdis_ray.data.sorted_runs import SortedRuns, Spool
+from gcdis_ray.data.formats.coco import parse_annotation, whole_number
+from gcdis_ray.data.formats.records import AnnotationSource
+from gcdis_ray.data.sets.image_list import ImageList
+from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import canonical_json
+from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.words import counted, cut, shown
 
 _FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.annotations import id_occurs_twice, too_many_rejected
-from gcdis_ray.data.data_config import SPLITS, DataConfig
-from gcdis_ray.data.formats import open_labels
-from gcdis_ray.data.known_classes import without_object
-from gcdis_ray.data.present import FIX
-from gcdis_ray.data.published import FILES, HASHES, SETTINGS, Count
-from gcdis_ray.data.splits import DataPlan, SetPlan, plan_data
+from gcdis_ray.data.formats.open_file import open_labels
+from gcdis_ray.data.sets.annotations import id_occurs_twice, too_many_rejected
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig
+from gcdis_ray.data.sets.known_classes import without_object
+from gcdis_ray.data.sets.present import FIX
+from gcdis_ray.data.sets.published import FILES, HASHES, SETTINGS, Count
+from gcdis_ray.data.sets.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile
-from gcdis_ray.progress import size
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.run.progress import size
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, cut
 
 _CHUNK_BYTES = 1 << 20

@@ -7,9 +7,9 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from gcdis_ray.config import ENDPOINT, Closed, StageConfig
-from gcdis_ray.data.coco import safe_file_name
+from gcdis_ray.data.formats.coco import safe_file_name
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder, open_source
+from gcdis_ray.store.source import SourceFolder, open_source
 
 SPLITS = ("labeled", "unlabeled", "validation")
 
@@ -208,7 +208,7 @@ class DataConfig(StageConfig):
         return self
 
     def open_root(self) -> SourceFolder:
-        """Raises: DataError, StorageError: see :func:`gcdis_ray.source.open_source`."""
+        """Raises: DataError, StorageError: see :func:`gcdis_ray.store.source.open_source`."""
         return open_source(self.root, self.endpoint)
 
     def files(self) -> list[str]:

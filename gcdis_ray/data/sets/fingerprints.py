@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from gcdis_ray.artifacts import canonical_json
-from gcdis_ray.data.data_config import DataConfig
-from gcdis_ray.data.splits import DataPlan, SetPlan
+from gcdis_ray.data.sets.data_config import DataConfig
+from gcdis_ray.data.sets.splits import DataPlan, SetPlan
 from gcdis_ray.errors import DataError
-from gcdis_ray.meter import count, metering
 from gcdis_ray.runtime.base import Progress
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.artifacts import canonical_json
+from gcdis_ray.store.meter import count, metering
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import cut
 
 Show = Callable[[Progress], None]

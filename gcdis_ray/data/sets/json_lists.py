@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.coco import whole_number
-from gcdis_ray.data.data_config import JsonList
+from gcdis_ray.data.formats.coco import whole_number
+from gcdis_ray.data.sets.data_config import JsonList
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonFile
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import some
 
 _MAX_NAMES = 1_000_000

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
-from gcdis_ray.data.data_config import DataConfig, JsonList
-from gcdis_ray.data.json_lists import read_names
-from gcdis_ray.data.records import CategoryRecord
+from gcdis_ray.data.formats.records import CategoryRecord
+from gcdis_ray.data.sets.data_config import DataConfig, JsonList
+from gcdis_ray.data.sets.json_lists import read_names
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, shown, some
 
 

@@ -15,15 +15,15 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet
-from gcdis_ray.data.formats import open_sets
-from gcdis_ray.data.image_list import ImageList, SourceImage
-from gcdis_ray.data.json_lists import read_ids
-from gcdis_ray.data.known_classes import known_classes
-from gcdis_ray.data.records import AnnotationSource, CategoryRecord
+from gcdis_ray.data.formats.open_file import open_sets
+from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, ImageSet
+from gcdis_ray.data.sets.image_list import ImageList, SourceImage
+from gcdis_ray.data.sets.json_lists import read_ids
+from gcdis_ray.data.sets.known_classes import known_classes
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
-from gcdis_ray.source import FileState, SourceFolder
+from gcdis_ray.store.source import FileState, SourceFolder
 from gcdis_ray.words import counted
 
 _States = tuple[FileState | None, ...]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, cut, some
 
 _PATCH = re.compile(r"patch(\d+)")

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 import pyarrow as pa
 
-from gcdis_ray.artifacts import Table
+from gcdis_ray.store.artifacts import Table
 
 _RUN_BYTES = 64 << 20
 _PIECE_ROWS = 8_192  # every run has one in memory while all are read
@@ -35,7 +35,7 @@ class SortedRuns:
         self, spool: Spool, name: str, then_by: Sequence[str] = (), run_bytes: int = _RUN_BYTES
     ) -> None:
         """Args:
-        name: of the rows' schema in :data:`gcdis_ray.artifacts.SCHEMAS`.
+        name: of the rows' schema in :data:`gcdis_ray.store.artifacts.SCHEMAS`.
         run_bytes: about what one run may hold in memory; a few times that is used.
         """
         self._spool, self._name, self._then_by = spool, name, list(then_by)

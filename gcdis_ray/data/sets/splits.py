@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.data.annotations import Selection
-from gcdis_ray.data.data_config import SPLITS, DataConfig, ImageSet
-from gcdis_ray.data.image_list import ImageList, SourceImage
-from gcdis_ray.data.listed_images import (
+from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
+from gcdis_ray.data.sets.annotations import Selection
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, ImageSet
+from gcdis_ray.data.sets.image_list import ImageList, SourceImage
+from gcdis_ray.data.sets.listed_images import (
     ListedSet,
     file_names,
     id_of_name,
@@ -27,11 +28,10 @@ from gcdis_ray.data.listed_images import (
     read_listed,
     uri_of,
 )
-from gcdis_ray.data.present import Listing, Missing
-from gcdis_ray.data.records import AnnotationSource, CategoryRecord
+from gcdis_ray.data.sets.present import Listing, Missing
 from gcdis_ray.errors import DataError
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import SourceFolder
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, cut
 
 _ROWS_AT_ONCE = 16_384

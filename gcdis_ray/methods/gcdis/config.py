@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed
-from gcdis_ray.data.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import AugmentConfig
 from gcdis_ray.errors import ConfigError
 
 _ENCODER = "stages.discover.model.encoder"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gcdis_ray.data.augment import plain_view, with_mask
-from gcdis_ray.data.crop_store import CropStore
+from gcdis_ray.data.crops.augment import plain_view, with_mask
+from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.models.heads import DiscoveryModel
 
 _BATCH_ROWS = 256  # crops per forward

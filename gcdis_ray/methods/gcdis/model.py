@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gcdis_ray.clustering.temperature import headness
-from gcdis_ray.losses.attention import attention_loss
 from gcdis_ray.losses.clustering import (
     balance_loss,
     classification_loss,
@@ -21,6 +19,9 @@ from gcdis_ray.losses.contrastive import (
     contrastive_log_probabilities,
     instance_contrastive_loss,
 )
+from gcdis_ray.methods.gcdis.attention_loss import attention_loss
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.temperature import headness
 from gcdis_ray.models.encoder import ResNetEncoder
 from gcdis_ray.models.heads import (
     CosineClassifier,
@@ -30,7 +31,6 @@ from gcdis_ray.models.heads import (
     Projector,
 )
 from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
 
 
 def build_discovery_model(config: ModelConfig, num_classes: int) -> DiscoveryModel:

@@ -2,7 +2,7 @@
 
 A step: each part draws crops and two views of each (:meth:`DiscoveryTask.batch`); the momentum
 encoder turns second views into keys and targets, and parts swap them (:meth:`prepare`); the student
-learns from first views (:class:`~gcdis_ray.tasks.discovery_model.DiscoveryObjective`); then the
+learns from first views (:class:`~gcdis_ray.methods.gcdis.model.DiscoveryObjective`); then the
 momentum encoder, the queue, cluster mass and headness follow (:meth:`after_step`).
 """
 
@@ -19,26 +19,26 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.artifacts import Table
 from gcdis_ray.clustering.prototypes import (
     fit_prototypes,
     semi_supervised_kmeans,
     semi_supervised_linkage,
 )
-from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.augment import plain_view, random_view, with_mask, wobble
-from gcdis_ray.data.crop_store import CropStore
+from gcdis_ray.data.crops.augment import plain_view, random_view, with_mask, wobble
+from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.data.crops.sampling import CropSampler
 from gcdis_ray.errors import DataError
 from gcdis_ray.losses.clustering import sharpened_target
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.model import DiscoveryObjective, build_discovery_model
+from gcdis_ray.methods.gcdis.temperature import HeadnessTable, cosine_temperature
+from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.models.heads import DiscoveryModel
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 from gcdis_ray.models.queue import FeatureQueue
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.tasks.discovery_config import DiscoveryConfig, ModelConfig
-from gcdis_ray.tasks.discovery_model import DiscoveryObjective, build_discovery_model
-from gcdis_ray.tasks.hold_out import HoldOut
-from gcdis_ray.tasks.sampling import CropSampler
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 _EMBED_ROWS = 256  # crops per forward when prototypes are placed

@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.json as arrow_json
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import stream
-from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_records import number, shape
+from gcdis_ray.files.json_file import stream
+from gcdis_ray.metrics.files.coco_files import GroundTruthFile
+from gcdis_ray.metrics.files.coco_records import number, shape
 from gcdis_ray.metrics.overlaps import as_rle
 
 SCHEMA = pa.schema(

@@ -8,12 +8,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.files.arrow_columns import as_column, flags, numbers
 from gcdis_ray.lookup import places
+from gcdis_ray.masks.run_lengths import run_areas
 from gcdis_ray.metrics.ap_matching import Bools, Floats, Ints
-from gcdis_ray.metrics.arrow_columns import as_column, flags, numbers
-from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_records import MAX_PX
-from gcdis_ray.metrics.run_lengths import run_areas
+from gcdis_ray.metrics.files.coco_files import GroundTruthFile
+from gcdis_ray.metrics.files.coco_records import MAX_PX
 
 
 @dataclass(frozen=True)

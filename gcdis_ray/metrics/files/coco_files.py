@@ -12,19 +12,19 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.json_file import JsonLists, open_lists
-from gcdis_ray.lvis_rules import (
+from gcdis_ray.files.arrow_columns import as_texts
+from gcdis_ray.files.json_file import JsonLists, open_lists
+from gcdis_ray.files.lvis_rules import (
     FEDERATED_LISTS,
     FREQUENCIES,
     check_alike,
     check_listed,
     has_lists,
 )
-from gcdis_ray.metrics.arrow_columns import as_texts
-from gcdis_ray.metrics.coco_records import integer, no_fill, number, shape
+from gcdis_ray.masks.run_lengths import run_areas
+from gcdis_ray.metrics.files.coco_records import integer, no_fill, number, shape
 from gcdis_ray.metrics.matches import RULES, Truth
 from gcdis_ray.metrics.overlaps import Masks
-from gcdis_ray.metrics.run_lengths import run_areas
 
 _FIX = "give a COCO or LVIS annotation file with 'images', 'annotations' and 'categories'"
 

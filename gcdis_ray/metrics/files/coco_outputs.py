@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
+from gcdis_ray.files.arrow_columns import as_column
 from gcdis_ray.metrics.ap_matching import Bools, Edges, Floats, Ints
-from gcdis_ray.metrics.arrow_columns import as_column
-from gcdis_ray.metrics.coco_columns import Checks
-from gcdis_ray.metrics.coco_files import GroundTruthFile
-from gcdis_ray.metrics.coco_results import scan
+from gcdis_ray.metrics.files.coco_columns import Checks
+from gcdis_ray.metrics.files.coco_files import GroundTruthFile
+from gcdis_ray.metrics.files.coco_results import scan
 from gcdis_ray.metrics.matches import best_of_image, common_pairs, given_boxes
 from gcdis_ray.metrics.overlaps import Masks, box_edges, mask_edges
 
@@ -51,7 +51,7 @@ def count_outputs(
         max_per_image: only the best of an image are matched.
 
     Raises:
-        DataError: see :func:`gcdis_ray.metrics.coco_results.read_results`. Ids may be any.
+        DataError: see :func:`gcdis_ray.metrics.files.coco_results.read_results`. Ids may be any.
     """
 
     def start() -> _Met:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.arrow_columns import as_texts
-from gcdis_ray.metrics.run_lengths import run_areas
+from gcdis_ray.files.arrow_columns import as_texts
+from gcdis_ray.masks.run_lengths import run_areas
 
 MAX_PX = 1e9  # of a box: larger numbers are mistakes, and their areas overflow
 _MAX_RUN = 1 << 32  # run lengths are 32-bit in every library

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from gcdis_ray.data.augment import normalize, plain_view, random_view, with_mask, wobble
-from gcdis_ray.data.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment import normalize, plain_view, random_view, with_mask, wobble
+from gcdis_ray.data.crops.augment_config import AugmentConfig
 
 STILL = {
     "min_area": 1.0,

@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.data import crop_cutting, masks
+from gcdis_ray.data.crops import crop_cutting
+from gcdis_ray.masks import coco_rle
 
 HEIGHT, WIDTH = 60, 80
 BOXES = st.tuples(st.floats(0, 79), st.floats(0, 59), st.floats(0.1, 80), st.floats(0.1, 60))
@@ -39,7 +40,7 @@ def test_outlines_of_images_of_several_sizes():
     bitmaps = [rng.random(size) < 0.02 for size in sizes]
     for bitmap in bitmaps:
         bitmap.flat[-1] = True
-    found = crop_cutting.outline_objects([masks.encode(b) for b in bitmaps], sizes, context=0.1)
+    found = crop_cutting.outline_objects([coco_rle.encode(b) for b in bitmaps], sizes, context=0.1)
     for bitmap, outline in zip(bitmaps, found, strict=True):
         rows, columns = bitmap.any(1).nonzero()[0], bitmap.any(0).nonzero()[0]
         assert outline.bbox_xyxy == [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 import torch
 
-from gcdis_ray.artifacts import FileRecord, Table
-from gcdis_ray.data import crop_store
-from gcdis_ray.data.crop_store import CropStore, decode_crops
+from gcdis_ray.data.crops import crop_store
+from gcdis_ray.data.crops.crop_store import CropStore, decode_crops
 from gcdis_ray.errors import DataError, StorageError
-from gcdis_ray.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.store.schemas import SCHEMAS
 
 
 def encoded(height: int, width: int, seed: int) -> tuple[bytes, bytes]:

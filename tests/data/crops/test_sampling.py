@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.tasks.sampling import CropSampler, Shuffle
+from gcdis_ray.data.crops.sampling import CropSampler, Shuffle
 
 
 @settings(max_examples=40, deadline=None)

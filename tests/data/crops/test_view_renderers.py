@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcdis_ray.data.augment_config import AugmentConfig
-from gcdis_ray.data.view_draw import draw_views
-from gcdis_ray.data.view_pixels import render_pixels
-from gcdis_ray.data.view_tensors import render_tensors
+from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.view_draw import draw_views
+from gcdis_ray.data.crops.view_pixels import render_pixels
+from gcdis_ray.data.crops.view_tensors import render_tensors
 
 KINDS = {
     "windows": dict(),

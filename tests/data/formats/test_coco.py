@@ -10,10 +10,10 @@ from coco_folder import HEIGHT, WIDTH, make_coco_folder, square, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.data import masks
-from gcdis_ray.data.coco import CocoFile, parse_annotation, safe_file_name
+from gcdis_ray.data.formats.coco import CocoFile, parse_annotation, safe_file_name
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import open_source
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.store.source import open_source
 
 GOOD = {
     "id": 5,
@@ -123,7 +123,7 @@ def test_annotation():
     a = parse_annotation(GOOD, HEIGHT, WIDTH)
     assert (a.instance_id, a.category_id, a.iscrowd, a.area_px) == (5, 2, False, 90.5)
     assert a.bbox_xyxy == (3, 4, 13, 14)
-    assert masks.area(a.mask_rle or "", HEIGHT, WIDTH) == 100
+    assert coco_rle.area(a.mask_rle or "", HEIGHT, WIDTH) == 100
     boxless = parse_annotation({**GOOD, "bbox": None, "area": None}, HEIGHT, WIDTH)
     assert boxless.bbox_xyxy == (3, 4, 13, 14)
     assert boxless.area_px == 100

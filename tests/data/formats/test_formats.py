@@ -10,17 +10,17 @@ import official_files as official
 import pytest
 from coco_folder import write_json
 
-from gcdis_ray.data import masks
-from gcdis_ray.data.annotations import Selection
-from gcdis_ray.data.coco import CocoFile, parse_annotation
-from gcdis_ray.data.data_config import ImageSet, LabelSpace, SynsetFile
-from gcdis_ray.data.formats import open_annotations, open_file, open_labels
-from gcdis_ray.data.image_list import ImageList, SourceImage
-from gcdis_ray.data.labels import Labels
-from gcdis_ray.data.lvis import LvisFile
-from gcdis_ray.data.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.coco import CocoFile, parse_annotation
+from gcdis_ray.data.formats.labels import Labels
+from gcdis_ray.data.formats.lvis import LvisFile
+from gcdis_ray.data.formats.open_file import open_annotations, open_file, open_labels
+from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.sets.annotations import Selection
+from gcdis_ray.data.sets.data_config import ImageSet, LabelSpace, SynsetFile
+from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import open_source
+from gcdis_ray.masks import coco_rle
+from gcdis_ray.store.source import open_source
 
 
 def opened(root: Path, name: str, **options) -> AnnotationSource:
@@ -176,7 +176,7 @@ def test_voc(tmp_path: Path):
     assert found[1].mask_rle is not None
     expected = np.zeros((30, 40), bool)
     expected[5:15, 11:20] = True
-    assert np.array_equal(masks.decode(found[1].mask_rle, 30, 40), expected)
+    assert np.array_equal(coco_rle.decode(found[1].mask_rle, 30, 40), expected)
 
 
 def test_formats_are_recognised(tmp_path: Path):

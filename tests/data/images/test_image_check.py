@@ -13,7 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gcdis_ray.data.images import ImageLimits, _jpeg_channels, check_image, decode_rgb, image_format
+from gcdis_ray.data.images.image_check import (
+    ImageLimits,
+    _jpeg_channels,
+    check_image,
+    decode_rgb,
+    image_format,
+)
 from gcdis_ray.errors import DataError
 
 LIMITS = ImageLimits()
@@ -152,7 +158,7 @@ def test_limits():
 
 def test_bombs_cost_no_memory(tmp_path: Path):
     code = (
-        "import resource, sys; from gcdis_ray.data.images import *\n"
+        "import resource, sys; from gcdis_ray.data.images.image_check import *\n"
         "check_image(open(sys.argv[1], 'rb').read(), ImageLimits())\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in sys.argv[2:]:\n"

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pytest
 from scene_tables import FakeArtifact
 
-from gcdis_ray.data.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
-from gcdis_ray.meter import metering
-from gcdis_ray.s3 import Prefix
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import source_folder
+from gcdis_ray.store.meter import metering
+from gcdis_ray.store.s3 import Prefix
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import source_folder
 
 FILES = [bytes([number]) * (number + 1) for number in range(40)]
 

@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 
-from gcdis_ray.data import digits, masks
+from gcdis_ray.data.samples import digits
 from gcdis_ray.errors import DataError
+from gcdis_ray.masks import coco_rle
 
 SMALL = dict(num_labeled=10, num_unlabeled=12, num_validation=6)
 
@@ -95,9 +96,9 @@ def test_masks_are_visible_legible_strokes(scenes: Path):
             seen = np.zeros((128, 128), int)
             for a in (a for a in data["annotations"] if a["image_id"] == image["id"]):
                 rle = a["segmentation"]["counts"]
-                mask = masks.decode(rle, 128, 128)
+                mask = coco_rle.decode(rle, 128, 128)
                 seen += mask
-                x0, y0, x1, y1 = masks.bbox_xyxy(rle, 128, 128)
+                x0, y0, x1, y1 = coco_rle.bbox_xyxy(rle, 128, 128)
                 assert a["bbox"] == [x0, y0, x1 - x0, y1 - y0]
                 assert a["area"] == mask.sum() >= 40
                 assert max(x1 - x0, y1 - y0) <= 60

@@ -13,15 +13,15 @@ from coco_folder import HEIGHT, WIDTH, make_coco_folder, square, write_json
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gcdis_ray.data.annotations import CheckedAnnotations, Selection
-from gcdis_ray.data.data_config import ImageSet
-from gcdis_ray.data.formats import open_annotations
-from gcdis_ray.data.image_list import ImageList, SourceImage
-from gcdis_ray.data.sorted_runs import SortedRuns
+from gcdis_ray.data.formats.open_file import open_annotations
+from gcdis_ray.data.sets.annotations import CheckedAnnotations, Selection
+from gcdis_ray.data.sets.data_config import ImageSet
+from gcdis_ray.data.sets.image_list import ImageList, SourceImage
+from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
-from gcdis_ray.schemas import SCHEMAS
-from gcdis_ray.source import open_source
-from gcdis_ray.work import StageWork
+from gcdis_ray.run.work import StageWork
+from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.source import open_source
 
 GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}
 

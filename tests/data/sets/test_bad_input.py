@@ -11,15 +11,15 @@ import official_files as official
 import pytest
 from coco_folder import folder_config, make_coco_folder, write_json
 
-from gcdis_ray.data.coco import parse_annotation
-from gcdis_ray.data.data_config import JsonList
-from gcdis_ray.data.formats import open_file
-from gcdis_ray.data.json_lists import read_ids, read_names
-from gcdis_ray.data.present import Listing
-from gcdis_ray.data.splits import plan_data
+from gcdis_ray.data.formats.coco import parse_annotation
+from gcdis_ray.data.formats.open_file import open_file
+from gcdis_ray.data.sets.data_config import JsonList
+from gcdis_ray.data.sets.json_lists import read_ids, read_names
+from gcdis_ray.data.sets.present import Listing
+from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.source import open_source
 from gcdis_ray.stages.ingest import Config
+from gcdis_ray.store.source import open_source
 
 
 def opened(root: Path, name: str, **options):

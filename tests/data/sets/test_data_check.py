@@ -14,8 +14,8 @@ from coco_folder import image_bytes, write_json
 from small_run import ROOT
 
 from gcdis_ray.cli import main
-from gcdis_ray.data import published
-from gcdis_ray.data.published import Count
+from gcdis_ray.data.sets import published
+from gcdis_ray.data.sets.published import Count
 
 
 @pytest.fixture
@@ -72,8 +72,8 @@ def counts(monkeypatch: pytest.MonkeyPatch):
     """Publish other counts than the real ones."""
 
     def publish(files: dict[str, dict[str, Count]], settings: dict[str, dict[str, Count]]) -> None:
-        monkeypatch.setattr("gcdis_ray.data_check.FILES", files)
-        monkeypatch.setattr("gcdis_ray.data_check.SETTINGS", settings)
+        monkeypatch.setattr("gcdis_ray.data.sets.data_check.FILES", files)
+        monkeypatch.setattr("gcdis_ray.data.sets.data_check.SETTINGS", settings)
 
     publish({}, {})
     return publish

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcdis_ray.data.image_list import ImageList, SourceImage
+from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.lookup import is_in
 
 INTS = st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(-4, 4), max_size=30)

@@ -13,11 +13,11 @@ import yaml
 from coco_folder import folder_config, make_coco_folder, write_json
 
 from gcdis_ray.cli import main
-from gcdis_ray.data import listed_images
-from gcdis_ray.data.splits import plan_data
-from gcdis_ray.source import LocalFolder
+from gcdis_ray.data.sets import listed_images
+from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.stages import ground_truth
 from gcdis_ray.stages.ingest import Config
+from gcdis_ray.store.source import LocalFolder
 
 ONE_FILE = {
     split: {"images": "images", "annotations": "all.json", "part": [low, high]}

@@ -8,8 +8,8 @@ import pytest
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
 from pydantic import ValidationError
 
-from gcdis_ray.data.data_config import SPLITS, DataConfig
-from gcdis_ray.data.splits import DataPlan, plan_data
+from gcdis_ray.data.sets.data_config import SPLITS, DataConfig
+from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcdis_ray.models.attention import SoftAttention, pooled_sizes
+from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
 
 
 def materialised(module: SoftAttention, map_NCHW: torch.Tensor) -> torch.Tensor:

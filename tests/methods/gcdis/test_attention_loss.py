@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gcdis_ray.losses.attention import attention_loss, contour_weights
+from gcdis_ray.methods.gcdis.attention_loss import attention_loss, contour_weights
 
 
 def square(side: int = 8) -> torch.Tensor:

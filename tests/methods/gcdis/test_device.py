@@ -10,7 +10,7 @@ import torch
 from toy_discovery import MIXED, make
 from toy_training import toy_plan
 
-from gcdis_ray.storage import open_storage
+from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import TrainingRun
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scene_tables import memory_table
 
-from gcdis_ray.tasks import discovery_scores
-from gcdis_ray.tasks.discovery_scores import Baseline
+from gcdis_ray.evaluation import discovery_scores
+from gcdis_ray.evaluation.discovery_scores import Baseline
 
 
 @pytest.mark.parametrize("most", [12, 100])

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from toy_discovery import MIXED, MODEL, Run, make
 
+from gcdis_ray.methods.gcdis.config import ModelConfig
 from gcdis_ray.models.heads import Discovered
-from gcdis_ray.tasks.discovery_config import ModelConfig
 
 
 def softmax(logits: list[float]) -> list[float]:

@@ -26,14 +26,15 @@ from torch.nn import functional as F
 from toy_discovery import MIXED, Run, make
 
 import gcdis_ray
-from gcdis_ray.clustering.temperature import HeadnessTable
 from gcdis_ray.losses.clustering import classification_loss
+from gcdis_ray.methods.gcdis import model as discovery_model
+from gcdis_ray.methods.gcdis import task as discovery
+from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.methods.gcdis.temperature import HeadnessTable
 from gcdis_ray.models.heads import CosineClassifier
 from gcdis_ray.models.momentum import MomentumEncoder
 from gcdis_ray.models.queue import FeatureQueue
-from gcdis_ray.storage import open_storage
-from gcdis_ray.tasks import discovery, discovery_model
-from gcdis_ray.tasks.discovery import DiscoveryTask
+from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training import loop
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.schedule import learning_rate

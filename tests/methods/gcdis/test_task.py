@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from toy_discovery import MIXED, MODEL, AllParts, Run, make
 
-from gcdis_ray.losses.attention import attention_loss
-from gcdis_ray.tasks.discovery_config import ModelConfig
+from gcdis_ray.methods.gcdis.attention_loss import attention_loss
+from gcdis_ray.methods.gcdis.config import ModelConfig
 
 
 def test_every_loss_reaches_the_student_and_none_the_momentum_encoder():

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from gcdis_ray.clustering.temperature import HeadnessTable, cosine_temperature, headness
+from gcdis_ray.methods.gcdis.temperature import HeadnessTable, cosine_temperature, headness
 
 
 def test_headness_against_a_loop_without_own_keys():

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from gcdis_ray.metrics.coco_batches import _Lines
-from gcdis_ray.metrics.run_lengths import run_areas
+from gcdis_ray.masks.run_lengths import run_areas
+from gcdis_ray.metrics.files.coco_batches import _Lines
 
 masks = arrays(np.uint8, st.tuples(st.integers(1, 40), st.integers(1, 60)), elements=st.booleans())
 
