@@ -57,32 +57,32 @@ PARTS = ("digits", "segmenter", *PHOTOGRAPHS)
 STEPS = {"digits": 300, "segmenter": 300, "caltech": 100, "coco": 100}
 # Far smaller than the configs': some sixty trainings are to fit two cores. --set makes it larger.
 SMALL = [
-    "stages.discover.training.batch_size=64",
-    "stages.discover.training.micro_batches=1",
-    "stages.discover.model.encoder.widths=[16,32,64]",
-    "stages.discover.model.encoder.blocks=[1,1,1]",
-    "stages.discover.model.encoder.stem_width=16",
+    "stages.discover.gcdis.training.batch_size=64",
+    "stages.discover.gcdis.training.micro_batches=1",
+    "stages.discover.gcdis.model.encoder.widths=[16,32,64]",
+    "stages.discover.gcdis.model.encoder.blocks=[1,1,1]",
+    "stages.discover.gcdis.model.encoder.stem_width=16",
 ]
-SMALL_DIGITS = [*SMALL, "stages.discover.model.encoder.input_px=24"]
+SMALL_DIGITS = [*SMALL, "stages.discover.gcdis.model.encoder.input_px=24"]
 SMALL_PHOTOGRAPHS = [
     *SMALL,
-    "stages.discover.model.encoder.input_px=32",
-    "stages.discover.model.encoder.stem_kernel=3",
-    "stages.discover.model.encoder.stem_pool=false",
-    "stages.discover.model.encoder.mask_input=false",  # as in the paper
-    "stages.discover.discovery.cache_px=40",
+    "stages.discover.gcdis.model.encoder.input_px=32",
+    "stages.discover.gcdis.model.encoder.stem_kernel=3",
+    "stages.discover.gcdis.model.encoder.stem_pool=false",
+    "stages.discover.gcdis.model.encoder.mask_input=false",  # as in the paper
+    "stages.discover.gcdis.discovery.cache_px=40",
 ]
 # The weights are of 224 px; 64 px is what two cores can pay. Layers without batch norm want a small
 # learning rate.
 PRETRAINED = [
-    "stages.discover.model.encoder.body=mobilenet_v2",
-    "stages.discover.model.encoder.input_px=64",
-    "stages.discover.discovery.cache_px=72",
+    "stages.discover.gcdis.model.encoder.body=mobilenet_v2",
+    "stages.discover.gcdis.model.encoder.input_px=64",
+    "stages.discover.gcdis.discovery.cache_px=72",
 ]
 ENCODERS = {
     "": [],
-    "frozen": [*PRETRAINED, "stages.discover.model.encoder.frozen=true"],
-    "fine-tuned": [*PRETRAINED, "stages.discover.training.lr=0.0003"],
+    "frozen": [*PRETRAINED, "stages.discover.gcdis.model.encoder.frozen=true"],
+    "fine-tuned": [*PRETRAINED, "stages.discover.gcdis.training.lr=0.0003"],
 }
 SMALL_SEGMENTER = [
     *SMALL_DIGITS,
@@ -286,14 +286,14 @@ class Discovery:
         return score(inputs, rows["cluster_id"].to_numpy(), True) | diagnostics(inputs)
 
     def _changes(self, encoder: str, mode: str, attention: bool) -> list[str]:
-        at = "stages.discover.discovery.temperature."
+        at = "stages.discover.gcdis.discovery.temperature."
         changes = [*ENCODERS[encoder], *(at + change for change in TEMPERATURES[mode])]
         if encoder:
             changes += self._weights
         if mode == CONTROL:
             base = load_config(self._path, self._overrides).stages.discover
             changes.append(f"{at}minimum={base.discovery.temperature.maximum}")
-        changes.append(f"stages.discover.model.attention.enabled={attention}".lower())
+        changes.append(f"stages.discover.gcdis.model.attention.enabled={attention}".lower())
         return [*changes, *self._last]
 
 
@@ -502,7 +502,7 @@ def plan_jobs(args: argparse.Namespace, out: Path) -> list[Job]:
     for part in args.only:
         folder = out / "sets" / part
         folder.mkdir(parents=True, exist_ok=True)
-        steps = [f"stages.discover.training.steps={args.steps or STEPS[part]}"]
+        steps = [f"stages.discover.gcdis.training.steps={args.steps or STEPS[part]}"]
         if part == "segmenter":
             images = ablation_data.digits(folder)
             jobs += Segmenter(bench, images, [*SMALL_SEGMENTER, *steps, *args.set]).jobs(args.seeds)

@@ -122,7 +122,7 @@ def _photographs(data: Path) -> list[str]:
 
 def _pretrained(data: Path) -> list[str]:
     """The same net as the discovery model's encoder."""
-    encoder = "stages.discover.model.encoder."
+    encoder = "stages.discover.gcdis.model.encoder."
     checksum = file_sha256(data / WEIGHTS)
     return [f"{encoder}weights={data / WEIGHTS}", f"{encoder}weights_sha256='{checksum}'"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import CROPS
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 
@@ -44,7 +44,7 @@ def crop_rows(
                 mask_png=cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes(),
             )
         )
-    return pa.Table.from_pylist(rows, schema=SCHEMAS["crops"])
+    return pa.Table.from_pylist(rows, schema=CROPS)
 
 
 def write_crops(folder: Path, shards: list[pa.Table], repeats: int = 1) -> Table:

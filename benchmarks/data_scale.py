@@ -62,7 +62,7 @@ from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import crop, ground_truth, ingest
 from gcdis_ray.store.artifacts import Artifact, Manifest
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import PREDICTIONS, PROPOSALS
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
@@ -192,7 +192,7 @@ def _proposals(objects: pa.Table) -> pa.Table:
     columns["proposal_id"] = objects["instance_id"]
     columns["objectness"] = pa.array(np.ones(len(objects), np.float32))
     columns["origin"] = pa.array(["external"] * len(objects))
-    return pa.table([columns[n] for n in SCHEMAS["proposals"].names], SCHEMAS["proposals"])
+    return pa.table([columns[n] for n in PROPOSALS.names], PROPOSALS)
 
 
 def _predictions(
@@ -200,7 +200,7 @@ def _predictions(
 ) -> pa.Table:
     """True objects with their classes, and others of the shard anywhere with any class."""
     if not len(objects):
-        return SCHEMAS["predictions"].empty_table()
+        return PREDICTIONS.empty_table()
     noise = rng.integers(0, len(objects), max(0, DETECTIONS * len(images) - len(objects)))
     rows = objects.take(pa.array(np.concatenate([np.arange(len(objects)), noise])))
     true, total = len(objects), len(rows)
@@ -221,7 +221,7 @@ def _predictions(
         **{name: rows[name] for name in ("mask_rle", "height_px", "width_px")},
     }
     order = pa.array(np.lexsort((-score, image_id)))
-    names = SCHEMAS["predictions"].names
+    names = PREDICTIONS.names
     return pa.table({name: columns[name] for name in names}).take(order)
 
 

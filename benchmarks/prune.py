@@ -54,7 +54,7 @@ def config_of(folder: Path, factor: float, steps: int, changes: Sequence[str]) -
             "stages.crop.max_proposals_per_image=1000",
             f"stages.count.num_novel={images.num_novel}",
             *SMALL_DIGITS,
-            f"stages.discover.training.steps={steps}",
+            f"stages.discover.gcdis.training.steps={steps}",
             f"stages.discover.prune.over_provision={factor}",
             *changes,
         ],

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import SCHEMAS  # FIXME
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 HEIGHT, WIDTH, OBJECTS = 480, 640, 8

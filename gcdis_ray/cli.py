@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
                 action="append",
                 default=[],
                 metavar="KEY=VALUE",
-                help="override a config value, e.g. stages.discover.training.steps=500",
+                help="override a config value, e.g. stages.discover.gcdis.training.steps=500",
             )
         return sub
 
@@ -259,7 +259,7 @@ def _metrics(pipeline: Pipeline) -> dict[str, Any] | None:
 
 
 def _print_metrics(pipeline: Pipeline) -> None:
-    from gcdis_ray.report.summary import metrics_lines
+    from gcdis_ray.evaluation.summary import metrics_lines
 
     metrics = _metrics(pipeline)
     if metrics is None:

@@ -40,9 +40,6 @@ class StageConfig(Closed):
         """Plain data that enters the artifact's key."""
         return self.model_dump(mode="json", exclude=set(self.not_in_key()))
 
-    def check_files(self) -> None:
-        """Look at files that workers will need; raises ConfigError if one cannot be used."""
-
 
 class TrainingConfig(Closed):
     """One training run. All of it changes the result, so all of it enters the key."""
@@ -171,7 +168,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             raise ConfigError(
                 f"override {text!r} has no value",
                 where="--set",
-                fix="for example --set stages.discover.training.steps=500",
+                fix="for example --set stages.discover.gcdis.training.steps=500",
             )
         *parents, last = path.split(".")
         node = data

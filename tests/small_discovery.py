@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from gcdis_ray.stages import discover
 from gcdis_ray.store.artifacts import Artifact, Manifest
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import CROPS
 
 CONFIG = discover.Config.model_validate(
     {
@@ -60,7 +60,7 @@ class WriteCrops:
         def rows(index: int):
             labels = self.shards[index]
             table = [crop_row(int(starts[index]) + i, y) for i, y in enumerate(labels)]
-            return {"crops": pa.Table.from_pylist(table, schema=SCHEMAS["crops"])}
+            return {"crops": pa.Table.from_pylist(table, schema=CROPS)}
 
         return rows
 

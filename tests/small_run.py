@@ -29,9 +29,9 @@ def small_overrides(folder: Path, runtime: str = "local") -> list[str]:
         "stages.propose.training.steps=30",
         "stages.propose.training.batch_size=4",
         "stages.propose.min_score=0.05",  # whatever so short a training has made of it
-        "stages.discover.training.steps=12",
-        "stages.discover.training.batch_size=32",
-        "stages.discover.discovery.queue_size=64",
+        "stages.discover.gcdis.training.steps=12",
+        "stages.discover.gcdis.training.batch_size=32",
+        "stages.discover.gcdis.discovery.queue_size=64",
         "stages.segment.training.steps=8",
         "stages.segment.training.batch_size=4",
     ]

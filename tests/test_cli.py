@@ -226,7 +226,7 @@ def test_a_missing_image_is_named(gcdis, folder: Path):
         ("stages.count.num_novel=-3", "num_novel"),
         ("seed=1.5", "seed"),
         ("recipe=unknown", "gcdis"),
-        ("stages.discover.training.micro_batches=3", "micro_batches"),
+        ("stages.discover.gcdis.training.micro_batches=3", "micro_batches"),
     ],
 )
 def test_bad_config_is_refused_before_anything_starts(gcdis, override: str, names: str):

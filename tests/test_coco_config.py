@@ -35,9 +35,9 @@ def test_coco_config_runs_to_the_end(tmp_path: Path):
         "stages.crop.min_side_px=1",
         "stages.crop.min_area_px=1",
         "stages.count.num_novel=2",
-        "stages.discover.training.steps=10",
-        "stages.discover.training.batch_size=16",
-        "stages.discover.discovery.queue_size=32",
+        "stages.discover.gcdis.training.steps=10",
+        "stages.discover.gcdis.training.batch_size=16",
+        "stages.discover.gcdis.discovery.queue_size=32",
         "stages.segment.training.steps=4",
     ]
     config = load_config(CONFIG, overrides)

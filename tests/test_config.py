@@ -89,9 +89,9 @@ def test_minimal_config_is_enough():
 @pytest.mark.parametrize(
     ("wrong", "meant"),
     [
-        ("stages.discover.epochs=5", "stages.discover.training.epochs"),
+        ("stages.discover.epochs=5", "stages.discover.gcdis.training.epochs"),
         ("count.num_novel=12", "stages.count"),
-        ("stages.discover.training.step=5", "steps"),
+        ("stages.discover.gcdis.training.step=5", "steps"),
         ("stages.segment.cosine_scale=10", "stages.segment.classifier.cosine_scale"),
         ("workers=3", "compute.workers"),
         ("stages.count.zzz=1", "valid: also, backend"),

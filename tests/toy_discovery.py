@@ -15,7 +15,7 @@ from gcdis_ray.config import TrainingConfig
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import CROPS
 
 MODEL = ModelConfig.model_validate(
     {
@@ -55,7 +55,7 @@ class Crops:
                     mask_png=cv2.imencode(".png", mask)[1].tobytes(),
                 )
             )
-        self.table = pa.Table.from_pylist(rows, schema=SCHEMAS["crops"])
+        self.table = pa.Table.from_pylist(rows, schema=CROPS)
 
     @property
     def num_rows(self) -> int:

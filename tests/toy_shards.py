@@ -15,7 +15,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt, GroupWriter
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import HISTORY
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 NUM_SHARDS = 6
@@ -66,7 +66,7 @@ class Shards:
                 "history",
                 pa.table(
                     [[index, index], ["a", "b"], [index + 0.25, index + 0.5]],
-                    schema=SCHEMAS["history"],
+                    schema=HISTORY,
                 ),
                 index,
             )

@@ -16,7 +16,7 @@ Decay = Literal["none", "global_cut", "classwise_cut", "quadratic", "quadratic_g
 
 
 def stability(
-    probabilities_TNK: FloatArray,
+    probabilities_TNK: NDArray[np.floating],
     mode: Stability = "inv_sum",
     *,
     probability_floor: float = 1e-8,
@@ -41,6 +41,21 @@ def stability(
     if mode == "neg_mean_kl":
         return -divergence_TN.mean(axis=0)
     return (1.0 / divergence_TN).sum(axis=0)
+
+
+def margin(
+    probabilities_NK: NDArray[np.floating], *, probability_floor: float = 1e-8
+) -> FloatArray:
+    """log p_1 - log p_2 of the two largest probabilities: how far the second choice is. Of a
+    softmax over similarities to centres, it is the margin to the second centre, up to a factor.
+
+    Args:
+        probabilities_NK: floored; K >= 1. Where there is one output, the second has the floor.
+    """
+    floored = np.maximum(probabilities_NK.astype(np.float64), probability_floor)
+    ranked = np.sort(floored, axis=1)
+    runner_up = ranked[:, -2] if ranked.shape[1] > 1 else probability_floor
+    return np.log(ranked[:, -1]) - np.log(runner_up)
 
 
 def rank_share(scores_N: FloatArray) -> FloatArray:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.lookup import places
-from gcdis_ray.store.artifacts import Artifact
+from gcdis_ray.store.members import Members
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,13 @@ class ClassColumns:
     column_of_output: Mapping[int, int]
 
     @classmethod
-    def read(cls, ground_truth: Artifact, ingest: Artifact) -> ClassColumns:
-        categories = sorted(ground_truth.json("categories"), key=lambda row: row["category_id"])
+    def read(cls, inputs: Members) -> ClassColumns:
+        """From documents ``categories`` and ``classes``."""
+        categories = sorted(inputs.json("categories"), key=lambda row: row["category_id"])
         column_of = {row["category_id"]: n for n, row in enumerate(categories)}
         fixed = {
             row["class_index"]: column_of[row["category_id"]]
-            for row in ingest.json("classes")
+            for row in inputs.json("classes")
             if row["category_id"] in column_of
         }
         return cls(categories, fixed)

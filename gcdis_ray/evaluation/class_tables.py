@@ -15,6 +15,7 @@ from gcdis_ray.metrics.matching import count_pairs
 
 Ints = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]
+HEAT = {"headness", "temperature"}
 
 
 def per_class(
@@ -29,7 +30,8 @@ def per_class(
 
     Args:
         named_U: the column each unlabeled crop was named as.
-        assignments: ``class_index``, ``headness`` and ``temperature`` by crop_index.
+        assignments: ``class_index`` and, where the method has them, ``headness`` and
+            ``temperature``, by crop_index.
         ap: ``mask_ap`` and ``box_ap`` of every column, if detections were scored.
     """
     column_U = classes.columns(truth.category_U)
@@ -74,13 +76,16 @@ def _heat(
     of_class = column_N >= 0
     count = np.bincount(column_N[of_class], minlength=len(classes))
     means = {}
-    for name in ("headness", "temperature"):
+    for name in HEAT & assignments.keys():
         total = np.bincount(column_N[of_class], assignments[name][of_class], len(classes))
         means[name] = total / np.maximum(count, 1)
     return [
         {
             "num_training_crops": int(count[column]),
-            **{name: float(means[name][column]) if count[column] else None for name in means},
+            **{
+                name: float(means[name][column]) if name in means and count[column] else None
+                for name in sorted(HEAT)
+            },
         }
         for column in range(len(classes))
     ]
@@ -91,7 +96,7 @@ def per_output(
     num_outputs: int,
     classes: ClassColumns,
     truth: CropTruth,
-    pseudo: Arrays,
+    labels: Arrays,
     mapping: Mapping[int, int],
 ) -> list[dict[str, Any]]:
     """The metrics' ``clusters``.
@@ -99,14 +104,16 @@ def per_output(
     Args:
         outputs: rows of ``discovered_classes``.
         num_outputs: above every output's number.
-        pseudo: ``class_index`` and ``reliability`` of every label, in the order of ``truth``.
+        labels: ``cluster_id`` and, if it was judged, ``reliability`` of every unlabeled crop, in
+            the order of ``truth``.
         mapping: output -> column.
     """
-    label_U, column_U = pseudo["class_index"], classes.columns(truth.category_U)
+    label_U, column_U = labels["cluster_id"], classes.columns(truth.category_U)
     shown = column_U >= 0
     pairs = count_pairs(label_U[shown], column_U[shown], num_outputs, len(classes))
     size = np.bincount(label_U, minlength=num_outputs)
-    trust = np.bincount(label_U, pseudo["reliability"], num_outputs)
+    judged = labels.get("reliability")
+    trust = None if judged is None else np.bincount(label_U, judged, num_outputs)
     rows = []
     for row in outputs:
         output = row["class_index"]
@@ -126,7 +133,11 @@ def per_output(
                 "majority_category_id": most["category_id"] if most else None,
                 "mapped_category_id": named["category_id"] if named else None,
                 "mapped_name": named["name"] if named else None,
-                "mean_reliability": float(trust[output] / size[output]) if size[output] else None,
+                "mean_reliability": (
+                    float(trust[output] / size[output])
+                    if trust is not None and size[output]
+                    else None
+                ),
             }
         )
     return rows

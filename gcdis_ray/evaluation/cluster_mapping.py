@@ -7,7 +7,7 @@ data set, whatever files they come from.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.crop_truth import (
@@ -25,10 +26,10 @@ from gcdis_ray.evaluation.crop_truth import (
     true_objects,
 )
 from gcdis_ray.evaluation.scored_images import in_mapping_half
+from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
+from gcdis_ray.methods.method import StoredMethod
 from gcdis_ray.metrics.matches import best_of_image
 from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
-from gcdis_ray.store.artifacts import TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
 
 Ints = NDArray[np.int64]
 
@@ -84,21 +85,19 @@ class CountTrueCrops:
 
     Args:
         files: reads the images.
-        spec, weights: ``encoder_spec`` and the tensors of the discovery model.
-        cut: gives the crops of objects from the image's pixels and their masks.
+        stored: the method that has discovered.
+        cut: how the crops that it has learned from were cut.
     """
 
     files: ImageFiles
-    spec: Mapping[str, Any]
-    weights: TensorFile
-    cut: Callable[[NDArray[np.uint8], Sequence[str]], Iterable[Mapping[str, Any]]]
+    stored: StoredMethod
+    cut: CutSpec
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+        from gcdis_ray.data.crops.crop_cutting import cut_image
         from gcdis_ray.data.images.image_check import decode_rgb
-        from gcdis_ray.methods.gcdis.inference import infer_crops
-        from gcdis_ray.methods.gcdis.model import load_discovery_model
 
-        model = load_discovery_model(self.spec, self.weights.load())
+        trained = self.stored.open("cpu")
 
         def count(index: int, images: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
             objects_of = true_objects(truth, "validation")
@@ -110,9 +109,9 @@ class CountTrueCrops:
             for image_id, file in zip(told, files, strict=True):
                 objects, pixels = objects_of[image_id], decode_rgb(file)
                 shown = [(row, rle) for row in objects if (rle := _mask(row)) is not None]
-                crops = list(self.cut(pixels, [rle for _, rle in shown]))
+                crops = cut_image(pixels, [rle for _, rle in shown], self.cut)
                 columns = {name: [crop[name] for crop in crops] for name in ("jpeg", "mask_png")}
-                found = infer_crops(model, self.spec, pa.table(columns)).probabilities_NC
+                found = trained.infer(pa.table(columns)).probabilities_NC
                 for (row, _), output in zip(shown, found.argmax(axis=1).tolist(), strict=True):
                     pairs[output, row["category_id"]] += 1
             return {"cluster_counts": counts_table(pairs)}
@@ -142,23 +141,23 @@ def counts_table(pairs: Mapping[tuple[int, int], int]) -> pa.Table:
         {"class_index": output, "category_id": category_id, "count": count}
         for (output, category_id), count in sorted(pairs.items())
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMAS["cluster_counts"])
+    return pa.Table.from_pylist(rows, schema=CLUSTER_COUNTS)
 
 
-def counts_of_crops(truth: CropTruth, class_index_U: NDArray[np.integer]) -> pa.Table:
+def counts_of_crops(truth: CropTruth, cluster_U: NDArray[np.integer]) -> pa.Table:
     """``cluster_counts`` of crops that show a true object.
 
     Args:
-        class_index_U: the label of each crop, in the order of ``truth``.
+        cluster_U: the label of each crop, in the order of ``truth``.
     """
     keep = truth.category_U >= 0
     return pa.table(
         {
-            "class_index": class_index_U[keep].astype(np.int32),
+            "class_index": cluster_U[keep].astype(np.int32),
             "category_id": truth.category_U[keep],
             "count": np.ones(int(keep.sum()), np.int64),
         },
-        schema=SCHEMAS["cluster_counts"],
+        schema=CLUSTER_COUNTS,
     )
 
 
@@ -170,7 +169,7 @@ def match_outputs(
     Args:
         counts: tables ``cluster_counts``; a pair may occur in several, in any order.
     """
-    table = pa.concat_tables([SCHEMAS["cluster_counts"].empty_table(), *counts])
+    table = pa.concat_tables([CLUSTER_COUNTS.empty_table(), *counts])
     pairs = count_pairs(
         table["class_index"].to_numpy(),
         classes.columns(table["category_id"].to_numpy()),

@@ -16,10 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gcdis_ray.evaluation.tables import CLASS_OBJECTS, CROP_TRUTH
 from gcdis_ray.masks.coco_rle import iou_matrix
 from gcdis_ray.metrics.matching import box_iou, greedy_pairs
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import SCHEMAS
 
 Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")
@@ -62,7 +62,7 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
 
 @dataclass(frozen=True)
 class MatchCrops:
-    """Shard task ``[truth_instances, pseudo_labels, proposals]`` -> ``crop_truth, class_objects``.
+    """Shard task ``[truth_instances, crops, proposals]`` -> ``crop_truth, class_objects``.
 
     Crops are matched to true objects greedily, one to one by falling IoU in every image.
 
@@ -79,8 +79,11 @@ class MatchCrops:
         self, index: int, truth: pa.Table, crops: pa.Table, proposals: pa.Table
     ) -> Mapping[str, pa.Table]:
         """Args:
-        crops: ``crop_index`` and ``source_id`` (the proposal's) of unlabeled crops.
+        crops: ``crop_index`` and ``source_id`` (the proposal's) of unlabeled crops: table
+            ``pseudo_labels``, or ``crops``, whose labeled ones are passed over.
         """
+        if "class_index" in crops.column_names:
+            crops = crops.filter(pc.less(crops["class_index"], 0))  # pyright: ignore[reportAttributeAccessIssue]
         objects_of = true_objects(truth, "unlabeled")
         row_of = {proposal: n for n, proposal in enumerate(crops["source_id"].to_pylist())}
         category = np.full(crops.num_rows, -1, dtype=np.int64)
@@ -98,7 +101,7 @@ class MatchCrops:
         return {
             "crop_truth": pa.table(
                 {"crop_index": crops["crop_index"], "category_id": category, "iou": iou},
-                schema=SCHEMAS["crop_truth"],
+                schema=CROP_TRUTH,
             ),
             "class_objects": _class_objects(truth, with_proposal),
         }
@@ -120,12 +123,12 @@ def _class_objects(truth: pa.Table, with_proposal: Mapping[int, int]) -> pa.Tabl
         }
         for (split, category_id), (objects, crowds) in sorted(counts.items())
     ]
-    return pa.Table.from_pylist(rows, schema=SCHEMAS["class_objects"])
+    return pa.Table.from_pylist(rows, schema=CLASS_OBJECTS)
 
 
 @dataclass(frozen=True)
 class CropTruth:
-    """What the unlabeled crops of a run show, U of them in the order of ``pseudo_labels``.
+    """What the unlabeled crops of a run show, U of them in the order of ``crops``.
 
     Args:
         crop_index_U: int64.

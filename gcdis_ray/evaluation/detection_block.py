@@ -109,6 +109,7 @@ class Detection:
     scores: Mapping[str, Any] | None
     outputs: OutputMap
     terms: Terms
+    reason: str = "no ground truth for validation images"  # where there are no scores
 
     @property
     def ap_of_columns(self) -> Sequence[Mapping[str, float | None]] | None:
@@ -128,7 +129,7 @@ class Detection:
             "rules": None,
             "protocol": None,
             "mapping": self._mapping(classes),
-            "reason": "no ground truth for validation images",
+            "reason": self.reason,
         }
         return block | self._numbers(self.scores) if self.scores else block
 

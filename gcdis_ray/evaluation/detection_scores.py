@@ -18,14 +18,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.evaluation.tables import CURVES, MATCH_TOTALS, MATCHES, OBJECT_COUNTS
 from gcdis_ray.metrics.ap_matching import Ints
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.matches import KINDS, RULES, Kind, match_images
-from gcdis_ray.runtime.base import TableWriter, Work
+from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import SCHEMAS
 
 RulesName = Literal["coco", "lvis"]
 _ROWS_AT_ONCE = 131_072
@@ -90,7 +90,7 @@ class MatchShard:
         return {
             "matches": matches,
             "object_counts": counts,
-            "match_totals": pa.Table.from_pylist([asdict(totals)], SCHEMAS["match_totals"]),
+            "match_totals": pa.Table.from_pylist([asdict(totals)], MATCH_TOTALS),
         }
 
 
@@ -131,13 +131,14 @@ class AccumulateShard:
                         "recall": curves.recall_MATK[..., column].ravel(),
                     }
                 )
-        return {"curves": pa.Table.from_pylist(rows, SCHEMAS["curves"])}
+        return {"curves": pa.Table.from_pylist(rows, CURVES)}
 
 
-def gather(table: Table, writer: TableWriter) -> Table:
+def gather(table: Table, schema: pa.Schema, work: Work) -> Table:
     """The rows of many small shards in fewer, larger ones: every group of classes reads them all,
     and what a read costs must not count once a shard and group."""
-    held, rows = [SCHEMAS[table.name].empty_table()], 0
+    writer = work.spool(table.name, schema)
+    held, rows = [schema.empty_table()], 0
     for shard in table.iter_shards():
         held.append(shard)
         rows += len(shard)
@@ -181,8 +182,8 @@ def accumulate(
     matches: Table, object_counts: Table, num_classes: int, rules: RulesName, work: Work
 ) -> Table:
     """The table ``curves`` from what :class:`MatchShard` gave of all shards."""
-    matches = gather(matches, work.spool("matches"))
-    object_counts = gather(object_counts, work.spool("object_counts"))
+    matches = gather(matches, MATCHES, work)
+    object_counts = gather(object_counts, OBJECT_COUNTS, work)
     return work.map_shards(
         AccumulateShard(matches, object_counts, rules),
         [],
@@ -220,7 +221,7 @@ def score_shards(
                 values = flat.reshape(len(rows), *target.shape[:-1])
                 target[..., columns] = np.moveaxis(values, 0, -1)
     every = pa.concat_tables(list(totals))
-    sums = {name: sum(every[name].to_pylist()) for name in SCHEMAS["match_totals"].names}
+    sums = {name: sum(every[name].to_pylist()) for name in MATCH_TOTALS.names}
     result = summary(found, Totals(**sums), ordered, RULES[rules], known)
     result["counts"]["unmapped_predictions"] = sums["unmapped_predictions"]
     return result

@@ -18,11 +18,11 @@ from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.cluster_mapping import match_outputs
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import BEST, in_mapping_half
+from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
 from gcdis_ray.metrics.detection import evaluate_results
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile, class_ids, read_ground_truth
 from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
 from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
-from gcdis_ray.store.schemas import SCHEMAS
 
 
 def evaluate_mapped_files(
@@ -127,7 +127,7 @@ def _assigned(
             "category_id": categories[counts.class_P],
             "count": counts.count_P,
         },
-        schema=SCHEMAS["cluster_counts"],
+        schema=CLUSTER_COUNTS,
     )
     found = match_outputs([table], classes, len(outputs), rule.scope)
     return {int(outputs[output]): column for output, column in found.items()}

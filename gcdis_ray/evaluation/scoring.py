@@ -20,14 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
-from gcdis_ray.evaluation.class_tables import per_class, per_output
+from gcdis_ray.evaluation.class_tables import HEAT, per_class, per_output
 from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.evaluation.detection_block import Detection
 from gcdis_ray.evaluation.discovery_scores import Baseline, discovery_block
 from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.frequency import frequency_thirds
-from gcdis_ray.store.artifacts import Artifact, Table
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.members import Members
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -43,7 +44,7 @@ class Settings:
 
 
 def metrics_document(
-    inputs: Mapping[str, Artifact],
+    inputs: Members,
     classes: ClassColumns,
     truth: CropTruth,
     detection: Detection,
@@ -54,10 +55,9 @@ def metrics_document(
     Args:
         inputs: of stage evaluate.
     """
-    outputs = inputs["discover"].json("discovered_classes")
-    labels = inputs["label"].table("pseudo_labels")
-    pseudo = column_arrays(labels, ("class_index", "probability", "stability", "reliability"))
-    assigned = _by_crop(inputs["discover"].table("assignments"))
+    outputs = inputs.json("discovered_classes")
+    assigned = assignments_by_crop(inputs)
+    labels = _labels(inputs, assigned, truth)
     objects = truth.objects_per_category
     columns = classes.columns(np.fromiter(objects, np.int64, len(objects))).tolist()
     third_of = frequency_thirds(dict(zip(columns, objects.values(), strict=True)))
@@ -85,10 +85,10 @@ def metrics_document(
             num_outputs(classes, outputs),
             classes,
             truth,
-            pseudo,
+            labels,
             detection.outputs.column_of,
         ),
-        **_trust(pseudo, truth, classes, detection.outputs.column_of),
+        **_trust(labels, truth, classes, detection.outputs.column_of),
     }
 
 
@@ -104,33 +104,53 @@ def column_arrays(table: Table, columns: tuple[str, ...]) -> dict[str, NDArray[A
     return {name: rows[name].to_numpy() for name in columns}
 
 
-def _by_crop(assignments: Table) -> dict[str, NDArray[Any]]:
-    names = ("crop_index", "class_index", "cluster_id", "headness", "temperature")
-    found = column_arrays(assignments, names)
+def assignments_by_crop(inputs: Members) -> dict[str, NDArray[Any]]:
+    """``class_index`` (-1: unlabeled), ``cluster_id`` and, of methods that have them, ``headness``
+    and ``temperature``, by crop_index."""
+    found = column_arrays(inputs.table("assignments"), ("crop_index", "class_index", "cluster_id"))
+    if inputs.has("headness"):
+        heat = column_arrays(inputs.table("headness"), ("crop_index", *sorted(HEAT)))
+        order = np.argsort(heat.pop("crop_index"))
+        found |= {name: values[order][found["crop_index"]] for name, values in heat.items()}
     order = np.argsort(found.pop("crop_index"))
     return {name: values[order] for name, values in found.items()}
 
 
+def _labels(inputs: Members, assigned: Arrays, truth: CropTruth) -> dict[str, NDArray[Any]]:
+    """What was said of the unlabeled crops, and how far it can be trusted if that was judged."""
+    if inputs.has("pseudo_labels"):
+        judged = ("cluster_id", "probability", "stability", "reliability")
+        return column_arrays(inputs.table("pseudo_labels"), judged)
+    rows = inputs.table("assignments").read(["class_index", "topk_probabilities"])
+    best = np.array([row[0] for row in rows["topk_probabilities"].to_pylist()], np.float32)
+    return {
+        "cluster_id": assigned["cluster_id"][truth.crop_index_U],
+        "probability": best[rows["class_index"].to_numpy() < 0],
+    }
+
+
 def _baselines(
-    inputs: Mapping[str, Artifact], num_clusters: int, settings: Settings
+    inputs: Members, num_clusters: int, settings: Settings
 ) -> dict[str, NDArray[np.int64] | None]:
     baseline = Baseline(num_clusters, settings.kmeans_n_init, settings.seed)
     on_pixels = settings.kmeans_on_pixels
+    embedded = inputs.has("embeddings")
     return {
-        "kmeans_accuracy": baseline.of_embeddings(inputs["embed"].table("embeddings")),
-        "kmeans_pixels_accuracy": (
-            baseline.of_pixels(inputs["crop"].table("crops")) if on_pixels else None
+        "kmeans_accuracy": (
+            baseline.of_embeddings(inputs.table("embeddings")) if embedded else None
         ),
+        "kmeans_pixels_accuracy": baseline.of_pixels(inputs.table("crops")) if on_pixels else None,
     }
 
 
 def _class_count(
-    inputs: Mapping[str, Artifact], discovered: int, classes: ClassColumns, truth: CropTruth
+    inputs: Members, discovered: int, classes: ClassColumns, truth: CropTruth
 ) -> dict[str, Any]:
-    estimate, present = inputs["count"].json("class_count"), truth.categories_present
+    estimate = inputs.json("class_count") if inputs.has("class_count") else {}
+    present = truth.categories_present
     real = [c for c in classes.categories if c["known"] or c["category_id"] in present]
     return {
-        "estimate": estimate["num_classes"],
+        "estimate": estimate.get("num_classes"),
         "discovered": discovered,
         "truth": len(real) if present else None,
         "interval": estimate.get("interval"),
@@ -153,19 +173,18 @@ def _coverage(truth: CropTruth, num_crops: int, match_iou: float) -> dict[str, A
     }
 
 
-def _labeled_by_mask(inputs: Mapping[str, Artifact]) -> dict[str, int]:
-    propose = inputs["propose"]
-    made = propose.table("instance_masks") if propose.has("instance_masks") else None
-    return count_origins(inputs["crop"].table("crops"), made)
+def _labeled_by_mask(inputs: Members) -> dict[str, int]:
+    made = inputs.table("instance_masks") if inputs.has("instance_masks") else None
+    return count_origins(inputs.table("crops"), made)
 
 
 def _trust(
-    pseudo: Arrays, truth: CropTruth, classes: ClassColumns, mapping: Mapping[int, int]
+    labels: Arrays, truth: CropTruth, classes: ClassColumns, mapping: Mapping[int, int]
 ) -> dict[str, Any]:
     """How right pseudo-labels are against what claims to tell right from wrong."""
     keep = truth.category_U >= 0
-    named = discovery.named_classes(pseudo["class_index"][keep].astype(np.int64), mapping)
+    named = discovery.named_classes(labels["cluster_id"][keep].astype(np.int64), mapping)
     return trust.trust_scores(
-        {name: pseudo[name][keep] for name in ("probability", "stability", "reliability")},
+        {name: values[keep] for name, values in labels.items() if name != "cluster_id"},
         named == classes.columns(truth.category_U[keep]),
     )

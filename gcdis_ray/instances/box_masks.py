@@ -18,7 +18,7 @@ from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.masks.instance_masks import needs_mask
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import INSTANCE_MASKS
 
 _OBJECT_COLUMNS = ("instance_id", "image_id", "bbox_xyxy", "height_px", "width_px")
 
@@ -101,6 +101,6 @@ def _output(
                     "origin": origin,
                 }
             )
-    table = pa.Table.from_pylist(rows, schema=SCHEMAS["instance_masks"])
+    table = pa.Table.from_pylist(rows, schema=INSTANCE_MASKS)
     empty = len(objects) - len(rows)
     return ShardOutput({"instance_masks": table}, {"empty_masks": empty} if empty else {})

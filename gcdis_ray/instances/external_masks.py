@@ -20,10 +20,16 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
 from gcdis_ray.lookup import is_in
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE, schema
 from gcdis_ray.store.source import SourceFolder
 
 WHERE = "stages.propose.external.results"
+EXTERNAL_MASKS = schema(  # the user's masks on their way to their images; laid aside
+    shard=pa.int64(),  # of the images
+    position=pa.int64(),  # in the file
+    image_id=pa.int64(),
+    entry=pa.string(),  # score and segmentation, as JSON
+)
 _FIX = "write a list of {image_id, segmentation (RLE or polygons), score}, as COCO results are"
 _FIELDS = ("score", "segmentation")
 _BATCH_BYTES = 4 << 20
@@ -57,7 +63,8 @@ def read_results(
     """
     file = JsonFile(folder, name, _FIX)
     image_id_N, shard_N = _unlabeled(images)
-    runs, total, strangers = SortedRuns(spool, "external_masks", ("position",)), 0, 0
+    runs = SortedRuns(spool, "external_masks", EXTERNAL_MASKS, ("position",))
+    total = strangers = 0
     for ids, entries in _batches(file):
         here = np.flatnonzero(is_in(ids, image_id_N))
         columns = {
@@ -66,7 +73,7 @@ def read_results(
             "image_id": ids[here],
             "entry": [entries[row] for row in here.tolist()],
         }
-        runs.add(pa.table(columns, schema=SCHEMAS["external_masks"]))
+        runs.add(pa.table(columns, schema=EXTERNAL_MASKS))
         total, strangers = total + len(ids), strangers + len(ids) - len(here)
         told(total, file.lists[""])
     if strangers == total:
@@ -76,9 +83,9 @@ def read_results(
             fix="use the image ids of the unlabeled annotation file",
         )
     runs.flush()
-    by_shard = spool("external_masks")
+    by_shard = spool("external_masks", EXTERNAL_MASKS)
     for part in runs.parts(range(1, images.num_shards + 1)):
-        by_shard.add(SCHEMAS["external_masks"].empty_table() if part is None else part)
+        by_shard.add(EXTERNAL_MASKS.empty_table() if part is None else part)
     return by_shard.close(), strangers
 
 
@@ -144,8 +151,8 @@ class ImportMasks:
         for place, row in enumerate(kept):
             row["proposal_id"] = proposal_id(index, place)
         return {
-            "proposals": pa.Table.from_pylist(kept, schema=SCHEMAS["proposals"]),
-            "quarantine": pa.Table.from_pylist(refused, schema=SCHEMAS["quarantine"]),
+            "proposals": pa.Table.from_pylist(kept, schema=PROPOSALS),
+            "quarantine": pa.Table.from_pylist(refused, schema=QUARANTINE),
         }
 
 

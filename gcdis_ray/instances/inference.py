@@ -21,7 +21,7 @@ from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.instances.training_images import fitted_size, resized
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.store.artifacts import TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import PREDICTIONS, PROPOSALS
 
 _SIZE_COLUMNS = ("image_id", "height_px", "width_px")
 
@@ -88,7 +88,7 @@ class Detect:
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
         model = load_detector(self.weights, self.spec)
-        schema = SCHEMAS[self.gives]
+        schema = PROPOSALS if self.gives == "proposals" else PREDICTIONS
 
         def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:
             mine = images.filter(pc.field("split") == self.split)

@@ -110,7 +110,7 @@ def read_pseudo_labels(
     start = 0
     nobody = np.zeros((0, 4), np.float32)
     for labels, masks in zip(
-        pseudo_labels.iter_shards(("image_id", "source_id", "class_index", "reliability")),
+        pseudo_labels.iter_shards(("image_id", "source_id", "cluster_id", "reliability")),
         proposals.iter_shards(("proposal_id", "bbox_xyxy", "mask_rle")),
         strict=True,
     ):
@@ -124,7 +124,7 @@ def read_pseudo_labels(
                 where="table 'pseudo_labels'",
                 fix="run the stages from propose again",
             ) from None
-        classes = labels["class_index"].to_numpy().astype(np.int64)
+        classes = labels["cluster_id"].to_numpy().astype(np.int64)
         rank = labels["reliability"].to_numpy().astype(np.float64)
         overall = global_rank[start : start + labels.num_rows]
         start += labels.num_rows

@@ -1,20 +1,17 @@
-"""What pruning asks of a trained discovery model: where its snapshots put every crop."""
+"""What pruning asks of a trained method: where its snapshots put every crop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
 from gcdis_ray.methods.gcdis.config import PruneConfig
-from gcdis_ray.methods.gcdis.inference import infer_crops
-from gcdis_ray.methods.gcdis.model import load_discovery_model
-from gcdis_ray.store.artifacts import TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.methods.method import StoredMethod
+from gcdis_ray.methods.tables import AGREEMENT
 
 
 @dataclass(frozen=True)
@@ -22,25 +19,21 @@ class CompareSnapshots:
     """Shard task: crops -> agreement, of un-augmented crops over all outputs.
 
     Args:
-        spec: ``encoder_spec`` without groups.
-        steps, snapshots: oldest first; at least one.
+        stored: with at least one snapshot, without groups.
     """
 
-    spec: Mapping[str, Any]
-    steps: Sequence[int]
-    snapshots: Sequence[TensorFile]
+    stored: StoredMethod
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        models = [load_discovery_model(self.spec, file.load()) for file in self.snapshots]
-        num_outputs = int(self.spec["num_classes"])
+        models = self.stored.open_snapshots("cpu")
 
         def compare(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
-            found = [infer_crops(model, self.spec, crops).probabilities_NC for model in models]
-            last_N = found[-1].argmax(axis=1)
+            found = [model.infer(crops).probabilities_NC for model in models]
+            num_outputs, last_N = found[-1].shape[1], found[-1].argmax(axis=1)
             confidence_N = found[-1].max(axis=1).astype(np.float64)
             tables = []
-            for step, probabilities_NC in zip(self.steps, found, strict=True):
-                pair_N = probabilities_NC.argmax(axis=1) * num_outputs + last_N
+            for step, probabilities_NK in zip(self.stored.snapshots, found, strict=True):
+                pair_N = probabilities_NK.argmax(axis=1) * num_outputs + last_N
                 pair_E, entry_N = np.unique(pair_N, return_inverse=True)
                 size = len(pair_E)
                 columns = [
@@ -50,26 +43,25 @@ class CompareSnapshots:
                     np.bincount(entry_N, minlength=size),
                     np.bincount(entry_N, confidence_N, size),
                 ]
-                tables.append(pa.table(columns, names=SCHEMAS["agreement"].names))
-            return {"agreement": pa.concat_tables(tables).cast(SCHEMAS["agreement"])}
+                tables.append(pa.table(columns, names=AGREEMENT.names))
+            return {"agreement": pa.concat_tables(tables).cast(AGREEMENT)}
 
         return compare
 
 
-def prune_model(
-    spec: Mapping[str, Any], weights: TensorFile, agreement: pa.Table, config: PruneConfig
+def prune_outputs(
+    stored: StoredMethod, num_known: int, agreement: pa.Table, config: PruneConfig
 ) -> Pruned:
-    """Which outputs of the trained model become clusters.
+    """Which outputs of the trained method become clusters.
 
     Args:
-        spec: ``encoder_spec`` without groups.
+        stored: without groups.
         agreement: of all shards, by :class:`CompareSnapshots`.
     """
-    model = load_discovery_model(spec, weights.load())
     return prune(
-        Agreement(*(agreement[name].to_numpy() for name in SCHEMAS["agreement"].names)),
-        model.classifier.prototypes().numpy(),
-        int(spec["num_known"]),
+        Agreement(*(agreement[name].to_numpy() for name in AGREEMENT.names)),
+        stored.open("cpu").prototypes_KF(),
+        num_known,
         min_members=config.min_members,
         min_confidence=config.min_confidence,
         merge_cosine=config.merge_cosine,

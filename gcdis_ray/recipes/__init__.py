@@ -1,1 +1,1 @@
-"""Recipes: a paper as a tuple of stages. One file per paper; the file's name is the recipe's."""
+"""Recipes: a paper as a list of nodes. One file per paper; the file's name is the recipe's."""

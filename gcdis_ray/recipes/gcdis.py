@@ -6,6 +6,7 @@ crops into known and novel classes (discover); each pseudo-label is trusted by i
 class (label); the final segmenter learns from labels and weighted pseudo-labels (segment).
 """
 
+from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.stages import (
     count,
     crop,
@@ -20,16 +21,18 @@ from gcdis_ray.stages import (
     segment,
 )
 
-STAGES = (
-    ingest,
-    ground_truth,  # sealed: the other half of ingest, that evaluate alone may open
-    propose,
-    crop,
-    embed,
-    count,
-    discover,
-    label,
-    segment,
-    predict,
-    evaluate,
+RECIPE = Recipe(
+    nodes=(
+        Node("ingest", ingest),
+        Node("ground_truth", ground_truth, configured_by="ingest"),  # its other, sealed half
+        Node("propose", propose),
+        Node("crop", crop),
+        Node("embed", embed),
+        Node("count", count),
+        Node("discover", discover, fixes={"method": "gcdis"}),
+        Node("label", label),
+        Node("segment", segment),
+        Node("predict", predict),
+        Node("evaluate", evaluate),
+    )
 )

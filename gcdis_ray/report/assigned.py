@@ -68,12 +68,12 @@ def read_crops_assigned(view: RunView) -> Crops | None:
     labels = view.table("label", "pseudo_labels")
     if labels is not None and len(crop_index):
         order = np.argsort(crop_index, kind="stable")
-        rows = labels.read(["crop_index", "class_index", "stability", "reliability"])
+        rows = labels.read(["crop_index", "cluster_id", "stability", "reliability"])
         wanted = rows["crop_index"].to_numpy()
         place = places(wanted, crop_index[order].astype(np.int64))
         known = place >= 0
         here = order[place]
-        class_index[here[known]] = rows["class_index"].to_numpy()[known]
+        class_index[here[known]] = rows["cluster_id"].to_numpy()[known]
         stability[here[known]] = rows["stability"].to_numpy()[known]
         reliability[here[known]] = rows["reliability"].to_numpy()[known]
     return Crops(crop_index, class_index, probability, stability, reliability)

@@ -92,7 +92,7 @@ def _entropy(
 
 def _steps_per_epoch(view: RunView) -> int | None:
     """Steps that discovery takes over all crops, if its config and the crops tell."""
-    batch = dig(view.artifacts["discover"].manifest.config, "training", "batch_size")
+    batch = dig(view.artifacts["discover"].manifest.config, "gcdis", "training", "batch_size")
     table = view.table("discover", "assignments")
     if not batch or table is None or not table.num_rows:
         return None

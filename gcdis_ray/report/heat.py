@@ -46,16 +46,17 @@ class ClassHeat:
 
 
 def read_heat(view: RunView) -> Heat | None:
-    """Headness and temperature of every crop, or None before ``discover``."""
-    table = view.table("discover", "assignments")
-    if table is None or not table.num_rows:
+    """Headness and temperature of every crop; None where no method has given any."""
+    table, states = view.table("discover", "assignments"), view.table("discover", "headness")
+    if table is None or states is None or not table.num_rows:
         return None
-    rows = table.read(["class_index", "cluster_id", "headness", "temperature"])
+    rows, heat = table.read(["crop_index", "class_index", "cluster_id"]), states.read()
     given, found = rows["class_index"].to_numpy(), rows["cluster_id"].to_numpy()
+    order = np.argsort(heat["crop_index"].to_numpy())[rows["crop_index"].to_numpy()]
     return Heat(
         np.where(given >= 0, given, found),
-        rows["headness"].to_numpy().astype(np.float64),
-        rows["temperature"].to_numpy().astype(np.float64),
+        heat["headness"].to_numpy()[order].astype(np.float64),
+        heat["temperature"].to_numpy()[order].astype(np.float64),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ class Attempt:
     storage: Storage
     base: str  # <stage>/<key>
     name: str  # attempt-<id>
+    schemas: Mapping[str, pa.Schema] = field(default_factory=dict)  # of the tables it may hold
 
     def _write(self, path: str, data: bytes, rows: int | None = None) -> FileRecord:
         record = file_record(f"{self.name}/{path}", data, rows)
@@ -41,15 +42,19 @@ class Attempt:
         return record
 
     def table(self, member: str, table: pa.Table, part: int = 0) -> FileRecord:
-        table = check_schema(member, table)
+        if member not in self.schemas:
+            raise ArtifactError(f"the stage declares no table {member!r}", where=self.base)
+        table = check_schema(member, table, self.schemas[member])
         return self._write(f"{member}/part-{part:05d}.parquet", encode_table(table), table.num_rows)
 
-    def spool(self, name: str, table: pa.Table, part: int, number: str) -> FileRecord:
-        """Lay a table of schema ``name`` aside.
+    def spool(
+        self, name: str, table: pa.Table, part: int, number: str, schema: pa.Schema
+    ) -> FileRecord:
+        """Lay a table aside.
 
         It lies beside the attempts, so that collecting garbage finds what a killed run leaves.
         """
-        data = encode_table(check_schema(name, table))
+        data = encode_table(check_schema(name, table, schema))
         path = f"{self._spools}/{number}/{name}/part-{part:05d}.parquet"
         self.storage.write(f"{self.base}/{path}", data)
         return file_record(path, data, table.num_rows)

@@ -11,8 +11,12 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Literal
 
+from pydantic import BaseModel
+
 from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
 from gcdis_ray.errors import GcdisError
+from gcdis_ray.run.graph import Wired, load_recipe
+from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checks import check_workers
 
@@ -20,29 +24,41 @@ NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "dee
 MIN_FREE_DISK_GB = 5.0
 
 
-def before_run(config: RunConfig, stages: Collection[str] = ()) -> None:
+def before_run(config: RunConfig, nodes: Collection[str] | None = None) -> None:
     """Everything that can be wrong with a config and does not need Ray to find out.
 
     Args:
-        stages: those that are to run, where that is known.
+        nodes: those that are to run; None: all.
 
     Raises:
         ConfigError: a combination that cannot run, or a file that is missing or of another format,
             with the field to change.
     """
-    for name in type(config.stages).model_fields:
-        stage: StageConfig = getattr(config.stages, name)
-        stage.check_files()
-        for field in type(stage).model_fields:
-            training = getattr(stage, field)
-            if isinstance(training, TrainingConfig):
-                check_workers(training, config.compute, where=f"stages.{name}.{field}")
-    if "evaluate" in stages:
-        config.stages.evaluate.check_kept(config.stages.predict.max_per_image)
-    if "label" in stages and config.stages.discover.hold_out.share > 0:
-        from gcdis_ray.stages.label import for_tuning_only
+    graph = load_recipe(config.recipe)
+    for name in graph if nodes is None else nodes:
+        wired = graph[name]
+        own = section(config, wired)
+        if wired.node.configured_by is None:
+            for path, training in trainings(own, f"stages.{name}"):
+                check_workers(training, config.compute, where=path)
+        if check := offered(wired.node.stage, "check"):
+            givers = {m: section(config, graph[giver]) for m, giver in wired.takes.items()}
+            check(own, givers)
 
-        raise for_tuning_only()
+
+def section(config: RunConfig, wired: Wired) -> StageConfig:
+    """A node's part of the config."""
+    return getattr(config.stages, wired.config_name)
+
+
+def trainings(config: BaseModel, path: str) -> Iterator[tuple[str, TrainingConfig]]:
+    """Every training in a config, with its dotted path."""
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, TrainingConfig):
+            yield f"{path}.{name}", value
+        elif isinstance(value, BaseModel):
+            yield from trainings(value, f"{path}.{name}")
 
 
 @dataclass(frozen=True)

@@ -6,73 +6,68 @@ data it reads from outside. A manifest under that key means there is nothing to 
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
 import platform
 import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
 from importlib.metadata import version as package_version
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import gcdis_ray
-from gcdis_ray.config import (
-    RunConfig,
-    StageConfig,
-    apply_overrides,
-    read_yaml,
-    run_config_model,
-    validate,
-)
-from gcdis_ray.errors import ConfigError
+from gcdis_ray.config import RunConfig, StageConfig, apply_overrides, read_yaml
+from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.graph import Wired, load_recipe, make_config
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Progress, Runtime
-from gcdis_ray.store.artifacts import Artifact, Manifest, Size, artifact_key
+from gcdis_ray.stages.stage import Stage, offered
+from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
+from gcdis_ray.store.members import Inputs, declared, schemas_of
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.storage import Storage, commit, open_artifact, open_storage, read_manifest
 
-SEALED = "ground_truth"
-MAY_OPEN_SEALED = frozenset({"evaluate"})
-
-
-class StageModule(Protocol):
-    """What a file in ``gcdis_ray/stages`` holds. ``source(config, show)``, the fingerprint of
-    data it reads from outside, is optional; it may tell ``show`` its :class:`Progress`."""
-
-    __name__: str
-    VERSION: int
-    TAKES: tuple[str, ...]
-    SEEDED: bool
-    Config: type[StageConfig]
-
-    def forecast(self, config: Any, inputs: Mapping[str, Size]) -> Size: ...
-    def run(self, inputs: Mapping[str, Artifact], config: Any, work: Any) -> None: ...
-
 
 @dataclass(frozen=True)
-class Node:
-    """A stage in a run: its config, and the key its artifact has or will have."""
+class RunNode:
+    """A node of the recipe in a run: its config, and the key its artifact has or will have."""
 
     name: str
-    stage: StageModule
+    wired: Wired
     config: StageConfig
-    inputs: Mapping[str, str]  # stage name -> key
+    inputs: Mapping[str, str]  # member -> key of the artifact that it lies in
     source: str | None
     seed: int | None
     key: str
+
+    @property
+    def stage(self) -> Stage:
+        return self.wired.node.stage
+
+    @property
+    def takes(self) -> Mapping[str, str]:
+        """Member -> name of the node that gives it."""
+        return self.wired.takes
+
+    @property
+    def takes_from(self) -> list[str]:
+        """Names of the nodes that give what it takes."""
+        return list(dict.fromkeys(self.takes.values()))
+
+    @property
+    def base(self) -> str:
+        """Folder of its artifact in the storage."""
+        return f"{self.stage.ID}/{self.key}"
 
 
 @dataclass(frozen=True)
 class Event:
     """Something people want to see while a run goes on."""
 
-    stage: str
+    stage: str  # name of the node
     kind: str  # cached | start | progress | done
     manifest: Manifest | None = None
     progress: Progress | None = None
@@ -80,46 +75,11 @@ class Event:
     reason: str = ""
 
 
-def recipe_names() -> list[str]:
-    import gcdis_ray.recipes as recipes
-
-    return sorted(module.name for module in pkgutil.iter_modules(recipes.__path__))
-
-
-def load_recipe(name: str) -> dict[str, StageModule]:
-    """Stage name -> stage module, in order, checked: inputs come earlier, sealed data stays so."""
-    if name not in recipe_names():
-        raise ConfigError(
-            f"unknown recipe {name!r}", where="recipe", fix=f"use one of {recipe_names()}"
-        )
-    stages: dict[str, StageModule] = {}
-    for module in importlib.import_module(f"gcdis_ray.recipes.{name}").STAGES:
-        stage = module.__name__.rsplit(".", 1)[-1]
-        unknown = set(module.TAKES) - set(stages)
-        if unknown:
-            raise ConfigError(f"takes {sorted(unknown)} before they exist", where=f"stage {stage}")
-        if SEALED in module.TAKES and stage not in MAY_OPEN_SEALED:
-            raise ConfigError("may not take the sealed ground truth", where=f"stage {stage}")
-        stages[stage] = module
-    return stages
-
-
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A config file with overrides, validated against its recipe."""
     data = apply_overrides(read_yaml(path), overrides)
     data.setdefault("name", Path(path).stem)
     return make_config(data, where=str(path))
-
-
-def make_config(data: Mapping[str, Any], where: str) -> RunConfig:
-    """A config from plain data, validated against its recipe."""
-    return validate(_config_model(str(data.get("recipe", "gcdis"))), data, where=where)
-
-
-@lru_cache(maxsize=16)
-def _config_model(recipe: str) -> type[RunConfig]:
-    stages = load_recipe(recipe)
-    return run_config_model({n: m.Config for n, m in stages.items() if n != SEALED})
 
 
 class Pipeline:
@@ -134,58 +94,73 @@ class Pipeline:
         show: Callable[[Event], None] = lambda event: None,
     ) -> None:
         """Args:
-        sources: fingerprints of outside data by stage, where they are known already.
-        reseed: a stage, and the seed that it and all later ones take instead of the config's.
+        sources: fingerprints of outside data by node, where they are known already.
+        reseed: a node, and the seed that it and all later ones take instead of the config's.
         show: is told how far fingerprints are: large data takes a while.
         """
         self.config = config
         self._sources, self._reseed, self._show = sources or {}, reseed, show
         self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
-        self.nodes: dict[str, Node] = {}
-        for name, stage in load_recipe(config.recipe).items():
-            self.nodes[name] = self._node(name, stage)
+        self.nodes: dict[str, RunNode] = {}
+        for name, wired in load_recipe(config.recipe).items():
+            self.nodes[name] = self._node(name, wired)
 
-    def _node(self, name: str, stage: StageModule) -> Node:
-        # Ground truth is the other half of ingest: it reads the same data set by the same config.
-        config: StageConfig = getattr(self.config.stages, "ingest" if name == SEALED else name)
-        inputs = {take: self.nodes[take].key for take in stage.TAKES}
+    def _node(self, name: str, wired: Wired) -> RunNode:
+        stage = wired.node.stage
+        config: StageConfig = getattr(self.config.stages, wired.config_name)
+        inputs = {member: self.nodes[giver].key for member, giver in wired.takes.items()}
         seed = self.config.seed
         if self._reseed and (name == self._reseed[0] or self._reseed[0] in self.nodes):
             seed = self._reseed[1]
         seed = seed if stage.SEEDED else None
         source = self._sources.get(name)
-        if name not in self._sources and (fingerprint := getattr(stage, "source", None)):
+        if name not in self._sources and (fingerprint := offered(stage, "source")):
             source = fingerprint(config, lambda p: self._show(Event(name, "progress", progress=p)))
         key = artifact_key(
-            name, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
+            stage.ID, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
         )
-        return Node(name, stage, config, MappingProxyType(inputs), source, seed, key)
+        return RunNode(name, wired, config, MappingProxyType(inputs), source, seed, key)
 
     def manifest(self, name: str) -> Manifest | None:
-        return read_manifest(self.storage, name, self.nodes[name].key)
+        node = self.nodes[name]
+        return read_manifest(self.storage, node.stage.ID, node.key)
+
+    def artifact(self, name: str) -> Artifact | None:
+        """The artifact of a node, if it is committed."""
+        manifest = self.manifest(name)
+        schemas = schemas_of(self.nodes[name].stage.GIVES)
+        return open_artifact(self.storage, manifest, schemas) if manifest else None
 
     def artifacts(self) -> dict[str, Artifact]:
-        """Every committed artifact of this run."""
-        found = {name: self.manifest(name) for name in self.nodes}
-        return {name: open_artifact(self.storage, m) for name, m in found.items() if m}
+        """Every committed artifact of this run, by node."""
+        found = {name: self.artifact(name) for name in self.nodes}
+        return {name: artifact for name, artifact in found.items() if artifact}
+
+    def giver(self, member: str) -> str | None:
+        """The last node that gives a member, made or not."""
+        names = (n for n in reversed(self.nodes) if declared(self.nodes[n].stage.GIVES, member))
+        return next(names, None)
 
     def newest(self, name: str) -> Manifest | None:
-        """The artifact of a stage that was committed last, under whatever key."""
-        keys = self.storage.folders(name)
-        earlier = [m for key in keys if (m := read_manifest(self.storage, name, key))]
-        return max(earlier, key=lambda m: m.created, default=None)
+        """The artifact of a node that was committed last, under whatever key. Where a recipe has
+        several nodes of one stage, those of the node itself go first."""
+        stage = self.nodes[name].stage.ID
+        keys = self.storage.folders(stage)
+        earlier = [m for key in keys if (m := read_manifest(self.storage, stage, key))]
+        return max(earlier, key=lambda m: (m.node == name, m.created), default=None)
 
     def why(self, name: str) -> str:
         """Why a stage has to run: what differs from the newest artifact of that stage."""
         node = self.nodes[name]
-        if node.key in self.storage.folders(name):
+        if node.key in self.storage.folders(node.stage.ID):
             return "interrupted, will continue"
         last = self.newest(name)
         if last is None:
             return "never run"
         config = node.config.key_fields()
         changed = [f"{k} changed" for k in sorted(config) if last.config.get(k) != config[k]]
-        changed += [f"{k} differs" for k, v in node.inputs.items() if last.inputs.get(k) != v]
+        givers = [node.takes[k] for k, v in node.inputs.items() if last.inputs.get(k) != v]
+        changed += [f"{giver} differs" for giver in dict.fromkeys(givers)]
         if last.version != node.stage.VERSION:
             changed.append(f"code version {last.version} -> {node.stage.VERSION}")
         if last.seed != node.seed:
@@ -195,7 +170,7 @@ class Pipeline:
         return ", ".join(changed) or "config fields removed"
 
     def selected(self, start: str | None, until: str | None) -> list[str]:
-        """Stage names from ``start`` to ``until``, both included."""
+        """Names of nodes from ``start`` to ``until``, both included."""
         names = list(self.nodes)
         for flag, value in (("--from", start), ("--until", until)):
             if value is not None and value not in names:
@@ -235,10 +210,13 @@ class Pipeline:
         return done
 
     def _produce(
-        self, node: Node, runtime: Callable[[], Runtime], show: Callable[[Event], None]
+        self, node: RunNode, runtime: Callable[[], Runtime], show: Callable[[Event], None]
     ) -> Manifest:
         attempt = Attempt(
-            self.storage, f"{node.name}/{node.key}", f"attempt-{uuid.uuid4().hex[:12]}"
+            self.storage,
+            node.base,
+            f"attempt-{uuid.uuid4().hex[:12]}",
+            schemas_of(node.stage.GIVES),
         )
         work = StageWork(
             attempt,
@@ -247,22 +225,19 @@ class Pipeline:
             node.seed if node.seed is not None else 0,
             lambda p: show(Event(node.name, "progress", progress=p)),
         )
-        inputs = {}
-        for name in node.stage.TAKES:
-            manifest = self.manifest(name)
-            if manifest is None:
-                raise ConfigError(f"{name} has not been run", where=f"stage {node.name}")
-            inputs[name] = open_artifact(self.storage, manifest)
+        inputs = self._inputs(node)
         began = time.perf_counter()
         try:
             with metering() as meter:
-                node.stage.run(MappingProxyType(inputs), node.config, work)
+                node.stage.run(inputs, node.config, work)
         finally:
             work.discard_spools()
+        _check_given(node, work)
         manifest = commit(
             self.storage,
             Manifest(
-                stage=node.name,
+                stage=node.stage.ID,
+                node=node.name,
                 key=node.key,
                 version=node.stage.VERSION,
                 config=node.config.key_fields(),
@@ -280,6 +255,30 @@ class Pipeline:
         show(Event(node.name, "done", manifest, adopted=work.adopted))
         return manifest
 
+    def _inputs(self, node: RunNode) -> Inputs:
+        artifacts: dict[str, Artifact] = {}
+        for name in node.takes_from:
+            artifact = self.artifact(name)
+            if artifact is None:
+                raise ConfigError(f"{name} has not been run", where=f"stage {node.name}")
+            artifacts[name] = artifact
+        return Inputs(
+            {member: artifacts[giver] for member, giver in node.takes.items()},
+            (want.member for want in node.wired.needs if want.whole),
+        )
+
+
+def _check_given(node: RunNode, work: StageWork) -> None:
+    """A stage gives what it says: all that is not optional, and nothing else."""
+    gives = node.stage.GIVES
+    strange = [member for member in work.files if not declared(gives, member)]
+    absent = [m.name for m in gives if not m.optional and not any(map(m.names, work.files))]
+    if strange or absent:
+        raise ArtifactError(
+            f"gave {strange} that it does not declare, and not {absent} that it does",
+            where=f"stage {node.name}",
+        )
+
 
 def _versions() -> dict[str, str]:
     ours = {"gcdis_ray": gcdis_ray.__version__, "python": platform.python_version()}
@@ -288,19 +287,19 @@ def _versions() -> dict[str, str]:
 
 
 def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
-    """One entry per stage: name, key, state (done | interrupted | missing), uri, seconds, rows,
+    """One entry per node: name, key, state (done | interrupted | missing), uri, seconds, rows,
     bytes, and bytes read and written in making it."""
     for name, node in pipeline.nodes.items():
         manifest = pipeline.manifest(name)
         state = "done" if manifest else "missing"
-        if not manifest and node.key in pipeline.storage.folders(name):
+        if not manifest and node.key in pipeline.storage.folders(node.stage.ID):
             state = "interrupted"
         size = manifest.size if manifest else None
         yield dict(
             name=name,
             key=node.key,
             state=state,
-            uri=f"{pipeline.storage.uri}/{name}/{node.key}",
+            uri=f"{pipeline.storage.uri}/{node.base}",
             seconds=manifest.timings_s.get("wall") if manifest else None,
             rows=size.rows if size else None,
             bytes=size.bytes if size else None,

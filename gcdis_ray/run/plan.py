@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gcdis_ray.run.pipeline import Node, Pipeline
+from gcdis_ray.run.pipeline import Pipeline, RunNode
 from gcdis_ray.run.progress import size
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.storage import read_manifest
 
 
 def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
-    """Per stage: name, takes, key, action (cached | run), why, rows, bytes, read_bytes, estimated.
+    """Per node: name, takes, key, action (cached | run), why, rows, bytes, read_bytes, estimated.
 
     ``bytes`` is what the stage writes, but for checkpoints, which depend on how long a training
     takes; ``read_bytes`` what it reads, once per worker where models are loaded.
@@ -27,7 +27,7 @@ def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
         entries.append(
             dict(
                 name=name,
-                takes=list(node.stage.TAKES),
+                takes=node.takes_from,
                 key=node.key,
                 action="cached" if manifest else "run",
                 why="" if manifest else pipeline.why(name),
@@ -40,14 +40,15 @@ def describe(pipeline: Pipeline) -> list[dict[str, Any]]:
     return entries
 
 
-def _forecast(pipeline: Pipeline, node: Node, sizes: Mapping[str, Size]) -> Size:
-    expected = node.stage.forecast(node.config, {name: sizes[name] for name in node.inputs})
+def _forecast(pipeline: Pipeline, node: RunNode, sizes: Mapping[str, Size]) -> Size:
+    now = {member: sizes[giver] for member, giver in node.takes.items()}
+    expected = node.stage.forecast(node.config, now)
     last = pipeline.newest(node.name)
-    inputs = {
-        name: source.size
-        for name, key in (last.inputs.items() if last else ())
-        if (source := read_manifest(pipeline.storage, name, key))
-    }
+    inputs: dict[str, Size] = {}
+    for member, key in last.inputs.items() if last else ():
+        giver = pipeline.nodes[node.takes[member]] if member in node.takes else None
+        if giver and (earlier := read_manifest(pipeline.storage, giver.stage.ID, key)):
+            inputs[member] = earlier.size
     if last is None or set(inputs) != set(node.inputs) or not inputs:
         return expected
     then = node.stage.forecast(node.config, inputs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
 class ShardedWriter:
     """Implements :class:`gcdis_ray.runtime.base.TableWriter`."""
 
-    def __init__(self, work: StageWork, name: str, spool: str | None) -> None:
-        """Args: spool: the number of a spool; None for a member of the artifact."""
+    def __init__(self, work: StageWork, name: str, spool: tuple[str, pa.Schema] | None) -> None:
+        """Args: spool: number and schema of a spool; None for a member of the artifact."""
         self._work, self._name, self._spool = work, name, spool
         self._records: list[FileRecord] = []
 
@@ -34,13 +35,16 @@ class ShardedWriter:
         self._records.append(
             attempt.table(self._name, table, part)
             if self._spool is None
-            else attempt.spool(self._name, table, part, self._spool)
+            else attempt.spool(self._name, table, part, *self._spool)
         )
 
     def close(self) -> Table:
         if self._spool is None:
             self._work.add(self._name, self._records)
-        return Table(self._name, tuple(self._records), self._work.opener)
+        if self._spool is None:
+            return self._work.table(self._name)
+        opener = replace(self._work.opener, schemas={self._name: self._spool[1]})
+        return Table(self._name, tuple(self._records), opener)
 
 
 class StageWork:
@@ -59,7 +63,7 @@ class StageWork:
         """
         self.attempt, self._runtime, self._compute = attempt, runtime, compute
         self._seed, self._progress = seed, progress
-        self.opener = ArtifactOpener(attempt.storage, attempt.base)
+        self.opener = ArtifactOpener(attempt.storage, attempt.base, attempt.schemas)
         self._earlier = finished_units(attempt.storage, attempt.base)
         self.files: dict[str, list[FileRecord]] = {}
         self.counts: Counter[str] = Counter()
@@ -139,9 +143,9 @@ class StageWork:
             self.add(member, records)
         return members
 
-    def spool(self, name: str) -> ShardedWriter:
+    def spool(self, name: str, schema: pa.Schema) -> ShardedWriter:
         self._spools += 1
-        return ShardedWriter(self, name, f"{self._spools:05d}")
+        return ShardedWriter(self, name, (f"{self._spools:05d}", schema))
 
     def writer(self, member: str) -> ShardedWriter:
         return ShardedWriter(self, member, None)
@@ -160,6 +164,9 @@ class StageWork:
 
     def write_tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> None:
         self.add(member, [self.attempt.tensors(member, tensors)])
+
+    def has(self, member: str) -> bool:
+        return member in self.files
 
     def table(self, member: str) -> Table:
         return Table(member, tuple(self.files[member]), self.opener)

@@ -1,7 +1,7 @@
 """What a stage may ask of the place it runs in. Stages see this and nothing else of the outside.
 
-A stage is ``run(inputs, config, work) -> None``; it reads ``inputs[name]``
-(:class:`~gcdis_ray.store.artifacts.Artifact`) and writes through ``work``.
+A stage is ``run(inputs, config, work) -> None``; it reads members of ``inputs``
+(:class:`~gcdis_ray.store.members.Inputs`) and writes through ``work``.
 """
 
 from __future__ import annotations
@@ -95,8 +95,8 @@ class Work(Protocol):
         """
         ...
 
-    def spool(self, name: str) -> TableWriter:
-        """Lays tables of schema ``name`` aside, to be read again before the stage ends.
+    def spool(self, name: str, schema: pa.Schema) -> TableWriter:
+        """Lays tables aside, to be read again before the stage ends.
 
         They are no part of the artifact. For what does not fit into memory, and for inputs of
         :meth:`map_shards` that the stage itself makes.
@@ -114,6 +114,10 @@ class Work(Protocol):
     def write_table(self, member: str, table: pa.Table) -> Table: ...
     def write_json(self, member: str, value: Any) -> None: ...
     def write_tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> None: ...
+
+    def has(self, member: str) -> bool:
+        """Whether this stage has already written the member."""
+        ...
 
     def table(self, member: str) -> Table:
         """Handle to a member this stage has already written (map_shards, fit, write_table)."""

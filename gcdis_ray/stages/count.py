@@ -16,8 +16,9 @@ from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Size, Table, TensorFile
+from gcdis_ray.store.members import Inputs, document, table, tensors
+from gcdis_ray.store.schemas import schema
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +27,26 @@ if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.points import Settings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
 
+TRIALS = schema(  # one clustering of one draw of crops each, see clustering.class_count.trials
+    method=pa.string(),
+    draw=pa.int32(),
+    parameter=pa.float64(),
+    num_classes=pa.int32(),
+    recall=pa.list_(pa.float64()),  # of every known class
+    weight=pa.list_(pa.float64()),  # of it in the score
+    silhouette=pa.float64(),
+    inertia=pa.float64(),
+)
+
+ID = "count"
 VERSION = 3
-TAKES = ("embed", "ingest")
+TAKES = ("embeddings", "classes")
+GIVES = (
+    document("class_count"),
+    tensors("points", optional=True),
+    table("trials", TRIALS, optional=True),
+    table("trials_refined", TRIALS, optional=True),
+)
 SEEDED = True
 
 Method = Literal["mixture", "labeled_accuracy", "holdout", "density"]
@@ -86,18 +105,18 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     job reads all that was drawn; the mixture has one a draw, the others many on two grids."""
     if config.num_novel is not None:
         return Size(0, 200)
-    drawn = min(inputs["embed"].rows, 2 * (config.max_unlabeled or 10_000))
+    drawn = min(inputs["embeddings"].rows, 2 * (config.max_unlabeled or 10_000))
     trials = 2 * config.num_candidates * config.num_seeds
     points = 4 * config.num_seeds * drawn * config.dims
     jobs = [config.num_seeds * (1 if m == "mixture" else 8) for m in (config.method, *config.also)]
-    read = 2 * inputs["embed"].bytes + sum(jobs) * points
+    read = 2 * inputs["embeddings"].bytes + sum(jobs) * points
     return Size(trials, points + 400 * trials, read)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write JSON ``class_count``; unless it is given, also tensors ``points`` and table
     ``trials`` (``trials_refined``: those of the second grid, if any)."""
-    num_known = len(inputs["ingest"].json("classes"))
+    num_known = len(inputs.json("classes"))
     if config.num_novel is not None:
         total = num_known + config.num_novel
         result: dict[str, Any] = {
@@ -105,7 +124,7 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             "others": [],
         }  # fmt: skip
     else:
-        result = _estimate(inputs["embed"], num_known, config, work)
+        result = _estimate(inputs.table("embeddings"), num_known, config, work)
     result |= {
         "method": config.method if config.num_novel is None else "given",
         "num_known": num_known,
@@ -114,10 +133,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     work.write_json("class_count", result)
 
 
-def _estimate(embed: Artifact, num_known: int, config: Config, work: Work) -> dict[str, Any]:
+def _estimate(embeddings: Table, num_known: int, config: Config, work: Work) -> dict[str, Any]:
     from gcdis_ray.clustering.class_count.choose import choose
 
-    points, sizes = _draw(embed.table("embeddings"), num_known, config, work)
+    points, sizes = _draw(embeddings, num_known, config, work)
     family = estimators(config, sizes, work.seed)
     trials = _run({method: estimator for method, (estimator, _) in family.items()}, points, work)
     counts = {method: choose(trials[method], choice) for method, (_, choice) in family.items()}
@@ -238,8 +257,8 @@ def _run(
         ]
         if args:
             task = RunTrials(dict(estimators), points, member)
-            table = work.map_shards(task, [], gives=(member,), args=args, unit="jobs")[member]
-            for row in table.read().to_pylist():
+            told = work.map_shards(task, [], gives=(member,), args=args, unit="jobs")[member]
+            for row in told.read().to_pylist():
                 method = row.pop("method")
                 trials[method].append(
                     Trial(**row | {name: tuple(row[name]) for name in ("recall", "weight")})
@@ -266,6 +285,6 @@ class RunTrials:
                 {"method": method, **asdict(trial)}
                 for trial in self.estimators[method].run(job, points)
             ]
-            return {self.member: pa.Table.from_pylist(rows, SCHEMAS[self.member])}
+            return {self.member: pa.Table.from_pylist(rows, TRIALS)}
 
         return run

@@ -8,8 +8,8 @@ those of several images together.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import chain, groupby, islice
+from dataclasses import asdict, dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,18 +18,30 @@ import pyarrow.compute as pc
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks.instance_masks import with_made_masks
 from gcdis_ray.store.artifacts import Size
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.members import document, optional, table
+from gcdis_ray.store.schemas import CROPS
 
 if TYPE_CHECKING:
     from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.runtime.base import Work
-    from gcdis_ray.store.artifacts import Artifact, Table
+    from gcdis_ray.store.artifacts import Table
+    from gcdis_ray.store.members import Inputs
 
+ID = "crop"
 VERSION = 2
-TAKES: tuple[str, ...] = ("ingest", "propose")
+TAKES = (
+    "images",
+    optional("image_index"),
+    "instances",
+    optional("source"),
+    "proposals",
+    optional("instance_masks"),
+)
+GIVES = (table("crops", CROPS), document("crop_spec"))
 SEEDED = False
 
 _PIXELS_AT_A_TIME = 1 << 25  # no windows of images that are cut together can hold more
@@ -64,26 +76,27 @@ class Config(StageConfig):
     )
     min_objectness: float = Field(0.0, ge=0, le=1, description="of proposals")
 
+    @property
+    def cut(self) -> CutSpec:
+        return CutSpec(self.context, self.max_side_px, self.jpeg_quality)
+
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Every proposal and some labeled objects; three bits a pixel of its JPEG and mask, but no
     more than a third of its part of the image."""
-    ingest = inputs["ingest"]
-    rows = round(1.2 * inputs["propose"].rows)
-    each = min(config.max_side_px**2 * 3 // 8, ingest.image_bytes // max(3 * ingest.rows, 1))
-    return Size(
-        rows, rows * each, ingest.image_bytes + 2 * _PROPOSAL_BYTES * inputs["propose"].rows
-    )
+    images, proposals = inputs["images"], inputs["proposals"]
+    rows = round(1.2 * proposals.rows)
+    each = min(config.max_side_px**2 * 3 // 8, images.image_bytes // max(3 * images.rows, 1))
+    return Size(rows, rows * each, images.image_bytes + 2 * _PROPOSAL_BYTES * proposals.rows)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    from gcdis_ray.data.images.image_files import ImageFiles
+def run(inputs: Inputs, config: Config, work: Work) -> None:
+    """Write table ``crops``, and how they are cut as JSON ``crop_spec``."""
+    from gcdis_ray.data.images.image_files import ImageFiles, listed_images
 
-    images, listed = inputs["ingest"].table("images"), inputs["ingest"].table("image_index")
-    instances = inputs["ingest"].table("instances")
-    proposals = inputs["propose"].table("proposals")
-    has_made = inputs["propose"].has("instance_masks")
-    made = [inputs["propose"].table("instance_masks")] if has_made else []
+    images, listed = inputs.table("images"), listed_images(inputs)
+    instances, proposals = inputs.table("instances"), inputs.table("proposals")
+    made = [inputs.table("instance_masks")] if inputs.has("instance_masks") else []
     # Crops are numbered before any is made: shards can then be made in any order.
     first = number_crops(
         listed,
@@ -99,9 +112,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
             where="stages.crop",
             fix="lower min_side_px, min_area_px or min_objectness",
         )
-    cut = CropShard(config, ImageFiles.of(inputs["ingest"]))
+    cut = CropShard(config, ImageFiles.of(inputs))
     args = [{"first_crop": number} for number in first[:-1]]
     work.map_shards(cut, [images, instances, proposals, *made], gives=("crops",), args=args)
+    work.write_json("crop_spec", asdict(config.cut))
 
 
 def number_crops(
@@ -212,6 +226,7 @@ class CropShard:
         *,
         first_crop: int,
     ) -> dict[str, pa.Table]:
+        from gcdis_ray.data.crops.crop_cutting import cut_crops
         from gcdis_ray.data.images.image_check import decode_rgb
 
         told = with_made_masks(instances, made)
@@ -226,7 +241,7 @@ class CropShard:
         crops = [
             crop
             for part in _parts([len(each) for each in rles], sizes)
-            for crop in cut_crops(pictures, sizes[part], rles[part], self.config)
+            for crop in cut_crops(pictures, sizes[part], rles[part], self.config.cut)
         ]
         rows = [
             {
@@ -238,7 +253,7 @@ class CropShard:
             }
             for index, (found, crop) in enumerate(zip(chosen, crops, strict=True), first_crop)
         ]
-        return {"crops": pa.Table.from_pylist(rows, SCHEMAS["crops"])}
+        return {"crops": pa.Table.from_pylist(rows, CROPS)}
 
 
 def _parts(num_objects: Sequence[int], sizes_hw: np.ndarray) -> Iterator[slice]:
@@ -251,49 +266,3 @@ def _parts(num_objects: Sequence[int], sizes_hw: np.ndarray) -> Iterator[slice]:
             first, pixels = place, 0
         pixels += cost
     yield slice(first, len(num_objects))
-
-
-def cut_image(pixels_HW3: np.ndarray, rles: Sequence[str], config: Config) -> list[dict[str, Any]]:
-    """:func:`cut_crops` of one image."""
-    return cut_crops(iter([pixels_HW3]), np.array([pixels_HW3.shape[:2]]), [rles], config)
-
-
-def cut_crops(
-    pictures: Iterator[np.ndarray],
-    sizes_hw: np.ndarray,
-    rles: Sequence[Sequence[str]],
-    config: Config,
-) -> list[dict[str, Any]]:
-    """Objects of images as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
-
-    One kind of work is done for all objects before the next: done in turn for each, every one would
-    push the others' code out of the processor's caches, and all would be slower.
-
-    Args:
-        pictures: gives each image in full, RGB uint8 (H, W, 3).
-        sizes_hw: (I, 2) int64, the images' sizes in pixels.
-        rles: of each image, masks of its size.
-    """
-    from gcdis_ray.data.crops.crop_cutting import cut_out, encode_jpeg, encode_mask, outline_objects
-
-    num_objects = [len(each) for each in rles]
-    outlines = outline_objects(
-        list(chain.from_iterable(rles)), np.repeat(sizes_hw, num_objects, axis=0), config.context
-    )
-    ahead = iter(outlines)
-    cuts = [
-        cut_out(pixels, outline, config.max_side_px)
-        for number, pixels in zip(num_objects, pictures, strict=False)  # leaves the rest
-        for outline in islice(ahead, number)
-    ]
-    jpegs = [encode_jpeg(colors, config.jpeg_quality) for colors, _ in cuts]
-    pngs = [encode_mask(mask) for _, mask in cuts]
-    return [
-        {
-            "window_xyxy": where.window_xyxy,
-            "bbox_xyxy": where.bbox_xyxy,
-            "jpeg": jpeg,
-            "mask_png": png,
-        }
-        for where, jpeg, png in zip(outlines, jpegs, pngs, strict=True)
-    ]

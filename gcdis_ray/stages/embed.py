@@ -18,14 +18,21 @@ from pydantic import Field, model_validator
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size, TensorFile
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Size, TensorFile
+from gcdis_ray.store.members import Inputs, document, optional, table, tensors
+from gcdis_ray.store.schemas import EMBEDDINGS
 
 if TYPE_CHECKING:
     from gcdis_ray.models.backbones import FrozenBackbone
 
+ID = "embed"
 VERSION = 1
-TAKES = ("crop", "propose")
+TAKES = ("crops", optional("proposer_spec"), optional("proposer"))
+GIVES = (
+    table("embeddings", EMBEDDINGS),
+    document("embed_spec"),
+    tensors("backbone", optional=True),
+)
 SEEDED = False
 
 NEEDS_WEIGHTS = ("mobilenet_v2", "resnet50")
@@ -86,12 +93,12 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """One vector a crop, and the weights if they come from a file."""
     path = _weights_path(config)
     weights = path.stat().st_size if path and path.is_file() else 0
-    rows = inputs["crop"].rows
+    rows = inputs["crops"].rows
     num_bytes = 4 * rows * _DIMENSIONS[config.backbone] + weights
-    return Size(rows, num_bytes, inputs["crop"].bytes + weights)
+    return Size(rows, num_bytes, inputs["crops"].bytes + weights)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write table ``embeddings``, JSON ``embed_spec`` and, if weights are used, the tensors
     ``backbone``: workers read them from there, so only the driver needs the file."""
     spec: dict[str, Any] = {
@@ -107,16 +114,15 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         weights = work.tensor_file("backbone")
         spec["weights_sha256"] = source(config)
     elif config.backbone == "proposer":
-        propose = inputs["propose"]
-        if not propose.has("proposer"):
+        if not inputs.has("proposer"):
             raise ConfigError(
                 "there is no trained proposer: masks come from outside",
                 where="stages.embed.backbone",
                 fix="use backbone: wavelet",
             )
-        weights, spec["detector"] = propose.tensor_file("proposer"), propose.json("proposer_spec")
+        weights, spec["detector"] = inputs.tensor_file("proposer"), inputs.json("proposer_spec")
     task = EmbedCrops(spec, weights)
-    work.map_shards(task, [inputs["crop"].table("crops")], gives=("embeddings",))
+    work.map_shards(task, [inputs.table("crops")], gives=("embeddings",))
     work.write_json("embed_spec", spec)
 
 
@@ -165,4 +171,4 @@ def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:
     offsets = np.arange(len(vectors_ND) + 1, dtype=np.int32) * vectors_ND.shape[1]
     column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors_ND.ravel()))
     columns = [crops["crop_index"], crops["class_index"], column]
-    return pa.table(columns, schema=SCHEMAS["embeddings"])
+    return pa.table(columns, schema=EMBEDDINGS)

@@ -1,4 +1,4 @@
-"""evaluate: how good is it? The only stage that may open the sealed ground truth.
+"""evaluate: how good is it? It opens the sealed ground truth.
 
 Crops of unlabeled images are matched to true objects, which gives clustering accuracy, NMI and ARI.
 The segmenter's predictions on validation images are scored under a map from its outputs to true
@@ -8,7 +8,6 @@ classes, found as ``mapping`` says. Without ground truth every number is null, a
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -17,8 +16,18 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import BEST
+from gcdis_ray.evaluation.tables import (
+    CLASS_OBJECTS,
+    CLUSTER_COUNTS,
+    CROP_TRUTH,
+    CURVES,
+    MATCH_TOTALS,
+    MATCHES,
+    OBJECT_COUNTS,
+)
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Artifact, Size, Table
+from gcdis_ray.store.members import Inputs, document, optional, sealed, table, whole
 
 if TYPE_CHECKING:
     from gcdis_ray.evaluation.class_columns import ClassColumns
@@ -27,17 +36,38 @@ if TYPE_CHECKING:
     from gcdis_ray.evaluation.detection_block import OutputMap, Terms
     from gcdis_ray.evaluation.scored_images import Rules
 
-VERSION = 6
+ID = "evaluate"
+VERSION = 7
 TAKES = (
-    "ingest",
-    "ground_truth",
-    "propose",
-    "crop",
-    "embed",
-    "count",
-    "discover",
-    "label",
-    "predict",
+    sealed("truth_images"),
+    sealed("truth_instances"),
+    sealed("categories"),
+    "classes",
+    "images",
+    optional("source"),
+    "proposals",
+    optional("instance_masks"),
+    "crops",
+    "crop_spec",
+    optional("embeddings"),
+    optional("class_count"),
+    whole("method"),
+    "discovered_classes",
+    "assignments",
+    optional("headness"),
+    optional("pseudo_labels"),
+    optional("predictions"),
+    optional("limits"),
+)
+GIVES = (
+    document("metrics"),
+    table("crop_truth", CROP_TRUTH),
+    table("class_objects", CLASS_OBJECTS),
+    table("cluster_counts", CLUSTER_COUNTS, optional=True),
+    table("matches", MATCHES, optional=True),
+    table("object_counts", OBJECT_COUNTS, optional=True),
+    table("match_totals", MATCH_TOTALS, optional=True),
+    table("curves", CURVES, optional=True),
 )
 SEEDED = True
 
@@ -79,41 +109,58 @@ class Config(StageConfig):
                 "stages.evaluate.max_per_image",
             )
 
-    def terms(self, rules: Rules, kept: int) -> Terms:
+    def terms(self, rules: Rules, kept: int | None) -> Terms:
         """What ``None`` stands for.
 
         Args:
-            kept: detections per image that were kept.
+            kept: detections per image that were kept; None: all.
 
         Raises:
             ConfigError: as :meth:`check_kept`.
         """
         from gcdis_ray.evaluation.detection_block import Terms
 
-        self.check_kept(kept)
-        return Terms(rules, self.match_iou, self.max_per_image or BEST[rules], kept)
+        best = self.max_per_image or BEST[rules]
+        if kept is not None:
+            self.check_kept(kept)
+        return Terms(rules, self.match_iou, best, best if kept is None else kept)
+
+
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    kept = getattr(givers.get("limits"), "max_per_image", None)
+    if kept is not None:
+        config.check_kept(kept)
+
+
+def summary(artifact: Artifact) -> list[str]:
+    from gcdis_ray.evaluation.summary import metrics_lines
+
+    return metrics_lines(artifact.json("metrics"))
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """A match per prediction, and the metrics. Predictions are read, and crops and embeddings to
     score the discovery."""
-    rows = inputs["predict"].rows
-    names = ("predict", "crop", "crop", "embed")
-    return Size(rows, 15 * rows + 20_000, sum(inputs[name].bytes for name in names))
+    rows = inputs["predictions"].rows if "predictions" in inputs else 0
+    read = [inputs[name].bytes for name in ("predictions", "embeddings") if name in inputs]
+    return Size(rows, 15 * rows + 20_000, sum(read) + 2 * inputs["crops"].bytes)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write what predictions and crops are scored by, and JSON ``metrics``."""
     from gcdis_ray.evaluation.detection_block import rules_of
 
-    predict = inputs["predict"]
-    rules = rules_of(inputs["ground_truth"].table("truth_images"))
-    terms = config.terms(rules, predict.json("limits")["max_per_image"])
-    work.write_json("metrics", score(inputs, predict.table("predictions"), config, terms, work))
+    rules = rules_of(inputs.table("truth_images"))
+    predictions = inputs.table("predictions") if inputs.has("predictions") else None
+    if inputs.has("limits"):
+        terms = config.terms(rules, inputs.json("limits")["max_per_image"])
+    else:
+        terms = config.terms(rules, None)
+    work.write_json("metrics", score(inputs, predictions, config, terms, work))
 
 
 def score(
-    inputs: Mapping[str, Artifact], predictions: Table, config: Config, terms: Terms, work: Work
+    inputs: Inputs, predictions: Table | None, config: Config, terms: Terms, work: Work
 ) -> dict[str, Any]:
     """The metrics of predictions, however they came about; writes the tables it counts in."""
     from gcdis_ray.evaluation.class_columns import ClassColumns
@@ -121,26 +168,30 @@ def score(
     from gcdis_ray.evaluation.detection_block import Detection, score_detections
     from gcdis_ray.evaluation.scoring import Settings, metrics_document
 
-    sealed = inputs["ground_truth"]
-    images, instances = sealed.table("truth_images"), sealed.table("truth_instances")
+    images, instances = inputs.table("truth_images"), inputs.table("truth_instances")
+    labels = inputs.table("pseudo_labels" if inputs.has("pseudo_labels") else "crops")
     matched = work.map_shards(
         MatchCrops(config.match_iou),
-        [instances, inputs["label"].table("pseudo_labels"), inputs["propose"].table("proposals")],
+        [instances, labels, inputs.table("proposals")],
         gives=("crop_truth", "class_objects"),
     )
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
-    classes = ClassColumns.read(sealed, inputs["ingest"])
+    classes = ClassColumns.read(inputs)
     outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
-    scores = None
-    if truth.validation_is_told:
-        scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
     settings = Settings(config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed)
-    return metrics_document(inputs, classes, truth, Detection(scores, outputs, terms), settings)
+    if predictions is None:
+        detection = Detection(None, outputs, terms, "the recipe predicts nothing")
+    elif not truth.validation_is_told:
+        detection = Detection(None, outputs, terms)
+    else:
+        scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
+        detection = Detection(scores, outputs, terms)
+    return metrics_document(inputs, classes, truth, detection, settings)
 
 
 def _outputs(
-    inputs: Mapping[str, Artifact],
-    predictions: Table,
+    inputs: Inputs,
+    predictions: Table | None,
     classes: ClassColumns,
     truth: CropTruth,
     rule: MappingConfig,
@@ -148,41 +199,46 @@ def _outputs(
     work: Work,
 ) -> OutputMap:
     """What the outputs stand for, counted where ``mapping.source`` says."""
-    from gcdis_ray.evaluation.cluster_mapping import CountDetections, counts_of_crops, match_outputs
+    from gcdis_ray.evaluation.cluster_mapping import (
+        CountDetections,
+        counts_of_crops,
+        match_outputs,
+    )
     from gcdis_ray.evaluation.detection_block import OutputMap
-    from gcdis_ray.evaluation.scoring import num_outputs
+    from gcdis_ray.evaluation.scoring import assignments_by_crop, num_outputs
 
     note = None
-    if rule.source == "train_gt" and not truth.num_matched:
+    if rule.source == "train_gt" and not truth.num_matched and predictions is not None:
         rule = rule.model_copy(update={"source": "split_val"})  # leak-free as well
         told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
         note = f"unlabeled images cannot be mapped by: {told}"
-    instances = inputs["ground_truth"].table("truth_instances")
+    if predictions is None and rule.source in ("split_val", "detections"):
+        rule = rule.model_copy(update={"source": "train_gt"})
+        note = "there are no predictions to map by"
+    instances = inputs.table("truth_instances")
     if rule.source == "train_gt":
-        labels = inputs["label"].table("pseudo_labels").read(["class_index"])
-        counts = [counts_of_crops(truth, labels["class_index"].to_numpy())]
+        cluster_N = assignments_by_crop(inputs)["cluster_id"]
+        counts = [counts_of_crops(truth, cluster_N[truth.crop_index_U])]
     else:
         task, seen = CountDetections(terms.iou, terms.best, rule.source == "split_val"), predictions
-        if rule.source == "gt_crops":
-            task, seen = _true_crops(inputs), inputs["ingest"].table("images")
+        if rule.source == "gt_crops" or seen is None:
+            task, seen = _true_crops(inputs), inputs.table("images")
         found = work.map_shards(task, [seen, instances], gives=("cluster_counts",))
         counts = found["cluster_counts"].iter_shards()
-    names = inputs["discover"].json("discovered_classes")
+    names = inputs.json("discovered_classes")
     column_of = match_outputs(counts, classes, num_outputs(classes, names), rule.scope)
     return OutputMap(column_of, rule, note)
 
 
-def _true_crops(inputs: Mapping[str, Artifact]) -> CountTrueCrops:
-    """True objects, cut out like the crops that the discovery model has learned from."""
+def _true_crops(inputs: Inputs) -> CountTrueCrops:
+    """True objects, cut out like the crops that the method has learned from."""
+    from gcdis_ray.data.crops.cut_spec import CutSpec
     from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.evaluation.cluster_mapping import CountTrueCrops
-    from gcdis_ray.stages import crop
+    from gcdis_ray.methods.method import StoredMethod
 
-    discover = inputs["discover"]
-    config = crop.Config.model_validate(inputs["crop"].manifest.config)
     return CountTrueCrops(
-        files=ImageFiles.of(inputs["ingest"]),
-        spec=discover.json("encoder_spec"),
-        weights=discover.tensor_file("encoder"),
-        cut=partial(crop.cut_image, config=config),
+        files=ImageFiles.of(inputs),
+        stored=StoredMethod.read(inputs.beside("method")),
+        cut=CutSpec(**inputs.json("crop_spec")),
     )

@@ -1,4 +1,4 @@
-"""Ground truth: what is really there? Sealed, so that only ``evaluate`` may open it.
+"""Ground truth: what is really there? Sealed: only stages that evaluate may open it.
 
 The other half of :mod:`gcdis_ray.stages.ingest`, read by the same config: the annotations of
 unlabeled and validation images, all classes. No image file is read.
@@ -25,16 +25,23 @@ from gcdis_ray.stages.ingest import (
     read_annotations,
 )
 from gcdis_ray.store.artifacts import Size, canonical_json
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.members import document, table
+from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
 
 if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
-    from gcdis_ray.store.artifacts import Artifact
+    from gcdis_ray.store.members import Inputs
 
-__all__ = ["SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
+__all__ = ["GIVES", "ID", "SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 
+ID = "ground_truth"
 VERSION = 2
 TAKES: tuple[str, ...] = ()
+GIVES = (
+    table("truth_images", TRUTH_IMAGES, sealed=True),
+    table("truth_instances", TRUTH_INSTANCES, sealed=True),
+    document("categories", sealed=True),
+)
 SEEDED = False
 
 
@@ -66,7 +73,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     return Size(rows, 170 * rows, 170 * rows + annotation_bytes(plan, names))
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write the tables in the shards of ``images``, so that whoever may open them can do so shard
     by shard; those of labeled images are empty."""
     plan = plan_data(config)
@@ -78,8 +85,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         truth = _truth(plan, split, config, work)
         if truth is None:
             for _ in mine:
-                truth_images.add(SCHEMAS["truth_images"].empty_table())
-                truth_instances.add(SCHEMAS["truth_instances"].empty_table())
+                truth_images.add(TRUTH_IMAGES.empty_table())
+                truth_instances.add(TRUTH_INSTANCES.empty_table())
             continue
         lists = federated_lists(plan.sets[split])
         parts = truth.parts([end for _, end in mine])
@@ -92,8 +99,8 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
                 "width_px": images["width_px"],
                 **{name: lists[name].slice(start, end - start) for name in lists.column_names},
             }
-            names = SCHEMAS["truth_images"].names
-            truth_images.add(pa.table([told[n] for n in names], SCHEMAS["truth_images"]))
+            names = TRUTH_IMAGES.names
+            truth_images.add(pa.table([told[n] for n in names], TRUTH_IMAGES))
             found = instance_rows(rows, plan.images[split], class_of)
             truth_instances.add(found.append_column("split", pa.array([split] * found.num_rows)))
     truth_images.close()

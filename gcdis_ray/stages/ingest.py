@@ -32,18 +32,37 @@ from gcdis_ray.data.sets.known_classes import without_object
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.artifacts import Size, canonical_json
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.members import document, table
+from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
 from gcdis_ray.store.source import SourceFolder
 
 if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
-    from gcdis_ray.store.artifacts import Artifact, Table
+    from gcdis_ray.store.artifacts import Table
+    from gcdis_ray.store.members import Inputs
 
 
+ID = "ingest"
 VERSION = 2
 _EXAMPLES = 3
 _SAMPLE = 1000  # files whose sizes stand for all
+LISTING = schema(  # images to read; laid aside while the stage runs
+    image_id=pa.int64(),
+    uri=pa.string(),
+    height_px=(pa.int32(), "null"),  # of the annotation file
+    width_px=(pa.int32(), "null"),
+    split=pa.string(),
+)
+
 TAKES: tuple[str, ...] = ()
+GIVES = (
+    table("images", IMAGES),
+    table("image_index", IMAGE_INDEX),
+    table("instances", INSTANCES),
+    table("quarantine", QUARANTINE),
+    document("classes"),
+    document("source", optional=True),
+)
 SEEDED = False
 
 
@@ -124,7 +143,7 @@ def annotation_bytes(plan: DataPlan, names: Iterable[str]) -> int:
     return sum(state.num_bytes for state in states if state)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     plan = plan_data(config)
     if config.fingerprint == "stat":  # otherwise the fingerprint has looked
         for split in SPLITS:
@@ -180,18 +199,19 @@ def _lay_aside(
     work: Work,
 ) -> list[Table]:
     """What workers have to know of every shard: images, instances, annotations turned down."""
-    spools = [work.spool(name) for name in ("listing", "instances", "quarantine")]
+    laid = {"listing": LISTING, "instances": INSTANCES, "quarantine": QUARANTINE}
+    spools = [work.spool(name, columns) for name, columns in laid.items()]
     labeled = plan.images["labeled"]
     parts = labels.parts([end for split, _, end in shards if split == "labeled"])
-    nothing = [SCHEMAS[name].empty_table() for name in ("instances", "quarantine")]
+    nothing = [INSTANCES.empty_table(), QUARANTINE.empty_table()]
     for split, start, end in shards:
         listed = plan.images[split].table.slice(start, end - start).drop_columns(["file_id"])
         tables = [listed.append_column("split", pa.array([split] * (end - start))), *nothing]
         if split == "labeled":
             rows, rejected = next(parts)
             tables[1:] = instance_rows(rows, labeled, class_of), plan.quarantine(split, rejected)
-        for spool, table in zip(spools, tables, strict=True):
-            spool.add(table)
+        for spool, rows in zip(spools, tables, strict=True):
+            spool.add(rows)
     return [spool.close() for spool in spools]
 
 
@@ -256,12 +276,12 @@ class IngestShard:
                 turned_down.append(
                     {"split": image["split"], "uri": image["uri"], "reason": error.what}
                 )
-        images = pa.Table.from_pylist(rows, SCHEMAS["images"])
+        images = pa.Table.from_pylist(rows, IMAGES)
         kept = pc.is_in(instances["image_id"], images["image_id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
-        bad = pa.Table.from_pylist(turned_down, SCHEMAS["quarantine"])
+        bad = pa.Table.from_pylist(turned_down, QUARANTINE)
         return {
             "images": images,
-            "image_index": images.select(SCHEMAS["image_index"].names),
+            "image_index": images.select(IMAGE_INDEX.names),
             "instances": instances.filter(kept),
             "quarantine": pa.concat_tables([quarantine, bad]),
         }
@@ -308,10 +328,10 @@ def instance_rows(rows: pa.Table, images: ImageList, class_of: Mapping[int, int]
     categories = rows["category_id"].to_numpy()
     classes = np.array([class_of.get(c, -1) for c in categories.tolist()], dtype=np.int32)
     columns = {
-        **{name: rows[name] for name in SCHEMAS["instances"].names if name in rows.column_names},
+        **{name: rows[name] for name in INSTANCES.names if name in rows.column_names},
         "image_id": images.image_id_N[place],
         "class_index": classes,
         "height_px": height,
         "width_px": width,
     }
-    return pa.table([columns[name] for name in SCHEMAS["instances"].names], SCHEMAS["instances"])
+    return pa.table([columns[name] for name in INSTANCES.names], INSTANCES)

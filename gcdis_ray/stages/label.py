@@ -8,50 +8,97 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 from pydantic import Field
 
-from gcdis_ray.clustering.reliability import Stability, classwise_rank_share, stability
+from gcdis_ray.clustering.reliability import (
+    Stability,
+    classwise_rank_share,
+    margin,
+    stability,
+)
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.method import StoredMethod, load_method, with_embeddings
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
+from gcdis_ray.stages.discover import Discovery
+from gcdis_ray.store.artifacts import Size, Table
+from gcdis_ray.store.members import Inputs, optional, table, whole
+from gcdis_ray.store.schemas import PSEUDO_LABELS, schema
 
-VERSION = 1
-TAKES = ("ingest", "crop", "discover")
+STABILITIES = schema(  # of unlabeled crops, before they are ranked
+    crop_index=pa.int64(),
+    image_id=pa.int64(),
+    source_id=pa.int64(),
+    cluster_id=pa.int32(),
+    probability=pa.float32(),
+    stability=pa.float32(),
+)
+
+ID = "label"
+VERSION = 2
+TAKES = (
+    "crops",
+    "assignments",
+    whole("method"),
+    optional("embeddings"),
+    optional("holdout"),
+)
+GIVES = (table("stabilities", STABILITIES), table("pseudo_labels", PSEUDO_LABELS))
 SEEDED = False
 
 
 class Config(StageConfig):
-    score: Stability = Field(
-        "inv_sum",
+    score: Stability | Literal["margin"] | None = Field(
+        None,
         description="stability: inv_sum is the paper's sum of 1 / KL(last || earlier), neg_mean_kl "
-        "is not ruled by the closest snapshot, last_k_agreement counts equal labels",
+        "is not ruled by the closest snapshot, last_k_agreement counts equal labels; margin is the "
+        "log ratio of the two largest probabilities and needs no snapshots. None: inv_sum where "
+        "the method keeps snapshots, else margin",
     )
     probability_floor: float = Field(1e-8, gt=0, le=1e-2, description="of the distributions")
     divergence_floor: float = Field(1e-6, gt=0, le=1, description="smallest KL")
 
 
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    discover = givers["method"]
+    if isinstance(discover, Discovery):
+        if discover.hold_out.share > 0:
+            raise for_tuning_only()
+        if not load_method(discover.method).SNAPSHOTS:
+            _check_score(config, discover.method)
+
+
+def _check_score(config: Config, method: str) -> None:
+    if config.score not in (None, "margin"):
+        raise ConfigError(
+            f"{method} has no snapshots to compare",
+            where="stages.label.score",
+            fix="set it to margin, or leave it out",
+        )
+
+
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Most crops are unlabeled. Every snapshot is read, and all crops for them."""
-    rows = round(0.85 * inputs["discover"].rows)
-    return Size(rows, 36 * rows, inputs["crop"].bytes + inputs["discover"].bytes)
+    rows = round(0.85 * inputs["assignments"].rows)
+    return Size(rows, 36 * rows, inputs["crops"].bytes + inputs["method"].bytes)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
-    crops = inputs["crop"].table("crops")
-    discover = inputs["discover"]
-    if discover.has("holdout"):
+def run(inputs: Inputs, config: Config, work: Work) -> None:
+    if inputs.has("holdout"):
         raise for_tuning_only()
-    spec = discover.json("encoder_spec")
-    snapshots = tuple(discover.tensor_file(name) for name in spec["snapshots"])
-    measure = MeasureStability(spec, snapshots, config)
-    tables = [crops, discover.table("assignments")]
-    stabilities = work.map_shards(measure, tables, gives=["stabilities"])["stabilities"]
-    work.map_shards(RankLabels(stabilities), [stabilities], gives=["pseudo_labels"])
+    stored = StoredMethod.read(inputs.beside("method"))
+    if not stored.snapshots:
+        _check_score(config, stored.name)
+    tables = [inputs.table("crops"), inputs.table("assignments")]
+    if stored.uses_embeddings and inputs.has("embeddings"):
+        tables.append(inputs.table("embeddings"))
+    stabilities = work.map_shards(MeasureStability(stored, config), tables, gives=["stabilities"])
+    rank = RankLabels(stabilities["stabilities"])
+    work.map_shards(rank, [stabilities["stabilities"]], gives=["pseudo_labels"])
 
 
 def for_tuning_only() -> ConfigError:
@@ -65,38 +112,48 @@ def for_tuning_only() -> ConfigError:
 
 @dataclass(frozen=True)
 class MeasureStability:
-    """Shard task: unlabeled crops and their assignments -> label, probability and stability."""
+    """Shard task: unlabeled crops, their assignments and, where the method uses them, embeddings ->
+    label, probability and stability."""
 
-    spec: Mapping[str, Any]
-    snapshots: tuple[TensorFile, ...]
+    stored: StoredMethod
     config: Config
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.methods.gcdis.inference import infer_crops
-        from gcdis_ray.methods.gcdis.model import load_discovery_model
+        score = self.config.score or ("inv_sum" if self.stored.snapshots else "margin")
+        if score == "margin":
+            models = [self.stored.open("cpu")]
+        else:
+            models = self.stored.open_snapshots("cpu")
 
-        models = [load_discovery_model(self.spec, file.load()) for file in self.snapshots]
-
-        def measure(index: int, crops: pa.Table, assignments: pa.Table) -> Mapping[str, pa.Table]:
+        def measure(
+            index: int,
+            crops: pa.Table,
+            assignments: pa.Table,
+            embeddings: pa.Table | None = None,
+        ) -> Mapping[str, pa.Table]:
             free = pa.array(crops["class_index"].to_numpy() < 0)
-            crops, assignments = crops.filter(free), assignments.filter(free)
-            found = [infer_crops(model, self.spec, crops) for model in models]
-            scores = stability(
-                np.stack([one.probabilities_NC for one in found]),
-                self.config.score,
-                probability_floor=self.config.probability_floor,
-                divergence_floor=self.config.divergence_floor,
-            )
+            crops = with_embeddings(crops, embeddings).filter(free)
+            assignments = assignments.filter(free)
+            found = np.stack([model.infer(crops).probabilities_NC for model in models])
+            if score == "margin":
+                scores = margin(found[-1], probability_floor=self.config.probability_floor)
+            else:
+                scores = stability(
+                    found,
+                    score,
+                    probability_floor=self.config.probability_floor,
+                    divergence_floor=self.config.divergence_floor,
+                )
             best = [float(row[0]) for row in assignments["topk_probabilities"].to_pylist()]
-            table = {
+            columns = {
                 "crop_index": crops["crop_index"],
                 "image_id": crops["image_id"],
                 "source_id": crops["source_id"],
-                "class_index": assignments["cluster_id"],
+                "cluster_id": assignments["cluster_id"],
                 "probability": pa.array(best, pa.float32()),
                 "stability": pa.array(scores.astype(np.float32)),
             }
-            return {"stabilities": pa.table(table)}
+            return {"stabilities": pa.table(columns)}
 
         return measure
 
@@ -108,9 +165,9 @@ class RankLabels:
     everything: Table
 
     def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        table = self.everything.read(["class_index", "stability"])
+        rows = self.everything.read(["cluster_id", "stability"])
         shares = classwise_rank_share(
-            table["stability"].to_numpy().astype(np.float64), table["class_index"].to_numpy()
+            rows["stability"].to_numpy().astype(np.float64), rows["cluster_id"].to_numpy()
         )
         starts = np.cumsum([0] + [shard.rows or 0 for shard in self.everything.shards])
 

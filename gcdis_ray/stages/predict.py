@@ -12,10 +12,14 @@ from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import Inputs, document, optional, table
+from gcdis_ray.store.schemas import PREDICTIONS
 
+ID = "predict"
 VERSION = 1
-TAKES = ("ingest", "segment")
+TAKES = ("images", optional("source"), "segmenter", "segmenter_spec")
+GIVES = (table("predictions", PREDICTIONS), document("limits"))
 SEEDED = False
 
 
@@ -34,25 +38,24 @@ class Config(StageConfig):
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Detections of the validation images, a fifth of all. All images are read, and the model."""
-    rows = inputs["ingest"].rows // 5 * min(config.max_per_image, 50)
-    read = inputs["ingest"].image_bytes + inputs["segment"].weight_bytes
+    rows = inputs["images"].rows // 5 * min(config.max_per_image, 50)
+    read = inputs["images"].image_bytes + inputs["segmenter"].weight_bytes
     return Size(rows, 80 * rows + 5_000, read)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write table ``predictions`` and JSON ``limits``: the config's."""
     from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.instances.inference import Detect
 
-    segment, ingest = inputs["segment"], inputs["ingest"]
     detect = Detect(
-        weights=segment.tensor_file("segmenter"),
-        spec=segment.json("segmenter_spec"),
+        weights=inputs.tensor_file("segmenter"),
+        spec=inputs.json("segmenter_spec"),
         split="validation",
-        files=ImageFiles.of(ingest),
+        files=ImageFiles.of(inputs),
         gives="predictions",
         min_score=config.min_score,
         max_per_image=config.max_per_image,
     )
-    work.map_shards(detect, [ingest.table("images")], gives=("predictions",))
+    work.map_shards(detect, [inputs.table("images")], gives=("predictions",))
     work.write_json("limits", config.key_fields())

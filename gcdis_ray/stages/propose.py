@@ -24,12 +24,24 @@ from gcdis_ray.instances.earlier_proposer import EarlierProposer
 from gcdis_ray.instances.training_images import AugmentConfig
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size, Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.artifacts import Size, Table
+from gcdis_ray.store.members import Inputs, document, optional, table, tensors
+from gcdis_ray.store.schemas import HISTORY, INSTANCE_MASKS, PROPOSALS, QUARANTINE
 from gcdis_ray.store.source import SourceFolder, source_file
 
+ID = "propose"
 VERSION = 1
-TAKES = ("ingest",)
+TAKES = ("images", optional("image_index"), "instances", optional("source"))
+GIVES = (
+    table("proposals", PROPOSALS),
+    document("proposer_spec"),
+    table("history", HISTORY),
+    tensors("proposer", optional=True),
+    tensors("snapshot_*", optional=True),
+    tensors("init", optional=True),
+    table("instance_masks", INSTANCE_MASKS, optional=True),
+    table("quarantine", QUARANTINE, optional=True),
+)
 SEEDED = True
 _RESULTS = "stages.propose.external.results"
 
@@ -99,10 +111,6 @@ class Config(StageConfig):
             "init": init,
         }
 
-    def check_files(self) -> None:
-        if self.source == "model" and self.init is not None:
-            self.init.read(self.detector)
-
     @model_validator(mode="after")
     def _has_results(self) -> Self:
         if self.source == "external" and self.external is None:
@@ -112,6 +120,11 @@ class Config(StageConfig):
                 fix="name a COCO results file, or set stages.propose.source: model",
             )
         return self
+
+
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    if config.source == "model" and config.init is not None:
+        config.init.read(config.detector)
 
 
 def source(config: Config, show: object = None) -> str:
@@ -131,20 +144,19 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
-    rows, weights = inputs["ingest"].rows * min(config.max_per_image, 5), 0
+    rows, weights = inputs["images"].rows * min(config.max_per_image, 5), 0
     if config.source == "model":
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
-    read = 2 * inputs["ingest"].image_bytes + weights if weights else 150 * rows
+    read = 2 * inputs["images"].image_bytes + weights if weights else 150 * rows
     return Size(rows, 480 * rows + weights, read, weights)
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``;
     ``instance_masks`` if a labeled object came without a mask, tensors ``init`` if told to start
     from an earlier proposer."""
-    ingest = inputs["ingest"]
-    instances = ingest.table("instances")
+    instances = inputs.table("instances")
     count = count_masks(instances)
     _check_masks(count, config)
     rectangles = None
@@ -153,17 +165,17 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         if config.box_masks == "rectangle":
             rectangles = _rectangles(instances, work)
     if config.source == "external" and config.external is not None:
-        _import_masks(ingest, config, config.external, work)
+        _import_masks(inputs, config, config.external, work)
         return
-    spec = _train(ingest, config, work, rectangles, bool(count.annotated or rectangles))
+    spec = _train(inputs, config, work, rectangles, bool(count.annotated or rectangles))
     if count.missing and config.box_masks == "model":
         from gcdis_ray.data.images.image_files import ImageFiles
         from gcdis_ray.instances.box_masks import ModelMasks
 
-        fill = ModelMasks(work.tensor_file("proposer"), spec, ImageFiles.of(ingest))
-        tables = [ingest.table("images"), instances]
+        fill = ModelMasks(work.tensor_file("proposer"), spec, ImageFiles.of(inputs))
+        tables = [inputs.table("images"), instances]
         work.map_shards(fill, tables, gives=("instance_masks",), unit="shards of boxes")
-    _detect(ingest, config, work, spec)
+    _detect(inputs, config, work, spec)
 
 
 def _check_masks(count: MaskCount, config: Config) -> None:
@@ -202,14 +214,14 @@ def _rectangles(instances: Table, work: Work) -> Table:
 
 
 def _train(
-    ingest: Artifact, config: Config, work: Work, rectangles: Table | None, learns_masks: bool
+    inputs: Inputs, config: Config, work: Work, rectangles: Table | None, learns_masks: bool
 ) -> dict[str, Any]:
     """Train the proposer; what it is made of."""
     from gcdis_ray.data.images.image_files import ImageFiles, listed_images
     from gcdis_ray.instances.inference import detector_spec
     from gcdis_ray.instances.proposing import ProposingTask
 
-    listed = listed_images(ingest)
+    listed = listed_images(inputs)
     num_labeled = listed.read(["split"])["split"].to_pylist().count("labeled")
     detector, start = config.detector.located(), None
     if config.init is not None:
@@ -224,10 +236,10 @@ def _train(
         detector=detector,
         augment=config.augment,
         cache_mb=config.image_cache_mb,
-        files=ImageFiles.of(ingest),
-        images=ingest.table("images"),
+        files=ImageFiles.of(inputs),
+        images=inputs.table("images"),
         listed=listed,
-        instances=ingest.table("instances"),
+        instances=inputs.table("instances"),
         made=rectangles,
         start=start,
         learns_masks=learns_masks,
@@ -238,16 +250,16 @@ def _train(
     return spec
 
 
-def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any]) -> None:
+def _detect(inputs: Inputs, config: Config, work: Work, spec: Mapping[str, Any]) -> None:
     from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.instances.inference import Detect
 
-    images = ingest.table("images")
+    images = inputs.table("images")
     detect = Detect(
         weights=work.tensor_file("proposer"),
         spec=spec,
         split="unlabeled",
-        files=ImageFiles.of(ingest),
+        files=ImageFiles.of(inputs),
         gives="proposals",
         min_score=config.min_score,
         nms_iou=config.nms_iou,
@@ -257,11 +269,11 @@ def _detect(ingest: Artifact, config: Config, work: Work, spec: Mapping[str, Any
     work.map_shards(detect, [images], gives=("proposals",))
 
 
-def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, work: Work) -> None:
+def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work: Work) -> None:
     from gcdis_ray.data.images.image_files import listed_images
     from gcdis_ray.instances.external_masks import ImportMasks, check_refused, read_results
 
-    images = listed_images(ingest)
+    images = listed_images(inputs)
     masks, strangers = read_results(
         *external.file(),
         images,
@@ -272,5 +284,5 @@ def _import_masks(ingest: Artifact, config: Config, external: ExternalConfig, wo
     importer = ImportMasks(config.min_score, config.max_per_image)
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
-    work.write_table("history", pa.Table.from_pylist([], schema=SCHEMAS["history"]))
+    work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
     work.write_json("proposer_spec", {"source": "external"})

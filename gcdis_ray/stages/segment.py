@@ -18,10 +18,31 @@ from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.training_images import AugmentConfig
 from gcdis_ray.masks.instance_masks import count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Artifact, Size
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import Inputs, document, optional, table, tensors
+from gcdis_ray.store.schemas import HISTORY
 
+ID = "segment"
 VERSION = 1
-TAKES = ("ingest", "propose", "label", "discover")
+TAKES = (
+    "images",
+    optional("image_index"),
+    "instances",
+    optional("source"),
+    "proposals",
+    "proposer_spec",
+    optional("proposer"),
+    optional("instance_masks"),
+    "discovered_classes",
+    "pseudo_labels",
+)
+GIVES = (
+    tensors("segmenter"),
+    tensors("snapshot_*", optional=True),
+    table("history", HISTORY),
+    document("segmenter_spec"),
+    document("segmenter_classes"),
+)
 SEEDED = True
 
 
@@ -70,44 +91,43 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
-    propose = inputs["propose"]
+    propose = inputs["proposals"]
     weights = propose.weight_bytes  # the same detector but for the classifier, unless told
     if config.detector or not weights:
         detector = config.detector or DetectorConfig.model_validate({})
         detector = detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
-    return Size(700, weights, 2 * inputs["ingest"].image_bytes + propose.bytes, weights)
+    return Size(700, weights, 2 * inputs["images"].image_bytes + propose.bytes, weights)
 
 
-def _some_have_masks(ingest: Artifact) -> bool:
-    return count_masks(ingest.table("instances")).annotated > 0
+def _some_have_masks(inputs: Inputs) -> bool:
+    return count_masks(inputs.table("instances")).annotated > 0
 
 
-def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write tensors ``segmenter``, table ``history``, JSON ``segmenter_spec``,
     ``segmenter_classes`` (the discovered classes, whose order is that of the outputs)."""
     from gcdis_ray.data.images.image_files import ImageFiles, listed_images
     from gcdis_ray.instances.inference import detector_spec
     from gcdis_ray.instances.segmentation import SegmentationTask
 
-    ingest, propose = inputs["ingest"], inputs["propose"]
-    classes = inputs["discover"].json("discovered_classes")
-    stored = propose.json("proposer_spec").get("detector")
+    classes = inputs.json("discovered_classes")
+    stored = inputs.json("proposer_spec").get("detector")
     detector = config.detector or DetectorConfig(**(stored or {}))
-    initialised = config.init_from_proposer and propose.has("proposer")
-    images = ingest.table("images")
-    pseudo_labels = inputs["label"].table("pseudo_labels")
+    initialised = config.init_from_proposer and inputs.has("proposer")
+    images = inputs.table("images")
+    pseudo_labels = inputs.table("pseudo_labels")
     made = None
-    if config.model_masks == "use" and propose.has("instance_masks"):
-        made = propose.table("instance_masks")
-    if not (initialised or made or pseudo_labels.num_rows or _some_have_masks(ingest)):
+    if config.model_masks == "use" and inputs.has("instance_masks"):
+        made = inputs.table("instance_masks")
+    if not (initialised or made or pseudo_labels.num_rows or _some_have_masks(inputs)):
         raise DataError(
             "no labeled object has a mask and there is no pseudo-label: the mask head can learn "
             "from nothing",
             where="stages.segment.init_from_proposer",
             fix="set it to true, or stages.segment.model_masks: use",
         )
-    listed = listed_images(ingest)
+    listed = listed_images(inputs)
     splits = listed.read(["split"])["split"].to_pylist()
     task = SegmentationTask(
         config=config.training.over(splits.count("labeled") + splits.count("unlabeled")),
@@ -118,14 +138,14 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         ),
         augment=config.augment,
         cache_mb=config.image_cache_mb,
-        files=ImageFiles.of(ingest),
+        files=ImageFiles.of(inputs),
         images=images,
         listed=listed,
-        instances=ingest.table("instances"),
+        instances=inputs.table("instances"),
         made=made,
-        proposals=propose.table("proposals"),
+        proposals=inputs.table("proposals"),
         pseudo_labels=pseudo_labels,
-        proposer=propose.tensor_file("proposer") if initialised else None,
+        proposer=inputs.tensor_file("proposer") if initialised else None,
         num_classes=len(classes),
         classifier=config.classifier,
         labeled_share=config.labeled_share,

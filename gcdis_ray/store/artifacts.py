@@ -44,9 +44,10 @@ def artifact_key(
     """Name of the artifact a stage would produce: equal arguments, equal bytes.
 
     Args:
-        stage, version: the code. A stage raises its version when its results change.
+        stage, version: the code, by the stage's ``ID``; a stage raises its version when its results
+            change.
         config: the stage's config as plain data, without anything that changes no result.
-        inputs: input stage name -> its key.
+        inputs: member that the stage takes -> key of the artifact that it lies in.
         seed: the run's seed, None for a stage without randomness.
         source: fingerprint of data from outside (annotation files, images), if the stage reads any.
 
@@ -103,6 +104,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
     io: dict[str, int] = field(default_factory=dict)  # read_bytes, written_bytes of the run
     created: str = ""
+    node: str = ""  # name in the recipe of the run that made it
 
     @property
     def size(self) -> Size:

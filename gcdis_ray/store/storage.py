@@ -16,9 +16,9 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlparse
@@ -30,7 +30,7 @@ from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.store.meter import count
 from gcdis_ray.store.s3 import Prefix, service_endpoint
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.schemas import check_schema
 
 MANIFEST = "manifest.json"
 
@@ -272,6 +272,7 @@ class ArtifactOpener:
 
     storage: Storage
     base: str  # <stage>/<key>
+    schemas: Mapping[str, pa.Schema] = field(default_factory=dict)  # table -> its columns
 
     def read_bytes(self, record: FileRecord) -> bytes:
         where = f"{self.storage.uri}/{self.base}/{record.path}"
@@ -286,7 +287,7 @@ class ArtifactOpener:
 
     def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
         member = Path(record.path).parent.name
-        schema = SCHEMAS[member]
+        schema = self.schemas[member]
         file = pq.ParquetFile(pa.BufferReader(self.read_bytes(record)))
         stored = file.schema_arrow
         if any(isinstance(field.type, pa.BaseExtensionType) for field in stored):
@@ -294,7 +295,7 @@ class ArtifactOpener:
         names = list(columns) if columns is not None else schema.names
         table = file.read(columns=names).select(names)
         if names == schema.names:
-            return check_schema(member, table)
+            return check_schema(member, table, schema)
         return table.cast(pa.schema([schema.field(name) for name in names]))
 
 
@@ -306,8 +307,12 @@ def read_manifest(storage: Storage, stage: str, key: str) -> Manifest | None:
         return None
 
 
-def open_artifact(storage: Storage, manifest: Manifest) -> Artifact:
-    return Artifact(manifest, ArtifactOpener(storage, f"{manifest.stage}/{manifest.key}"))
+def open_artifact(
+    storage: Storage, manifest: Manifest, schemas: Mapping[str, pa.Schema]
+) -> Artifact:
+    """Args: schemas: of its tables, by name."""
+    opener = ArtifactOpener(storage, f"{manifest.stage}/{manifest.key}", schemas)
+    return Artifact(manifest, opener)
 
 
 def commit(storage: Storage, manifest: Manifest) -> Manifest:

@@ -13,7 +13,6 @@ from gcdis_ray.errors import Stopped
 from gcdis_ray.run.pipeline import Event
 from gcdis_ray.runtime.choose import LazyRuntime
 from gcdis_ray.runtime.failures import line_of
-from gcdis_ray.store.storage import open_artifact
 from gcdis_ray.sweeps.study import Study
 
 ASKED_AT_ONCE = 16  # clusterings between two looks of a searcher that learns
@@ -145,8 +144,7 @@ def _cluster_batch(
                 name = (manifest.key, settings.dims, settings.max_labeled_per_class,
                         settings.max_unlabeled, seed)  # fmt: skip
                 if name not in points:
-                    artifact = open_artifact(pipeline.storage, manifest)
-                    points[name] = load_points(artifact, settings, seed)
+                    points[name] = load_points(pipeline.artifacts()[EMBEDDED], settings, seed)
                 mine.append((name, (num_classes, settings, seed)))
         except Exception as error:  # a trial that fails must not end the others
             study.ended(number, None, line_of(error))

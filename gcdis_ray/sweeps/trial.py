@@ -15,7 +15,6 @@ from typing import Any
 
 from gcdis_ray.run.pipeline import Event, Pipeline, make_config
 from gcdis_ray.runtime.choose import LazyRuntime
-from gcdis_ray.store.storage import open_artifact
 from gcdis_ray.sweeps.config import Values, with_values
 from gcdis_ray.sweeps.objectives import OBJECTIVES, Reading, read
 
@@ -99,9 +98,9 @@ class TrialBody:
         readings: list[Reading] = []
         keys: dict[str, list[str]] = {}
         for pipeline in pipelines:
-            manifest = pipeline.manifest(goal.stage)
-            assert manifest is not None, "the pipeline has just made it"
-            readings.append(read(goal, open_artifact(pipeline.storage, manifest)))
+            artifact = pipeline.artifact(goal.stage)
+            assert artifact is not None, "the pipeline has just made it"
+            readings.append(read(goal, artifact))
             names = list(pipeline.nodes)
             for name in names[names.index(self.first) : names.index(goal.stage) + 1]:
                 keys.setdefault(name, []).append(pipeline.nodes[name].key)

@@ -15,7 +15,7 @@ def check_workers(training: TrainingConfig, compute: ComputeConfig, *, where: st
     """Raise ConfigError unless the workers can share the parts of a step evenly.
 
     Args:
-        where: the config key that holds ``training``, such as ``stages.discover.training``.
+        where: the config key that holds ``training``, such as ``stages.discover.gcdis.training``.
     """
     workers, parts = num_workers(compute), training.micro_batches
     if training.batch_size % parts:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import HISTORY
 
 
 class History:
@@ -46,4 +46,4 @@ class History:
     def table(self) -> pa.Table:
         """Schema ``history``: step, name, value; in order of steps."""
         steps, names, values = zip(*self._rows, strict=True) if self._rows else ((), (), ())
-        return pa.table([list(steps), list(names), list(values)], schema=SCHEMAS["history"])
+        return pa.table([list(steps), list(names), list(values)], schema=HISTORY)

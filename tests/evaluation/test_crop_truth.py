@@ -11,7 +11,7 @@ from scene_tables import memory_table
 
 from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops, overlap
 from gcdis_ray.masks.coco_rle import encode_window
-from gcdis_ray.store.schemas import SCHEMAS
+from tables import SCHEMAS
 
 SIZE = 20
 

@@ -22,7 +22,9 @@ from gcdis_ray.evaluation.detection_scores import (
 from gcdis_ray.metrics.detection import evaluate_tables
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_IMAGES, TRUTH_INSTANCES
+from gcdis_ray.evaluation.tables import OBJECT_COUNTS
+from gcdis_ray.store.schemas import check_schema
 
 CATEGORIES = [
     {"category_id": 3 * n + 1, "name": f"c{n}", "known": n % 3 == 0, "frequency": "rcf"[n % 3]}
@@ -81,9 +83,9 @@ def scene(seed: int, images: int = 12) -> dict[str, pa.Table]:
         for n in range(images)
     ]
     return {
-        "predictions": pa.Table.from_pylist(found, SCHEMAS["predictions"]),
+        "predictions": pa.Table.from_pylist(found, PREDICTIONS),
         "truth_images": pa.Table.from_pylist(lists),
-        "truth_instances": pa.Table.from_pylist(truth, SCHEMAS["truth_instances"]),
+        "truth_instances": pa.Table.from_pylist(truth, TRUTH_INSTANCES),
     }
 
 
@@ -193,7 +195,7 @@ def test_runs_as_steps_of_a_stage(local_work: StageWork) -> None:
     inputs = []
     for name in ("predictions", "truth_instances"):
         inputs.append(local_work.write_table(name, tables[name]))
-    images = tables["truth_images"].select(SCHEMAS["truth_images"].names)
+    images = tables["truth_images"].select(TRUTH_IMAGES.names)
     inputs.insert(1, local_work.write_table("truth_images", images))
     ids = [c["category_id"] for c in CATEGORIES]
     found = local_work.map_shards(
@@ -225,9 +227,9 @@ def test_gathered_rows_are_the_same_in_fewer_shards(
 ) -> None:
     monkeypatch.setattr("gcdis_ray.evaluation.detection_scores._ROWS_AT_ONCE", 7)
     rows = [{"class_column": n % 3, "kind": "box", "num_objects": [n, 0, 0, n]} for n in range(17)]
-    schema = SCHEMAS["object_counts"]
+    schema = OBJECT_COUNTS
     shards = [pa.Table.from_pylist(rows[n : n + 2], schema) for n in range(0, 17, 2)]
-    shards.insert(3, SCHEMAS["object_counts"].empty_table())
+    shards.insert(3, OBJECT_COUNTS.empty_table())
     table = gather(_table("object_counts", shards), local_work.spool("object_counts"))
     assert table.num_shards == 3
     assert table.read().to_pylist() == rows

@@ -27,7 +27,7 @@ from gcdis_ray.metrics.files.coco_files import Category
 from gcdis_ray.metrics.files.coco_outputs import greedy_edges
 from gcdis_ray.metrics.matches import RULES
 from gcdis_ray.metrics.matching import greedy_pairs
-from gcdis_ray.store.schemas import SCHEMAS
+from tables import SCHEMAS
 
 SIDE = 64
 IDS = (1, 2, 3, 4)  # classes; 1 and 2 are known

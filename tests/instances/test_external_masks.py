@@ -16,7 +16,8 @@ from gcdis_ray.instances import external_masks
 from gcdis_ray.instances.external_masks import ImportMasks, check_refused, proposal_id, read_results
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.instances.external_masks import EXTERNAL_MASKS
+from gcdis_ray.store.schemas import check_schema
 from gcdis_ray.store.source import source_file
 
 
@@ -36,7 +37,7 @@ def _import(rectangles, entries, **options):
         {"shard": 2, "position": n, "image_id": e["image_id"], "entry": json.dumps(e)}
         for n, e in enumerate(entries)
     ]
-    masks = pa.Table.from_pylist(rows, schema=SCHEMAS["external_masks"])
+    masks = pa.Table.from_pylist(rows, schema=EXTERNAL_MASKS)
     return run(2, rectangles.images.shard(2), masks)
 
 

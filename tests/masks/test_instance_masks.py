@@ -7,7 +7,7 @@ from scene_tables import memory_table, rectangle_scenes
 
 from gcdis_ray.instances.training_images import read_instances
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks, count_origins, with_made_masks
-from gcdis_ray.store.schemas import SCHEMAS
+from tables import SCHEMAS
 
 
 def _rows():

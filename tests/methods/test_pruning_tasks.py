@@ -13,7 +13,8 @@ from gcdis_ray.methods.gcdis.config import PruneConfig
 from gcdis_ray.methods.gcdis.inference import grouped_softmax, infer_crops, num_clusters
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.schemas import CROPS
+from gcdis_ray.store.schemas import check_schema
 
 SPEC = dict(
     model=CONFIG.model.model_dump(mode="json"),
@@ -23,7 +24,7 @@ SPEC = dict(
     softmax_temperature=0.1,
     snapshots=["snapshot_1", "snapshot_2"],
 )
-CROPS = pa.Table.from_pylist([crop_row(n, -1) for n in range(9)], schema=SCHEMAS["crops"])
+CROPS = pa.Table.from_pylist([crop_row(n, -1) for n in range(9)], schema=CROPS)
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:

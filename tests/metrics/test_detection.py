@@ -25,7 +25,7 @@ from random_sets import SIZE, as_boxes, crowded_set, random_set
 from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_scores
 from gcdis_ray.metrics.matches import RULES
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_INSTANCES
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 
@@ -542,8 +542,8 @@ def test_tables_give_the_numbers_of_files(tmp_path: Path) -> None:
     predicted.append(predicted[0] | {"class_index": 9})
     scores = evaluate_tables(
         [row["id"] for row in truth["images"]],
-        pa.Table.from_pylist(objects, schema=SCHEMAS["truth_instances"]),
-        pa.Table.from_pylist(predicted, schema=SCHEMAS["predictions"]),
+        pa.Table.from_pylist(objects, schema=TRUTH_INSTANCES),
+        pa.Table.from_pylist(predicted, schema=PREDICTIONS),
         [
             {"category_id": c["id"], "name": c["name"], "known": c["name"] == "c0"}
             for c in truth["categories"]

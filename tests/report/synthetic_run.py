@@ -19,7 +19,8 @@ from PIL import Image
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.report.view import RunView
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from tables import SCHEMAS
+from gcdis_ray.store.schemas import check_schema
 
 ORDER = (
     "ingest",

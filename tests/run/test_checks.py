@@ -18,7 +18,7 @@ QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart.yaml"
 
 def test_weights_of_the_encoder_are_looked_at(tmp_path: Path):
     before_run(load_config(QUICKSTART))
-    at = "stages.discover.model.encoder"
+    at = "stages.discover.gcdis.model.encoder"
     changes = [
         f"{at}={{body: mobilenet_v2, weights: {tmp_path / 'nowhere.npz'}, "
         f"weights_sha256: '{'a' * 64}'}}"

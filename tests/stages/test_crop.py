@@ -23,7 +23,8 @@ from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import crop
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import CROPS, IMAGE_INDEX
+from tables import SCHEMAS
 from gcdis_ray.store.storage import LocalStorage
 
 HEIGHT, WIDTH = 60, 80
@@ -88,7 +89,7 @@ class Inputs:
             for row, file in zip(rows, files, strict=True):
                 (folder / str(row["uri"])).write_bytes(file)
             work.write_json("source", {"uri": str(folder)})
-        index = [{name: row[name] for name in SCHEMAS["image_index"].names} for row in rows]
+        index = [{name: row[name] for name in IMAGE_INDEX.names} for row in rows]
         members = {
             "images": rows,
             "image_index": index,
@@ -189,7 +190,7 @@ def test_who_becomes_a_crop(cut):
     ]  # fmt: skip
     assert [r["crop_index"] for r in rows] == list(range(5))
     table = work.table("crops")
-    assert table.read().schema.equals(SCHEMAS["crops"])
+    assert table.read().schema.equals(CROPS)
     assert [table.shard(i).num_rows for i in range(5)] == [2, 0, 2, 1, 0]
 
 

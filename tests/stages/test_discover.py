@@ -226,7 +226,7 @@ def test_forecast_counts_the_body_without_its_file(weights):
 def test_contradictions_of_the_encoder_are_named(weights, change, message):
     with pytest.raises(ConfigError, match=message) as error:
         _with_encoder(**weights | change)
-    assert "stages.discover.model.encoder" in str(error.value)
+    assert "stages.discover.gcdis.model.encoder" in str(error.value)
 
 
 def test_a_missing_or_other_weights_file_stops_a_run_before_it_starts(weights):

@@ -13,7 +13,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.stages import ground_truth, ingest
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
 
 
 @pytest.fixture
@@ -40,11 +40,11 @@ def read_json(work: StageWork, member: str):
 def test_everything_but_the_labeled(root: Path, local_work: StageWork):
     ground_truth.run({}, config(root), local_work)
     images = local_work.table("truth_images").read()
-    assert images.schema.equals(SCHEMAS["truth_images"])
+    assert images.schema.equals(TRUTH_IMAGES)
     assert images["image_id"].to_pylist() == list(range(5, 13))
     assert images["split"].to_pylist() == ["unlabeled"] * 4 + ["validation"] * 4
     table = local_work.table("truth_instances").read()
-    assert table.schema.equals(SCHEMAS["truth_instances"])
+    assert table.schema.equals(TRUTH_INSTANCES)
     rows = table.to_pylist()
     assert [row["instance_id"] for row in rows] == [
         i for n in range(5, 13) for i in (10 * n, 10 * n + 1)

@@ -33,7 +33,8 @@ from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import ingest
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import SCHEMAS, UNIQUE_ID
+from tables import SCHEMAS
+from gcdis_ray.store.schemas import UNIQUE_ID
 from gcdis_ray.store.source import LocalFolder
 from gcdis_ray.store.storage import LocalStorage
 

@@ -21,7 +21,7 @@ from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.run.garbage import sweep
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import FileRecord, Manifest
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import IMAGES
 from gcdis_ray.store.storage import (
     LocalStorage,
     Storage,
@@ -203,7 +203,7 @@ def test_encoded_images_are_stored_as_they_are():
         dict(image_id=i, uri=f"{i}.jpg", bytes=blob, height_px=1, width_px=1, sha256="", split="")
         for i in range(600)
     ]
-    data = encode_table(pa.Table.from_pylist(rows, SCHEMAS["images"]))
+    data = encode_table(pa.Table.from_pylist(rows, IMAGES))
     assert len(data) < 1.05 * 600 * len(blob)
     stored = pq.ParquetFile(pa.BufferReader(data)).metadata
     assert [stored.row_group(i).num_rows for i in range(stored.num_row_groups)] == [256, 256, 88]

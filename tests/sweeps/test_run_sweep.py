@@ -19,8 +19,8 @@ from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.study import Study
 
 COUNT = "stages.count.num_novel"
-MAXIMUM = "stages.discover.discovery.temperature.maximum"
-EPOCHS = "stages.discover.training.epochs"
+MAXIMUM = "stages.discover.gcdis.discovery.temperature.maximum"
+EPOCHS = "stages.discover.gcdis.training.epochs"
 
 
 def opened(file: Path) -> Study:
@@ -144,7 +144,7 @@ def test_trained_cached_and_failed_trials_in_this_process(
 
 @pytest.mark.slow
 def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
-    space = {"stages.discover.training.lr": {"kind": "grid", "values": [0.002, 1e-6, 1e-7]}}
+    space = {"stages.discover.gcdis.training.lr": {"kind": "grid", "values": [0.002, 1e-6, 1e-7]}}
     asha = {"kind": "asha", "min_steps": 4, "reduction": 2}
     file = sweep_file(
         tmp_path, copy_of(small_run, tmp_path), space=space, searcher="grid", trials=None,

@@ -32,7 +32,7 @@ from gcdis_ray.sweeps.progress import line, table
 from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
 
-MAXIMUM = "stages.discover.discovery.temperature.maximum"
+MAXIMUM = "stages.discover.gcdis.discovery.temperature.maximum"
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_states_records_and_the_best(tmp_path: Path, overrides: list[str]):
     assert "not a number" in kept["00004.json"]["error"]
     best, chosen = study.finish()
     assert best.number == 3
-    assert chosen.stages.discover.discovery.temperature.maximum == best.values[MAXIMUM]
+    assert chosen.stages.discover.gcdis.discovery.temperature.maximum == best.values[MAXIMUM]
     assert json.loads(Path(study.folder.uri, "result.json").read_text())["best"] == 3
     assert "trials 5/5  2 done, 1 stopped, 2 failed, 1 cached  best 0.3000 (trial 3)" in line(
         study, 1.0
@@ -181,7 +181,7 @@ def test_an_edited_sweep_is_a_new_one(tmp_path: Path, overrides: list[str]):
     assert open_study(tmp_path, [*overrides, "compute.threads=3"]).key == same
     assert open_study(tmp_path, overrides, trials=5).key != same
     assert open_study(tmp_path, [*overrides, "seed=1"]).key != same
-    assert open_study(tmp_path, [*overrides, "stages.discover.snapshots=4"]).key != same
+    assert open_study(tmp_path, [*overrides, "stages.discover.gcdis.snapshots=4"]).key != same
     later = "stages.segment.training.steps=3"  # no trial runs it, the chosen config does
     assert open_study(tmp_path, [*overrides, later]).key != same
 
@@ -250,7 +250,7 @@ def test_records_on_s3(
     assert second.take() == taken[1]
     best, _ = second.finish()
     assert (
-        load_chosen(second.folder.uri).stages.discover.discovery.temperature.maximum
+        load_chosen(second.folder.uri).stages.discover.gcdis.discovery.temperature.maximum
         == (best.values[MAXIMUM])
     )
 

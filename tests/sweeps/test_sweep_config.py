@@ -14,7 +14,7 @@ from gcdis_ray.sweeps.config import fixed_values, load_sweep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COUNT = "stages.count.num_novel"
-TEMPERATURE = "stages.discover.discovery.temperature.maximum"
+TEMPERATURE = "stages.discover.gcdis.discovery.temperature.maximum"
 
 
 def sweep_file(folder: Path, **fields: Any) -> Path:
@@ -72,7 +72,7 @@ def test_shipped_sweeps_are_valid(name: str):
         ({"objective": "balanced_accuracy",
           "space": {COUNT: choice(2, 3), "stages.count.method": choice("mixture", "density")}},
          r"stages\.count\.method: balanced_accuracy is the same for every value"),
-        ({"space": {"stages.discover.cache_mb": {"kind": "int", "low": 64, "high": 128}}},
+        ({"space": {"stages.discover.gcdis.cache_mb": {"kind": "int", "low": 64, "high": 128}}},
          "same for every value"),
         ({"oracle": True, "objective": "accuracy_novel",
           "overrides": {"stages": {"discover": {"hold_out": {"share": 0.2}}}}}, "hold_out"),

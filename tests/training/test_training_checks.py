@@ -6,7 +6,7 @@ from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.training.checks import check_workers
 
-WHERE = "stages.discover.training"
+WHERE = "stages.discover.gcdis.training"
 
 
 @pytest.mark.parametrize(("workers", "parts"), [(1, 2), (2, 2), (2, 4), (4, 4)])

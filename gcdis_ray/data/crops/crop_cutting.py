@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.masks.runs import MaskRuns
 
 
@@ -95,3 +97,47 @@ def encode_mask(mask_hw: np.ndarray) -> bytes:
     # one bit a pixel: four times faster to deflate than bytes, and a third of the size
     bits = [cv2.IMWRITE_PNG_COMPRESSION, 1, cv2.IMWRITE_PNG_BILEVEL, 1]
     return cv2.imencode(".png", mask_hw, bits)[1].tobytes()
+
+
+def cut_image(pixels_HW3: np.ndarray, rles: Sequence[str], spec: CutSpec) -> list[dict[str, Any]]:
+    """:func:`cut_crops` of one image."""
+    return cut_crops(iter([pixels_HW3]), np.array([pixels_HW3.shape[:2]]), [rles], spec)
+
+
+def cut_crops(
+    pictures: Iterator[np.ndarray],
+    sizes_hw: np.ndarray,
+    rles: Sequence[Sequence[str]],
+    spec: CutSpec,
+) -> list[dict[str, Any]]:
+    """Objects of images as columns ``window_xyxy``, ``bbox_xyxy``, ``jpeg`` and ``mask_png``.
+
+    One kind of work is done for all objects before the next: done in turn for each, every one would
+    push the others' code out of the processor's caches, and all would be slower.
+
+    Args:
+        pictures: gives each image in full, RGB uint8 (H, W, 3).
+        sizes_hw: (I, 2) int64, the images' sizes in pixels.
+        rles: of each image, masks of its size.
+    """
+    num_objects = [len(each) for each in rles]
+    outlines = outline_objects(
+        list(chain.from_iterable(rles)), np.repeat(sizes_hw, num_objects, axis=0), spec.context
+    )
+    ahead = iter(outlines)
+    cuts = [
+        cut_out(pixels, outline, spec.max_side_px)
+        for number, pixels in zip(num_objects, pictures, strict=False)  # leaves the rest
+        for outline in islice(ahead, number)
+    ]
+    jpegs = [encode_jpeg(colors, spec.jpeg_quality) for colors, _ in cuts]
+    pngs = [encode_mask(mask) for _, mask in cuts]
+    return [
+        {
+            "window_xyxy": where.window_xyxy,
+            "bbox_xyxy": where.bbox_xyxy,
+            "jpeg": jpeg,
+            "mask_png": png,
+        }
+        for where, jpeg, png in zip(outlines, jpegs, pngs, strict=True)
+    ]

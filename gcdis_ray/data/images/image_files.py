@@ -16,15 +16,16 @@ from gcdis_ray.words import cut
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from gcdis_ray.store.artifacts import Artifact, Table
+    from gcdis_ray.store.artifacts import Table
+    from gcdis_ray.store.members import Members
 
 FILE_COLUMNS = ("image_id", "uri", "bytes", "sha256")  # what it takes to read an image's file
 _READERS = 8  # files read at a time from a source
 
 
-def listed_images(ingest: Artifact) -> Table:
+def listed_images(inputs: Members) -> Table:
     """The images without their files, shard by shard as ``images``: cheap to read."""
-    return ingest.table("image_index" if ingest.has("image_index") else "images")
+    return inputs.table("image_index" if inputs.has("image_index") else "images")
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,11 @@ class ImageFiles:
     folder: SourceFolder | None = None
 
     @staticmethod
-    def of(ingest: Artifact) -> ImageFiles:
+    def of(inputs: Members) -> ImageFiles:
         """Workers read from the service that is meant here, whatever their environment says."""
-        if not ingest.has("source"):
+        if not inputs.has("source"):
             return ImageFiles()
-        source = ingest.json("source")
+        source = inputs.json("source")
         return ImageFiles(source_folder(source["uri"], source.get("endpoint")))
 
     def read(self, images: pa.Table) -> list[bytes]:

@@ -26,15 +26,24 @@ from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
 from gcdis_ray.store.artifacts import canonical_json
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import BOX, schema
 from gcdis_ray.words import counted, cut, shown
 
 _FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
 _AT_ONCE = 4096
-_SCHEMA = SCHEMAS["annotation_runs"]
+ANNOTATION_RUNS = schema(  # checked annotations on their way to their images; laid aside
+    image_row=pa.int64(),  # in the list of images, -1 for none
+    instance_id=pa.int64(),  # -1 where it cannot be read
+    category_id=pa.int64(),
+    bbox_xyxy=BOX,
+    mask_rle=(pa.string(), "null"),
+    area_px=pa.float64(),
+    iscrowd=pa.bool_(),
+    reason=(pa.string(), "null"),  # why it was turned down
+)
 _EXAMPLES = 3
 
-Row = tuple[Any, ...]  # in the order of _SCHEMA
+Row = tuple[Any, ...]  # in the order of ANNOTATION_RUNS
 
 
 @dataclass(frozen=True)
@@ -145,13 +154,16 @@ class CheckedAnnotations:
             told: called every few thousand annotations.
         """
         self._images = selection.images
-        self._runs = SortedRuns(spool, "annotation_runs", ("instance_id", "reason"))
+        self._runs = SortedRuns(
+            spool, "annotation_runs", ANNOTATION_RUNS, ("instance_id", "reason")
+        )
         self.num_accepted = self.num_rejected = 0
         self._examples: list[str] = []
         ids: list[NDArray[np.int64]] = []
         for rows in selection.checked():
             table = pa.table(
-                [[row[n] for row in rows] for n in range(len(_SCHEMA))], schema=_SCHEMA
+                [[row[n] for row in rows] for n in range(len(ANNOTATION_RUNS))],
+                schema=ANNOTATION_RUNS,
             )
             self._runs.add(table)
             good = table.filter(table["reason"].is_null())
@@ -193,7 +205,7 @@ class CheckedAnnotations:
         """
         for table in self._runs.parts(bounds):
             if table is None:
-                yield _SCHEMA.empty_table(), []
+                yield ANNOTATION_RUNS.empty_table(), []
                 continue
             good, bad = table["reason"].is_null(), []
             if len(self._twice):

@@ -25,20 +25,26 @@ class Pieces(Protocol):
     def close(self) -> Table: ...
 
 
-Spool = Callable[[str], Pieces]  # gcdis_ray.runtime.base.Work.spool
+Spool = Callable[[str, pa.Schema], Pieces]  # gcdis_ray.runtime.base.Work.spool
 
 
 class SortedRuns:
     """Rows of one schema, sorted by its first column, then by ``then_by``."""
 
     def __init__(
-        self, spool: Spool, name: str, then_by: Sequence[str] = (), run_bytes: int = _RUN_BYTES
+        self,
+        spool: Spool,
+        name: str,
+        schema: pa.Schema,
+        then_by: Sequence[str] = (),
+        run_bytes: int = _RUN_BYTES,
     ) -> None:
         """Args:
-        name: of the rows' schema in :data:`gcdis_ray.store.artifacts.SCHEMAS`.
+        name, schema: of the rows.
         run_bytes: about what one run may hold in memory; a few times that is used.
         """
-        self._spool, self._name, self._then_by = spool, name, list(then_by)
+        self._spool, self._name, self._schema = spool, name, schema
+        self._then_by = list(then_by)
         self._run_bytes = run_bytes
         self._waiting: list[pa.Table] = []
         self._waiting_bytes = 0
@@ -56,7 +62,7 @@ class SortedRuns:
             return
         rows = self._sorted(pa.concat_tables(self._waiting))
         self._waiting, self._waiting_bytes = [], 0
-        pieces = self._spool(self._name)
+        pieces = self._spool(self._name, self._schema)
         for start in range(0, rows.num_rows, _PIECE_ROWS):
             pieces.add(rows.slice(start, _PIECE_ROWS))
         self.runs.append(pieces.close())

@@ -30,7 +30,7 @@ from gcdis_ray.data.sets.listed_images import (
 )
 from gcdis_ray.data.sets.present import Listing, Missing
 from gcdis_ray.errors import DataError
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import QUARANTINE
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, cut
 
@@ -91,7 +91,7 @@ class DataPlan:
         name = PurePosixPath(chosen.source.name).name if chosen.source else ""
         uris = [chosen.images[row].uri if row >= 0 else name for row, _ in rejected]
         reasons = [reason for _, reason in rejected]
-        return pa.table([[split] * len(reasons), uris, reasons], schema=SCHEMAS["quarantine"])
+        return pa.table([[split] * len(reasons), uris, reasons], schema=QUARANTINE)
 
     def shards(self, images_per_shard: int) -> Iterator[tuple[str, int, int]]:
         """(split, first row, row behind the last) of every shard of images, in order."""

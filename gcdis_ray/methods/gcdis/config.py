@@ -12,7 +12,7 @@ from gcdis_ray.config import Closed
 from gcdis_ray.data.crops.augment_config import AugmentConfig
 from gcdis_ray.errors import ConfigError
 
-_ENCODER = "stages.discover.model.encoder"
+_ENCODER = "stages.discover.gcdis.model.encoder"
 
 
 class EncoderConfig(Closed):

@@ -1,66 +1,42 @@
-"""What a trained discovery model says about stored crops.
+"""What a trained f_d says about stored crops.
 
-Shape letters: N crops, K outputs, C clusters, D projection.
+Shape letters: N crops, K outputs, D projection.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import torch
-from torch import Tensor
 
 from gcdis_ray.data.crops.augment import plain_view, with_mask
 from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.methods.method import Inferred
 from gcdis_ray.models.heads import DiscoveryModel
 
 _BATCH_ROWS = 256  # crops per forward
-
-
-class Inferred(NamedTuple):
-    probabilities_NC: np.ndarray  # float32, rows sum to 1
-    projections_ND: np.ndarray  # float32, unit rows
-
-
-def num_clusters(spec: Mapping[str, Any]) -> int:
-    """Clusters that ``encoder_spec`` tells apart: its groups of outputs, or all outputs."""
-    return len(spec["groups"]) if "groups" in spec else int(spec["num_classes"])
 
 
 def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table) -> Inferred:
     """Run ``model`` on un-augmented crops.
 
     Args:
-        spec: ``encoder_spec``.
+        spec: of :func:`gcdis_ray.methods.gcdis.method.fit`.
         crops: columns ``jpeg``, ``mask_png``; may be empty.
     """
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
     side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
     mask_input = bool(spec["model"]["encoder"]["mask_input"])
-    dim = int(spec["model"]["heads"]["projection_dim"])
-    probabilities = [torch.zeros(0, num_clusters(spec))]
-    projections = [torch.zeros(0, dim)]
+    probabilities = [torch.zeros(0, int(spec["num_classes"]))]
+    projections = [torch.zeros(0, int(spec["model"]["heads"]["projection_dim"]))]
     with torch.inference_mode():
         for rows in torch.arange(crops.num_rows).split(_BATCH_ROWS):
             if len(rows) == 0:
                 continue
             images, masks = plain_view(*store.get(rows), side_px)
             found = model(with_mask(images, masks) if mask_input else images)
-            logits_NK = found.cosines_NK.float() / heat
-            if "groups" in spec:
-                probabilities.append(grouped_softmax(logits_NK, spec["groups"]))
-            else:
-                probabilities.append(torch.softmax(logits_NK, dim=1))
+            probabilities.append(torch.softmax(found.cosines_NK.float() / heat, dim=1))
             projections.append(found.projections_ND.float())
     return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())
-
-
-def grouped_softmax(logits_NK: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
-    """Softmax over the outputs that are in a group, summed within each group: (N, C)."""
-    kept = [output for group in groups for output in group]
-    cluster = torch.tensor([number for number, group in enumerate(groups) for _ in group])
-    shares_NK = torch.softmax(logits_NK[:, kept], dim=1)
-    return shares_NK.new_zeros(len(shares_NK), len(groups)).index_add_(1, cluster, shares_NK)

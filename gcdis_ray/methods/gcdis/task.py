@@ -34,11 +34,11 @@ from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.model import DiscoveryObjective, build_discovery_model
 from gcdis_ray.methods.gcdis.temperature import HeadnessTable, cosine_temperature
 from gcdis_ray.methods.hold_out import HoldOut
+from gcdis_ray.methods.tables import HOLDOUT_CURVE
 from gcdis_ray.models.heads import DiscoveryModel
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
 from gcdis_ray.models.queue import FeatureQueue
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 _EMBED_ROWS = 256  # crops per forward when prototypes are placed
@@ -346,7 +346,7 @@ class DiscoveryTask(TrainingTask):
         }
         if self._hold_out is not None:
             steps, accuracies = [int(p[0]) for p in self._curve], [p[1] for p in self._curve]
-            schema = SCHEMAS["holdout_curve"]
+            schema = HOLDOUT_CURVE
             members["holdout_curve"] = pa.table([steps, accuracies], schema=schema)
         return members
 

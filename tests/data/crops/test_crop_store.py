@@ -16,7 +16,7 @@ from gcdis_ray.data.crops import crop_store
 from gcdis_ray.data.crops.crop_store import CropStore, decode_crops
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import CROPS
 
 
 def encoded(height: int, width: int, seed: int) -> tuple[bytes, bytes]:
@@ -47,7 +47,7 @@ class Shards:
             "jpeg": pa.array([p[0] for p in pairs], pa.binary()),
             "mask_png": pa.array([p[1] for p in pairs], pa.binary()),
         }
-        return pa.table(columns, schema=pa.schema([SCHEMAS["crops"].field(n) for n in columns]))
+        return pa.table(columns, schema=pa.schema([CROPS.field(n) for n in columns]))
 
     def read_table(self, record: FileRecord, columns) -> pa.Table:
         self.reads.append(int(record.path))

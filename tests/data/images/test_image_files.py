@@ -15,7 +15,7 @@ from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.store.schemas import IMAGES
 from gcdis_ray.store.source import source_folder
 
 FILES = [bytes([number]) * (number + 1) for number in range(40)]
@@ -34,7 +34,7 @@ def rows(kept: bool = False) -> list[dict[str, Any]]:
 
 
 def table(entries: list[dict[str, Any]]) -> pa.Table:
-    schema = pa.schema([SCHEMAS["images"].field(name) for name in FILE_COLUMNS])
+    schema = pa.schema([IMAGES.field(name) for name in FILE_COLUMNS])
     return pa.Table.from_pylist(entries, schema)
 
 

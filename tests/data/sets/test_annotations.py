@@ -20,7 +20,7 @@ from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.store.schemas import SCHEMAS
+from gcdis_ray.data.sets.annotations import ANNOTATION_RUNS
 from gcdis_ray.store.source import open_source
 
 GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}
@@ -139,7 +139,7 @@ def test_sorted_runs_give_every_row_once_and_in_order(
     keys: list[int], cuts: list[int], run_bytes: int, batch: int
 ):
     """Against sorting the whole."""
-    schema = SCHEMAS["annotation_runs"]
+    schema = ANNOTATION_RUNS
     rows = [
         dict(
             image_row=key,

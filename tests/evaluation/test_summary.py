@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gcdis_ray.report.summary import metrics_lines
+from gcdis_ray.evaluation.summary import metrics_lines
 
 COUNT = {"estimate": 9, "discovered": 8, "truth": None}
 
