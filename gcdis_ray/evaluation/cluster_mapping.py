@@ -50,7 +50,7 @@ class CountDetections:
     max_per_image: int
     half: bool = False
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         return self.count
 
     def count(self, index: int, predictions: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
@@ -92,13 +92,14 @@ class CountTrueCrops:
     spec: Mapping[str, Any]
     weights: TensorFile
     cut: Callable[[NDArray[np.uint8], Sequence[str]], Iterable[Mapping[str, Any]]]
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.data.images.image_check import decode_rgb
         from gcdis_ray.methods.gcdis.inference import infer_crops
         from gcdis_ray.methods.gcdis.model import load_discovery_model
 
-        model = load_discovery_model(self.spec, self.weights.load())
+        model = load_discovery_model(self.spec, self.weights.load()).to(device)
 
         def count(index: int, images: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
             objects_of = true_objects(truth, "validation")

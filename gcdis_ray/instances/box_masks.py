@@ -27,7 +27,7 @@ _OBJECT_COLUMNS = ("instance_id", "image_id", "bbox_xyxy", "height_px", "width_p
 class RectangleMasks:
     """Shard task over ``[instances]``: the pixels whose centre lies in the box are the mask."""
 
-    def open(self) -> Callable[..., ShardOutput]:
+    def open(self, device: str) -> Callable[..., ShardOutput]:
         full = np.ones((2, 2), np.float32)
 
         def fill(index: int, instances: pa.Table) -> ShardOutput:
@@ -51,9 +51,10 @@ class ModelMasks:
     weights: TensorFile
     spec: Mapping[str, Any]
     files: ImageFiles = field(default_factory=ImageFiles)
+    wants_gpu = True
 
-    def open(self) -> Callable[..., ShardOutput]:
-        model = load_detector(self.weights, self.spec)
+    def open(self, device: str) -> Callable[..., ShardOutput]:
+        model = load_detector(self.weights, self.spec, device)
 
         def fill(index: int, images: pa.Table, instances: pa.Table) -> ShardOutput:
             by_image: dict[int, list[dict[str, Any]]] = {}

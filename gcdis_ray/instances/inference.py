@@ -37,14 +37,14 @@ def detector_spec(
     }
 
 
-def load_detector(weights: TensorFile, spec: Mapping[str, Any]) -> Detector:
-    """The detector that a stage stored, ready to infer on the CPU or, if there is one, a GPU."""
+def load_detector(weights: TensorFile, spec: Mapping[str, Any], device: str) -> Detector:
+    """The detector that a stage stored, ready to infer on ``device``."""
     detector = DetectorConfig(**spec["detector"])
     detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
     classifier = ClassifierConfig(**spec["classifier"]) if spec["classifier"] else None
     model = build_mask_rcnn(detector, spec["num_classes"], 0, classifier)
     model.load_state_dict(weights.load())
-    return model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    return model.to(device).eval()
 
 
 def see(model: Detector, file: bytes) -> tuple[torch.Tensor, NDArray[np.float32]]:
@@ -85,9 +85,10 @@ class Detect:
     max_per_image: int = 100
     score: Literal["box", "rpn", "mean"] = "box"
     files: ImageFiles = field(default_factory=ImageFiles)
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        model = load_detector(self.weights, self.spec)
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
+        model = load_detector(self.weights, self.spec, device)
         schema = SCHEMAS[self.gives]
 
         def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:

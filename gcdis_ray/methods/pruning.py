@@ -29,9 +29,12 @@ class CompareSnapshots:
     spec: Mapping[str, Any]
     steps: Sequence[int]
     snapshots: Sequence[TensorFile]
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        models = [load_discovery_model(self.spec, file.load()) for file in self.snapshots]
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
+        models = [
+            load_discovery_model(self.spec, file.load()).to(device) for file in self.snapshots
+        ]
         num_outputs = int(self.spec["num_classes"])
 
         def compare(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:

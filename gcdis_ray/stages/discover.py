@@ -218,12 +218,13 @@ class AssignCrops:
     weights: TensorFile
     instance_state: TensorFile
     top_k: int
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.methods.gcdis.inference import infer_crops, num_clusters
         from gcdis_ray.methods.gcdis.model import load_discovery_model
 
-        model = load_discovery_model(self.spec, self.weights.load())
+        model = load_discovery_model(self.spec, self.weights.load()).to(device)
         state = {name: value.numpy() for name, value in self.instance_state.load().items()}
         top_k = min(self.top_k, num_clusters(self.spec))
 

@@ -70,12 +70,15 @@ class MeasureStability:
     spec: Mapping[str, Any]
     snapshots: tuple[TensorFile, ...]
     config: Config
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.methods.gcdis.inference import infer_crops
         from gcdis_ray.methods.gcdis.model import load_discovery_model
 
-        models = [load_discovery_model(self.spec, file.load()) for file in self.snapshots]
+        models = [
+            load_discovery_model(self.spec, file.load()).to(device) for file in self.snapshots
+        ]
 
         def measure(index: int, crops: pa.Table, assignments: pa.Table) -> Mapping[str, pa.Table]:
             free = pa.array(crops["class_index"].to_numpy() < 0)
@@ -107,7 +110,7 @@ class RankLabels:
 
     everything: Table
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         table = self.everything.read(["class_index", "stability"])
         shares = classwise_rank_share(
             table["stability"].to_numpy().astype(np.float64), table["class_index"].to_numpy()

@@ -36,7 +36,7 @@ def _bare(scenes, keep=()):
 
 def test_rectangles_are_the_pixels_of_the_box(scenes):
     keep = {scenes.instances.shard(0)["instance_id"].to_pylist()[2]}
-    done = RectangleMasks().open()(0, _bare(scenes, keep))
+    done = RectangleMasks().open("cpu")(0, _bare(scenes, keep))
     table = check_schema("instance_masks", done.tables["instance_masks"])
     truth = {r["instance_id"]: r for rows in scenes.truth.values() for r in rows}
     assert set(table["instance_id"].to_pylist()) == set(truth) - keep
@@ -51,7 +51,7 @@ def test_a_box_without_a_pixel_is_counted(scenes):
     rows = _bare(scenes).to_pylist()
     rows[0]["bbox_xyxy"] = [10.6, 10.0, 11.4, 20.0]
     table = _bare(scenes).from_pylist(rows, schema=_bare(scenes).schema)
-    done = RectangleMasks().open()(0, table)
+    done = RectangleMasks().open("cpu")(0, table)
     assert done.tables["instance_masks"].num_rows == len(rows) - 1
     assert done.counts == {"empty_masks": 1}
 
@@ -65,7 +65,7 @@ class TestModel:
         return model.eval()
 
     def _fill(self, detector, images, instances):
-        fill = ModelMasks(memory_tensors(detector.state_dict()), detector_spec(TINY, 1)).open()
+        fill = ModelMasks(memory_tensors(detector.state_dict()), detector_spec(TINY, 1)).open("cpu")
         return fill(0, images, instances)
 
     def test_is_what_the_head_sees_in_the_box(self, scenes, detector):

@@ -68,7 +68,7 @@ def detector():
 
 def _run(detector, rectangles, **options):
     weights, spec = detector
-    run = Detect(weights=weights, spec=spec, min_score=0.0, **options).open()
+    run = Detect(weights=weights, spec=spec, min_score=0.0, **options).open("cpu")
     shards = range(rectangles.images.num_shards)
     return [run(i, rectangles.images.shard(i))[options["gives"]] for i in shards]
 
@@ -108,7 +108,7 @@ class TestDetect:
 
     def test_one_image_alone_gives_the_same(self, detector, rectangles):
         weights, spec = detector
-        run = Detect(weights, spec, "validation", "predictions", min_score=0.0).open()
+        run = Detect(weights, spec, "validation", "predictions", min_score=0.0).open("cpu")
         images = rectangles.images.shard(3)
         both = run(3, images)["predictions"].to_pylist()
         last = run(3, images.slice(5, 1))["predictions"].to_pylist()
@@ -118,5 +118,5 @@ class TestDetect:
 def test_weights_file_is_not_needed_to_infer(detector):
     weights, spec = detector
     moved = {"weights": "/nowhere/backbone.safetensors", "weights_sha256": "0" * 64}
-    model = load_detector(weights, {**spec, "detector": spec["detector"] | moved})
+    model = load_detector(weights, {**spec, "detector": spec["detector"] | moved}, "cpu")
     assert not model.training

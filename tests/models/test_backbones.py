@@ -87,6 +87,16 @@ def test_folded_tensorflow_weights_give_the_reference_activations(shared_data: P
         np.testing.assert_allclose(found.numpy(), reference["features_1280"], atol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["wavelet", "mobilenet_v2", "resnet50"])
+def test_a_backbone_moves_as_a_whole(name: str) -> None:
+    from torchvision import models
+
+    weights = None if name == "wavelet" else getattr(models, name)(weights=None).state_dict()
+    moved = build_backbone(name, weights).to("meta")
+    masks = torch.zeros(2, 1, 64, 64, dtype=torch.uint8, device="meta")
+    assert moved(_images(2, 64).to("meta"), masks).is_meta
+
+
 def test_weights_files_are_pinned_and_checked(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.zeros(2)}, path)

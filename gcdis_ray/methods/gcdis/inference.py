@@ -31,7 +31,7 @@ def num_clusters(spec: Mapping[str, Any]) -> int:
 
 
 def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table) -> Inferred:
-    """Run ``model`` on un-augmented crops.
+    """Run ``model``, on the device it is on, on un-augmented crops.
 
     Args:
         spec: ``encoder_spec``.
@@ -40,6 +40,7 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
     side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
     mask_input = bool(spec["model"]["encoder"]["mask_input"])
+    device = next(model.parameters()).device
     dim = int(spec["model"]["heads"]["projection_dim"])
     probabilities = [torch.zeros(0, num_clusters(spec))]
     projections = [torch.zeros(0, dim)]
@@ -48,13 +49,14 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
             if len(rows) == 0:
                 continue
             images, masks = plain_view(*store.get(rows), side_px)
-            found = model(with_mask(images, masks) if mask_input else images)
-            logits_NK = found.cosines_NK.float() / heat
+            seen = with_mask(images, masks) if mask_input else images
+            found = model(seen.to(device))
+            logits_NK = found.cosines_NK.float().cpu() / heat
             if "groups" in spec:
                 probabilities.append(grouped_softmax(logits_NK, spec["groups"]))
             else:
                 probabilities.append(torch.softmax(logits_NK, dim=1))
-            projections.append(found.projections_ND.float())
+            projections.append(found.projections_ND.float().cpu())
     return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())
 
 
