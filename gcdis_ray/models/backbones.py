@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -258,16 +258,15 @@ class PyramidFeatures(FrozenBackbone):
     """Features of a trained detector: its pyramid's levels pooled and joined.
 
     Args:
-        backbone: (N, 3, H, W) -> {name: (N, C, h, w)}.
-        mean, std: (3, 1, 1), of RGB values in [0, 255].
+        pyramid: RGB images (N, 3, H, W) in [0, 255] -> {name: (N, C, h, w)}.
     """
 
-    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, pyramid: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
         super().__init__()
-        self._backbone, self._mean, self._std = backbone, mean, std
+        self._pyramid = pyramid
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        levels = self._backbone((images_N3HW * 255 - self._mean) / self._std)
+        levels = self._pyramid(images_N3HW * 255)
         pooled = [pool(level, masks_N1HW) for level in levels.values()]
         return torch.cat([F.normalize(level, dim=1) for level in pooled], dim=1)
 

@@ -156,7 +156,7 @@ class EmbedCrops:
         from gcdis_ray.instances.inference import load_detector
 
         detector = load_detector(self.weights, self.spec["detector"], device)
-        return PyramidFeatures(detector.backbone, detector.mean, detector.std).eval()
+        return PyramidFeatures(detector.pyramid)
 
 
 def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:
