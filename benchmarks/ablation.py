@@ -312,7 +312,7 @@ def truth_of_crops(inputs: Mapping[str, Artifact]) -> tuple[np.ndarray, np.ndarr
     categories = sorted(sealed.json("categories"), key=lambda row: row["category_id"])
     column_of = {row["category_id"]: n for n, row in enumerate(categories)}
     crops, proposals = inputs["crop"].table("crops"), inputs["propose"].table("proposals")
-    instances, match = sealed.table("truth_instances"), MatchCrops(min_iou=0.5).open()
+    instances, match = sealed.table("truth_instances"), MatchCrops(min_iou=0.5).open("cpu")
     category_N = np.full(crops.num_rows, -1, dtype=np.int64)
     for index in range(crops.num_shards):
         shard = crops.shard(index, ("crop_index", "source_id", "class_index"))

@@ -68,7 +68,7 @@ def one_core(tables: Sequence[Table], folder: str, rounds: int) -> None:
         "decode": decode,
         "cut": lambda: TASK.cut(0, *shard, first_crop=0),
         "read, cut, write": lambda: run_shard(
-            TASK.open(), tables, arguments(1), 0, new_writer(folder)
+            TASK.open("cpu"), tables, arguments(1), 0, new_writer(folder)
         ),
     }
     took: dict[str, list[float]] = {name: [] for name in ways}
@@ -90,7 +90,7 @@ def one_core(tables: Sequence[Table], folder: str, rounds: int) -> None:
 def start(tables: Sequence[Table], writer: GroupWriter) -> None:
     """What a plain process holds."""
     cv2.setNumThreads(1)
-    HELD.update(run=TASK.open(), tables=tables, writer=writer)
+    HELD.update(run=TASK.open("cpu"), tables=tables, writer=writer)
 
 
 def one_shard(index: int) -> ShardRecord:

@@ -69,12 +69,12 @@ def pruned_clusters(
     spec = discover.json("encoder_spec")
     names = spec["snapshots"]
     steps = [int(name.removeprefix("snapshot_")) for name in names]
-    compare = CompareSnapshots(spec, steps, [discover.tensor_file(n) for n in names]).open()
+    compare = CompareSnapshots(spec, steps, [discover.tensor_file(n) for n in names]).open("cpu")
     parts = [compare(n, shard)["agreement"] for n, shard in enumerate(crops.iter_shards())]
     weights = discover.tensor_file("encoder")
     pruned = prune_model(spec, weights, pa.concat_tables(parts), config)
     spec = {**spec, "groups": pruned.groups}
-    assign = AssignCrops(spec, weights, discover.tensor_file("instance_state"), top_k=1).open()
+    assign = AssignCrops(spec, weights, discover.tensor_file("instance_state"), top_k=1).open("cpu")
     found = [assign(n, shard)["assignments"] for n, shard in enumerate(crops.iter_shards())]
     return pa.concat_tables(found)["cluster_id"].to_numpy(), pruned.report
 

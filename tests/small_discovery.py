@@ -54,7 +54,7 @@ class WriteCrops:
     def __init__(self, shards: list[list[int]]) -> None:
         self.shards = shards
 
-    def open(self):
+    def open(self, device: str):
         starts = np.cumsum([0] + [len(shard) for shard in self.shards])
 
         def rows(index: int):

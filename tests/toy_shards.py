@@ -27,18 +27,25 @@ class AddTask:
     Args:
         kill_file: the worker of shard 3 is killed with SIGKILL, once: this file says it was.
         mistake_at, crash_at: shard at which DataError or ValueError is raised.
-        opened: a folder where every ``open()`` leaves a file.
+        opened: a folder where every process that opens it leaves a file that names the device.
+        wants_gpu: whether it asks for one.
     """
 
     def __init__(
-        self, *, kill_file: str = "", mistake_at: int = -1, crash_at: int = -1, opened: str = ""
+        self,
+        *,
+        kill_file: str = "",
+        mistake_at: int = -1,
+        crash_at: int = -1,
+        opened: str = "",
+        wants_gpu: bool = False,
     ) -> None:
         self.kill_file, self.mistake_at, self.crash_at = kill_file, mistake_at, crash_at
-        self.opened = opened
+        self.opened, self.wants_gpu = opened, wants_gpu
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]:
         if self.opened:
-            Path(self.opened, str(os.getpid())).touch()
+            Path(self.opened, str(os.getpid())).write_text(device)
         return self._add
 
     def _add(self, index: int, table: pa.Table, amount: float = 1.0) -> ShardOutput:

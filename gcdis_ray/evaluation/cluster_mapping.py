@@ -51,7 +51,7 @@ class CountDetections:
     max_per_image: int
     half: bool = False
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         return self.count
 
     def count(self, index: int, predictions: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
@@ -92,12 +92,13 @@ class CountTrueCrops:
     files: ImageFiles
     stored: StoredMethod
     cut: CutSpec
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.data.crops.crop_cutting import cut_image
         from gcdis_ray.data.images.image_check import decode_rgb
 
-        trained = self.stored.open("cpu")
+        trained = self.stored.open(device)
 
         def count(index: int, images: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
             objects_of = true_objects(truth, "validation")

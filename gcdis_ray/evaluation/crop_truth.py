@@ -72,7 +72,7 @@ class MatchCrops:
 
     min_iou: float
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         return self.match
 
     def match(

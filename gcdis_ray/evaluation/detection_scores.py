@@ -56,7 +56,7 @@ class MatchShard:
     max_per_image: int | None = None
     drop: Drop = "after_topk"
 
-    def open(self) -> Callable[..., dict[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
         return self.match
 
     def match(
@@ -109,7 +109,7 @@ class AccumulateShard:
     object_counts: Table
     rules: RulesName
 
-    def open(self) -> Callable[..., dict[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
         return self.accumulate
 
     def accumulate(self, index: int, *, first_class: int, end_class: int) -> dict[str, pa.Table]:

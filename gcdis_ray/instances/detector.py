@@ -1,93 +1,84 @@
-"""What the rest of the package knows of a detector, whichever library it is built from."""
+"""What the rest of the package may ask of a detector, whatever it is inside."""
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from torch import Tensor, nn
+import numpy as np
+from numpy.typing import NDArray
 
-from gcdis_ray.errors import ArtifactError
-from gcdis_ray.instances.detector_config import DetectorConfig
-from gcdis_ray.instances.instance_heads import Detections
+from gcdis_ray.config import Closed
 
-IMAGE_MEAN = (
-    123.675,
-    116.28,
-    103.53,
-)  # RGB in [0, 255], of ImageNet: what published weights expect
-IMAGE_STD = (58.395, 57.12, 57.375)
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score = Literal["box", "rpn", "mean"]
 
 
-class Detector(nn.Module):
-    """Mask R-CNN with class-agnostic box and mask heads.
+@dataclass(frozen=True)
+class Limits:
+    """What is kept of all that a detector could find in an image.
 
-    ``forward(batch)`` gives the training losses and their sum ``total``. A batch is
-    ``{"images": [uint8 (3, H, W) RGB], "targets": [Target]}`` with sizes already scaled to the
-    configured sides. Regions are sampled with torch's generator, which the training loop seeds.
-
-    ``backbone`` maps normalised images to the pyramid's levels; ``mean`` and ``std`` (3, 1, 1) say
-    how they are normalised.
+    ``nms_iou``: of two objects of a class that overlap by more, only the better stays. ``score``:
+    ``box`` = probability of the class, ``rpn`` = objectness of the region proposal, ``mean`` =
+    their geometric mean; a detector may know ``box`` alone.
     """
 
-    config: DetectorConfig
-    classifier_prefix: str  # of the names of the classifier's tensors
-    backbone: nn.Module
-    mean: Tensor
-    std: Tensor
+    min_score: float
+    nms_iou: float
+    max_per_image: int
+    score: Score = "box"
+
+
+@dataclass(frozen=True)
+class Found:
+    """An object in an image.
+
+    ``bbox_xyxy`` px of the image, ``class_index`` in 0..K-1, ``score`` in [0, 1], ``mask_rle`` the
+    mask of the full image as in :mod:`gcdis_ray.masks.coco_rle`, of at least one pixel. Run lengths
+    because hundreds of bitmaps of a large image would fill the memory: only one is there at a time.
+    """
+
+    bbox_xyxy: tuple[float, float, float, float]
+    class_index: int
+    score: float
+    mask_rle: str
+
+
+class Detector(Protocol):
+    """A trained detector. Its answers are of full images; at what size it looks, and whether its
+    masks lie in boxes, is its own business. Images do not influence one another."""
 
     @property
-    @abstractmethod
-    def mask_head(self) -> nn.Module:
-        """What turns the features of a box into its mask."""
+    def config(self) -> Closed:
+        """What it is made of."""
+        ...
 
-    @abstractmethod
-    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]: ...
+    def find(self, pixels: NDArray[np.uint8], limits: Limits) -> list[Found]:
+        """Objects in an image (H, W, 3) RGB, best first.
 
-    @abstractmethod
-    def detect(
-        self,
-        images: Sequence[Tensor],
-        *,
-        min_score: float,
-        nms_iou: float,
-        max_per_image: int,
-        score: str = "box",
-    ) -> list[Detections]:
-        """Objects in uint8 (3, H, W) images, best first.
-
-        Args:
-            score: ``box`` = class probability of the box head, ``rpn`` = objectness of the
-                region proposal, ``mean`` = their geometric mean.
+        Raises:
+            ConfigError: it has no such score.
         """
+        ...
 
-    @abstractmethod
-    def masks_in_boxes(self, images: Sequence[Tensor], boxes: Sequence[Tensor]) -> list[Tensor]:
-        """The mask head's view of given boxes: nothing is proposed, suppressed or moved.
+    def masks_of_boxes(
+        self, pixels: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
+    ) -> list[str | None]:
+        """Masks of objects whose boxes are known: nothing is proposed, suppressed or moved.
 
         Args:
-            images: uint8 (3, H, W).
-            boxes: per image (n, 4) float32 px, n >= 1.
+            pixels: (H, W, 3) RGB.
+            boxes_xyxy: (n, 4) px of the image, n >= 1.
 
         Returns:
-            per image (n, M, M) float32 probabilities inside each box.
+            per box a mask of the full image, as in :class:`Found`; None if it has no pixel.
         """
+        ...
 
-
-def load_all_but_classifier(model: Detector, tensors: Mapping[str, Tensor], where: str) -> None:
-    """Take over backbone, pyramid, proposals, box trunk and mask head from another detector.
-
-    Raises:
-        ArtifactError: the other detector has a different architecture.
-    """
-    own = model.state_dict()
-    shared = {k: v for k, v in tensors.items() if not k.startswith(model.classifier_prefix)}
-    wanted = {k: v.shape for k, v in own.items() if not k.startswith(model.classifier_prefix)}
-    if {k: v.shape for k, v in shared.items()} != wanted:
-        raise ArtifactError(
-            "the proposer has another architecture than the segmenter",
-            where=where,
-            fix="give both stages the same detector settings, or set init_from_proposer: false",
-        )
-    model.load_state_dict({**own, **shared})
+    def pyramid(self, images_N3HW: Tensor) -> Mapping[str, Tensor]:
+        """Maps of features (N, C, h, w) by level, of float32 RGB images in [0, 255], which are
+        neither resized nor padded."""
+        ...

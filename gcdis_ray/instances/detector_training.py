@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.images.image_files import ImageFiles
-from gcdis_ray.instances.detector import Detector
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import Target
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
 from gcdis_ray.instances.training_images import AugmentConfig, Objects, Sample, Scenes
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.training.task import TrainingTask
@@ -34,7 +34,7 @@ class DetectionTask(TrainingTask):
     cache_mb: int
     files: ImageFiles = field(default_factory=ImageFiles, kw_only=True)  # of the images drawn
     listed: Table | None = field(default=None, kw_only=True)  # the images without files
-    _model: Detector = field(init=False, repr=False)
+    _model: MaskRCNN = field(init=False, repr=False)
     _streams: list[Scenes] = field(init=False, repr=False)
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(
         init=False, repr=False, default_factory=dict
@@ -55,7 +55,7 @@ class DetectionTask(TrainingTask):
         """Labels (n,) from 1 and loss weights (n,) of an image's objects."""
 
     @abstractmethod
-    def build(self) -> Detector:
+    def build(self) -> MaskRCNN:
         """The model at the start of training."""
 
     def setup(self, device: torch.device) -> nn.Module:

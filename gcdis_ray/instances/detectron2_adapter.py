@@ -36,23 +36,23 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
 from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
+    BoxDetections,
     CosineClassifier,
-    Detections,
     Target,
     instance_losses,
     mask_loss,
 )
+from gcdis_ray.instances.mask_rcnn_base import IMAGE_MEAN, IMAGE_STD, MaskRCNN
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5")
 
 
-class Detectron2MaskRCNN(Detector):
-    """See :class:`~gcdis_ray.instances.detector.Detector`."""
+class Detectron2MaskRCNN(MaskRCNN):
+    """See :class:`~gcdis_ray.instances.mask_rcnn_base.MaskRCNN`."""
 
     classifier_prefix = "net.roi_heads.box_predictor.cls_score."
 
@@ -105,7 +105,7 @@ class Detectron2MaskRCNN(Detector):
         nms_iou: float,
         max_per_image: int,
         score: str = "box",
-    ) -> list[Detections]:
+    ) -> list[BoxDetections]:
         if score != "box":
             raise ConfigError(
                 f"a detector of detectron2 has no score {score!r}",
@@ -118,7 +118,7 @@ class Detectron2MaskRCNN(Detector):
         predictor.test_topk_per_image = max_per_image
         found = self.net.inference([{"image": image} for image in images], do_postprocess=False)
         return [
-            Detections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
+            BoxDetections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
             for f in found
         ]
 

@@ -124,7 +124,7 @@ class ImportMasks:
     min_score: float
     max_per_image: int
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         return self._run
 
     def _run(self, index: int, images: pa.Table, masks: pa.Table) -> Mapping[str, pa.Table]:

@@ -19,24 +19,24 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
 from gcdis_ray.instances.detector_backbone import build_backbone
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
+    BoxDetections,
     BoxHead,
     BoxPredictor,
     CosineClassifier,
-    Detections,
     InstanceHeads,
     ProposalNetwork,
     Target,
 )
+from gcdis_ray.instances.mask_rcnn_base import IMAGE_MEAN, IMAGE_STD, MaskRCNN
 
 _PADDED_TO = 32  # px; the largest stride of a backbone stage
 
 
-class MaskRCNN(Detector):
-    """Detector over ``num_classes`` classes (1 for class-agnostic proposals)."""
+class TorchvisionMaskRCNN(MaskRCNN):
+    """Mask R-CNN over ``num_classes`` classes (1 for class-agnostic proposals)."""
 
     classifier_prefix = "heads.box_predictor.classifier."
 
@@ -105,7 +105,7 @@ class MaskRCNN(Detector):
         return losses
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[Tensor], **options: Any) -> list[Detections]:
+    def detect(self, images: Sequence[Tensor], **options: Any) -> list[BoxDetections]:
         """Objects in uint8 (3, H, W) images; options are those of ``InstanceHeads.detect``."""
         batch = self._images(images)
         features = self._features(batch)
@@ -152,16 +152,16 @@ def build_mask_rcnn(
     num_classes: int,
     seed: int,
     classifier: ClassifierConfig | None = None,
-) -> Detector:
+) -> MaskRCNN:
     """A detector of the configured library, whose weights depend on the seed alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         if config.library == "detectron2":
             return _import_detectron2()(config, num_classes, classifier)
-        return MaskRCNN(config, num_classes, classifier)
+        return TorchvisionMaskRCNN(config, num_classes, classifier)
 
 
-def _import_detectron2() -> Callable[..., Detector]:
+def _import_detectron2() -> Callable[..., MaskRCNN]:
     try:
         from gcdis_ray.instances.detectron2_adapter import Detectron2MaskRCNN
     except ModuleNotFoundError as error:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.instances.detector import Detector
 from gcdis_ray.instances.detector_training import DetectionTask
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
 from gcdis_ray.instances.training_images import Objects, Scenes, read_instances
 from gcdis_ray.store.artifacts import Table, TensorFile
 
@@ -49,7 +49,7 @@ class ProposingTask(DetectionTask):
     def stream_share(self) -> float:
         return 1.0
 
-    def build(self) -> Detector:
+    def build(self) -> MaskRCNN:
         model = build_mask_rcnn(self.detector, 1, self.seed)
         if self.start is not None:
             model.load_state_dict(self.start.load())

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
 from gcdis_ray.errors import DataError
-from gcdis_ray.instances.detector import Detector, load_all_but_classifier
 from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.detector_training import DetectionTask
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN, load_all_but_classifier
 from gcdis_ray.instances.training_images import Objects, Scenes, read_instances, read_pseudo_labels
 from gcdis_ray.store.artifacts import Table, TensorFile
 
@@ -60,7 +60,7 @@ class SegmentationTask(DetectionTask):
     def stream_share(self) -> float:
         return self.labeled_share
 
-    def build(self) -> Detector:
+    def build(self) -> MaskRCNN:
         model = build_mask_rcnn(self.detector, self.num_classes, self.seed, self.classifier)
         if self.proposer is not None:
             load_all_but_classifier(model, self.proposer.load(), "stages.segment.detector")

@@ -19,6 +19,7 @@ from gcdis_ray.config import Closed
 from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
+from gcdis_ray.instances.net_pixels import fitted_size, resized
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.masks.instance_masks import with_made_masks
 from gcdis_ray.store.artifacts import Table
@@ -253,26 +254,6 @@ class Scenes:
 
     def _encoded_bytes(self) -> int:
         return sum(len(file) for files in self._files.values() for file in files)
-
-
-def fitted_size(
-    height: int, width: int, sides_px: tuple[int, int], jitter: float = 1.0
-) -> tuple[int, int]:
-    """(height, width) whose shorter side is ``sides_px[0] * jitter``, or less if the longer side
-    would pass ``sides_px[1]``."""
-    scale = min(sides_px[0] * jitter / min(height, width), sides_px[1] / max(height, width))
-    return max(1, round(height * scale)), max(1, round(width * scale))
-
-
-def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(h, w, 3) scaled to (height, width): area averages when shrinking, linear otherwise."""
-    import cv2
-
-    if pixels.shape[:2] == size:
-        return pixels
-    shrinks = size[0] < pixels.shape[0]
-    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=method), np.uint8)
 
 
 def _boxes(table) -> NDArray[np.float32]:

@@ -23,9 +23,10 @@ class CompareSnapshots:
     """
 
     stored: StoredMethod
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        models = self.stored.open_snapshots("cpu")
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
+        models = self.stored.open_snapshots(device)
 
         def compare(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
             found = [model.infer(crops).probabilities_NC for model in models]

@@ -18,7 +18,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +152,9 @@ class MobileNetV2(FrozenBackbone):
         mean, std: of the RGB values in [0, 1] the weights were trained on.
     """
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         layers: Mapping[str, tuple[Tensor, Tensor]],
@@ -160,18 +163,22 @@ class MobileNetV2(FrozenBackbone):
         std: tuple[float, ...],
     ) -> None:
         super().__init__()
-        self._layers, self._same = dict(layers), same_padding
-        self._mean, self._std = (
-            torch.tensor(mean).view(1, 3, 1, 1),
-            torch.tensor(std)[:, None, None],
-        )
+        self._same = same_padding
+        for name, (weight, bias) in layers.items():
+            self.register_buffer(_key(name, "weight"), weight, persistent=False)
+            self.register_buffer(_key(name, "bias"), bias, persistent=False)
+        _register_normalisation(self, mean, std)
+
+    def layer(self, name: str) -> tuple[Tensor, Tensor]:
+        """Weight and bias of a convolution."""
+        return self.get_buffer(_key(name, "weight")), self.get_buffer(_key(name, "bias"))
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
         return pool(self.map(images_N3HW), masks_N1HW)
 
     def map(self, images_N3HW: Tensor) -> Tensor:
         """Last feature map, (N, 1280, H / 32, W / 32), of images in [0, 1]."""
-        x = self._conv("features.0.0", (images_N3HW - self._mean) / self._std, stride=2)
+        x = self._conv("features.0.0", (images_N3HW - self.mean) / self.std, stride=2)
         block = 1
         for expansion, channels, repeats, first_stride in INVERTED_RESIDUALS:
             for repeat in range(repeats):
@@ -193,13 +200,25 @@ class MobileNetV2(FrozenBackbone):
     def _conv(
         self, name: str, x: Tensor, *, stride: int = 1, groups: int = 1, relu: bool = True
     ) -> Tensor:
-        weight, bias = self._layers[name]
+        weight, bias = self.layer(name)
         kernel = weight.shape[-1]
         if self._same:
             x = F.pad(x, same_padding(x, kernel, stride))
         padding = 0 if self._same else kernel // 2
         y = F.conv2d(x, weight, bias, stride=stride, padding=padding, groups=groups)
         return F.relu6(y) if relu else y
+
+
+def _key(layer: str, kind: str) -> str:
+    """A buffer's name has no dots."""
+    return f"{layer}.{kind}".replace(".", "_")
+
+
+def _register_normalisation(
+    net: nn.Module, mean: tuple[float, ...], std: tuple[float, ...]
+) -> None:
+    net.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
+    net.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
 
 def same_padding(map_NCHW: Tensor, kernel: int, stride: int) -> list[int]:
@@ -214,6 +233,9 @@ def same_padding(map_NCHW: Tensor, kernel: int, stride: int) -> list[int]:
 class ResNet50(FrozenBackbone):
     """torchvision's ResNet-50 without its classifier. 2048 features."""
 
+    mean: Tensor
+    std: Tensor
+
     def __init__(self, state: Mapping[str, Tensor], where: str) -> None:
         super().__init__()
         from torchvision.models import resnet50
@@ -226,27 +248,25 @@ class ResNet50(FrozenBackbone):
         except RuntimeError as error:
             raise _not_these(where, "resnet50", str(error).split("\n")[1].strip()) from error
         self._trunk = nn.Sequential(*list(net.children())[:-2]).eval()
-        self._mean = torch.tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-        self._std = torch.tensor(IMAGENET_STD).view(1, 3, 1, 1)
+        _register_normalisation(self, IMAGENET_MEAN, IMAGENET_STD)
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        return pool(self._trunk((images_N3HW - self._mean) / self._std), masks_N1HW)
+        return pool(self._trunk((images_N3HW - self.mean) / self.std), masks_N1HW)
 
 
 class PyramidFeatures(FrozenBackbone):
     """Features of a trained detector: its pyramid's levels pooled and joined.
 
     Args:
-        backbone: (N, 3, H, W) -> {name: (N, C, h, w)}.
-        mean, std: (3, 1, 1), of RGB values in [0, 255].
+        pyramid: RGB images (N, 3, H, W) in [0, 255] -> {name: (N, C, h, w)}.
     """
 
-    def __init__(self, backbone: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(self, pyramid: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
         super().__init__()
-        self._backbone, self._mean, self._std = backbone, mean, std
+        self._pyramid = pyramid
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        levels = self._backbone((images_N3HW * 255 - self._mean) / self._std)
+        levels = self._pyramid(images_N3HW * 255)
         pooled = [pool(level, masks_N1HW) for level in levels.values()]
         return torch.cat([F.normalize(level, dim=1) for level in pooled], dim=1)
 

@@ -80,12 +80,12 @@ class MobileNetBody(nn.Module):
             raise TypeError(f"{type(net).__name__} is no MobileNetV2")
         with torch.no_grad():
             for name in self._names:
-                weight, bias = net._layers[name]
+                weight, bias = net.layer(name)
                 self.layers[_key(name, "weight")].copy_(weight)
                 self.layers[_key(name, "bias")].copy_(bias)
             mean, std = self._given  # given images -> [0, 1] -> as the network knows them
-            self.scale.copy_(std / 255 / net._std.view(3, 1, 1))
-            self.shift.copy_((mean / 255 - net._mean.view(3, 1, 1)) / net._std.view(3, 1, 1))
+            self.scale.copy_(std / 255 / net.std.view(3, 1, 1))
+            self.shift.copy_((mean / 255 - net.mean.view(3, 1, 1)) / net.std.view(3, 1, 1))
             self.same_padding.fill_(float(net._same))
 
     def forward(self, images_N3HW: Tensor, gate: Gate | None = None) -> dict[str, Tensor]:

@@ -24,14 +24,16 @@ if TYPE_CHECKING:
 class ShardTask(Protocol):
     """A data step over co-sharded tables. Small and picklable: models are opened in ``open``.
 
-    ``open()`` runs once per worker and returns the function that is called once per shard with
-    ``(index, *tables, **args)``: the shard's number, its slice of every input table and the
+    ``open(device)`` runs once per worker and returns the function that is called once per shard
+    with ``(index, *tables, **args)``: the shard's number, its slice of every input table and the
     shard's own arguments. It returns ``{member: table}`` with every promised member, or a
-    :class:`ShardOutput` to add counts. It must be a pure function of these. A task with an
-    attribute ``wants_gpu = True`` gets ``compute.gpus_per_worker`` on Ray.
+    :class:`ShardOutput` to add counts. It must be a pure function of these.
+
+    ``device`` is torch's name of where networks run, ``cpu`` or ``cuda``: whoever runs the task
+    decides. Only a task with an attribute ``wants_gpu = True`` is ever opened with ``cuda``.
     """
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]: ...
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]: ...
 
 
 @dataclass(frozen=True)

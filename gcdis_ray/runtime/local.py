@@ -46,7 +46,10 @@ class LocalRuntime:
     ) -> None:
         if not indices:
             return
-        run = task.open()
+        device = device_of(task, self._compute)
+        if device == "cuda":
+            _check_gpu()
+        run = task.open(device)
         limit_threads(self._compute.threads)
         for index in indices:
             done(run_shard(run, tables, args, index, writer))
@@ -60,12 +63,8 @@ class LocalRuntime:
         from gcdis_ray.training.loop import train
 
         device = torch.device("cuda" if self._compute.gpus_per_worker else "cpu")
-        if device.type == "cuda" and not torch.cuda.is_available():
-            raise RuntimeUnavailable(
-                "this machine has no GPU that torch can use",
-                where="compute.gpus_per_worker",
-                fix="set compute.gpus_per_worker=0",
-            )
+        if device.type == "cuda":
+            _check_gpu()
         checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         if self._compute.strategy == "deepspeed":
             _ensure_process_group(self._compute)
@@ -73,6 +72,13 @@ class LocalRuntime:
 
     def close(self) -> None:
         """Nothing to release."""
+
+
+def device_of(task: ShardTask, compute: ComputeConfig) -> str:
+    """What a data step is opened with, wherever it runs: a GPU if it wants one and workers have
+    some, else the CPU."""
+    wants_gpu = getattr(task, "wants_gpu", False)
+    return "cuda" if wants_gpu and compute.gpus_per_worker else "cpu"
 
 
 def run_shard(
@@ -96,6 +102,17 @@ def limit_threads(count: int) -> None:
         sys.modules["torch"].set_num_threads(count)
     if "cv2" in sys.modules:
         sys.modules["cv2"].setNumThreads(count)
+
+
+def _check_gpu() -> None:
+    import torch
+
+    if not torch.cuda.is_available():
+        raise RuntimeUnavailable(
+            "this machine has no GPU that torch can use",
+            where="compute.gpus_per_worker",
+            fix="set compute.gpus_per_worker=0",
+        )
 
 
 def _ensure_process_group(compute: ComputeConfig) -> None:

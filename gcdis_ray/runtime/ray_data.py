@@ -23,7 +23,7 @@ import ray.data
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, WorkersLost
 from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
-from gcdis_ray.runtime.local import limit_threads, run_shard
+from gcdis_ray.runtime.local import device_of, limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage
 from gcdis_ray.store.artifacts import Table
@@ -68,7 +68,7 @@ class ShardWorker:
             )
         try:
             if self._run is None:
-                self._run = self._task.open()
+                self._run = self._task.open(device_of(self._task, self._compute))
                 limit_threads(self._compute.threads)
                 gc.freeze()  # modules and models stay: no collection need look at them again
             return run_shard(self._run, self._tables, self._args, index, self._writer)
@@ -94,7 +94,8 @@ def map_shards(
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
     board.take()  # what was posted in earlier steps
-    need = {"CPU": 1.0, "GPU": compute.gpus_per_worker if getattr(task, "wants_gpu", False) else 0}
+    gpus = min(1.0, compute.gpus_per_worker)  # a network runs on one, whatever training takes
+    need = {"CPU": 1.0, "GPU": gpus if device_of(task, compute) == "cuda" else 0.0}
     actors = _pool_size(compute.data_workers, len(indices), need)
     data = ray.data.from_items(
         [{"index": index} for index in indices], override_num_blocks=len(indices)

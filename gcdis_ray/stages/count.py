@@ -274,7 +274,7 @@ class RunTrials:
     points: TensorFile
     member: str
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.clustering.class_count.points import Points
 
         tensors = self.points.load()

@@ -211,7 +211,7 @@ class CropShard:
     config: Config
     files: ImageFiles
 
-    def open(self) -> Callable[..., dict[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
         import cv2  # noqa: F401  here, so that the runtime can limit its threads
 
         return self.cut

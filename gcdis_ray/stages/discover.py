@@ -241,9 +241,10 @@ class AssignCrops:
 
     stored: StoredMethod
     top_k: int
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        trained = self.stored.open("cpu")
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
+        trained = self.stored.open(device)
         top_k = min(self.top_k, trained.num_outputs)
 
         def assign(

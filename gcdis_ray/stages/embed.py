@@ -132,14 +132,12 @@ class EmbedCrops:
 
     spec: Mapping[str, Any]
     weights: TensorFile | None
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
-        import torch
-
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.data.crops.crop_store import decode_crops
 
-        backbone = self._backbone().to("cuda" if torch.cuda.is_available() else "cpu")
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        backbone = self._backbone(device)
 
         def run(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
             parts = [np.zeros((0, 1), dtype=np.float32)]
@@ -155,16 +153,16 @@ class EmbedCrops:
 
         return run
 
-    def _backbone(self) -> FrozenBackbone:
+    def _backbone(self, device: str) -> FrozenBackbone:
         from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
 
         if self.spec["backbone"] != "proposer" or self.weights is None:
             tensors = self.weights.load() if self.weights is not None else None
-            return build_backbone(self.spec["backbone"], tensors)
+            return build_backbone(self.spec["backbone"], tensors).to(device)
         from gcdis_ray.instances.inference import load_detector
 
-        detector = load_detector(self.weights, self.spec["detector"])
-        return PyramidFeatures(detector.backbone, detector.mean, detector.std).eval()
+        detector = load_detector(self.weights, self.spec["detector"], device)
+        return PyramidFeatures(detector.pyramid)
 
 
 def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:

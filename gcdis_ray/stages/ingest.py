@@ -256,7 +256,7 @@ class IngestShard:
     limits: ImageLimits
     store: Literal["bytes", "uri"]
 
-    def open(self) -> Callable[..., dict[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
         return self.read
 
     def read(

@@ -117,13 +117,14 @@ class MeasureStability:
 
     stored: StoredMethod
     config: Config
+    wants_gpu = True
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         score = self.config.score or ("inv_sum" if self.stored.snapshots else "margin")
         if score == "margin":
-            models = [self.stored.open("cpu")]
+            models = [self.stored.open(device)]
         else:
-            models = self.stored.open_snapshots("cpu")
+            models = self.stored.open_snapshots(device)
 
         def measure(
             index: int,
@@ -164,7 +165,7 @@ class RankLabels:
 
     everything: Table
 
-    def open(self) -> Callable[..., Mapping[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         rows = self.everything.read(["cluster_id", "stability"])
         shares = classwise_rank_share(
             rows["stability"].to_numpy().astype(np.float64), rows["cluster_id"].to_numpy()

@@ -103,7 +103,7 @@ FOUND = [
 
 
 def count(images: list[list[int]], **changes: Any) -> dict[tuple[int, int], int]:
-    run = CountDetections(**({"min_iou": 0.5, "max_per_image": 100} | changes)).open()
+    run = CountDetections(**({"min_iou": 0.5, "max_per_image": 100} | changes)).open("cpu")
     total: dict[tuple[int, int], int] = {}
     truth, rows = sharded(TRUTH, images), sharded(FOUND, images)
     for n in range(len(images)):
@@ -167,7 +167,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
     }
     config = crop.Config.model_validate({})
     cut = partial(crop.cut_image, config=config)
-    run = CountTrueCrops(ImageFiles(), spec, weights, cut).open()
+    run = CountTrueCrops(ImageFiles(), spec, weights, cut).open("cpu")
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
     ready = load_discovery_model(spec, weights.load())

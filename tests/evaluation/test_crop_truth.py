@@ -108,7 +108,7 @@ def sharded(rows: list[dict], images: list[list[int]]) -> list[list[dict]]:
 
 def match(images: list[list[int]], min_iou: float = 0.5) -> CropTruth:
     truth, proposals, labels = (sharded(rows, images) for rows in scene())
-    run = MatchCrops(min_iou).open()
+    run = MatchCrops(min_iou).open("cpu")
     found = [
         run(
             n,
@@ -149,7 +149,7 @@ def test_shards_and_their_order_change_nothing(images: list[list[int]]):
 
 def test_the_overlap_is_kept_beside_the_match():
     truth, proposals, labels = scene()
-    run = MatchCrops(0.5).open()
+    run = MatchCrops(0.5).open("cpu")
     found = run(
         0,
         table("truth_instances", truth),

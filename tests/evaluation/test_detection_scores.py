@@ -106,7 +106,7 @@ def _table(name: str, parts: list[pa.Table]) -> Table:
 def score(
     tables: dict[str, pa.Table], splits: list[list[int]], groups: int, **task: Any
 ) -> dict[str, Any]:
-    match = MatchShard([c["category_id"] for c in CATEGORIES], TO_CATEGORY, **task).open()
+    match = MatchShard([c["category_id"] for c in CATEGORIES], TO_CATEGORY, **task).open("cpu")
     found: dict[str, list[pa.Table]] = {}
     for index, ids in enumerate(splits):
         shard = [
@@ -117,7 +117,7 @@ def score(
             found.setdefault(name, []).append(table)
     handles = {name: _table(name, parts) for name, parts in found.items()}
     rules = task["rules"]
-    accumulate = AccumulateShard(handles["matches"], handles["object_counts"], rules).open()
+    accumulate = AccumulateShard(handles["matches"], handles["object_counts"], rules).open("cpu")
     ranges = class_groups(np.ones(6, dtype=np.int64), most_classes=-(-6 // groups))
     curves = [accumulate(n, **group)["curves"] for n, group in enumerate(ranges)]
     return score_shards(curves, handles["match_totals"].iter_shards(), CATEGORIES, rules)
@@ -182,7 +182,7 @@ def test_objects_without_masks_leave_box_ap_alone() -> None:
 
 def test_a_shard_can_be_restricted_and_empty() -> None:
     tables = scene(2)
-    match = MatchShard([c["category_id"] for c in CATEGORIES], TO_CATEGORY, "lvis").open()
+    match = MatchShard([c["category_id"] for c in CATEGORIES], TO_CATEGORY, "lvis").open("cpu")
     part = match(0, *tables.values(), image_ids=[1, 2])
     assert set(part["matches"]["image_id"].to_pylist()) <= {1, 2}
     assert part["match_totals"]["images"].to_pylist() == [2]

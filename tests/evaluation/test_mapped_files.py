@@ -223,7 +223,7 @@ def test_the_numbers_are_those_of_a_run(tmp_path: Path, seed: int, scope: str, d
     tables = _tables(truth, results)
     listed = [{"category_id": i, "name": f"c{i}", "known": str(i) in KNOWN} for i in IDS]
     classes = ClassColumns(listed, {1: 0, 2: 1})
-    counts = CountDetections(0.5, 3).open()(0, tables[1], tables[0])["cluster_counts"]
+    counts = CountDetections(0.5, 3).open("cpu")(0, tables[1], tables[0])["cluster_counts"]
     rule = _rule(scope=scope, drop=drop)
     columns = match_outputs([counts], classes, 10, rule.scope)
     class_to_category = {output: IDS[column] for output, column in columns.items()}

@@ -11,9 +11,9 @@ from safetensors.torch import save_file
 from scene_tables import TINY
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector import load_all_but_classifier
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn_base import load_all_but_classifier
 
 CONFIG = TINY.model_copy(
     update={

@@ -32,7 +32,7 @@ def _entry(image_id=300, **changes):
 
 
 def _import(rectangles, entries, **options):
-    run = ImportMasks(**({"min_score": 0.0, "max_per_image": 10} | options)).open()
+    run = ImportMasks(**({"min_score": 0.0, "max_per_image": 10} | options)).open("cpu")
     rows = [
         {"shard": 2, "position": n, "image_id": e["image_id"], "entry": json.dumps(e)}
         for n, e in enumerate(entries)

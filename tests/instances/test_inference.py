@@ -1,57 +1,20 @@
-"""Detect: which images, pasted masks, ids, repeatability."""
+"""Detect: which images, full-image masks, ids, repeatability."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scene_tables import TINY, memory_tensors, rectangle_scenes
 
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.instances import inference
+from gcdis_ray.instances.detector import Found
 from gcdis_ray.instances.detector_config import ClassifierConfig
-from gcdis_ray.instances.inference import Detect, detector_spec, load_detector, paste
+from gcdis_ray.instances.inference import Detect, detector_spec, load_detector
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
-from gcdis_ray.masks.coco_rle import check_rle, decode
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
+from gcdis_ray.masks.coco_rle import check_rle, decode, encode
 from gcdis_ray.store.schemas import check_schema
-
-
-def _slow_paste(mask, box, height, width):
-    """One pixel at a time."""
-    side = len(mask)
-    x0, y0, x1, y1 = (float(v) for v in box)
-    full = np.zeros((height, width), bool)
-    for y in range(height):
-        for x in range(width):
-            if not (x0 < x + 0.5 < x1 and y0 < y + 0.5 < y1):
-                continue
-            u = min(max((x + 0.5 - x0) / (x1 - x0) * side - 0.5, 0), side - 1)
-            v = min(max((y + 0.5 - y0) / (y1 - y0) * side - 0.5, 0), side - 1)
-            i, j = min(int(v), side - 2), min(int(u), side - 2)
-            a, b = v - i, u - j
-            value = (1 - a) * ((1 - b) * mask[i][j] + b * mask[i][j + 1]) + a * (
-                (1 - b) * mask[i + 1][j] + b * mask[i + 1][j + 1]
-            )
-            full[y, x] = value >= 0.5
-    return full
-
-
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10**6))
-def test_paste_equals_pixel_by_pixel(seed):
-    rng = np.random.default_rng(seed)
-    mask = rng.choice([0.1, 0.2, 0.85, 0.97], (5, 5)).astype(np.float32)
-    corner = rng.uniform(0, 15, 2)
-    box = np.concatenate([corner, corner + rng.uniform(0.3, 14, 2)]).clip(0, [24, 18, 24, 18])
-    window, x0, y0 = paste(mask, box.astype(np.float32), 18, 24)
-    full = np.zeros((18, 24), bool)
-    full[y0 : y0 + window.shape[0], x0 : x0 + window.shape[1]] = window
-    slow = _slow_paste(mask.tolist(), box.astype(np.float32), 18, 24)
-    assert np.mean(full != slow) < 0.005  # values that are 0.5 up to rounding
-
-
-def test_paste_of_a_full_mask_is_its_box():
-    window, x0, y0 = paste(np.ones((7, 7), np.float32), np.array([3.0, 4, 9, 8]), 20, 20)
-    assert (x0, y0, window.shape, window.all()) == (3, 4, (4, 6), True)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +31,7 @@ def detector():
 
 def _run(detector, rectangles, **options):
     weights, spec = detector
-    run = Detect(weights=weights, spec=spec, min_score=0.0, **options).open()
+    run = Detect(weights=weights, spec=spec, min_score=0.0, **options).open("cpu")
     shards = range(rectangles.images.num_shards)
     return [run(i, rectangles.images.shard(i))[options["gives"]] for i in shards]
 
@@ -108,15 +71,59 @@ class TestDetect:
 
     def test_one_image_alone_gives_the_same(self, detector, rectangles):
         weights, spec = detector
-        run = Detect(weights, spec, "validation", "predictions", min_score=0.0).open()
+        run = Detect(weights, spec, "validation", "predictions", min_score=0.0).open("cpu")
         images = rectangles.images.shard(3)
         both = run(3, images)["predictions"].to_pylist()
         last = run(3, images.slice(5, 1))["predictions"].to_pylist()
         assert last == [row for row in both if row["image_id"] == 405]
 
 
+class Halves:
+    """A detector without boxes: two objects, whose masks are the halves of the image."""
+
+    config = TINY
+
+    def find(self, pixels, limits):
+        height, width = pixels.shape[:2]
+        mask = np.zeros((height, width), bool)
+        mask[: height // 2] = True
+        return [
+            Found((0.0, 0.0, 1.0, 1.0), number, limits.min_score, encode(half))
+            for number, half in enumerate([mask, ~mask])
+        ]
+
+    def masks_of_boxes(self, pixels, boxes_xyxy):
+        raise NotImplementedError
+
+    def pyramid(self, images_N3HW):
+        raise NotImplementedError
+
+
+@pytest.mark.parametrize("gives", ["predictions", "proposals"])
+def test_any_detector_will_do(detector, rectangles, monkeypatch, gives):
+    monkeypatch.setattr(inference, "load_detector", lambda weights, spec, device: Halves())
+    run = Detect(*detector, "validation", gives, min_score=0.25).open("cpu")
+    rows = check_schema(gives, run(3, rectangles.images.shard(3))[gives]).to_pylist()
+    assert [row["image_id"] for row in rows] == [400 + n // 2 for n in range(12)]
+    for n, row in enumerate(rows):
+        low = n % 2
+        assert row["score" if gives == "predictions" else "objectness"] == 0.25
+        assert row.get("class_index", low) == low
+        assert row.get("area_px", 24 * 80) == 24 * 80
+        mask = decode(row["mask_rle"], 48, 80)
+        assert (mask[:24].all(), mask[24:].all()) == (not low, bool(low))
+        assert mask.sum() == 24 * 80
+
+
+def test_unknown_kind_is_refused(detector):
+    weights, spec = detector
+    with pytest.raises(ArtifactError, match=r"kind 'solo'"):
+        load_detector(weights, {**spec, "kind": "solo"}, "cpu")
+
+
 def test_weights_file_is_not_needed_to_infer(detector):
     weights, spec = detector
     moved = {"weights": "/nowhere/backbone.safetensors", "weights_sha256": "0" * 64}
-    model = load_detector(weights, {**spec, "detector": spec["detector"] | moved})
+    model = load_detector(weights, {**spec, "detector": spec["detector"] | moved}, "cpu")
+    assert isinstance(model, MaskRCNN)
     assert not model.training

@@ -17,7 +17,6 @@ from torchvision.ops import box_iou
 
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.instances import instance_heads
-from gcdis_ray.instances.detector import load_all_but_classifier
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
     covered_share,
@@ -27,6 +26,7 @@ from gcdis_ray.instances.instance_heads import (
     select,
 )
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn_base import load_all_but_classifier
 
 FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}
 

@@ -11,10 +11,8 @@ from gcdis_ray.instances import training_images as module
 from gcdis_ray.instances.training_images import (
     AugmentConfig,
     Scenes,
-    fitted_size,
     read_instances,
     read_pseudo_labels,
-    resized,
 )
 from gcdis_ray.masks.coco_rle import bbox_xyxy, decode
 
@@ -150,26 +148,6 @@ class TestSample:
         sample = scenes.sample(0, (64, 64), STILL, np.random.default_rng(0))
         assert sample.has_mask.tolist() == [False]
         assert not sample.masks.any()
-
-
-@pytest.mark.parametrize(
-    ("size", "sides", "expected"),
-    [
-        ((480, 640), (240, 1000), (240, 320)),
-        ((480, 640), (480, 320), (240, 320)),
-        ((640, 480), (120, 1000), (160, 120)),
-        ((128, 128), (128, 192), (128, 128)),
-    ],
-)
-def test_fitted_size(size, sides, expected):
-    assert fitted_size(*size, sides) == expected
-
-
-def test_resized():
-    pixels = np.zeros((8, 8, 3), np.uint8)
-    pixels[:, 4:] = 200
-    assert resized(pixels, (8, 8)) is pixels
-    assert resized(pixels, (4, 4))[0, :, 0].tolist() == [0, 0, 200, 200]
 
 
 def _proposal(proposal_id, truth):

@@ -62,7 +62,7 @@ def test_inference_takes_groups_from_the_spec():
 
 
 def test_agreement_counts_every_crop_once_a_snapshot(compare: CompareSnapshots):
-    found = check_schema("agreement", compare.open()(0, CROPS)["agreement"]).to_pylist()
+    found = check_schema("agreement", compare.open("cpu")(0, CROPS)["agreement"]).to_pylist()
     models = [load_discovery_model(SPEC, weights(seed)) for seed in (0, 1)]
     each = [infer_crops(model, SPEC, CROPS).probabilities_NC for model in models]
     expected: dict[tuple[int, int, int], tuple[int, float]] = {}
@@ -80,7 +80,7 @@ def test_agreement_counts_every_crop_once_a_snapshot(compare: CompareSnapshots):
 
 def test_shards_and_an_empty_one_add_up(compare: CompareSnapshots):
     config = PruneConfig(enabled=True, min_members=2, min_confidence=0, merge_cosine=-1)
-    run, final = compare.open(), memory_tensors(weights(1))
+    run, final = compare.open("cpu"), memory_tensors(weights(1))
     whole = prune_model(SPEC, final, run(0, CROPS)["agreement"], config)
     parts = [CROPS.slice(0, 4), CROPS.slice(4, 0), CROPS.slice(4)]
     split = pa.concat_tables([run(n, part)["agreement"] for n, part in enumerate(parts)])

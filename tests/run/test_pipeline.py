@@ -38,7 +38,7 @@ class Count:
     fail_at: int
     calls: Path
 
-    def open(self):
+    def open(self, device: str):
         def step(index: int, *tables: pa.Table, offset: int = 0) -> ShardOutput:
             with self.calls.open("a") as log:
                 log.write(f"{index}\n")

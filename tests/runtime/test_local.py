@@ -25,7 +25,7 @@ def test_every_shard_once_and_one_open(tmp_path: Path, runtime: LocalRuntime):
         task, [shards.table], shards.args, everything, shards.writer, shards.records.append
     )
     shards.check(everything)
-    assert len(list(opened.iterdir())) == 1
+    assert [file.read_text() for file in opened.iterdir()] == ["cpu"]
 
 
 def test_only_the_missing_shards(tmp_path: Path, runtime: LocalRuntime):
@@ -64,3 +64,32 @@ def test_gpu_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     plan = toy_plan(tmp_path, gpus_per_worker=1)
     with pytest.raises(RuntimeUnavailable, match=r"gpus_per_worker=0"):
         LocalRuntime(plan.compute).fit(ToyTask(toy_config()), plan, lambda progress: None)
+    with pytest.raises(RuntimeUnavailable, match=r"gpus_per_worker=0"):
+        add_on(plan.compute, tmp_path, wants_gpu=True)
+
+
+def add_on(compute: ComputeConfig, folder: Path, wants_gpu: bool) -> list[str]:
+    """The devices that a task was opened with."""
+    shards, opened = Shards(folder / "data"), folder / "opened"
+    opened.mkdir()
+    task = AddTask(opened=str(opened), wants_gpu=wants_gpu)
+    LocalRuntime(compute).map_shards(
+        task, [shards.table], shards.args, [0], shards.writer, shards.records.append
+    )
+    return [file.read_text() for file in opened.iterdir()]
+
+
+@pytest.mark.parametrize(
+    ("wants_gpu", "gpus_per_worker", "device"),
+    [(True, 1, "cuda"), (True, 0.5, "cuda"), (True, 0, "cpu"), (False, 1, "cpu")],
+)
+def test_a_task_is_opened_with_a_gpu_if_it_wants_one_and_workers_have_some(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    wants_gpu: bool,
+    gpus_per_worker: float,
+    device: str,
+):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    compute = ComputeConfig(runtime="local", gpus_per_worker=gpus_per_worker)
+    assert add_on(compute, tmp_path, wants_gpu) == [device]

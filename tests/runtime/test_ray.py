@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,13 @@ EVERYTHING = list(range(NUM_SHARDS))
 
 @pytest.fixture(scope="module")
 def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
+    import ray
+
     from gcdis_ray.runtime.ray_runtime import RayRuntime
 
     with pytest.MonkeyPatch.context() as patch:
+        # one GPU on paper: Ray gives it away without looking for it
+        patch.setattr("ray.init", partial(ray.init, num_gpus=1))
         patch.setenv("PYTHONPATH", TESTS)  # workers unpickle the toy tasks
         patch.delenv("RAY_ADDRESS", raising=False)
         runtime = RayRuntime(ComputeConfig(**COMPUTE))
@@ -54,7 +59,7 @@ def run(runtime: Runtime, task: AddTask, shards: Shards) -> None:
 def test_room_that_will_never_come_is_an_error_at_once(runtime: Runtime):
     from gcdis_ray.runtime.ray_session import RaySession
 
-    with pytest.raises(RuntimeUnavailable, match=r"need 1 CPU, 2 GPU, here are 4 CPU"):
+    with pytest.raises(RuntimeUnavailable, match=r"need 1 CPU, 2 GPU, here are 4 CPU, 1 GPU"):
         RaySession(ComputeConfig(**COMPUTE, gpus_per_worker=1))
 
 
@@ -71,6 +76,23 @@ def test_killed_worker_loses_and_doubles_no_shard(runtime: Runtime, tmp_path: Pa
     assert killed.exists()
     shards.check(EVERYTHING)
     assert len(list(opened.iterdir())) <= 3  # two actors and the replacement: once each
+
+
+@pytest.mark.parametrize(("wants_gpu", "device"), [(True, "cuda"), (False, "cpu")])
+def test_only_a_task_that_wants_a_gpu_is_opened_with_one(
+    runtime: Runtime, tmp_path: Path, wants_gpu: bool, device: str
+):
+    from gcdis_ray.runtime.ray_runtime import RayRuntime
+
+    shards, opened = Shards(tmp_path / "data"), tmp_path / "opened"
+    opened.mkdir()
+    with_gpu = RayRuntime(ComputeConfig(**COMPUTE, gpus_per_worker=1, workers=1))
+    run(with_gpu, AddTask(opened=str(opened), wants_gpu=wants_gpu), shards)
+    with_gpu.close()  # the module's Ray goes on
+    shards.check(EVERYTHING)
+    found = [file.read_text() for file in opened.iterdir()]
+    assert set(found) == {device}
+    assert len(found) == 1 or not wants_gpu  # as many workers as there are GPUs
 
 
 def test_workers_bytes_are_counted_as_if_read_here(runtime: Runtime, tmp_path: Path):

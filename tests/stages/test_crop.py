@@ -100,7 +100,7 @@ class Inputs:
             members["instance_masks"] = made
 
         class Write:
-            def open(self):
+            def open(self, device: str):
                 def write(index: int) -> dict[str, pa.Table]:
                     return {
                         name: pa.Table.from_pylist(

@@ -90,7 +90,7 @@ def test_learns_known_and_discovered_classes(rectangles, inputs, local_work):
     assert set(local_work.files) == {"segmenter", "history", "segmenter_spec", "segmenter_classes"}
     spec = detector_spec(TINY, 3, _config(1).classifier)
     detect = Detect(local_work.tensor_file("segmenter"), spec, "validation", "predictions", 0.3)
-    rows = detect.open()(4, rectangles.images.shard(4))["predictions"].to_pylist()
+    rows = detect.open("cpu")(4, rectangles.images.shard(4))["predictions"].to_pylist()
     named = []
     for image_id in range(500, 506):
         for truth in rectangles.truth[image_id]:

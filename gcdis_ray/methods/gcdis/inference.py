@@ -20,7 +20,7 @@ _BATCH_ROWS = 256  # crops per forward
 
 
 def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table) -> Inferred:
-    """Run ``model`` on un-augmented crops.
+    """Run ``model``, on the device it is on, on un-augmented crops.
 
     Args:
         spec: of :func:`gcdis_ray.methods.gcdis.method.fit`.
@@ -29,6 +29,7 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
     side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
     mask_input = bool(spec["model"]["encoder"]["mask_input"])
+    device = next(model.parameters()).device
     probabilities = [torch.zeros(0, int(spec["num_classes"]))]
     projections = [torch.zeros(0, int(spec["model"]["heads"]["projection_dim"]))]
     with torch.inference_mode():
@@ -36,7 +37,8 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
             if len(rows) == 0:
                 continue
             images, masks = plain_view(*store.get(rows), side_px)
-            found = model(with_mask(images, masks) if mask_input else images)
-            probabilities.append(torch.softmax(found.cosines_NK.float() / heat, dim=1))
-            projections.append(found.projections_ND.float())
+            seen = with_mask(images, masks) if mask_input else images
+            found = model(seen.to(device))
+            probabilities.append(torch.softmax(found.cosines_NK.float().cpu() / heat, dim=1))
+            projections.append(found.projections_ND.float().cpu())
     return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())

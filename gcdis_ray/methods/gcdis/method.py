@@ -169,7 +169,7 @@ def load(
 ) -> DiscoveryNetwork:
     from gcdis_ray.methods.gcdis.model import load_discovery_model
 
-    return DiscoveryNetwork(load_discovery_model(spec, weights), spec)
+    return DiscoveryNetwork(load_discovery_model(spec, weights).to(device), spec)
 
 
 @dataclass(frozen=True)
@@ -193,4 +193,4 @@ class DiscoveryNetwork:
         return infer_crops(self.model, self.spec, crops)
 
     def prototypes_KF(self) -> NDArray[np.float32]:
-        return self.model.classifier.prototypes().numpy()
+        return self.model.classifier.prototypes().cpu().numpy()
