@@ -17,12 +17,9 @@ from pydantic import Field, model_validator
 
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.methods.gcdis.config import (
-    DiscoveryConfig,
-    HoldOutConfig,
-    ModelConfig,
-    PruneConfig,
-)
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
+from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.models.weights_file import check_format
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
@@ -116,6 +113,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 
 def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
+    from gcdis_ray.methods.crop_problem import CropProblem
     from gcdis_ray.methods.gcdis.inference import num_clusters
     from gcdis_ray.methods.gcdis.task import DiscoveryTask
     from gcdis_ray.methods.hold_out import choose_hidden
@@ -133,21 +131,17 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
     hold_out = choose_hidden(labels, num_known, config.hold_out)
     training = config.training.over(crops.num_rows)
     steps = config.snapshot_steps(training.steps)
-    work.fit(
-        DiscoveryTask(
-            training=training,
-            model=config.model.located(),
-            discovery=config.discovery,
-            crops=crops,
-            num_known=num_known,
-            num_classes=num_outputs,
-            snapshot_steps=steps,
-            cache_mb=config.cache_mb,
-            seed=work.seed,
-            hold_out=hold_out,
-            measure_every=config.hold_out.every,
-        )
+    problem = CropProblem(
+        crops=crops,
+        num_known=num_known,
+        num_outputs=num_outputs,
+        seed=work.seed,
+        snapshot_steps=steps,
+        hold_out=hold_out,
+        measure_every=config.hold_out.every,
+        cache_mb=config.cache_mb,
     )
+    work.fit(DiscoveryTask(problem, training, config.model.located(), config.discovery))
     known, named = classes, {row["class_index"]: row for row in classes}
     if hold_out is not None:  # outputs of visible classes come first, all others are free
         known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]

@@ -13,11 +13,9 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gcdis_ray.data.crops.augment import plain_view, with_mask
 from gcdis_ray.data.crops.crop_store import CropStore
-from gcdis_ray.models.heads import DiscoveryModel
-
-_BATCH_ROWS = 256  # crops per forward
+from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.gcdis.network import DiscoveryModel
 
 
 class Inferred(NamedTuple):
@@ -38,17 +36,14 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
         crops: columns ``jpeg``, ``mask_png``; may be empty.
     """
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
-    side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
-    mask_input = bool(spec["model"]["encoder"]["mask_input"])
+    encoder, heat = spec["model"]["encoder"], float(spec["softmax_temperature"])
+    views = CropViews(store, int(encoder["input_px"]), mask_input=bool(encoder["mask_input"]))
     dim = int(spec["model"]["heads"]["projection_dim"])
     probabilities = [torch.zeros(0, num_clusters(spec))]
     projections = [torch.zeros(0, dim)]
     with torch.inference_mode():
-        for rows in torch.arange(crops.num_rows).split(_BATCH_ROWS):
-            if len(rows) == 0:
-                continue
-            images, masks = plain_view(*store.get(rows), side_px)
-            found = model(with_mask(images, masks) if mask_input else images)
+        for view in views.plain(torch.arange(crops.num_rows)):
+            found = model(view)
             logits_NK = found.cosines_NK.float() / heat
             if "groups" in spec:
                 probabilities.append(grouped_softmax(logits_NK, spec["groups"]))
