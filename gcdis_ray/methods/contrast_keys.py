@@ -25,9 +25,11 @@ class StepKeys(NamedTuple):
 
 
 class ContrastKeys:
-    """Args:
-    queue_size: keys kept from earlier steps.
-    queued_contrast: False: only keys of the same step are contrasted with.
+    """Takes the keys of each step, shows them before the queue's, and lets them join it.
+
+    Args:
+        queue_size: keys kept from earlier steps.
+        queued_contrast: False: only keys of the same step are contrasted with.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""How well withheld classes are found while a method trains."""
+"""How well withheld classes are found while a method trains.
+
+Shape letter: M crops looked at.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor
 
 from gcdis_ray.methods.crop_problem import CropProblem
+from gcdis_ray.methods.step_parts import StepParts
 from gcdis_ray.store.schemas import SCHEMAS
 
 
@@ -30,16 +34,18 @@ class HoldOutCurve:
     def is_due(self, finished: int) -> bool:
         return self._every > 0 and finished % self._every == 0
 
-    def measure(self, finished: int, clusters_of: Callable[[Tensor], Tensor]) -> None:
-        """One point.
+    def measure(
+        self, finished: int, parts: StepParts, clusters_of: Callable[[Tensor], Tensor]
+    ) -> None:
+        """One point, after ``finished`` steps.
 
         Args:
-            finished: steps.
-            clusters_of: rows (n,) -> cluster of each.
+            clusters_of: rows (n,) -> cluster of each, (n,) int64.
         """
         assert self._hold_out is not None
-        clusters_n = clusters_of(torch.from_numpy(self._rows)).cpu().numpy()
-        accuracy, _ = self._hold_out.accuracy(clusters_n, self._classes)
+        rows_M = torch.from_numpy(self._rows)
+        (clusters_M,) = parts.look(rows_M, lambda rows: [clusters_of(rows)])
+        accuracy, _ = self._hold_out.accuracy(clusters_M.cpu().numpy(), self._classes)
         if accuracy is not None:
             self._points.append([finished, accuracy])
 

@@ -17,9 +17,11 @@ from gcdis_ray.training.task import Exchange
 
 @dataclass(frozen=True)
 class StepParts:
-    """Args:
-    local: numbers of this rank's parts.
-    num_parts: S, over all ranks.
+    """What a rank can do of a step, and how it hears from the others.
+
+    Args:
+        local: numbers of this rank's parts.
+        num_parts: S, over all ranks.
     """
 
     local: Sequence[int]

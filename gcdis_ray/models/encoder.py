@@ -20,7 +20,7 @@ from gcdis_ray.models.folding import ConvNorm, conv_norm
 
 AttentionOf = Callable[[int, int], nn.Module]
 """``(stage, channels)``, stage from 0, gives the module that gates the stage's map: its forward
-takes the map (N, C, H, W) and returns the gated one and where it looks, (N, 1, H, W) in (0, 1)."""
+takes the map (N, C, H, W) and returns the gated one and its saliency, (N, 1, H, W) in (0, 1)."""
 
 
 def _conv3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:

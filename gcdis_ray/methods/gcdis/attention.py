@@ -45,9 +45,10 @@ class SoftAttention(nn.Module):
     1x1 convolution (T + 1 -> 1, no bias) with batch norm. Because nu is linear before its norm,
     nu(A)_p = (sum_t nu_t Theta_t) . Phi_p: one R-vector a crop replaces the whole affinity.
 
-    The scale of nu's norm starts at 0, so that S starts the same everywhere, at 1/2. The published code starts it at 1:
-    then a random nu gives S any value from 0.1 to 0.9, the product over the stages mutes parts of
-    every crop at random, and short trainings do not get over it (docs/ablation.md).
+    The scale of nu's norm starts at 0, so that S starts the same everywhere, at 1/2. The published
+    code starts it at 1: then a random nu gives S any value from 0.1 to 0.9, the product over the
+    stages mutes parts of every crop at random, and short trainings do not get over it
+    (docs/ablation.md).
 
     Args:
         channels: C of the incoming map.

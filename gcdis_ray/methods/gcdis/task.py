@@ -117,24 +117,19 @@ class DiscoveryTask(TrainingTask):
                 model.classifier.place(prototypes)
             self.targets.forget()
         if self.curve.is_due(finished):
-            self.curve.measure(finished, lambda rows: self._clusters(rows, parts))
+            with in_eval(self.objective.model):
+                self.curve.measure(finished, parts, self._clusters)
         return dict(
             headness=headness.mean(),
             cluster_entropy=self.targets.entropy(),
             temperature=self.temperatures.of(instances, step).mean(),
         )
 
-    def _clusters(self, rows: Tensor, parts: StepParts) -> Tensor:
+    def _clusters(self, rows: Tensor) -> Tensor:
         """By the student, as the assignments at the end: with a slow momentum, the momentum encoder
         of a short run is still what it was long ago."""
-        student = self.objective.model
-
-        def look(some: Tensor) -> list[Tensor]:
-            found = [student(view).cosines_NK.argmax(dim=1) for view in self.views.plain(some)]
-            return [torch.cat(found)]
-
-        with in_eval(student):
-            return parts.look(rows, look)[0]
+        found = [self.objective.model(view).cosines_NK for view in self.views.plain(rows)]
+        return torch.cat(found).argmax(dim=1)
 
     def measured(self, step: int) -> Mapping[str, float]:
         return self.curve.at(step)
