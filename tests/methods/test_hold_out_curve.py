@@ -12,11 +12,12 @@ from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.hold_out_curve import HoldOutCurve
 from gcdis_ray.methods.step_parts import StepParts
 
+HELD = HoldOut((0,), (1,))
 LABELS = torch.tensor(MIXED)
 PARTS = StepParts([0, 1], 2, AllParts())
 
 
-def made(hold_out: HoldOut | None = HoldOut((0,), (1,))) -> HoldOutCurve:
+def made(hold_out: HoldOut | None = HELD) -> HoldOutCurve:
     crops: Any = Crops(MIXED)
     problem = CropProblem(crops, 2, 4, seed=0, hold_out=hold_out, measure_every=3)
     return HoldOutCurve(problem, LABELS)
