@@ -29,6 +29,7 @@ from crop_tables import crop_rows, write_crops
 from peak_memory import PeakMemory
 
 from gcdis_ray.config import TrainingConfig
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.store.artifacts import Table
@@ -58,17 +59,13 @@ def measure(folder: str, num_crops: int, cache_mb: int, steps: int) -> dict[str,
         records.append(file_record(f"crops/{path.name}", path.read_bytes(), ROWS_PER_FILE))
     repeats = num_crops // (ROWS_PER_FILE * len(records))
     opener = ArtifactOpener(LocalStorage(folder), "bench")
+    crops = Table("crops", tuple(records * repeats), opener)
+    discovery = {"queue_size": 4096, "losses": {"clustering_from": 0.5}}
     task = DiscoveryTask(
-        training=TrainingConfig(steps=10**6, batch_size=BATCH, micro_batches=1, lr=0.01),
-        model=ModelConfig.model_validate(MODEL),
-        discovery=DiscoveryConfig.model_validate(
-            {"queue_size": 4096, "losses": {"clustering_from": 0.5}}
-        ),
-        crops=Table("crops", tuple(records * repeats), opener),
-        num_known=10,
-        num_classes=30,
-        snapshot_steps=[],
-        seed=0,
+        Problem(crops, num_known=10, num_outputs=30, seed=0),
+        TrainingConfig(steps=10**6, batch_size=BATCH, micro_batches=1, lr=0.01),
+        ModelConfig.model_validate(MODEL),
+        DiscoveryConfig.model_validate(discovery),
         cache_mb=cache_mb,
     )
     memory = PeakMemory()
@@ -89,11 +86,11 @@ def measure(folder: str, num_crops: int, cache_mb: int, steps: int) -> dict[str,
         times.append(time.process_time() - began)
     visits = torch.ones(num_crops, dtype=torch.int64)
     heads = {"sum": torch.rand(num_crops), "visits": visits, "temperatures": torch.rand(num_crops)}
-    task._headness.load_state(heads)  # as if an epoch had passed
+    task.temperatures.load_state(heads)  # as if an epoch had passed
     began = time.process_time()
-    task._headness.assign()  # what an epoch costs once: temperatures, and the next shuffle
-    task._sampler._streams[0][0].take(num_crops, 1)
-    task._sampler._streams[1][0].take(num_crops, 1)
+    task.temperatures.table.assign()  # what an epoch costs once: temperatures, and the next shuffle
+    task.batches.sampler._streams[0][0].take(num_crops, 1)
+    task.batches.sampler._streams[1][0].take(num_crops, 1)
     epoch_s = time.process_time() - began
     memory.stop()
     return {

@@ -38,7 +38,8 @@ from published_step import STUBS, PublishedStep
 from torch.nn import functional as F
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
-from gcdis_ray.methods.gcdis import model as discovery_model
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.gcdis import objective as discovery_objective
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.run.attempt import Attempt
@@ -111,15 +112,12 @@ class OurStep:
         }  # fmt: skip
         discovery = {"queue_size": QUEUE, "cache_px": 32, "prototypes": {"start": "random"}}
         training = {"steps": 10_000, "batch_size": batch, "micro_batches": 1, "lr": 0.1}
+        crops: Any = OneCrop()
         self.task = DiscoveryTask(
-            training=TrainingConfig.model_validate({**training, "precision": precision}),
-            model=ModelConfig.model_validate(shape),
-            discovery=DiscoveryConfig.model_validate(discovery),
-            crops=OneCrop(),  # type: ignore[arg-type]
-            num_known=KNOWN,
-            num_classes=CLASSES,
-            snapshot_steps=(),
-            seed=0,
+            Problem(crops, num_known=KNOWN, num_outputs=CLASSES, seed=0),
+            TrainingConfig.model_validate({**training, "precision": precision}),
+            ModelConfig.model_validate(shape),
+            DiscoveryConfig.model_validate(discovery),
         )
         self._folder = tempfile.TemporaryDirectory(prefix="discovery-step-")
         storage = open_storage(self._folder.name)
@@ -140,14 +138,14 @@ class OurStep:
     def _fill_queue(self) -> None:
         state: dict[str, Any] = dict(self.task.state())
         ids = torch.randint(0, CROPS, (QUEUE,))
-        state["queue"] = dict(
+        state["keys"] = dict(
             keys=F.normalize(torch.randn(QUEUE, DIM), dim=1),
             labels=torch.where(ids % 3 == 0, ids % KNOWN, -1),
             instances=ids,
             next=0,
             num_valid=QUEUE,
         )
-        state["mass"] = torch.full((CLASSES,), QUEUE / CLASSES)
+        state["targets"] = {"mass": torch.full((CLASSES,), QUEUE / CLASSES)}
         self.task.load_state(state)
 
     def step(self) -> None:
@@ -196,19 +194,19 @@ class Parts:
     def watch(self, ours: OurStep) -> Iterator[None]:
         task, run = ours.task, ours.run
         watched: list[tuple[str, Any, str]] = [
-            ("teacher forward", task._teacher.module, "forward"),
-            ("student forward", task._objective.model, "forward"),
-            ("momentum update", task._teacher, "update"),
+            ("teacher forward", task.teacher.module, "forward"),
+            ("student forward", task.objective.model, "forward"),
+            ("momentum update", task.teacher, "follow"),
             ("optimiser", run._strategy, "step"),
             ("backward", torch.Tensor, "backward"),
-            ("queue: keys in, out", task._queue, "show"),
-            ("queue: keys in, out", task._queue, "enqueue"),
-            ("queue: headness", task._headness, "update"),
-            ("queue: headness", discovery_model, "headness"),
-            ("queue: product, softmax, contrast", task._objective, "_contrast"),
-            ("queue: product, softmax, contrast", discovery_model, "instance_contrastive_loss"),
-            ("queue: product, softmax, contrast", discovery_model, "class_contrastive_loss"),
-            ("other losses", task._objective, "_losses"),
+            ("queue: keys in, out", task.keys.queue, "show"),
+            ("queue: keys in, out", task.keys.queue, "enqueue"),
+            ("queue: headness", task.temperatures, "update"),
+            ("queue: headness", discovery_objective, "headness"),
+            ("queue: product, softmax, contrast", task.objective, "_contrast"),
+            ("queue: product, softmax, contrast", discovery_objective, "instance_contrastive_loss"),
+            ("queue: product, softmax, contrast", discovery_objective, "class_contrastive_loss"),
+            ("other losses", task.objective, "_losses"),
             ("targets, mass, exchange", task, "prepare"),
             ("targets, mass, exchange", task, "after_step"),
             ("loop: buffers, readings, rest", run, "step"),
@@ -226,12 +224,12 @@ class Parts:
 def queue_backward_s(ours: OurStep) -> float:
     """Seconds of the backward pass through the queue's losses alone, which "backward" contains."""
     (part,) = ours.task.prepare(ours.parts, ours.run.exchange)
-    objective = ours.task._objective
+    objective = ours.task.objective
     keys = F.normalize(torch.randn(len(part["images"]), DIM, device=ours.device), dim=1)
     projections = keys.requires_grad_()
     log_p = objective._contrast(projections, part)
-    loss = discovery_model.instance_contrastive_loss(log_p, part["own"])
-    loss = loss + discovery_model.class_contrastive_loss(
+    loss = discovery_objective.instance_contrastive_loss(log_p, part["own"])
+    loss = loss + discovery_objective.class_contrastive_loss(
         log_p, part["labels"], part["key_labels"], part["num_labeled"]
     )
     began = clock(ours.device)

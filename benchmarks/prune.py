@@ -26,8 +26,8 @@ import torch
 from ablation import SHARED, SMALL_DIGITS, STEPS, Bench, score
 
 from gcdis_ray.config import RunConfig, apply_overrides
-from gcdis_ray.methods.gcdis.config import PruneConfig
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
+from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.stages.discover import AssignCrops
 from gcdis_ray.store.artifacts import Artifact

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from gcdis_ray.config import TrainingConfig
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
@@ -84,17 +85,21 @@ def make(
     """A task; ``changes`` replace sections of the discovery config (and ``model``)."""
     values = {"steps": steps, "batch_size": 12, "micro_batches": 2, "lr": 0.05}
     settings = {**SETTINGS, **changes}
-    return DiscoveryTask(
-        training=TrainingConfig.model_validate({**values, **(training or {})}),
-        model=settings.pop("model", MODEL),
-        discovery=DiscoveryConfig.model_validate(settings),
+    model = settings.pop("model", MODEL)
+    problem = Problem(
         crops=Crops(labels),  # type: ignore[arg-type]
         num_known=2,
-        num_classes=num_classes,
-        snapshot_steps=[steps] if snapshot_steps is None else snapshot_steps,
+        num_outputs=num_classes,
         seed=5,
         hold_out=hold_out,
         measure_every=measure_every,
+    )
+    return DiscoveryTask(
+        problem,
+        TrainingConfig.model_validate({**values, **(training or {})}),
+        model,
+        DiscoveryConfig.model_validate(settings),
+        snapshot_steps=[steps] if snapshot_steps is None else snapshot_steps,
     )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.methods.gcdis.config import HoldOutConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.metrics.discovery import clustering_accuracy
 
 Ints = NDArray[np.int64]

@@ -2,9 +2,9 @@
 
 A method is a room of :mod:`gcdis_ray.methods` with a module ``method.py``, or the module that an
 entry point of group ``gcdis_ray.methods`` names; both hold what :class:`Method` says. It learns
-from a :class:`Problem` and leaves members in the artifact of stage discover; a
-:class:`StoredMethod` names them. Opened where it runs, it is a :class:`Trained` and says of crops,
-seen or new, which class they are in.
+from a :class:`~gcdis_ray.methods.problem.Problem` and leaves members in the artifact of stage
+discover; a :class:`StoredMethod` names them. Opened where it runs, it is a :class:`Trained` and
+says of crops, seen or new, which class they are in.
 
 Shape letters: N crops, K outputs, C clusters, D embedding, F features.
 """
@@ -20,14 +20,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.plugins import Plugins
-from gcdis_ray.store.artifacts import Size, Table, TensorFile
+from gcdis_ray.store.artifacts import Size, TensorFile
 from gcdis_ray.store.members import Member, Members
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.hold_out import HoldOut
     from gcdis_ray.runtime.base import Work
 
 _METHODS = Plugins(
@@ -63,30 +63,6 @@ class Trained(Protocol):
     def prototypes_KF(self) -> NDArray[np.float32]:
         """What stands for each output, unit rows. Methods with snapshots only."""
         ...
-
-
-@dataclass(frozen=True)
-class Problem:
-    """What a method learns from.
-
-    Args:
-        crops: table ``crops`` (``crop_index`` is the row number).
-        space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
-            None if the recipe embeds none.
-        num_known: classes with labels.
-        num_outputs: classes to tell apart, known ones first.
-        hold_out: known classes whose labels are withheld; outputs of the others come first.
-        measure_every: steps between measurements of ``hold_out`` while training, 0 for none.
-        seed: of all that is random.
-    """
-
-    crops: Table
-    space: Members | None
-    num_known: int
-    num_outputs: int
-    seed: int
-    hold_out: HoldOut | None = None
-    measure_every: int = 0
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Residual encoder with a soft attention module after every stage.
+"""Residual encoder, with a gate after every stage if wanted.
 
 Parameter names follow torchvision's ResNet (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), so that
 public ResNet weights load by name.
@@ -6,7 +6,7 @@ public ResNet weights load by name.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -15,9 +15,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
 from gcdis_ray.models.backbones import read_weights
 from gcdis_ray.models.folding import ConvNorm, conv_norm
+
+AttentionOf = Callable[[int, int], nn.Module]
+"""``(stage, channels)``, stage from 0, gives the module that gates the stage's map: its forward
+takes the map (N, C, H, W) and returns the gated one and its saliency, (N, 1, H, W) in (0, 1)."""
 
 
 def _conv3(channels: int, out: int, stride: int = 1) -> nn.Conv2d:
@@ -67,7 +70,7 @@ def _shortcut(channels: int, out: int, stride: int) -> nn.Module:
 
 
 class ResNetEncoder(nn.Module):
-    """Crop -> feature vector and one saliency map per stage.
+    """Crop -> feature vector, and one saliency map per stage if it has attention.
 
     GCDIS uses ``block="bottleneck", blocks=[3, 4, 6, 3], widths=[256, 512, 1024, 2048],
     stem_width=64, stem_kernel=7, stem_stride=2, stem_pool=False``: 224 px crops give stages of
@@ -78,10 +81,8 @@ class ResNetEncoder(nn.Module):
         blocks, widths: blocks and output channels per stage.
         stem_width, stem_kernel, stem_stride: the first convolution.
         stem_pool: max-pool after the stem, as in pretrained ResNets: a quarter of the cost.
-        attention: False leaves the soft attention modules out (ablation).
-        attention_pools: sides of SAM's pooled grids in the first stage, halved per stage.
-        attention_reduction: C over R in SAM.
         channels: of the input: RGB, and the mask as a fourth.
+        attention: makes the gate after each stage; None: none.
     """
 
     def __init__(
@@ -94,10 +95,8 @@ class ResNetEncoder(nn.Module):
         stem_kernel: int,
         stem_stride: int,
         stem_pool: bool,
-        attention: bool,
-        attention_pools: Sequence[int],
-        attention_reduction: int,
         channels: int = 3,
+        attention: AttentionOf | None = None,
     ) -> None:
         super().__init__()
         kind = BasicBlock if block == "basic" else Bottleneck
@@ -122,9 +121,7 @@ class ResNetEncoder(nn.Module):
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         self.attended = tuple(range(self.num_stages)) if attention else ()
         self.attention = nn.ModuleList(
-            SoftAttention(width, pooled_sizes(attention_pools, stage), attention_reduction)
-            for stage, width in enumerate(widths)
-            if attention
+            attention(stage, width) for stage, width in enumerate(widths) if attention
         )
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
@@ -132,7 +129,7 @@ class ResNetEncoder(nn.Module):
 
     def load(self, path: str, sha256: str) -> None:
         """Start at the weights of a safetensors file in torchvision's names, with its batch
-        statistics. Soft attention and the filter of a mask channel are not in it; the first stays
+        statistics. Attention and the filter of a mask channel are not in it; the first stays
         as it is, the second starts at zero.
 
         Raises:

@@ -1,20 +1,13 @@
-"""The two heads of the discovery model, and the model that joins encoder and heads.
+"""Heads on an encoder's features: a projection and a cosine classifier.
 
 Shape letters: N crops, F feature channels, D projection, K clusters.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from gcdis_ray.models.encoder import ResNetEncoder
-from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
-
-Encoder = ResNetEncoder | MobileNetEncoder
 
 
 class Projector(nn.Sequential):
@@ -75,42 +68,3 @@ class CosineClassifier(nn.Module):
 
 def _at_least_fp32(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
-
-
-class Discovered(NamedTuple):
-    """What the discovery model says about crops."""
-
-    features_NF: Tensor
-    projections_ND: Tensor  # L2-normalised
-    cosines_NK: Tensor  # class logits before division by the softmax temperature
-    saliencies: list[Tensor]  # per attended stage (N, 1, H, W)
-
-
-class DiscoveryModel(nn.Module):
-    """f_d of GCDIS: encoder b, projection g and cosine classifier.
-
-    Args:
-        feature_norm: batch norm (without scale and shift) on the encoder's features. Pooled
-            features are positive, so all cosines start near 1; centred ones spread over the
-            sphere. The paper has none.
-    """
-
-    def __init__(
-        self,
-        encoder: Encoder,
-        projector: Projector,
-        classifier: CosineClassifier,
-        *,
-        feature_norm: bool,
-    ) -> None:
-        super().__init__()
-        self.encoder, self.projector, self.classifier = encoder, projector, classifier
-        width = encoder.num_features
-        self.norm = nn.BatchNorm1d(width, affine=False) if feature_norm else nn.Identity()
-
-    def forward(self, images_NCHW: Tensor) -> Discovered:
-        features_NF, saliencies = self.encoder(images_NCHW)
-        features_NF = self.norm(features_NF)
-        return Discovered(
-            features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies
-        )

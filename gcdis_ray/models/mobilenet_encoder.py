@@ -1,18 +1,14 @@
-"""MobileNetV2 with trained weights as encoder b of the discovery model, frozen or fine-tuned."""
+"""MobileNetV2 with trained weights as encoder, frozen or fine-tuned."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
 from gcdis_ray.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from gcdis_ray.models.encoder import AttentionOf
 from gcdis_ray.models.mobilenet_body import CHANNELS, TOP_CHANNELS, MobileNetBody
-
-_OPEN = 3.0  # logit of S at the start, 0.95
 
 
 class MobileNetEncoder(nn.Module):
@@ -20,19 +16,13 @@ class MobileNetEncoder(nn.Module):
     :class:`~gcdis_ray.models.encoder.ResNetEncoder`; stages have stride 4, 8, 16 and 32 px.
 
     Args:
-        frozen: keep the body as loaded. Then soft attention follows the last stage only: its
+        frozen: keep the body as loaded. Then attention follows the last stage only: its
             gradient would have to pass the frozen layers after it, and these know no gated maps.
-        attention, attention_pools, attention_reduction: as in the ResNet encoder.
+        attention: makes the gate after a stage; None: none. A gate should start open: trained
+            layers do not know maps that are muted.
     """
 
-    def __init__(
-        self,
-        *,
-        frozen: bool,
-        attention: bool,
-        attention_pools: Sequence[int],
-        attention_reduction: int,
-    ) -> None:
+    def __init__(self, *, frozen: bool, attention: AttentionOf | None = None) -> None:
         super().__init__()
         mean, std = (255 * torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
         self.body = MobileNetBody(mean, std, trainable=not frozen, top=True)
@@ -40,16 +30,8 @@ class MobileNetEncoder(nn.Module):
         stages = range(len(CHANNELS))
         self.attended = tuple(stages[-1:] if frozen else stages) if attention else ()
         self.attention = nn.ModuleDict(
-            {
-                str(stage): SoftAttention(
-                    CHANNELS[stage], pooled_sizes(attention_pools, stage), attention_reduction
-                )
-                for stage in self.attended
-            }
+            {str(k): attention(k, CHANNELS[k]) for k in self.attended if attention}
         )
-        for module in self.attention.modules():
-            if isinstance(module, SoftAttention):  # trained layers do not know maps that are muted
-                nn.init.constant_(module.norm.bias, _OPEN)
 
     def load(self, path: str, sha256: str) -> None:
         """Start at the weights of a file; raises ConfigError as :meth:`MobileNetBody.load`."""

@@ -16,16 +16,17 @@ from pydantic import Field, create_model, model_validator
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.methods.gcdis.config import HoldOutConfig, PruneConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.methods.method import (
     Method,
-    Problem,
     StoredMethod,
     load_method,
     method_document,
     method_names,
     with_embeddings,
 )
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.tables import AGREEMENT
 from gcdis_ray.store.artifacts import Size, Table
 from gcdis_ray.store.members import Inputs, Member, document, optional, table, whole
@@ -212,7 +213,8 @@ def _pruned(
     from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 
     told = work.map_shards(CompareSnapshots(stored), [crops], gives=["agreement"])
-    pruned = prune_outputs(stored, num_known, told["agreement"].read(), config)
+    prototypes_KF = stored.open("cpu").prototypes_KF()
+    pruned = prune_outputs(prototypes_KF, num_known, told["agreement"].read(), config)
     work.write_json("pruning", pruned.report)
     return stored.grouped(pruned.groups)
 

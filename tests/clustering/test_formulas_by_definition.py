@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional as F
 
 from gcdis_ray.clustering.reliability import classwise_rank_share, kappa, rank_share, stability
-from gcdis_ray.methods.gcdis.temperature import HeadnessTable, headness
+from gcdis_ray.methods.gcdis.headness import HeadnessTable, headness
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

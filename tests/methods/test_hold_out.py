@@ -15,8 +15,8 @@ from toy_training import FolderCheckpoints, digests, toy_plan
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods import hold_out
-from gcdis_ray.methods.gcdis.config import HoldOutConfig
 from gcdis_ray.methods.hold_out import HoldOut, choose_hidden
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.runtime.base import Progress
 from gcdis_ray.training.loop import train
 
@@ -105,9 +105,9 @@ def test_training_never_sees_a_hidden_label_and_the_crops_keep_theirs():
         for part in held.parts(step):
             given = np.array(MIXED)[part["instances"].numpy()]
             assert part["labels"].tolist() == [0 if label == 1 else -1 for label in given]
-        assert held.task._key_labels.max() < HELD.num_visible
+        assert held.task.keys.step.labels_F.max() < HELD.num_visible
         held.step(step)
-    assert task._crops.table["class_index"].to_pylist() == MIXED
+    assert task.problem.crops.table["class_index"].to_pylist() == MIXED
 
 
 def fit(folder: Path, every: int) -> tuple[dict[str, str], list[Progress]]:

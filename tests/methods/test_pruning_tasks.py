@@ -9,12 +9,11 @@ import torch
 from scene_tables import memory_tensors
 from small_discovery import CONFIG, crop_row
 
-from gcdis_ray.methods.gcdis.config import PruneConfig
 from gcdis_ray.methods.gcdis.inference import grouped_softmax, infer_crops, num_clusters
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
-from gcdis_ray.store.schemas import CROPS
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.methods.pruning_config import PruneConfig
+from gcdis_ray.store.schemas import SCHEMAS, check_schema
 
 SPEC = dict(
     model=CONFIG.model.model_dump(mode="json"),

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.gcdis.attention import soft_attention
 from gcdis_ray.models.encoder import ResNetEncoder
 
 SMALL = dict(
@@ -17,9 +18,7 @@ SMALL = dict(
     stem_kernel=3,
     stem_stride=2,
     stem_pool=False,
-    attention=True,
-    attention_pools=(4, 3, 2),
-    attention_reduction=8,
+    attention=soft_attention((4, 3, 2), 8),
 )
 PAPER = SMALL | dict(
     block="bottleneck",
@@ -27,7 +26,7 @@ PAPER = SMALL | dict(
     widths=(256, 512, 1024, 2048),
     stem_width=64,
     stem_kernel=7,
-    attention_pools=(18, 12, 8),
+    attention=soft_attention((18, 12, 8), 8),
 )
 
 
@@ -57,7 +56,7 @@ def test_paper_encoder_has_its_stages_and_torchvision_names():
 
 
 def test_without_attention_no_saliency():
-    features, saliencies = ResNetEncoder(**SMALL | dict(attention=False))(torch.randn(2, 3, 32, 32))
+    features, saliencies = ResNetEncoder(**SMALL | dict(attention=None))(torch.randn(2, 3, 32, 32))
     assert saliencies == []
     assert features.isfinite().all()
 
@@ -83,7 +82,7 @@ def test_torchvision_weights_load_by_name(tmp_path, channels):
     net, weights = _resnet18_file(tmp_path)
     net.fc = torch.nn.Identity()
     images = torch.randn(2, channels, 64, 64)
-    encoder = ResNetEncoder(**RESNET18 | dict(attention=False), channels=channels).eval()
+    encoder = ResNetEncoder(**RESNET18 | dict(attention=None), channels=channels).eval()
     encoder.load(*weights)
     with torch.no_grad():
         torch.testing.assert_close(encoder(images)[0], net(images[:, :3]))

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from gcdis_ray.data.crops.augment import normalize
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.gcdis.attention import soft_attention
 from gcdis_ray.models.backbones import build_backbone, read_weights
 from gcdis_ray.models.mobilenet_body import CHANNELS
 from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
@@ -23,9 +24,8 @@ def weights(request, tmp_path_factory):
 
 
 def _encoder(weights=None, *, frozen: bool = True, attention: bool = False) -> MobileNetEncoder:
-    encoder = MobileNetEncoder(
-        frozen=frozen, attention=attention, attention_pools=(4, 3, 2), attention_reduction=8
-    )
+    gates = soft_attention((4, 3, 2), 8, start=3.0) if attention else None
+    encoder = MobileNetEncoder(frozen=frozen, attention=gates)
     if weights is not None:
         encoder.load(*weights)
     return encoder

@@ -1,4 +1,4 @@
-"""Attention, encoder, heads and momentum over a grid of shapes and dtypes against the formulas."""
+"""Encoder, heads and momentum over a grid of shapes and dtypes against the formulas."""
 
 from __future__ import annotations
 
@@ -6,59 +6,12 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
-from gcdis_ray.methods.gcdis.attention import SoftAttention
+from gcdis_ray.methods.gcdis.attention import soft_attention
 from gcdis_ray.models.encoder import ResNetEncoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 from gcdis_ray.models.momentum import MomentumEncoder, rising_momentum
-
-
-def materialised(module: SoftAttention, maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and S with the affinity in full: (N, T, H W) numbers."""
-    tokens = [
-        layer(F.adaptive_avg_pool2d(maps, side)).flatten(2)
-        for layer, side in zip(module.theta, module.sizes, strict=True)
-    ]
-    affinity = torch.cat(tokens, dim=2).transpose(1, 2) @ module.phi(maps).flatten(2)
-    affinity = affinity.unflatten(2, maps.shape[2:])
-    both = torch.cat([affinity, module.gate(maps).mean(dim=1, keepdim=True)], dim=1)
-    saliency = torch.sigmoid(module.norm(F.conv2d(both, module.nu.view(1, -1, 1, 1))))
-    return saliency * maps, saliency
-
-
-@pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize(("dtype", "near"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
-@pytest.mark.parametrize(
-    ("channels", "sizes", "side"), [(32, (18, 12, 8), (28, 28)), (24, (2, 2, 1), (5, 3))]
-)
-def test_folded_attention_equals_the_materialised_affinity_gradients_included(
-    channels: int,
-    sizes: tuple[int, ...],
-    side: tuple[int, int],
-    dtype: torch.dtype,
-    near: float,
-    layout: torch.memory_format,
-    training: bool,
-):
-    torch.manual_seed(0)
-    module = SoftAttention(channels, sizes).to(dtype)
-    nn.init.constant_(module.norm.weight, 1.3)  # as trained: at its start S is the same everywhere
-    module(torch.randn(4, channels, *side, dtype=dtype))  # running statistics that are not 0 and 1
-    module.train(training)
-    maps = torch.randn(2, channels, *side, dtype=dtype).contiguous(memory_format=layout)
-    found = []
-    for forward in (module, lambda x: materialised(module, x)):
-        entry = maps.clone().requires_grad_()
-        out, saliency = forward(entry)
-        loss = (out.square().mean() + saliency.sin().mean()) * 10
-        found.append(
-            [out, saliency, *torch.autograd.grad(loss, [entry, *module.parameters()])],
-        )
-    for ours, theirs in zip(*found, strict=True):
-        torch.testing.assert_close(ours, theirs, rtol=near, atol=near)
 
 
 def torchvision_like(**changes: object) -> ResNetEncoder:
@@ -70,9 +23,6 @@ def torchvision_like(**changes: object) -> ResNetEncoder:
         stem_kernel=7,
         stem_stride=2,
         stem_pool=True,
-        attention=False,
-        attention_pools=(4, 3, 2),
-        attention_reduction=8,
     )
     return ResNetEncoder(**(values | changes))  # type: ignore[arg-type]
 
@@ -97,7 +47,7 @@ def test_with_stem_pool_and_without_attention_it_is_a_resnet():
 @pytest.mark.parametrize("pooled", [True, False])
 def test_stem_pool_halves_every_stage(pooled: bool):
     with torch.device("meta"):
-        encoder = torchvision_like(stem_pool=pooled, attention=True).eval()
+        encoder = torchvision_like(stem_pool=pooled, attention=soft_attention((4, 3, 2), 8)).eval()
         _, saliencies = encoder(torch.randn(1, 3, 224, 224))
     sides = [56, 28, 14, 7] if pooled else [112, 56, 28, 14]
     assert [s.shape[-1] for s in saliencies] == sides

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from gcdis_ray.data.crops.augment import normalize
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.methods.gcdis.config import HoldOutConfig, PruneConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
+from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.stages import discover
 from gcdis_ray.store.artifacts import Size
 

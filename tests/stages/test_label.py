@@ -6,7 +6,7 @@ import pytest
 from small_discovery import CONFIG, artifact, run_discover
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.methods.gcdis.config import HoldOutConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.stages import label
 
 

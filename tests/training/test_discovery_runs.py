@@ -148,7 +148,7 @@ def test_resume_at_any_step_gives_the_same_trace_and_state_bit_by_bit(
 
 
 @pytest.mark.parametrize(
-    "part", ["module", "optimizer", "step", "teacher", "queue", "headness", "mass"]
+    "part", ["module", "optimizer", "step", "teacher", "keys", "targets", "temperatures"]
 )
 def test_nothing_in_a_checkpoint_is_there_in_vain(
     one: dict[str, tuple[Path, Outcome]], tmp_path: Path, part: str
@@ -183,12 +183,12 @@ def test_two_workers_equal_one_bit_by_bit(
     assert pair[0].trace == whole.trace
     assert pair[0].digest == whole.digest
     assert all(same(half.state, whole.state) for half in pair)
-    assert int(whole.state["/queue/num_valid"]) == 21
-    assert len(set(whole.state["/queue/instances"].tolist())) > 6  # more than one part's crops
+    assert int(whole.state["/keys/num_valid"]) == 21
+    assert len(set(whole.state["/keys/instances"].tolist())) > 6  # more than one part's crops
     if case == "ddp":
-        assert whole.state["/headness/temperatures"].unique().numel() > 2
+        assert whole.state["/temperatures/temperatures"].unique().numel() > 2
     if case == "ddp_held":
-        assert [step for step, _ in whole.state["/curve"]] == [3, 6, 9, 12]
+        assert [step for step, _ in whole.state["/curve/points"]] == [3, 6, 9, 12]
 
 
 def test_more_parts_than_workers_give_the_same_losses(
@@ -222,7 +222,7 @@ def test_deepspeed_equals_ddp_with_momentum_encoder_and_queue_beside_it(
         assert pair[0].trace[name] == pytest.approx(values, rel=rel, abs=rel / 10), name
     for name, value in whole.state.items():
         if isinstance(value, torch.Tensor) and value.is_floating_point():
-            if not (rough and name.startswith("/headness")):  # ranks of nearly equal values
+            if not (rough and name.startswith("/temperatures")):  # ranks of nearly equal values
                 torch.testing.assert_close(
                     pair[0].state[name], value, rtol=rtol, atol=atol, msg=name
                 )

@@ -66,9 +66,7 @@ def test_only_a_fine_tuned_body_moves(
 ):
     from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
 
-    start = MobileNetEncoder(
-        frozen=True, attention=False, attention_pools=(4,), attention_reduction=8
-    )
+    start = MobileNetEncoder(frozen=True)
     start.load(*weights)
     for name, value in start.body.state_dict().items():
         learns = case == "fine-tuned" and name.startswith("layers.")

@@ -6,7 +6,7 @@ T pooled tokens (sum of the squared pooled sizes), S pooled scales.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,20 @@ def pooled_sizes(base: Sequence[int], stage: int) -> tuple[int, ...]:
     return tuple(max(1, round(side / 2**stage)) for side in base)
 
 
+def soft_attention(
+    pools: Sequence[int], reduction: int, start: float = 0.0
+) -> Callable[[int, int], SoftAttention]:
+    """How an encoder makes the module after a stage, from the stage and its channels.
+
+    Args:
+        pools: sides of the pooled grids in the first stage, halved per stage.
+        reduction, start: as in :class:`SoftAttention`.
+    """
+    return lambda stage, channels: SoftAttention(
+        channels, pooled_sizes(pools, stage), reduction, start
+    )
+
+
 class SoftAttention(nn.Module):
     """O = S * F with S = sigmoid(nu([A, G])), GCDIS eq. for SAM.
 
@@ -31,17 +45,21 @@ class SoftAttention(nn.Module):
     1x1 convolution (T + 1 -> 1, no bias) with batch norm. Because nu is linear before its norm,
     nu(A)_p = (sum_t nu_t Theta_t) . Phi_p: one R-vector a crop replaces the whole affinity.
 
-    The scale of nu's norm starts at 0, so that S starts at 1/2. The published code starts it at 1:
-    then a random nu gives S any value from 0.1 to 0.9, the product over the stages mutes parts of
-    every crop at random, and short trainings do not get over it (docs/ablation.md).
+    The scale of nu's norm starts at 0, so that S starts the same everywhere, at 1/2. The published
+    code starts it at 1: then a random nu gives S any value from 0.1 to 0.9, the product over the
+    stages mutes parts of every crop at random, and short trainings do not get over it
+    (docs/ablation.md).
 
     Args:
         channels: C of the incoming map.
         sizes: sides of the pooled grids; any size works on any map (adaptive pooling).
         reduction: C over R.
+        start: logit of S at the start.
     """
 
-    def __init__(self, channels: int, sizes: Sequence[int], reduction: int = 8) -> None:
+    def __init__(
+        self, channels: int, sizes: Sequence[int], reduction: int = 8, start: float = 0.0
+    ) -> None:
         super().__init__()
         reduced = max(1, channels // reduction)
         self.sizes = tuple(sizes)
@@ -52,7 +70,8 @@ class SoftAttention(nn.Module):
         self.nu = nn.Parameter(torch.empty(tokens + 1))
         nn.init.normal_(self.nu, std=(tokens + 1) ** -0.5)
         self.norm = nn.BatchNorm2d(1)
-        nn.init.zeros_(self.norm.weight)  # S = 1/2 everywhere, until it has learned where
+        nn.init.zeros_(self.norm.weight)  # S is even until it has learned where
+        nn.init.constant_(self.norm.bias, start)
 
     def tokens(self, map_NCHW: Tensor) -> Tensor:
         """Theta: (N, T, R)."""

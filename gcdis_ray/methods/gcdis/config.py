@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -188,6 +187,10 @@ class LossesConfig(Closed):
         0.0, ge=0, lt=1, description="share of training before the clustering loss starts"
     )
 
+    def clustering_start(self, steps: int) -> int:
+        """Finished steps, of ``steps`` in all, before the clustering loss counts."""
+        return round(self.clustering_from * steps)
+
 
 class PrototypeConfig(Closed):
     """Start of the clustering loss: where prototypes begin. A departure from the paper, whose
@@ -270,54 +273,3 @@ class DiscoveryConfig(Closed):
     losses: LossesConfig = LossesConfig.model_validate({})
     augment: AugmentConfig = AugmentConfig.model_validate({})
     prototypes: PrototypeConfig = PrototypeConfig.model_validate({})
-
-
-class HoldOutConfig(Closed):
-    """Pseudo-novel hold-out: known classes whose labels are withheld, to measure how well novel
-    classes are found without a label of any. For tuning: stage label refuses what comes of it."""
-
-    share: float = Field(
-        0.0, ge=0, le=0.9, description="of the known classes, at least one and not all; 0: off"
-    )
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="which of them")
-    every: int = Field(
-        0,
-        ge=0,
-        le=10_000_000,
-        description="steps between measurements while training; 0: at the end only",
-    )
-
-
-class PruneConfig(Closed):
-    """More outputs than the estimated classes while training, fewer clusters afterwards: outputs
-    that few crops use are dropped, those that share a class are joined
-    (:mod:`gcdis_ray.clustering.pruning`)."""
-
-    enabled: bool = Field(False, description="drop and join outputs after training")
-    over_provision: float = Field(
-        1.0,
-        ge=1,
-        le=100,
-        description="outputs trained per estimated (or given) novel class, pruned or not",
-    )
-    min_members: int = Field(
-        5, ge=0, le=1_000_000, description="crops below which a novel output is dropped"
-    )
-    min_confidence: float = Field(
-        0.3,
-        ge=0,
-        le=1,
-        description="mean largest probability of its crops below which a novel output is dropped",
-    )
-    merge_cosine: float = Field(
-        0.9,
-        ge=-1,
-        le=1,
-        description="cosine of prototypes above which two novel clusters are joined, if their "
-        "joint stability over the snapshots does not fall; 1: never",
-    )
-
-    def num_outputs(self, num_known: int, num_classes: int) -> int:
-        """Outputs to train for that many classes, known ones included."""
-        wanted = self.over_provision * (num_classes - num_known)
-        return num_known + math.ceil(round(wanted, 6))  # 1.1 * 10 is not 12

@@ -11,12 +11,10 @@ from typing import Any
 import pyarrow as pa
 import torch
 
-from gcdis_ray.data.crops.augment import plain_view, with_mask
 from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.gcdis.network import DiscoveryModel
 from gcdis_ray.methods.method import Inferred
-from gcdis_ray.models.heads import DiscoveryModel
-
-_BATCH_ROWS = 256  # crops per forward
 
 
 def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table) -> Inferred:
@@ -27,18 +25,18 @@ def infer_crops(model: DiscoveryModel, spec: Mapping[str, Any], crops: pa.Table)
         crops: columns ``jpeg``, ``mask_png``; may be empty.
     """
     store = CropStore(crops, int(spec["cache_px"]), budget_mb=0)
-    side_px, heat = int(spec["model"]["encoder"]["input_px"]), float(spec["softmax_temperature"])
-    mask_input = bool(spec["model"]["encoder"]["mask_input"])
-    device = next(model.parameters()).device
+    encoder, heat = spec["model"]["encoder"], float(spec["softmax_temperature"])
+    views = CropViews(
+        store,
+        int(encoder["input_px"]),
+        mask_input=bool(encoder["mask_input"]),
+        device=next(model.parameters()).device,
+    )
     probabilities = [torch.zeros(0, int(spec["num_classes"]))]
     projections = [torch.zeros(0, int(spec["model"]["heads"]["projection_dim"]))]
     with torch.inference_mode():
-        for rows in torch.arange(crops.num_rows).split(_BATCH_ROWS):
-            if len(rows) == 0:
-                continue
-            images, masks = plain_view(*store.get(rows), side_px)
-            seen = with_mask(images, masks) if mask_input else images
-            found = model(seen.to(device))
+        for view in views.plain(torch.arange(crops.num_rows)):
+            found = model(view)
             probabilities.append(torch.softmax(found.cosines_NK.float().cpu() / heat, dim=1))
             projections.append(found.projections_ND.float().cpu())
     return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())

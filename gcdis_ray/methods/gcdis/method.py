@@ -7,7 +7,7 @@ It learns from labeled and unlabeled crops at once. Implements
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from pydantic import Field, model_validator
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
-from gcdis_ray.methods.method import Fitted, Inferred, Problem
+from gcdis_ray.methods.method import Fitted, Inferred
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.tables import HEADNESS, HOLDOUT_CURVE
 from gcdis_ray.models.weights_file import check_format
 from gcdis_ray.store.artifacts import Size
@@ -29,7 +30,7 @@ from gcdis_ray.store.schemas import HISTORY
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.models.heads import DiscoveryModel
+    from gcdis_ray.methods.gcdis.network import DiscoveryModel
     from gcdis_ray.runtime.base import Work
 
 VERSION = 3
@@ -135,17 +136,12 @@ def fit(problem: Problem, config: Config, work: Work) -> Fitted:
     steps = config.snapshot_steps(training.steps)
     work.fit(
         DiscoveryTask(
-            training=training,
-            model=config.model.located(),
-            discovery=config.discovery,
-            crops=problem.crops,
-            num_known=problem.num_known,
-            num_classes=problem.num_outputs,
+            replace(problem, space=None),  # of no use to training workers
+            training,
+            config.model.located(),
+            config.discovery,
             snapshot_steps=steps,
             cache_mb=config.cache_mb,
-            seed=problem.seed,
-            hold_out=problem.hold_out,
-            measure_every=problem.measure_every,
         )
     )
     state = work.tensor_file("instance_state").load()

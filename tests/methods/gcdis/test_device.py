@@ -50,12 +50,12 @@ def test_bf16_holds_in_both_encoders_and_spares_what_is_divided_by_a_temperature
     def look(module, inputs, output) -> None:
         seen.append((module.training, output.dtype, output.stride()[1]))
 
-    for model in (run.task._objective.model, run.task._teacher.module):
+    for model in (run.task.objective.model, run.task.teacher.module):
         model.encoder.layer1.register_forward_hook(look)
     parts = run.task.prepare([run.task.batch(0, part) for part in (0, 1)], run.exchange)
     with torch.autocast("cpu", torch.bfloat16):
-        found = run.task._objective.model(parts[0]["images"])
-        losses = run.task._objective(parts[0])
+        found = run.task.objective.model(parts[0]["images"])
+        losses = run.task.objective(parts[0])
     assert seen[0] == (False, torch.bfloat16, 1)  # channels last: their stride is 1
     assert seen[-1] == (True, torch.bfloat16, 1)
     assert parts[0]["keys"].dtype == found.cosines_NK.dtype == torch.float32
@@ -64,6 +64,6 @@ def test_bf16_holds_in_both_encoders_and_spares_what_is_divided_by_a_temperature
         found.projections_ND.norm(dim=1), torch.ones(len(found.projections_ND))
     )
     assert {loss.dtype for loss in losses.values()} == {torch.float32}
-    shares = run.task._objective.seen_headness[-1]  # differ by little: three digits would not do
+    shares = run.task.objective.seen_headness[-1]  # differ by little: three digits would not do
     assert shares.dtype == torch.float32
     assert not torch.equal(shares, shares.bfloat16().float())

@@ -11,7 +11,7 @@ from torch import Tensor
 from toy_discovery import MIXED, MODEL, Run, make
 
 from gcdis_ray.methods.gcdis.config import ModelConfig
-from gcdis_ray.models.heads import Discovered
+from gcdis_ray.methods.gcdis.network import Discovered
 
 
 def softmax(logits: list[float]) -> list[float]:
@@ -106,11 +106,11 @@ def test_every_loss_equals_its_formula_and_the_total_their_sum(case: str):
     run = Run(make(labels, prototypes={"start": "random"}, **changes))
     for step in range(3):  # the third step ends an epoch and a half: temperatures differ by crop
         run.step(step)
-    weights = run.task._discovery.losses
+    weights = run.task.discovery.losses
     for part in run.parts(3):
         with torch.no_grad():
             found = run.module.model(part["images"])
-            teacher = run.task._teacher.module(part["second"]).cosines_NK
+            teacher = run.task.teacher.module(part["second"]).cosines_NK
             losses = {name: float(loss) for name, loss in run.module(part).items()}
         instance, class_ = contrast(found, part)
         expected = {
@@ -180,7 +180,7 @@ def test_cluster_mass_forgets_at_the_rate_of_the_queue(capacity: int):
     sums: list[Tensor] = []
     for step in range(6):
         parts = run.parts(step)
-        seen = [run.task._teacher.module(part["second"]).cosines_NK for part in parts]
+        seen = [run.task.teacher.module(part["second"]).cosines_NK for part in parts]
         sums.append(torch.softmax(torch.cat(seen) / 0.1, dim=1).sum(dim=0))
         keep = 1 - 12 / capacity
         expected = torch.stack([s * keep ** (step - k) for k, s in enumerate(sums)]).sum(dim=0)

@@ -29,7 +29,7 @@ def test_every_loss_reaches_the_student_and_none_the_momentum_encoder():
             assert parameter.grad is not None, (name, weight)
             assert parameter.grad.abs().sum() > 0, (name, weight)
         run.optimizer.zero_grad()
-    assert all(p.grad is None for p in run.task._teacher.module.parameters())
+    assert all(p.grad is None for p in run.task.teacher.module.parameters())
 
 
 def test_keys_are_of_the_second_view_and_own_points_at_them():
@@ -37,7 +37,7 @@ def test_keys_are_of_the_second_view_and_own_points_at_them():
     parts = run.task.prepare([run.task.batch(0, p) for p in (0, 1)], AllParts())
     for part in parts:
         assert torch.equal(part["key_instances"][part["own"]], part["instances"])
-        expected = run.task._teacher.module(part["second"]).projections_ND
+        expected = run.task.teacher.module(part["second"]).projections_ND
         torch.testing.assert_close(part["keys"][part["own"]], expected)
         assert not torch.equal(part["images"], part["second"])
         assert not part["keys"].requires_grad
@@ -94,32 +94,15 @@ def test_two_workers_see_what_one_sees():
     states = [run.task.state() for run in (alone, *pair)]
     for state in states[1:]:
         for name in ("sum", "visits"):
-            torch.testing.assert_close(state["headness"][name], states[0]["headness"][name])
-        torch.testing.assert_close(state["mass"], states[0]["mass"])
-    assert torch.equal(states[1]["queue"]["keys"], states[2]["queue"]["keys"])
-
-
-def test_batches_depend_on_seed_step_and_part_alone():
-    one, two = Run(make(MIXED)).task, Run(make(MIXED)).task
-    two.batch(3, 0)
-    for step, part in ((0, 0), (0, 1), (5, 1)):
-        a, b = one.batch(step, part), two.batch(step, part)
-        assert all(torch.equal(a[k], b[k]) for k in a if isinstance(a[k], Tensor))
-    assert not torch.equal(one.batch(0, 0)["images"], one.batch(1, 0)["images"])
-
-
-def test_half_of_a_part_is_labeled_and_an_epoch_shows_every_crop():
-    task = Run(make(MIXED)).task
-    seen = [task.batch(step, part) for step in range(2) for part in (0, 1)]
-    assert all(int((part["labels"] >= 0).sum()) == 3 for part in seen)
-    free = torch.cat([part["instances"][part["labels"] < 0] for part in seen])
-    assert len(set(free.tolist())) == 10  # all unlabeled crops within one pass over them
+            torch.testing.assert_close(state["temperatures"][name], states[0]["temperatures"][name])
+        torch.testing.assert_close(state["targets"]["mass"], states[0]["targets"]["mass"])
+    assert torch.equal(states[1]["keys"]["keys"], states[2]["keys"]["keys"])
 
 
 @pytest.mark.parametrize("start", ["linkage", "kmeans"])
 def test_prototypes_are_placed_when_clustering_starts(start):
     run = Run(make(MIXED, prototypes={"start": start}))
-    student, teacher = run.module.model.classifier, run.task._teacher.module.classifier
+    student, teacher = run.module.model.classifier, run.task.teacher.module.classifier
     run.step(0)
     assert not student.offset.any()
     run.step(1)  # 0.4 of 6 steps

@@ -1,0 +1,78 @@
+"""What the clustering loss aims at: the momentum encoder's clusters, sharpened and balanced.
+
+Shape letters: n crops of a part, K clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gcdis_ray.config import TrainingConfig
+from gcdis_ray.losses.clustering import sharpened_target
+from gcdis_ray.methods.gcdis.config import DiscoveryConfig
+from gcdis_ray.training.task import Exchange
+
+
+class Targets:
+    """Targets of each step, and the cluster mass f that balances them.
+
+    The mass is that of about the last ``queue_size`` crops, without storing them: a running sum of
+    their probabilities that forgets at the queue's rate.
+    """
+
+    def __init__(
+        self,
+        config: DiscoveryConfig,
+        training: TrainingConfig,
+        num_classes: int,
+        device: torch.device,
+    ) -> None:
+        self._config, self._steps, self._device = config.target, training.steps, device
+        self._start = config.losses.clustering_start(training.steps)
+        self._kept_share = max(0.0, 1 - training.batch_size / config.queue_size)
+        self._mass_K = torch.zeros(num_classes, device=device)
+
+    def take(
+        self, cosines: Sequence[Tensor], step: int, exchange: Exchange
+    ) -> tuple[list[Tensor], Tensor]:
+        """Targets (n, K) of each local part, from the momentum encoder's cosines (n, K), and the
+        mass (K,) with this step's."""
+        heat = self._temperature(step)
+        probabilities = [torch.softmax(cosines_nK.float() / heat, dim=1) for cosines_nK in cosines]
+        self._with_step_K = self._mass_K * self._kept_share
+        self._with_step_K = self._with_step_K + exchange.rows(probabilities).sum(dim=0)
+        if self._config.kind == "dec":
+            mass, balance = self._with_step_K, self._config.balance
+            probabilities = [sharpened_target(p_nK, mass, balance) for p_nK in probabilities]
+        return probabilities, self._with_step_K
+
+    def keep(self) -> None:
+        """The step is over: its mass counts."""
+        self._mass_K = self._with_step_K
+
+    def forget(self) -> None:
+        """Prototypes have moved: what was counted was of the earlier ones."""
+        self._mass_K = torch.zeros_like(self._mass_K)
+
+    def entropy(self) -> Tensor:
+        """() of the mass over clusters, in nats."""
+        share_K = self._mass_K / self._mass_K.sum().clamp(min=1e-12)
+        return torch.special.entr(share_K).sum()
+
+    def _temperature(self, step: int) -> float:
+        """Of the momentum encoder's softmax: falls linearly once clustering has started."""
+        config = self._config
+        span = config.warm_share * self._steps
+        done = 1.0 if span <= 0 else (step - self._start) / span
+        done = min(max(done, 0.0), 1.0)
+        return config.warm_temperature + (config.temperature - config.warm_temperature) * done
+
+    def state(self) -> Mapping[str, Any]:
+        return {"mass": self._mass_K}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        self._mass_K = state["mass"].to(self._device)

@@ -1,0 +1,56 @@
+"""What a method learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.members import Members
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.methods.hold_out import HoldOut
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Crops, some of them labeled, to be sorted into known and novel classes.
+
+    Args:
+        crops: the table ``crops`` (crop_index is its row number).
+        num_known: known classes, hidden ones included.
+        num_outputs: classes to learn: known ones that training is told of, then free ones.
+        seed: of all that is random.
+        hold_out: known classes whose labels are withheld; the outputs of the others come first.
+        measure_every: finished steps between measurements of ``hold_out``, 0 for none. Changes no
+            weight.
+        space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
+            None if the recipe embeds none.
+    """
+
+    crops: Table
+    num_known: int
+    num_outputs: int
+    seed: int
+    hold_out: HoldOut | None = None
+    measure_every: int = 0
+    space: Members | None = None
+
+    @property
+    def num_told(self) -> int:
+        """Known classes that training is told of."""
+        return self.hold_out.num_visible if self.hold_out else self.num_known
+
+    def told(self, labels_N: Tensor) -> Tensor:
+        """The labels to train on: an output below ``num_told``, or -1.
+
+        Args:
+            labels_N: int64 on the CPU, known class of each crop, -1 for an unlabeled one.
+        """
+        import torch
+
+        if self.hold_out is None:
+            return labels_N
+        return torch.from_numpy(self.hold_out.told(labels_N.numpy()))
