@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.ap_matching import Bools
-
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """Values of a column of numbers without nulls; may be read-only."""
@@ -22,7 +20,7 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.from_dlpack(column)
 
 
-def flags(column: pa.Array | pa.ChunkedArray) -> Bools:
+def flags(column: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
     """Values of a column of booleans without nulls."""
     return numbers(column.cast(pa.uint8())).astype(np.bool_)
 
