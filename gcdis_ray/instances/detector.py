@@ -12,13 +12,6 @@ from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import Detections
 
-IMAGE_MEAN = (
-    123.675,
-    116.28,
-    103.53,
-)  # RGB in [0, 255], of ImageNet: what published weights expect
-IMAGE_STD = (58.395, 57.12, 57.375)
-
 
 class Detector(nn.Module):
     """Mask R-CNN with class-agnostic box and mask heads.

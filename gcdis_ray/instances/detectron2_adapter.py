@@ -36,7 +36,7 @@ from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
+from gcdis_ray.instances.detector import Detector
 from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
@@ -46,6 +46,7 @@ from gcdis_ray.instances.instance_heads import (
     instance_losses,
     mask_loss,
 )
+from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5")
@@ -65,8 +66,8 @@ class Detectron2MaskRCNN(Detector):
             backbone=_build_backbone(config),
             proposal_generator=_build_rpn(config),
             roi_heads=_build_heads(config, num_classes, classifier),
-            pixel_mean=IMAGE_MEAN,
-            pixel_std=IMAGE_STD,
+            pixel_mean=IMAGENET_MEAN_255,
+            pixel_std=IMAGENET_STD_255,
             input_format="RGB",
         )
 

@@ -19,7 +19,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector import IMAGE_MEAN, IMAGE_STD, Detector
+from gcdis_ray.instances.detector import Detector
 from gcdis_ray.instances.detector_backbone import build_backbone
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
@@ -31,6 +31,7 @@ from gcdis_ray.instances.instance_heads import (
     ProposalNetwork,
     Target,
 )
+from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _PADDED_TO = 32  # px; the largest stride of a backbone stage
 
@@ -45,7 +46,7 @@ class MaskRCNN(Detector):
     ) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
-        mean, std = torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN_255, IMAGENET_STD_255))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
         self.backbone = build_backbone(config, mean, std)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gcdis_ray.methods.gcdis.attention import SoftAttention, pooled_sizes
-from gcdis_ray.models.backbones import IMAGENET_MEAN, IMAGENET_STD
+from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.mobilenet_body import CHANNELS, TOP_CHANNELS, MobileNetBody
 
 _OPEN = 3.0  # logit of S at the start, 0.95

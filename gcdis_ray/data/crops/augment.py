@@ -15,12 +15,10 @@ from torch.nn import functional as F
 from gcdis_ray.data.crops.view_draw import Erasing, chance, draw_views, uniform
 from gcdis_ray.data.crops.view_pixels import render_pixels
 from gcdis_ray.data.crops.view_tensors import render_tensors
+from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from gcdis_ray.data.crops.augment_config import AugmentConfig
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 def normalize(images_N3HW: Tensor) -> Tensor:
