@@ -25,8 +25,9 @@ from gcdis_ray.evaluation.crop_truth import (
     true_objects,
 )
 from gcdis_ray.evaluation.scored_images import in_mapping_half
-from gcdis_ray.metrics.matches import best_of_image
-from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
+from gcdis_ray.metrics.ap_rows import best_of_image
+from gcdis_ray.metrics.cluster_classes import Scope, count_pairs, dense, match_clusters
+from gcdis_ray.metrics.one_to_one import greedy_pairs
 from gcdis_ray.store.artifacts import TensorFile
 from gcdis_ray.store.schemas import SCHEMAS
 

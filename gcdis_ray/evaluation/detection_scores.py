@@ -18,11 +18,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.metrics.ap_matching import Ints
+from gcdis_ray.metrics.ap_rows import KINDS, RULES, Kind, match_images
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
+from gcdis_ray.metrics.detection_matching import Ints
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
-from gcdis_ray.metrics.matches import KINDS, RULES, Kind, match_images
 from gcdis_ray.runtime.base import TableWriter, Work
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.schemas import SCHEMAS

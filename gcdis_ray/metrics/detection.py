@@ -2,7 +2,7 @@
 
 The numbers equal those of pycocotools' ``COCOeval`` and lvis-api's ``LVISEval`` with their default
 parameters to the last bit (tests hold them to it, to lvis-api by numbers it gave). The way there is
-another one: see :mod:`gcdis_ray.metrics.matches` and :mod:`gcdis_ray.metrics.average_precision`.
+another one: see :mod:`gcdis_ray.metrics.ap_rows` and :mod:`gcdis_ray.metrics.average_precision`.
 
 What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP,
 also when results carry both; results with masks only are given their tight boxes (and, as in
@@ -24,8 +24,9 @@ import pyarrow.compute as pc
 
 from gcdis_ray.files.arrow_columns import as_column, as_texts, numbers
 from gcdis_ray.files.lvis_rules import FREQUENCIES
-from gcdis_ray.metrics.ap_matching import AREAS, Ints
+from gcdis_ray.metrics.ap_rows import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
+from gcdis_ray.metrics.detection_matching import AREAS, Ints
 from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
 from gcdis_ray.metrics.files.coco_files import (
     Category,
@@ -34,7 +35,6 @@ from gcdis_ray.metrics.files.coco_files import (
     read_ground_truth,
 )
 from gcdis_ray.metrics.files.coco_results import read_results
-from gcdis_ray.metrics.matches import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 
 
 def evaluate_files(

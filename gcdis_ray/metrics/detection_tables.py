@@ -1,4 +1,4 @@
-"""The pipeline's tables as the columns that :mod:`gcdis_ray.metrics.matches` scores."""
+"""The pipeline's tables as the columns that :mod:`gcdis_ray.metrics.ap_rows` scores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import places
-from gcdis_ray.metrics.ap_matching import Floats, Ints
-from gcdis_ray.metrics.matches import Detections, Rules, Truth, considered
+from gcdis_ray.metrics.ap_rows import Detections, Rules, Truth, considered
+from gcdis_ray.metrics.detection_matching import Floats, Ints
 from gcdis_ray.metrics.overlaps import Masks
 
 Drop = Literal["before_topk", "after_topk"]

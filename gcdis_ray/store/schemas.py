@@ -178,7 +178,7 @@ SCHEMAS: dict[str, pa.Schema] = {
     "cluster_counts": _schema(  # how often, within a shard, an output met a true class
         class_index=pa.int32(), category_id=pa.int64(), count=pa.int64()
     ),
-    "matches": _schema(  # detections that count towards AP, see metrics.matches
+    "matches": _schema(  # detections that count towards AP, see metrics.ap_rows
         class_column=pa.int32(),  # position of the category among all, by rising id
         image_id=pa.int64(),
         rank=pa.int32(),  # within image and class, by falling score

@@ -23,8 +23,8 @@ from pycocotools.cocoeval import COCOeval
 from random_sets import SIZE, as_boxes, crowded_set, random_set
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.metrics.ap_rows import RULES
 from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_scores
-from gcdis_ray.metrics.matches import RULES
 from gcdis_ray.store.schemas import SCHEMAS
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
