@@ -16,6 +16,7 @@ from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.run_scenes import scene_section
 from gcdis_ray.report.series import quarantine_summary
 from gcdis_ray.report.view import RunView
+from gcdis_ray.words import size
 
 _MAX_HEROES = 12
 
@@ -98,12 +99,5 @@ def _versions(view: RunView) -> list[tuple[str, str]]:
     return [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
 
 
-def _file_size(size: int | None) -> str:
-    if size is None:
-        return "–"
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+def _file_size(num_bytes: int | None) -> str:
+    return "–" if num_bytes is None else size(num_bytes)
