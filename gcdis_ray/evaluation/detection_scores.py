@@ -18,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.metrics.ap_rows import KINDS, RULES, Kind, match_images
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
@@ -216,8 +217,7 @@ def score_shards(
                 ("precision", all_of_kind.precision_ATRK),
                 ("recall", all_of_kind.recall_MATK),
             ):
-                flat = rows[name].combine_chunks().flatten().to_numpy()
-                values = flat.reshape(len(rows), *target.shape[:-1])
+                values = matrix(rows[name]).reshape(len(rows), *target.shape[:-1])
                 target[..., columns] = np.moveaxis(values, 0, -1)
     every = pa.concat_tables(list(totals))
     sums = {name: sum(every[name].to_pylist()) for name in SCHEMAS["match_totals"].names}

@@ -19,6 +19,7 @@ from gcdis_ray.config import Closed
 from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.masks.instance_masks import with_made_masks
 from gcdis_ray.store.artifacts import Table
@@ -78,7 +79,7 @@ def read_instances(instances: Table, made: Table | None = None) -> dict[int, Obj
         for i in range(instances.num_shards)
     )
     crowd = table["iscrowd"].to_numpy()
-    boxes = _boxes(table)
+    boxes = matrix(table["bbox_xyxy"])
     classes = table["class_index"].to_numpy().astype(np.int64)
     rles = table["mask_rle"].to_pylist()
     for image_id, rows in _rows_by_image(table["image_id"].to_numpy()):
@@ -115,7 +116,7 @@ def read_pseudo_labels(
         strict=True,
     ):
         row_of = {p: i for i, p in enumerate(masks["proposal_id"].to_pylist())}
-        boxes, rles = _boxes(masks), masks["mask_rle"].to_pylist()
+        boxes, rles = matrix(masks["bbox_xyxy"]), masks["mask_rle"].to_pylist()
         try:
             source = [row_of[s] for s in labels["source_id"].to_pylist()]
         except KeyError as error:
@@ -273,11 +274,6 @@ def resized(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint
     shrinks = size[0] < pixels.shape[0]
     method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
     return np.asarray(cv2.resize(pixels, (size[1], size[0]), interpolation=method), np.uint8)
-
-
-def _boxes(table) -> NDArray[np.float32]:
-    column = table["bbox_xyxy"].combine_chunks()
-    return np.asarray(column.flatten(), np.float32).reshape(-1, 4)
 
 
 def _mirrored(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.files.arrow_columns import as_column, as_texts, numbers
+from gcdis_ray.files.arrow_columns import as_column, as_texts, matrix, numbers
 from gcdis_ray.files.lvis_rules import FREQUENCIES
 from gcdis_ray.metrics.ap_rows import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
@@ -223,9 +223,8 @@ def _of_classes(table: pa.Table, classes: range) -> pa.Table:
 def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
     mine = counts.filter(pc.equal(counts["kind"], as_texts([kind])[0]))  # pyright: ignore[reportAttributeAccessIssue]
     num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
-    flat = numbers(mine["num_objects"].combine_chunks().flatten())
     class_ = numbers(mine["class_column"]) - classes.start
-    np.add.at(num_KA, class_, flat.reshape(-1, len(AREAS)))
+    np.add.at(num_KA, class_, matrix(mine["num_objects"]))
     return num_KA
 
 

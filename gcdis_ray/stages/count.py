@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.store.schemas import SCHEMAS
@@ -217,8 +218,7 @@ def _read_rows(embeddings: Table, rows: torch.Tensor) -> torch.Tensor:
         here = wanted[(wanted >= first) & (wanted < first + len(shard))] - first
         first += len(shard)
         if len(here):
-            flat = shard["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            parts.append(torch.tensor(flat.reshape(len(shard), -1)[here.numpy()]))
+            parts.append(torch.tensor(matrix(shard["embedding"])[here.numpy()]))
     found = torch.cat(parts)
     return torch.empty_like(found).index_copy_(0, order, found)
 

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.methods.gcdis.config import (
     DiscoveryConfig,
     HoldOutConfig,
@@ -236,18 +237,12 @@ class AssignCrops:
                 "crop_index": crops["crop_index"],
                 "class_index": crops["class_index"],
                 "cluster_id": pa.array(order[:, 0].astype(np.int32)),
-                "topk_ids": _lists(order.astype(np.int32), pa.int32()),
-                "topk_probabilities": _lists(ranked.astype(np.float32), pa.float32()),
+                "topk_ids": as_lists(order.astype(np.int32)),
+                "topk_probabilities": as_lists(ranked.astype(np.float32)),
                 "temperature": pa.array(state["temperature"][rows]),
                 "headness": pa.array(state["headness"][rows]),
-                "embedding": _lists(found.projections_ND, pa.float32()),
+                "embedding": as_lists(found.projections_ND),
             }
             return {"assignments": pa.table(table)}
 
         return assign
-
-
-def _lists(values_NM: np.ndarray, kind: pa.DataType) -> pa.ListArray:
-    num, width = values_NM.shape
-    offsets = pa.array(np.arange(num + 1, dtype=np.int32) * width)
-    return pa.ListArray.from_arrays(offsets, pa.array(values_NM.reshape(-1), kind))
