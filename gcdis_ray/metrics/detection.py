@@ -24,10 +24,9 @@ import pyarrow.compute as pc
 
 from gcdis_ray.files.arrow_columns import as_column, as_texts, matrix, numbers
 from gcdis_ray.files.lvis_rules import FREQUENCIES
-from gcdis_ray.metrics.ap_rows import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
+from gcdis_ray.metrics.ap_rows import KINDS, Detections, Kind, Rules, Truth, match_images
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
 from gcdis_ray.metrics.detection_matching import AREAS, Ints
-from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
 from gcdis_ray.metrics.files.coco_files import (
     Category,
     GroundTruthFile,
@@ -77,40 +76,6 @@ def evaluate_results(
     result = evaluate(file.truth, detections, file.categories, known)
     if file.truth.rules.federated:
         result["counts"]["frequency_contradicted"] = file.wrong_frequencies
-    return result
-
-
-def evaluate_tables(
-    images: Iterable[int],
-    truth: pa.Table,
-    predictions: pa.Table,
-    categories: Sequence[Mapping[str, Any]],
-    class_to_category: Mapping[int, int],
-) -> dict[str, Any]:
-    """Score ``predictions`` against ``truth_instances`` in one piece, by COCO's rules.
-
-    For many images, or LVIS rules, see :mod:`gcdis_ray.evaluation.detection_scores`.
-
-    Args:
-        images: ids of the images that were predicted on.
-        truth: rows of ``truth_instances`` of these images.
-        predictions: rows of ``predictions``.
-        categories: the ground truth's ``categories`` member (``category_id``, ``name``, ``known``).
-        class_to_category: the category each class of the segmenter stands for. Predictions of
-            other classes are dropped (after the segmenter's own limit per image).
-
-    Returns:
-        as :func:`evaluate_files`, with ``known`` and ``novel``; ``counts.unmapped_predictions``.
-    """
-    ordered, known = listed_categories(categories)
-    ids = [c.category_id for c in ordered]
-    listed = pa.table({"image_id": pa.array(sorted(set(images)), pa.int64())})
-    columns = truth_columns(listed, truth, ids, RULES["coco"])
-    found, unmapped = detection_columns(
-        columns, predictions, ids, class_to_category, None, "after_topk"
-    )
-    result = evaluate(columns, found, ordered, known)
-    result["counts"]["unmapped_predictions"] = unmapped
     return result
 
 

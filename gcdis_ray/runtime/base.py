@@ -79,7 +79,6 @@ class Work(Protocol):
         *,
         gives: Sequence[str],
         args: Sequence[Mapping[str, Any]] | None = None,
-        num_shards: int | None = None,
         unit: str = "shards",
     ) -> dict[str, Table]:
         """Run ``task`` on every shard, write each result as shard of the members in ``gives``.
@@ -107,7 +106,7 @@ class Work(Protocol):
         """Writes a member of the artifact shard by shard."""
         ...
 
-    def fit(self, task: TrainingTask, *, unit: str = "steps") -> dict[str, list[FileRecord]]:
+    def fit(self, task: TrainingTask) -> dict[str, list[FileRecord]]:
         """Train ``task``; the members it exports become members of this stage's artifact."""
         ...
 

@@ -220,17 +220,6 @@ SCHEMAS: dict[str, pa.Schema] = {
     "holdout_curve": _schema(step=pa.int64(), accuracy=pa.float64()),
 }
 
-UNIQUE_ID = {
-    "images": "image_id",
-    "instances": "instance_id",
-    "proposals": "proposal_id",
-    "instance_masks": "instance_id",
-    "crops": "crop_index",
-    "embeddings": "crop_index",
-    "assignments": "crop_index",
-    "pseudo_labels": "crop_index",
-}
-
 
 def check_schema(name: str, table: pa.Table) -> pa.Table:
     """The table with exactly the declared columns in order, or an :class:`ArtifactError`."""

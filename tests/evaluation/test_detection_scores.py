@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_scores import evaluate_tables
 
 from gcdis_ray.evaluation.detection_scores import (
     AccumulateShard,
@@ -19,7 +20,6 @@ from gcdis_ray.evaluation.detection_scores import (
     matches_of_classes,
     score_shards,
 )
-from gcdis_ray.metrics.detection import evaluate_tables
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.store.artifacts import FileRecord, Table
 from gcdis_ray.store.schemas import SCHEMAS, check_schema

@@ -110,7 +110,7 @@ class Inputs:
 
                 return write
 
-        work.map_shards(Write(), [], gives=tuple(members), num_shards=len(SPLITS))
+        work.map_shards(Write(), [], gives=tuple(members), args=[{} for _ in SPLITS])
         self._work = work
 
     def has(self, name: str) -> bool:

@@ -33,7 +33,7 @@ from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import ingest
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import SCHEMAS, UNIQUE_ID
+from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.store.source import LocalFolder
 from gcdis_ray.store.storage import LocalStorage
 
@@ -116,9 +116,9 @@ def test_schemas_are_plain_and_ids_unique(root: Path, local_work: StageWork):
         table = local_work.table(name).read()
         assert table.schema.equals(SCHEMAS[name])
         assert not any(isinstance(field.type, pa.ExtensionType) for field in table.schema)
-        if name in UNIQUE_ID:
-            ids = table[UNIQUE_ID[name]].to_pylist()
-            assert len(set(ids)) == len(ids)
+    for name, unique in (("images", "image_id"), ("instances", "instance_id")):
+        ids = local_work.table(name).read()[unique].to_pylist()
+        assert len(set(ids)) == len(ids)
 
 
 # ---------------------------------------------------------------- sealed ground truth
