@@ -45,10 +45,10 @@ from gcdis_ray.metrics.frequency import THIRDS, frequency_thirds
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.pipeline import load_config, load_recipe
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
 from gcdis_ray.store.storage import commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.training.plan import Progress
 
 PHOTOGRAPHS = {
     "caltech": (ablation_data.caltech, "caltech101-crops/labels.json"),

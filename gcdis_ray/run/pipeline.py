@@ -32,10 +32,11 @@ from gcdis_ray.config import (
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress, Runtime
+from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.store.artifacts import Artifact, Manifest, Size, artifact_key
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.storage import Storage, commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.training.plan import Progress
 
 SEALED = "ground_truth"
 MAY_OPEN_SEALED = frozenset({"evaluate"})

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from gcdis_ray.run.pipeline import Event
-from gcdis_ray.runtime.base import Progress
+from gcdis_ray.training.plan import Progress
 from gcdis_ray.words import duration, size
 
 LOG_EVERY_S = 10.0

@@ -11,9 +11,10 @@ import pyarrow as pa
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
-from gcdis_ray.runtime.base import FitPlan, Progress, Runtime, ShardRecord, ShardTask
+from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.store.storage import ArtifactOpener
+from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
     import torch

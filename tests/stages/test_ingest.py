@@ -29,13 +29,13 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import ingest
 from gcdis_ray.store.s3 import Prefix
 from gcdis_ray.store.schemas import SCHEMAS
 from gcdis_ray.store.source import LocalFolder
 from gcdis_ray.store.storage import LocalStorage
+from gcdis_ray.training.plan import Progress
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ from gcdis_ray.errors import (
     StorageError,
 )
 from gcdis_ray.run.pipeline import Event, Pipeline
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
 from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.progress import line, table
 from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
+from gcdis_ray.training.plan import Progress
 
 MAXIMUM = "stages.discover.discovery.temperature.maximum"
 
