@@ -51,7 +51,6 @@ def dense(counts_KC: csr_array) -> NDArray[np.int32]:
     if num_clusters * num_classes > MAX_CELLS:
         raise DataError(
             f"{num_clusters} clusters x {num_classes} classes are too many to match",
-            where="stages.count",
             fix=f"discover fewer classes: at most {MAX_CELLS // num_classes} for this ground truth",
         )
     return counts_KC.toarray()

@@ -285,13 +285,13 @@ def build_backbone(
         ConfigError: an unknown name; weights are missing or do not fit.
     """
     if name not in ("wavelet", "mobilenet_v2", "resnet50"):
-        raise ConfigError(f"unknown backbone {name!r}", where="stages.embed.backbone")
+        raise ConfigError(f"unknown backbone {name!r}")
     if name == "wavelet":
         return Wavelet().eval()
     if weights is None:
         raise ConfigError(
             f"backbone {name} needs weights",
-            where="stages.embed.weights",
+            where=where,
             fix="give a safetensors file in torchvision's layout, or use backbone: wavelet",
         )
     if name == "resnet50":

@@ -15,6 +15,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
@@ -200,7 +201,10 @@ def _draw(
     )
     how, tensors = settings(config), {}
     for number in range(config.num_seeds):
-        rows = draw(labels_N, how, work.seed * 1000 + number)
+        try:
+            rows = draw(labels_N, how, work.seed * 1000 + number)
+        except DataError as error:
+            raise error.at("stages.count", "set stages.count.num_novel") from error
         points_ND = principal_components(_read_rows(embeddings, rows), how.dims)
         tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
     work.write_tensors("points", tensors)

@@ -131,7 +131,10 @@ def run(inputs: Mapping[str, Artifact], config: Config, work: Work) -> None:
         )
     num_outputs = config.prune.num_outputs(num_known, num_classes)
     labels = crops.read(["class_index"])["class_index"].to_numpy()
-    hold_out = choose_hidden(labels, num_known, config.hold_out)
+    try:
+        hold_out = choose_hidden(labels, num_known, config.hold_out)
+    except ConfigError as error:
+        raise error.at("stages.discover.hold_out.share") from error
     training = config.training.over(crops.num_rows)
     steps = config.snapshot_steps(training.steps)
     work.fit(

@@ -64,8 +64,7 @@ def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
         which = "unlabeled" if bool(labeled.any()) else "labeled"
         raise DataError(
             f"the number of classes cannot be estimated without {which} crops",
-            where="stages.count",
-            fix="set stages.count.num_novel",
+            fix="give the number of novel classes",
         )
     generator = torch.Generator().manual_seed(seed)
     classes = torch.unique(labels_N).tolist()
