@@ -33,7 +33,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScoringSettings:
     """See the config of stage evaluate."""
 
     match_iou: float
@@ -47,7 +47,7 @@ def metrics_document(
     classes: ClassColumns,
     truth: CropTruth,
     detection: Detection,
-    settings: Settings,
+    settings: ScoringSettings,
 ) -> dict[str, Any]:
     """The whole document, plain JSON.
 
@@ -112,7 +112,7 @@ def _by_crop(assignments: Table) -> dict[str, NDArray[Any]]:
 
 
 def _baselines(
-    inputs: Mapping[str, Artifact], num_clusters: int, settings: Settings
+    inputs: Mapping[str, Artifact], num_clusters: int, settings: ScoringSettings
 ) -> dict[str, NDArray[np.int64] | None]:
     baseline = Baseline(num_clusters, settings.kmeans_n_init, settings.seed)
     on_pixels = settings.kmeans_on_pixels

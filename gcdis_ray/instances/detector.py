@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances.detector_config import DetectorConfig
-from gcdis_ray.instances.instance_heads import Detections
+from gcdis_ray.instances.instance_heads import ImageDetections
 
 
 class Detector(nn.Module):
@@ -47,7 +47,7 @@ class Detector(nn.Module):
         nms_iou: float,
         max_per_image: int,
         score: str = "box",
-    ) -> list[Detections]:
+    ) -> list[ImageDetections]:
         """Objects in uint8 (3, H, W) images, best first.
 
         Args:

@@ -40,8 +40,8 @@ from gcdis_ray.instances.detector import Detector
 from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
-    CosineClassifier,
-    Detections,
+    CosineBoxClassifier,
+    ImageDetections,
     Target,
     instance_losses,
     mask_loss,
@@ -106,7 +106,7 @@ class Detectron2MaskRCNN(Detector):
         nms_iou: float,
         max_per_image: int,
         score: str = "box",
-    ) -> list[Detections]:
+    ) -> list[ImageDetections]:
         if score != "box":
             raise ConfigError(
                 f"a detector of detectron2 has no score {score!r}",
@@ -119,7 +119,7 @@ class Detectron2MaskRCNN(Detector):
         predictor.test_topk_per_image = max_per_image
         found = self.net.inference([{"image": image} for image in images], do_postprocess=False)
         return [
-            Detections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
+            ImageDetections(f.pred_boxes.tensor, f.pred_classes, f.scores, f.pred_masks[:, 0])
             for f in found
         ]
 
@@ -255,7 +255,7 @@ def _build_heads(
         cls_agnostic_bbox_reg=True,
     )
     if classifier is not None and classifier.kind == "cosine":
-        predictor.cls_score = CosineClassifier(width, num_classes + 1, classifier.cosine_scale)
+        predictor.cls_score = CosineBoxClassifier(width, num_classes + 1, classifier.cosine_scale)
     return StandardROIHeads(
         num_classes=num_classes,
         batch_size_per_image=config.roi_batch,

@@ -32,7 +32,7 @@ _CANDIDATES = 2000  # best-scored boxes that enter suppression first
 
 
 @dataclass(frozen=True)
-class Detections:
+class ImageDetections:
     """Objects found in one image, best first.
 
     ``boxes_xyxy`` (n, 4) float32 px, ``class_index`` (n,) int64 in 0..K-1, ``scores`` (n,) float32
@@ -103,7 +103,7 @@ class BoxHead(nn.Module):
         return F.relu(self.hidden2(hidden))
 
 
-class CosineClassifier(nn.Module):
+class CosineBoxClassifier(nn.Module):
     """Logits are ``scale`` times the cosine between a feature and each class's weight."""
 
     def __init__(self, width: int, num_outputs: int, scale: float) -> None:
@@ -251,7 +251,7 @@ class InstanceHeads(RoIHeads):
         nms_iou: float,
         max_per_image: int,
         score: str = "box",
-    ) -> list[Detections]:
+    ) -> list[ImageDetections]:
         """Objects per image, best first.
 
         Args:
@@ -280,7 +280,7 @@ class InstanceHeads(RoIHeads):
             found.append(select(boxes, scores_RK, min_score, nms_iou, max_per_image))
         per_image = self.masks_in_boxes(features, [f[0] for f in found], image_shapes)
         return [
-            Detections(boxes, class_index, scores, mask)
+            ImageDetections(boxes, class_index, scores, mask)
             for (boxes, class_index, scores), mask in zip(found, per_image, strict=True)
         ]
 

@@ -20,13 +20,13 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.detector import Detector
-from gcdis_ray.instances.detector_backbone import build_backbone
+from gcdis_ray.instances.detector_backbone import build_pyramid
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
     BoxHead,
     BoxPredictor,
-    CosineClassifier,
-    Detections,
+    CosineBoxClassifier,
+    ImageDetections,
     InstanceHeads,
     ProposalNetwork,
     Target,
@@ -49,7 +49,7 @@ class MaskRCNN(Detector):
         mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN_255, IMAGENET_STD_255))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
-        self.backbone = build_backbone(config, mean, std)
+        self.backbone = build_pyramid(config, mean, std)
         channels = config.fpn_channels
         self.rpn = ProposalNetwork(
             AnchorGenerator(
@@ -75,7 +75,7 @@ class MaskRCNN(Detector):
         width, outputs = config.box_channels, num_classes + 1
         classes: nn.Module = nn.Linear(width, outputs)
         if classifier is not None and classifier.kind == "cosine":
-            classes = CosineClassifier(width, outputs, classifier.cosine_scale)
+            classes = CosineBoxClassifier(width, outputs, classifier.cosine_scale)
         self.heads = InstanceHeads(
             box_roi_pool=pool(7),
             box_head=BoxHead(channels, width),
@@ -106,7 +106,7 @@ class MaskRCNN(Detector):
         return losses
 
     @torch.inference_mode()
-    def detect(self, images: Sequence[Tensor], **options: Any) -> list[Detections]:
+    def detect(self, images: Sequence[Tensor], **options: Any) -> list[ImageDetections]:
         """Objects in uint8 (3, H, W) images; options are those of ``InstanceHeads.detect``."""
         batch = self._images(images)
         features = self._features(batch)

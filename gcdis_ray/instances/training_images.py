@@ -28,7 +28,7 @@ _SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
 _OBJECT_COLUMNS = ("instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
 
 
-class AugmentConfig(Closed):
+class ImageAugmentConfig(Closed):
     """Random changes of a training image. They follow from the seed and the step alone."""
 
     flip: bool = Field(True, description="mirror left to right; off for text and digits")
@@ -204,7 +204,7 @@ class Scenes:
         self,
         index: int,
         sides_px: tuple[int, int],
-        augment: AugmentConfig,
+        augment: ImageAugmentConfig,
         rng: np.random.Generator,
     ) -> Sample:
         """One image for training, at random scale, light and side.

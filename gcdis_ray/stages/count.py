@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
 
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
-    from gcdis_ray.clustering.class_count.points import Settings
+    from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
 
 VERSION = 3
@@ -128,11 +128,11 @@ def _estimate(embed: Artifact, num_known: int, config: Config, work: Work) -> di
     }
 
 
-def settings(config: Config) -> Settings:
+def settings(config: Config) -> CountSettings:
     """How points are drawn and clustered."""
-    from gcdis_ray.clustering.class_count.points import Settings
+    from gcdis_ray.clustering.class_count.points import CountSettings
 
-    return Settings(
+    return CountSettings(
         dims=config.dims,
         max_labeled_per_class=config.max_labeled_per_class,
         max_unlabeled=config.max_unlabeled,
@@ -151,7 +151,7 @@ def estimators(
     """
     from gcdis_ray.clustering.class_count.choose import Choice
     from gcdis_ray.clustering.class_count.density import Density
-    from gcdis_ray.clustering.class_count.holdout import Holdout
+    from gcdis_ray.clustering.class_count.hidden_classes import HiddenClasses
     from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
     from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS, Mixture
 
@@ -174,7 +174,7 @@ def estimators(
                 search = LabeledAccuracy(num_known, grid, how, seed, balanced)
                 found[method] = search, choice
             case "holdout":
-                found[method] = Holdout(num_known, grid, how, seed), choice
+                found[method] = HiddenClasses(num_known, grid, how, seed), choice
             case "density":
                 largest = sum(sizes) // (2 * labeled)
                 found[method] = Density(num_known, num_draws, largest), choice

@@ -119,7 +119,7 @@ def score(
     from gcdis_ray.evaluation.class_columns import ClassColumns
     from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
     from gcdis_ray.evaluation.detection_block import Detection, score_detections
-    from gcdis_ray.evaluation.scoring import Settings, metrics_document
+    from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
 
     sealed = inputs["ground_truth"]
     images, instances = sealed.table("truth_images"), sealed.table("truth_instances")
@@ -134,7 +134,9 @@ def score(
     scores = None
     if truth.validation_is_told:
         scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
-    settings = Settings(config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed)
+    settings = ScoringSettings(
+        config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed
+    )
     return metrics_document(inputs, classes, truth, Detection(scores, outputs, terms), settings)
 
 

@@ -14,7 +14,7 @@ from small_run import small_overrides
 from small_sweep import sweep_file
 
 from gcdis_ray.cli import _print_metrics, main
-from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.errors import (
     ConfigError,
     DataError,
@@ -319,7 +319,7 @@ def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr("gcdis_ray.sweeps.cluster.measure", fail)
     points = Points(torch.zeros(3, 2), torch.tensor([0, 1, -1]))
     assert (
-        measure_all(points, [(2, Settings(), 0)] * 2)
+        measure_all(points, [(2, CountSettings(), 0)] * 2)
         == [{"error": "RuntimeError: out of memory"}] * 2
     )
 

@@ -18,7 +18,7 @@ from gcdis_ray.data.crops.view_tensors import render_tensors
 from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from gcdis_ray.data.crops.augment_config import AugmentConfig
+    from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 
 
 def normalize(images_N3HW: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def random_view(
     images_N3HW: Tensor,
     masks_N1HW: Tensor,
     side_px: int,
-    config: AugmentConfig,
+    config: CropAugmentConfig,
     generator: Generator,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:
