@@ -72,9 +72,8 @@ def source_folder(uri: str, endpoint: str | None = None, where: str = "root") ->
     scheme, mark, rest = uri.rpartition("://")
     if scheme == "s3":
         location = "s3://" + rest.strip("/")
-        place = Prefix(
-            location, service_endpoint(endpoint, f"{''.join(where.rpartition('.')[:2])}endpoint")
-        )
+        beside = f"{where[: where.rfind('.') + 1]}endpoint"  # the key of it, next to the uri's
+        place = Prefix(location, service_endpoint(endpoint, beside))
         if not place.bucket:
             raise DataError(f"no bucket in {uri}", where=where, fix="use s3://bucket/prefix")
         return S3Folder(place)
