@@ -1,4 +1,4 @@
-"""A made-up complete run, held in memory: scenes of digits, and what nine stages might say of them.
+"""A made-up complete run, held in memory: scenes of digits, and what the stages might say of them.
 
 Sizes are small and the outcome of learning is simulated (a noisy assignment), so that the report
 can be tested and looked at without training anything.

@@ -35,7 +35,7 @@ class SortedRuns:
         self, spool: Spool, name: str, then_by: Sequence[str] = (), run_bytes: int = _RUN_BYTES
     ) -> None:
         """Args:
-        name: of the rows' schema in :data:`gcdis_ray.store.artifacts.SCHEMAS`.
+        name: of the rows' schema in :data:`gcdis_ray.store.schemas.SCHEMAS`.
         run_bytes: about what one run may hold in memory; a few times that is used.
         """
         self._spool, self._name, self._then_by = spool, name, list(then_by)
