@@ -39,15 +39,16 @@ from ablation_data import ROOT, ImageSet
 from gcdis_ray.clustering.kmeans import kmeans
 from gcdis_ray.config import ComputeConfig, RunConfig, StageConfig
 from gcdis_ray.evaluation.crop_truth import MatchCrops
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.metrics import discovery
 from gcdis_ray.metrics.frequency import THIRDS, frequency_thirds
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.pipeline import load_config, load_recipe
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
 from gcdis_ray.store.storage import commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.training.plan import Progress
 
 PHOTOGRAPHS = {
     "caltech": (ablation_data.caltech, "caltech101-crops/labels.json"),
@@ -268,8 +269,7 @@ class Discovery:
     def _kmeans(self, config: RunConfig, seed: int, supervised: bool) -> Result:
         inputs = self._bench.make(config, SHARED, _no_seed)
         rows = inputs["embed"].table("embeddings").read(["class_index", "embedding"])
-        flat = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-        points_ND = torch.tensor(flat.reshape(len(rows), -1))
+        points_ND = torch.tensor(matrix(rows["embedding"]))
         labels_N = torch.tensor(rows["class_index"].to_numpy()).long()
         found = kmeans(
             points_ND,

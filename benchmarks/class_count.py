@@ -34,6 +34,7 @@ import torch
 from gcdis_ray.clustering.class_count.choose import choose
 from gcdis_ray.clustering.class_count.points import prepare
 from gcdis_ray.clustering.class_count.trials import run_all
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.stages import count
 
@@ -127,11 +128,10 @@ def crops(part: str, folder: Path, data: Path) -> Case:
     config = load_config(images.config, changes)
     inputs = ablation.Bench(folder.parent / "artifacts").make(config, STAGES, lambda stage: 0)
     rows = inputs["embed"].table("embeddings").read(["class_index", "embedding"])
-    flat = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
     labels = rows["class_index"].to_numpy().astype(np.int64)
     _, classes, known = ablation.truth_of_crops(inputs)
     truth = len({*classes.tolist(), *(known[c] for c in np.unique(labels[labels >= 0]))})
-    return Case(part, flat.reshape(len(labels), -1), labels, truth)
+    return Case(part, matrix(rows["embedding"]), labels, truth)
 
 
 def cases(args: argparse.Namespace) -> Iterator[Case]:

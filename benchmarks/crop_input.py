@@ -45,7 +45,7 @@ from crop_tables import crop_rows, write_crops
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data.crops.augment import normalize_bytes, random_view
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.data.crops.view_draw import draw_views
 from gcdis_ray.data.crops.view_pixels import render_pixels
@@ -56,8 +56,8 @@ BATCH, FILES, ROWS_PER_FILE = 64, 4, 256
 MARK = "GCDIS_BENCHMARK"
 SHARDS_PER_BLOCK = 4
 COLUMNS = ("class_index", "jpeg", "mask_png")
-PLAIN = AugmentConfig.model_validate({"blur": 0.0})  # crop, flip, colour jitter and grey
-QUICKSTART = AugmentConfig.model_validate(
+PLAIN = CropAugmentConfig.model_validate({"blur": 0.0})  # crop, flip, colour jitter and grey
+QUICKSTART = CropAugmentConfig.model_validate(
     dict(min_area=0.7, max_aspect=1.25, flip=False, rotation_deg=20, shear=0.2, elastic=0.06)
     | dict(hue=0.5, brightness=0.5, contrast=0.5, saturation=0.5, grey=0.3, invert=0.3)
     | dict(blur=0.3, noise=0.05, mask_wobble=0.5)
@@ -69,7 +69,7 @@ class Shape:
     longest_px: tuple[int, int]  # of the stored crops
     cache_px: int
     view_px: int
-    augment: AugmentConfig
+    augment: CropAugmentConfig
 
 
 SHAPES = {

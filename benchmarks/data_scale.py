@@ -56,6 +56,7 @@ from gcdis_ray.config import ComputeConfig
 from gcdis_ray.evaluation import detection_scores
 from gcdis_ray.evaluation.detection_block import rules_of
 from gcdis_ray.evaluation.detection_scores import MatchShard, score_shards
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
@@ -211,7 +212,7 @@ def _predictions(
     score = np.where(
         np.arange(total) < true, rng.uniform(0.2, 1, total), rng.uniform(0, 0.6, total)
     )
-    boxes = rows["bbox_xyxy"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
+    boxes = matrix(rows["bbox_xyxy"])
     boxes = boxes + rng.normal(0, 1, (total, 2)).astype(np.float32)[:, [0, 1, 0, 1]]
     columns = {
         "image_id": image_id,

@@ -29,9 +29,9 @@ from crop_tables import crop_rows, write_crops
 from peak_memory import PeakMemory
 
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, file_record
 

@@ -38,15 +38,15 @@ from published_step import STUBS, PublishedStep
 from torch.nn import functional as F
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
-from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.gcdis import objective as discovery_objective
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.run.attempt import Attempt
-from gcdis_ray.runtime.base import FitPlan
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import TrainingRun
+from gcdis_ray.training.plan import FitPlan
 
 SIDE_PX, QUEUE, DIM, CLASSES, KNOWN, CROPS = 224, 65_536, 256, 1_200, 80, 10_000
 PUBLISHED = "published fp32"

@@ -19,7 +19,7 @@ from gcdis_ray.errors import ArtifactError, GcdisError
 from gcdis_ray.report.assigned import cluster_truths, read_crops_assigned
 from gcdis_ray.report.cards import Card, class_cards
 from gcdis_ray.report.palette import class_color, rgb
-from gcdis_ray.report.run_scenes import scene_section
+from gcdis_ray.report.run_pictures import picture_section
 from gcdis_ray.report.view import RunView
 
 WIDTH_PX, MARGIN_PX, GAP_PX = 1600, 36, 12
@@ -39,12 +39,12 @@ def draw_picture(view: RunView, num_scenes: int = 2, num_classes: int = 8) -> Im
     """
     metrics = view.json("evaluate", "metrics") or {}
     crops = read_crops_assigned(view)
-    section = scene_section(view, metrics)
+    section = picture_section(view, metrics)
     if crops is None or section is None:
         raise ArtifactError("nothing discovered yet", where=view.storage, fix="gcdis run CONFIG")
     cards = class_cards(view, view.classes(), crops, cluster_truths(view, metrics))
     found = [c for c in cards if not c.view.known and c.best][:num_classes]
-    scenes = [_open(s.found_uri, SCENE_WIDTH_PX) for s in section.scenes[:num_scenes]]
+    scenes = [_open(s.found_uri, SCENE_WIDTH_PX) for s in section.pictures[:num_scenes]]
     left_px = sum(s.height + GAP_PX for s in scenes) - GAP_PX
     right_px = len(found) * (ROW_PX + GAP_PX) - GAP_PX
     height_px = max(left_px, right_px) + 2 * MARGIN_PX + 44

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import SCHEMAS  # FIXME
+from gcdis_ray.store.schemas import IMAGES, INSTANCES, PROPOSALS
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
 
 HEIGHT, WIDTH, OBJECTS = 480, 640, 8
@@ -65,8 +65,12 @@ def write_scenes(folder: Path, num_shards: int, per_shard: int, distinct: int = 
                 | size
                 for place, (box, rle, area) in enumerate(objects[what])
             ]
-        for name, rows in (("images", images), ("instances", instances), ("proposals", [])):
-            table = pa.Table.from_pylist(rows, SCHEMAS[name])
+        for name, schema, rows in (
+            ("images", IMAGES, images),
+            ("instances", INSTANCES, instances),
+            ("proposals", PROPOSALS, []),
+        ):
+            table = pa.Table.from_pylist(rows, schema)
             data, path = encode_table(table), f"{name}/part-{shard:05d}.parquet"
             storage.write(f"bench/{path}", data)
             records[name].append(file_record(path, data, table.num_rows))

@@ -23,7 +23,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
-from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.sweeps.cluster import Call, measure_all
 from gcdis_ray.sweeps.run import CALLS_PER_TASK
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     cores = len(os.sched_getaffinity(0))
     embeddings, labels = synthetic(args.points, 40, 128)
-    settings = Settings(n_init=1)
+    settings = CountSettings(n_init=1)
     points = {seed: prepare(embeddings, labels, settings, seed) for seed in range(args.seeds)}
     counts = range(args.counts + 1, 1, -1)  # longest first, as in a sweep
     calls = [(seed, (count, settings, seed)) for count in counts for seed in points]

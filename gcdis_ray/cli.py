@@ -234,7 +234,7 @@ def _sweep(args: argparse.Namespace) -> int:
 
 def _status(args: argparse.Namespace) -> int:
     from gcdis_ray.run.pipeline import iter_status
-    from gcdis_ray.run.progress import duration, size
+    from gcdis_ray.words import duration, size
 
     pipeline = _open(args)
     stages, metrics = list(iter_status(pipeline)), _metrics(pipeline)
@@ -360,7 +360,7 @@ def _track(args: argparse.Namespace) -> int:
 
 def _gc(args: argparse.Namespace) -> int:
     from gcdis_ray.run.garbage import sweep
-    from gcdis_ray.run.progress import size
+    from gcdis_ray.words import size
 
     pipeline = _open(args)
     freed = 0

@@ -6,6 +6,8 @@ our code: the command line prints it without a traceback and exits with code 2.
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class GcdisError(Exception):
     """A problem the user can solve.
@@ -23,6 +25,10 @@ class GcdisError(Exception):
     def __str__(self) -> str:
         text = f"{self.where}: {self.what}" if self.where else self.what
         return f"{text}\n  next: {self.fix}" if self.fix else text
+
+    def at(self, where: str, fix: str | None = None) -> Self:
+        """The same problem, said by one who knows the config key and what to change there."""
+        return type(self)(self.what, where=where, fix=fix or self.fix)
 
     def __reduce__(self):  # keyword arguments must survive the trip out of a Ray worker
         return _rebuild, (type(self), self.what, self.where, self.fix)

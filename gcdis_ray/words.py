@@ -1,4 +1,5 @@
-"""Words of messages: what a file says, cut to a readable length; numbers with their nouns."""
+"""Words of messages: what a file says, cut to a readable length; numbers with their nouns,
+sizes and durations with their units."""
 
 from __future__ import annotations
 
@@ -35,3 +36,28 @@ def counted(number: int, one: str, many: str | None = None) -> str:
         many: unless it is ``one`` with an s.
     """
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
+def size(num_bytes: float) -> str:
+    """``12 B``, ``3.2 MB``."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def duration(seconds: float, *, tenths: bool = False) -> str:
+    """``5 s``, ``2 min 05 s``, ``3 h 02 min``.
+
+    Args:
+        tenths: ``5.3 s`` below a minute.
+    """
+    whole = round(seconds)
+    if seconds < 60 and tenths:
+        return f"{seconds:.1f} s"
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

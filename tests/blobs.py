@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from gcdis_ray.clustering.class_count.choose import Choice, ClassCount, choose
-from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
 from gcdis_ray.clustering.class_count.trials import Estimator, run_all
 
 
@@ -24,7 +24,7 @@ def blobs(sizes: Sequence[int], num_known: int, spread: float, seed: int) -> Poi
 
 def count(estimator: Estimator, points: Points, num_known: int, num_draws: int = 2) -> ClassCount:
     """The estimate, in this process."""
-    settings = Settings(dims=16)
+    settings = CountSettings(dims=16)
     draws = [prepare(*points, settings, seed) for seed in range(num_draws)]
     trials = run_all(estimator, lambda jobs: [estimator.run(job, draws[job.draw]) for job in jobs])
     return choose(trials, Choice(num_known))

@@ -12,11 +12,11 @@ import pyarrow as pa
 import torch
 from PIL import Image
 from safetensors.torch import save
+from tables import SCHEMAS
 
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
-from tables import SCHEMAS
 
 COLORS = ((230, 60, 60), (60, 230, 60), (60, 60, 230))  # one per class
 TINY = DetectorConfig.model_validate(

@@ -75,7 +75,7 @@ def artifact(work) -> Artifact:
 
 def run_discover(work, config: discover.Config = CONFIG):
     """``work`` with a few crops, a class table and what stage discover makes of them."""
-    work.map_shards(WriteCrops(SHARDS), [], gives=["crops"], num_shards=len(SHARDS), args=[{}] * 4)
+    work.map_shards(WriteCrops(SHARDS), [], gives=["crops"], args=[{}] * 4)
     work.write_json("classes", CLASSES)
     work.write_json("class_count", {"num_known": 2, "num_novel": 3, "num_classes": 5})
     inputs = dict.fromkeys(discover.TAKES, artifact(work))

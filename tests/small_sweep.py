@@ -15,7 +15,11 @@ from small_run import CONFIG, environment
 from gcdis_ray.config import apply_overrides
 
 SPACE: Mapping[str, Any] = {
-    "stages.discover.gcdis.discovery.temperature.maximum": {"kind": "uniform", "low": 0.2, "high": 1.0},
+    "stages.discover.gcdis.discovery.temperature.maximum": {
+        "kind": "uniform",
+        "low": 0.2,
+        "high": 1.0,
+    },
 }
 
 

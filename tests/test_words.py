@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gcdis_ray.words import counted, cut, shown, some
+from gcdis_ray.words import counted, cut, duration, shown, size, some
 
 
 def test_values_of_any_length_fit_a_line():
@@ -20,3 +20,10 @@ def test_numbers_have_their_nouns():
     assert counted(1, "image") == "1 image"
     assert counted(2000, "image") == "2,000 images"
     assert counted(0, "image occurs", "images occur") == "0 images occur"
+
+
+def test_sizes_and_durations_have_their_units():
+    assert [size(n) for n in (0, 999, 3.2e6, 5e13)] == ["0 B", "999 B", "3.2 MB", "50.0 TB"]
+    told = [duration(s) for s in (0.4, 59.6, 125, 3725)]
+    assert told == ["0 s", "1 min 00 s", "2 min 05 s", "1 h 02 min"]
+    assert [duration(s, tenths=True) for s in (0.44, 125)] == ["0.4 s", "2 min 05 s"]

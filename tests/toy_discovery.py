@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.store.schemas import CROPS
 
 MODEL = ModelConfig.model_validate(

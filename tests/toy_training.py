@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt
-from gcdis_ray.runtime.base import FitPlan
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training.plan import FitPlan
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 

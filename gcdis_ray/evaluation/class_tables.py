@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.crop_truth import CropTruth
+from gcdis_ray.metrics.cluster_classes import count_pairs
 from gcdis_ray.metrics.frequency import Third
-from gcdis_ray.metrics.matching import count_pairs
 
 Ints = NDArray[np.int64]
 Arrays = Mapping[str, NDArray[Any]]

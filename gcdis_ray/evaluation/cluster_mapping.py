@@ -28,8 +28,9 @@ from gcdis_ray.evaluation.crop_truth import (
 from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
 from gcdis_ray.methods.method import StoredMethod
-from gcdis_ray.metrics.matches import best_of_image
-from gcdis_ray.metrics.matching import Scope, count_pairs, dense, greedy_pairs, match_clusters
+from gcdis_ray.metrics.ap_rows import best_of_image
+from gcdis_ray.metrics.cluster_classes import Scope, count_pairs, dense, match_clusters
+from gcdis_ray.metrics.one_to_one import greedy_pairs
 
 Ints = NDArray[np.int64]
 

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.tables import CLASS_OBJECTS, CROP_TRUTH
 from gcdis_ray.masks.coco_rle import iou_matrix
-from gcdis_ray.metrics.matching import box_iou, greedy_pairs
+from gcdis_ray.metrics.boxes import box_iou_matrix
+from gcdis_ray.metrics.one_to_one import greedy_pairs
 from gcdis_ray.store.artifacts import Table
 
 Row = Mapping[str, Any]
@@ -46,7 +47,7 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
 
     Of masks for a pair where both have one, of boxes for any other pair.
     """
-    iou = box_iou(
+    iou = box_iou_matrix(
         np.array([r["bbox_xyxy"] for r in left]), np.array([r["bbox_xyxy"] for r in right])
     )
     rows, columns = (

@@ -19,11 +19,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.evaluation.tables import CURVES, MATCH_TOTALS, MATCHES, OBJECT_COUNTS
-from gcdis_ray.metrics.ap_matching import Ints
+from gcdis_ray.files.arrow_columns import matrix
+from gcdis_ray.metrics.ap_rows import KINDS, RULES, Kind, match_images
 from gcdis_ray.metrics.average_precision import Curves, empty_curves
 from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
+from gcdis_ray.metrics.detection_matching import Ints
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
-from gcdis_ray.metrics.matches import KINDS, RULES, Kind, match_images
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Table
 
@@ -217,8 +218,7 @@ def score_shards(
                 ("precision", all_of_kind.precision_ATRK),
                 ("recall", all_of_kind.recall_MATK),
             ):
-                flat = rows[name].combine_chunks().flatten().to_numpy()
-                values = flat.reshape(len(rows), *target.shape[:-1])
+                values = matrix(rows[name]).reshape(len(rows), *target.shape[:-1])
                 target[..., columns] = np.moveaxis(values, 0, -1)
     every = pa.concat_tables(list(totals))
     sums = {name: sum(every[name].to_pylist()) for name in MATCH_TOTALS.names}

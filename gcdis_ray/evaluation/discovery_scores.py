@@ -14,6 +14,7 @@ from gcdis_ray.clustering.kmeans import kmeans, nearest
 from gcdis_ray.data.crops.crop_store import decode_crops
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.crop_truth import CropTruth
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.metrics import discovery
 from gcdis_ray.metrics.frequency import NO_THIRDS, Third, accuracy_by_third
 from gcdis_ray.store.artifacts import Table
@@ -83,9 +84,7 @@ def _vectors(embeddings: Table) -> Iterator[tuple[Ints, torch.Tensor]]:
     """crop_index (rows,) and vectors (rows, D) of every shard that holds any."""
     for shard in embeddings.iter_shards(["crop_index", "embedding"]):
         if shard.num_rows:
-            flat = shard["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            points_ND = torch.tensor(flat.reshape(shard.num_rows, -1))
-            yield shard["crop_index"].to_numpy(), points_ND
+            yield shard["crop_index"].to_numpy(), torch.tensor(matrix(shard["embedding"]))
 
 
 def discovery_block(

@@ -34,7 +34,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
-class Settings:
+class ScoringSettings:
     """See the config of stage evaluate."""
 
     match_iou: float
@@ -48,7 +48,7 @@ def metrics_document(
     classes: ClassColumns,
     truth: CropTruth,
     detection: Detection,
-    settings: Settings,
+    settings: ScoringSettings,
 ) -> dict[str, Any]:
     """The whole document, plain JSON.
 
@@ -130,7 +130,7 @@ def _labels(inputs: Members, assigned: Arrays, truth: CropTruth) -> dict[str, ND
 
 
 def _baselines(
-    inputs: Members, num_clusters: int, settings: Settings
+    inputs: Members, num_clusters: int, settings: ScoringSettings
 ) -> dict[str, NDArray[np.int64] | None]:
     baseline = Baseline(num_clusters, settings.kmeans_n_init, settings.seed)
     on_pixels = settings.kmeans_on_pixels

@@ -1,4 +1,4 @@
-"""Numbers, flags and texts between Arrow and numpy, without a copy where there need be none.
+"""Numbers, flags, texts and lists between Arrow and numpy, without a copy where there need be none.
 
 pyarrow's own ``to_numpy`` and ``array`` import pandas, which takes longer than scoring a small set.
 """
@@ -12,8 +12,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.ap_matching import Bools
-
 
 def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     """Values of a column of numbers without nulls; may be read-only."""
@@ -22,9 +20,26 @@ def numbers(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     return np.from_dlpack(column)
 
 
-def flags(column: pa.Array | pa.ChunkedArray) -> Bools:
+def flags(column: pa.Array | pa.ChunkedArray) -> NDArray[np.bool_]:
     """Values of a column of booleans without nulls."""
     return numbers(column.cast(pa.uint8())).astype(np.bool_)
+
+
+def matrix(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Rows (N, D) of a column of N lists of D numbers each, without nulls; may be read-only. Where
+    there is no row, D is 0 unless the column's type says it."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks()
+    flat, num = numbers(column.flatten()), len(column)
+    fixed = pa.types.is_fixed_size_list(column.type)
+    return flat.reshape(num, column.type.list_size if fixed else len(flat) // max(num, 1))
+
+
+def as_lists(rows_ND: NDArray[Any]) -> pa.ListArray:
+    """Rows (N, D) of numbers as a column of lists."""
+    num, length = rows_ND.shape
+    ends = as_column(np.arange(num + 1, dtype=np.int32) * np.int32(length))
+    return pa.ListArray.from_arrays(ends, as_column(rows_ND.reshape(-1)))
 
 
 def as_column(values: NDArray[Any]) -> pa.Array:

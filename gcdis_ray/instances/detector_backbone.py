@@ -49,7 +49,7 @@ def _group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(math.gcd(32, channels // 4), channels)  # at most 32 groups, at least of 4
 
 
-def build_backbone(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Module:
+def build_pyramid(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Module:
     """Backbone and pyramid: ``forward((B, 3, H, W)) -> {name: (B, fpn_channels, h, w)}``.
 
     Weights are drawn from torch's generator, or read from ``config.weights``.

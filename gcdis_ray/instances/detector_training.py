@@ -16,7 +16,7 @@ from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import Target
 from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
-from gcdis_ray.instances.training_images import AugmentConfig, Objects, Sample, Scenes
+from gcdis_ray.instances.training_images import ImageAugmentConfig, Objects, Sample, Scenes
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.training.task import TrainingTask
 
@@ -30,7 +30,7 @@ class DetectionTask(TrainingTask):
     config: TrainingConfig
     seed: int
     detector: DetectorConfig
-    augment: AugmentConfig
+    augment: ImageAugmentConfig
     cache_mb: int
     files: ImageFiles = field(default_factory=ImageFiles, kw_only=True)  # of the images drawn
     listed: Table | None = field(default=None, kw_only=True)  # the images without files

@@ -40,12 +40,13 @@ from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
     BoxDetections,
-    CosineClassifier,
+    CosineBoxClassifier,
     Target,
     instance_losses,
     mask_loss,
 )
-from gcdis_ray.instances.mask_rcnn_base import IMAGE_MEAN, IMAGE_STD, MaskRCNN
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
+from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5")
@@ -65,8 +66,8 @@ class Detectron2MaskRCNN(MaskRCNN):
             backbone=_build_backbone(config),
             proposal_generator=_build_rpn(config),
             roi_heads=_build_heads(config, num_classes, classifier),
-            pixel_mean=IMAGE_MEAN,
-            pixel_std=IMAGE_STD,
+            pixel_mean=IMAGENET_MEAN_255,
+            pixel_std=IMAGENET_STD_255,
             input_format="RGB",
         )
 
@@ -254,7 +255,7 @@ def _build_heads(
         cls_agnostic_bbox_reg=True,
     )
     if classifier is not None and classifier.kind == "cosine":
-        predictor.cls_score = CosineClassifier(width, num_classes + 1, classifier.cosine_scale)
+        predictor.cls_score = CosineBoxClassifier(width, num_classes + 1, classifier.cosine_scale)
     return StandardROIHeads(
         num_classes=num_classes,
         batch_size_per_image=config.roi_batch,

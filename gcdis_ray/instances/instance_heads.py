@@ -103,7 +103,7 @@ class BoxHead(nn.Module):
         return F.relu(self.hidden2(hidden))
 
 
-class CosineClassifier(nn.Module):
+class CosineBoxClassifier(nn.Module):
     """Logits are ``scale`` times the cosine between a feature and each class's weight."""
 
     def __init__(self, width: int, num_outputs: int, scale: float) -> None:

@@ -19,18 +19,19 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector_backbone import build_backbone
+from gcdis_ray.instances.detector_backbone import build_pyramid
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
     BoxDetections,
     BoxHead,
     BoxPredictor,
-    CosineClassifier,
+    CosineBoxClassifier,
     InstanceHeads,
     ProposalNetwork,
     Target,
 )
-from gcdis_ray.instances.mask_rcnn_base import IMAGE_MEAN, IMAGE_STD, MaskRCNN
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
+from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _PADDED_TO = 32  # px; the largest stride of a backbone stage
 
@@ -45,10 +46,10 @@ class TorchvisionMaskRCNN(MaskRCNN):
     ) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
-        mean, std = torch.tensor(IMAGE_MEAN)[:, None, None], torch.tensor(IMAGE_STD)[:, None, None]
+        mean, std = (torch.tensor(v)[:, None, None] for v in (IMAGENET_MEAN_255, IMAGENET_STD_255))
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
-        self.backbone = build_backbone(config, mean, std)
+        self.backbone = build_pyramid(config, mean, std)
         channels = config.fpn_channels
         self.rpn = ProposalNetwork(
             AnchorGenerator(
@@ -74,7 +75,7 @@ class TorchvisionMaskRCNN(MaskRCNN):
         width, outputs = config.box_channels, num_classes + 1
         classes: nn.Module = nn.Linear(width, outputs)
         if classifier is not None and classifier.kind == "cosine":
-            classes = CosineClassifier(width, outputs, classifier.cosine_scale)
+            classes = CosineBoxClassifier(width, outputs, classifier.cosine_scale)
         self.heads = InstanceHeads(
             box_roi_pool=pool(7),
             box_head=BoxHead(channels, width),

@@ -17,13 +17,6 @@ from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import BoxDetections
 from gcdis_ray.instances.net_pixels import fitted_size, mask_in_image, resized
 
-IMAGE_MEAN = (
-    123.675,
-    116.28,
-    103.53,
-)  # RGB in [0, 255], of ImageNet: what published weights expect
-IMAGE_STD = (58.395, 57.12, 57.375)
-
 
 class MaskRCNN(nn.Module):
     """Mask R-CNN with class-agnostic box and mask heads: a

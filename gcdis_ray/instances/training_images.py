@@ -19,6 +19,7 @@ from gcdis_ray.config import Closed
 from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.instances.net_pixels import fitted_size, resized
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.masks.instance_masks import with_made_masks
@@ -28,7 +29,7 @@ _SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
 _OBJECT_COLUMNS = ("instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
 
 
-class AugmentConfig(Closed):
+class ImageAugmentConfig(Closed):
     """Random changes of a training image. They follow from the seed and the step alone."""
 
     flip: bool = Field(True, description="mirror left to right; off for text and digits")
@@ -79,7 +80,7 @@ def read_instances(instances: Table, made: Table | None = None) -> dict[int, Obj
         for i in range(instances.num_shards)
     )
     crowd = table["iscrowd"].to_numpy()
-    boxes = _boxes(table)
+    boxes = matrix(table["bbox_xyxy"])
     classes = table["class_index"].to_numpy().astype(np.int64)
     rles = table["mask_rle"].to_pylist()
     for image_id, rows in _rows_by_image(table["image_id"].to_numpy()):
@@ -116,7 +117,7 @@ def read_pseudo_labels(
         strict=True,
     ):
         row_of = {p: i for i, p in enumerate(masks["proposal_id"].to_pylist())}
-        boxes, rles = _boxes(masks), masks["mask_rle"].to_pylist()
+        boxes, rles = matrix(masks["bbox_xyxy"]), masks["mask_rle"].to_pylist()
         try:
             source = [row_of[s] for s in labels["source_id"].to_pylist()]
         except KeyError as error:
@@ -204,7 +205,7 @@ class Scenes:
         self,
         index: int,
         sides_px: tuple[int, int],
-        augment: AugmentConfig,
+        augment: ImageAugmentConfig,
         rng: np.random.Generator,
     ) -> Sample:
         """One image for training, at random scale, light and side.
@@ -254,11 +255,6 @@ class Scenes:
 
     def _encoded_bytes(self) -> int:
         return sum(len(file) for files in self._files.values() for file in files)
-
-
-def _boxes(table) -> NDArray[np.float32]:
-    column = table["bbox_xyxy"].combine_chunks()
-    return np.asarray(column.flatten(), np.float32).reshape(-1, 4)
 
 
 def _mirrored(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.masks.runs import MaskRuns, read_counts
+from gcdis_ray.masks.run_lengths import read_counts
+from gcdis_ray.masks.runs import MaskRuns
 from gcdis_ray.words import shown
 
 _MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools

@@ -1,8 +1,7 @@
-"""Masks as runs of pixels: what it takes to read, box and paint many of them at once.
+"""Masks as runs of pixels: what it takes to box and paint many of them at once.
 
-Masks come as COCO *compressed RLE* strings (see :mod:`gcdis_ray.masks.coco_rle`). One has a few
-hundred runs, so that a numpy call costs more than what it does for one mask: every call here is for
-all.
+Masks come as COCO *compressed RLE* strings (see :mod:`gcdis_ray.masks.coco_rle`), many a call, as
+in :mod:`gcdis_ray.masks.run_lengths`.
 """
 
 from __future__ import annotations
@@ -13,77 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdis_ray.errors import DataError
-
-
-@dataclass(frozen=True)
-class JoinedCounts:
-    """Run lengths of several strings, one string after the other.
-
-    Args:
-        lengths: (C,) int64, in pixels: of each string zeros, ones, zeros, ...
-        mask: (C,) int64: which string a run is of.
-        is_one: (C,) bool: a run of ones.
-        sizes: (N,) int64: runs of each string.
-    """
-
-    lengths: np.ndarray
-    mask: np.ndarray
-    is_one: np.ndarray
-    sizes: np.ndarray
-
-
-def read_counts(rles: Sequence[str]) -> JoinedCounts:
-    """Run lengths of compressed RLE strings.
-
-    Raises:
-        DataError: a string is not an RLE (foreign character, cut number, negative run).
-    """
-    numbers, sizes = _read_numbers(rles)
-    first = np.cumsum(sizes) - sizes
-    mask = np.repeat(np.arange(sizes.size), sizes)
-    odd = (np.arange(numbers.size) - first[mask]) & 1
-    # From the fourth on, a number is the difference to two before: sums of every other number,
-    # less what they are before the string (two zeros before the first). The first stands alone.
-    firsts = first[sizes > 0]
-    sums = np.zeros(numbers.size + 2, np.int64)
-    sums[2:] = numbers
-    sums[firsts + 2] = 0
-    for half in (sums[0::2], sums[1::2]):
-        np.cumsum(half, out=half)
-    lengths = sums[2:] - sums[first[mask] + odd]
-    lengths[firsts] = numbers[firsts]
-    if lengths.size and lengths.min() < 0:
-        raise DataError("mask: the RLE string holds a negative run")
-    return JoinedCounts(lengths, mask, odd == 1, sizes)
-
-
-def _read_numbers(rles: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of all strings (C,) int64 as they are written, and how many each has (N,) int64."""
-    try:
-        digits = np.frombuffer("".join(rles).encode("ascii"), np.uint8) - np.uint8(48)
-    except UnicodeEncodeError:
-        raise DataError("mask: not an RLE string (foreign character)") from None
-    if digits.size == 0:
-        return np.zeros(0, np.int64), np.zeros(len(rles), np.int64)
-    if digits.max() > 63:  # smaller characters have wrapped around
-        raise DataError("mask: not an RLE string (foreign character)")
-    ends = np.flatnonzero(digits < 32)  # bit 5 says that the number goes on
-    bounds = np.cumsum([len(rle) for rle in rles])
-    if (digits[bounds[bounds > 0] - 1] >= 32).any():
-        raise DataError("mask: the RLE string ends inside a number")
-    starts = np.zeros_like(ends)
-    starts[1:] = ends[:-1] + 1
-    num_digits = ends - starts + 1
-    longest = int(num_digits.max())
-    if longest > 7:
-        raise DataError("mask: the RLE string holds a number beyond 32 bits")
-    numbers = (digits[starts] & 31).astype(np.int64)
-    for place in range(1, longest):
-        longer = np.flatnonzero(num_digits > place)
-        digit = (digits[starts[longer] + place] & 31).astype(np.int64)
-        numbers[longer] |= digit << (5 * place)
-    numbers -= (digits[ends] & 16).astype(np.int64) << (5 * num_digits - 4)  # sign bit
-    return numbers, np.diff(np.searchsorted(ends, bounds), prepend=0)
+from gcdis_ray.masks.run_lengths import read_counts
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.sampling import CropSampler
 from gcdis_ray.errors import DataError
 from gcdis_ray.methods.crop_views import CropViews
@@ -34,7 +34,7 @@ class CropBatches:
         labels_N: Tensor,
         training: TrainingConfig,
         labeled_share: float | None,
-        augment: AugmentConfig,
+        augment: CropAugmentConfig,
         seed: int,
     ) -> None:
         if len(labels_N) == 0:

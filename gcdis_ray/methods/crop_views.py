@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor
 
 from gcdis_ray.data.crops.augment import plain_view, random_view, with_mask, wobble
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
 
 _PLAIN_ROWS = 256  # un-augmented crops per forward
@@ -44,7 +44,7 @@ class CropViews:
             yield self._input(images, masks).to(self._device)
 
     def random(
-        self, rows_N: Tensor, num_views: int, augment: AugmentConfig, generator: Generator
+        self, rows_N: Tensor, num_views: int, augment: CropAugmentConfig, generator: Generator
     ) -> list[tuple[Tensor, Tensor]]:
         """Random views of every crop: what the network sees, (N, 3 or 4, S, S) float32, and the
         mask, (N, 1, S, S), 0 or 1. Crops go to the device as bytes, views are made there.

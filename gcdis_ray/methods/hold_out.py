@@ -101,7 +101,7 @@ def choose_hidden(labels_N: Ints, num_known: int, config: HoldOutConfig) -> Hold
         raise ConfigError(
             f"of {num_known} known classes, {len(present)} have labeled crops: none can be hidden "
             "while another stays visible",
-            where="stages.discover.hold_out.share",
+            where="hold_out.share",
             fix="set it to 0",
         )
     wanted = min(max(round(config.share * len(present)), 1), len(present) - 1)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.ap_matching import AREAS, IOU_T, NUM_BITS, Bools, Floats, Ints
+from gcdis_ray.metrics.detection_matching import AREAS, IOU_T, NUM_BITS, Bools, Floats, Ints
 
 RECALL_R: Floats = np.linspace(0.0, 1.0, 101)
 

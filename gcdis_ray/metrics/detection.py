@@ -2,7 +2,7 @@
 
 The numbers equal those of pycocotools' ``COCOeval`` and lvis-api's ``LVISEval`` with their default
 parameters to the last bit (tests hold them to it, to lvis-api by numbers it gave). The way there is
-another one: see :mod:`gcdis_ray.metrics.matches` and :mod:`gcdis_ray.metrics.average_precision`.
+another one: see :mod:`gcdis_ray.metrics.ap_rows` and :mod:`gcdis_ray.metrics.average_precision`.
 
 What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP,
 also when results carry both; results with masks only are given their tight boxes (and, as in
@@ -22,11 +22,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from gcdis_ray.files.arrow_columns import as_column, as_texts, numbers
+from gcdis_ray.files.arrow_columns import as_column, as_texts, matrix, numbers
 from gcdis_ray.files.lvis_rules import FREQUENCIES
-from gcdis_ray.metrics.ap_matching import AREAS, Ints
+from gcdis_ray.metrics.ap_rows import KINDS, Detections, Kind, Rules, Truth, match_images
 from gcdis_ray.metrics.average_precision import Curves, Matched, curves
-from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
+from gcdis_ray.metrics.detection_matching import AREAS, Ints
 from gcdis_ray.metrics.files.coco_files import (
     Category,
     GroundTruthFile,
@@ -34,7 +34,6 @@ from gcdis_ray.metrics.files.coco_files import (
     read_ground_truth,
 )
 from gcdis_ray.metrics.files.coco_results import read_results
-from gcdis_ray.metrics.matches import KINDS, RULES, Detections, Kind, Rules, Truth, match_images
 
 
 def evaluate_files(
@@ -77,40 +76,6 @@ def evaluate_results(
     result = evaluate(file.truth, detections, file.categories, known)
     if file.truth.rules.federated:
         result["counts"]["frequency_contradicted"] = file.wrong_frequencies
-    return result
-
-
-def evaluate_tables(
-    images: Iterable[int],
-    truth: pa.Table,
-    predictions: pa.Table,
-    categories: Sequence[Mapping[str, Any]],
-    class_to_category: Mapping[int, int],
-) -> dict[str, Any]:
-    """Score ``predictions`` against ``truth_instances`` in one piece, by COCO's rules.
-
-    For many images, or LVIS rules, see :mod:`gcdis_ray.evaluation.detection_scores`.
-
-    Args:
-        images: ids of the images that were predicted on.
-        truth: rows of ``truth_instances`` of these images.
-        predictions: rows of ``predictions``.
-        categories: the ground truth's ``categories`` member (``category_id``, ``name``, ``known``).
-        class_to_category: the category each class of the segmenter stands for. Predictions of
-            other classes are dropped (after the segmenter's own limit per image).
-
-    Returns:
-        as :func:`evaluate_files`, with ``known`` and ``novel``; ``counts.unmapped_predictions``.
-    """
-    ordered, known = listed_categories(categories)
-    ids = [c.category_id for c in ordered]
-    listed = pa.table({"image_id": pa.array(sorted(set(images)), pa.int64())})
-    columns = truth_columns(listed, truth, ids, RULES["coco"])
-    found, unmapped = detection_columns(
-        columns, predictions, ids, class_to_category, None, "after_topk"
-    )
-    result = evaluate(columns, found, ordered, known)
-    result["counts"]["unmapped_predictions"] = unmapped
     return result
 
 
@@ -223,9 +188,8 @@ def _of_classes(table: pa.Table, classes: range) -> pa.Table:
 def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
     mine = counts.filter(pc.equal(counts["kind"], as_texts([kind])[0]))  # pyright: ignore[reportAttributeAccessIssue]
     num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
-    flat = numbers(mine["num_objects"].combine_chunks().flatten())
     class_ = numbers(mine["class_column"]) - classes.start
-    np.add.at(num_KA, class_, flat.reshape(-1, len(AREAS)))
+    np.add.at(num_KA, class_, matrix(mine["num_objects"]))
     return num_KA
 
 

@@ -1,4 +1,4 @@
-"""The pipeline's tables as the columns that :mod:`gcdis_ray.metrics.matches` scores."""
+"""The pipeline's tables as the columns that :mod:`gcdis_ray.metrics.ap_rows` scores."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.lookup import places
-from gcdis_ray.metrics.ap_matching import Floats, Ints
-from gcdis_ray.metrics.matches import Detections, Rules, Truth, considered
+from gcdis_ray.metrics.ap_rows import Detections, Rules, Truth, considered
+from gcdis_ray.metrics.detection_matching import Floats, Ints
 from gcdis_ray.metrics.overlaps import Masks
 
 Drop = Literal["before_topk", "after_topk"]
@@ -112,8 +113,7 @@ def _keys(lists: pa.ChunkedArray, category_ids: Sequence[int]) -> Ints:
 
 def _boxes(table: pa.Table) -> Floats:
     """(N, 4) x, y, width, height."""
-    flat = table["bbox_xyxy"].combine_chunks().flatten().to_numpy().astype(np.float64)
-    boxes = flat.reshape(-1, 4).copy()
+    boxes = matrix(table["bbox_xyxy"]).astype(np.float64)
     boxes[:, 2:] -= boxes[:, :2]
     return boxes
 

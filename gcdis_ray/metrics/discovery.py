@@ -17,7 +17,7 @@ from collections.abc import Collection, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.metrics.matching import count_matrix, match_clusters
+from gcdis_ray.metrics.cluster_classes import count_matrix, match_clusters
 
 Ints = NDArray[np.integer]
 PROTOCOLS = {

@@ -17,7 +17,8 @@ from pycocotools import mask
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import as_column, flags
-from gcdis_ray.metrics.ap_matching import LEAST_IOU_T, Bools, Edges, Floats, Ints
+from gcdis_ray.metrics.boxes import box_iou
+from gcdis_ray.metrics.detection_matching import LEAST_IOU_T, Bools, Edges, Floats, Ints
 
 coco_mask: Any = mask  # its annotations are narrower than what it takes
 _EDGES_AT_ONCE = 1 << 20
@@ -138,7 +139,7 @@ def box_edges(detection_D4: Floats, object_G4: Floats, crowd_G: Bools, pairs: Pa
     parts = []
     for part in pairs.parts(pairs.num_d * pairs.num_g, _EDGES_AT_ONCE):
         d, g = _products(part)
-        iou = _box_iou(detection_D4[d], object_G4[g], crowd_G[g])
+        iou = box_iou(detection_D4[d], object_G4[g], crowd_G[g])
         keep = iou >= LEAST_IOU_T[0]
         parts.append((d[keep], g[keep], iou[keep]))
     return _joined(parts)
@@ -150,17 +151,6 @@ def _products(pairs: Pairs) -> tuple[Ints, Ints]:
     place = np.arange(size.sum()) - np.repeat(np.cumsum(size) - size, size)
     row, column = np.divmod(place, np.repeat(pairs.num_g, size))
     return row + np.repeat(pairs.first_d, size), column + np.repeat(pairs.first_g, size)
-
-
-def _box_iou(left_E4: Floats, right_E4: Floats, crowd_E: Bools) -> Floats:
-    """IoU of rows; of a crowd object the share of the detection that it covers."""
-    low = np.maximum(left_E4[:, :2], right_E4[:, :2])
-    high = np.minimum(left_E4[:, 2:] + left_E4[:, :2], right_E4[:, 2:] + right_E4[:, :2])
-    side = high - low
-    both = side[:, 0] * side[:, 1]
-    area = left_E4[:, 2] * left_E4[:, 3]
-    union = np.where(crowd_E, area, area + right_E4[:, 2] * right_E4[:, 3] - both)
-    return np.divide(both, union, out=np.zeros(len(both)), where=(side > 0).all(axis=1))
 
 
 def _joined(parts: list[tuple[Ints, Ints, Floats]]) -> Edges:

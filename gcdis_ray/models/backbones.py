@@ -29,10 +29,9 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.weights_file import read_pinned
 
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 # expansion, channels, blocks, stride of each group of inverted residuals (Sandler et al. 2018)
 INVERTED_RESIDUALS = (
     (1, 16, 1, 1),
@@ -306,13 +305,13 @@ def build_backbone(
         ConfigError: an unknown name; weights are missing or do not fit.
     """
     if name not in ("wavelet", "mobilenet_v2", "resnet50"):
-        raise ConfigError(f"unknown backbone {name!r}", where="stages.embed.backbone")
+        raise ConfigError(f"unknown backbone {name!r}")
     if name == "wavelet":
         return Wavelet().eval()
     if weights is None:
         raise ConfigError(
             f"backbone {name} needs weights",
-            where="stages.embed.weights",
+            where=where,
             fix="give a safetensors file in torchvision's layout, or use backbone: wavelet",
         )
     if name == "resnet50":

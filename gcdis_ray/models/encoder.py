@@ -146,8 +146,8 @@ class ResNetEncoder(nn.Module):
         except RuntimeError as error:
             raise ConfigError(
                 f"{path} does not fit the encoder: {str(error).splitlines()[1].strip()[:200]}",
-                where="stages.discover.gcdis.model.encoder.weights",
-                fix="match block, blocks, widths and stem there to the file",
+                where="encoder.weights",
+                fix="match the encoder's block, blocks, widths and stem to the file",
             ) from error
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:

@@ -49,21 +49,6 @@ class FeatureQueue:
         end = self.front + self.num_valid
         return self._all_keys[:end], self._all_labels[:end], self._all_instances[:end]
 
-    @property
-    def keys(self) -> Tensor:
-        """(V, D); order is not meaningful once the ring has wrapped."""
-        return self._keys_QD[: self.num_valid]
-
-    @property
-    def labels(self) -> Tensor:
-        """(V,) class index, -1 for an unlabeled key."""
-        return self._labels_Q[: self.num_valid]
-
-    @property
-    def instances(self) -> Tensor:
-        """(V,) index of the crop each key shows."""
-        return self._instances_Q[: self.num_valid]
-
     @torch.no_grad()
     def enqueue(self, keys_ND: Tensor, labels_N: Tensor, instances_N: Tensor) -> None:
         """Add N keys, oldest out first. Any N: of more than ``capacity`` the last ones stay."""

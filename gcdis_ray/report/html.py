@@ -11,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gcdis_ray import words
 from gcdis_ray.report.findings import plural
 
 
@@ -40,13 +41,4 @@ def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ())
 
 
 def duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "–"
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return (
-        f"{minutes} min {rest:02d} s"
-        if minutes < 60
-        else f"{minutes // 60} h {minutes % 60:02d} min"
-    )
+    return "–" if seconds is None else words.duration(seconds, tenths=True)

@@ -13,9 +13,10 @@ from gcdis_ray.report.cards import class_cards, first_crops
 from gcdis_ray.report.charts import run_charts
 from gcdis_ray.report.html import render
 from gcdis_ray.report.palette import class_color
-from gcdis_ray.report.run_scenes import scene_section
+from gcdis_ray.report.run_pictures import picture_section
 from gcdis_ray.report.series import quarantine_summary
 from gcdis_ray.report.view import RunView
+from gcdis_ray.words import size
 
 _MAX_HEROES = 12
 
@@ -33,7 +34,7 @@ def write_report(view: RunView) -> str:
     classes = view.classes()
     crops = read_crops_assigned(view)
     cards = class_cards(view, classes, crops, cluster_truths(view, metrics)) if crops else []
-    scenes = scene_section(view, metrics)
+    pictures = picture_section(view, metrics)
     charts = run_charts(view, metrics, classes, crops)
     per_class = findings.per_class_rows(metrics)
     context: dict[str, Any] = {
@@ -45,7 +46,7 @@ def write_report(view: RunView) -> str:
         "known": [c for c in cards if c.view.known],
         "heroes": [c for c in cards if not c.view.known and c.best][:_MAX_HEROES],
         "first_crops": first_crops(view) if crops is None else [],
-        "scenes": scenes,
+        "pictures": pictures,
         "charts": charts,
         "detection": findings.detection_rows(metrics),
         "by_frequency": findings.frequency_rows(metrics),
@@ -72,11 +73,11 @@ def write_report(view: RunView) -> str:
 
 def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Anchors and titles of the sections that this run can fill."""
-    charts, scenes = context["charts"], context["scenes"]
+    charts, pictures = context["charts"], context["pictures"]
     classes = bool(context["discovered"] or context["known"] or context["first_crops"])
     offered = [
         ("classes", "Classes", classes),
-        ("scenes", "Images", bool(scenes and scenes.scenes)),
+        ("pictures", "Images", bool(pictures and pictures.pictures)),
         ("discovery", "Discovery", "count" in charts or "accuracy" in charts),
         ("clusters", "Clusters", "sizes" in charts),
         ("diagnostics", "Diagnostics", bool(charts["diagnostics"])),
@@ -98,12 +99,5 @@ def _versions(view: RunView) -> list[tuple[str, str]]:
     return [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
 
 
-def _file_size(size: int | None) -> str:
-    if size is None:
-        return "–"
-    value = float(size)
-    for unit in ("B", "kB", "MB", "GB"):
-        if value < 1000:
-            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
-        value /= 1000
-    return f"{value:.1f} TB"
+def _file_size(num_bytes: int | None) -> str:
+    return "–" if num_bytes is None else size(num_bytes)

@@ -23,12 +23,13 @@ from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.graph import Wired, load_recipe, make_config
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress, Runtime
+from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.stages.stage import Stage, offered
 from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
 from gcdis_ray.store.members import Inputs, declared, schemas_of
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.storage import Storage, commit, open_artifact, open_storage, read_manifest
+from gcdis_ray.training.plan import Progress
 
 
 @dataclass(frozen=True)

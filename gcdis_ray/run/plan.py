@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gcdis_ray.run.pipeline import Pipeline, RunNode
-from gcdis_ray.run.progress import size
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.storage import read_manifest
+from gcdis_ray.words import size
 
 
 def describe(pipeline: Pipeline) -> list[dict[str, Any]]:

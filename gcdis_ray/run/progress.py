@@ -9,27 +9,11 @@ from collections.abc import Callable
 from typing import TextIO
 
 from gcdis_ray.run.pipeline import Event
-from gcdis_ray.runtime.base import Progress
+from gcdis_ray.training.plan import Progress
+from gcdis_ray.words import duration, size
 
 LOG_EVERY_S = 10.0
 DRAW_EVERY_S = 0.1
-
-
-def duration(seconds: float) -> str:
-    seconds = round(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    if seconds < 3600:
-        return f"{seconds // 60} min {seconds % 60:02d} s"
-    return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
-
-
-def size(num_bytes: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if num_bytes < 1000:
-            return f"{num_bytes:.0f} {unit}" if unit == "B" else f"{num_bytes:.1f} {unit}"
-        num_bytes /= 1000
-    return f"{num_bytes:.1f} TB"
 
 
 class Line:

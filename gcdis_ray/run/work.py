@@ -12,9 +12,10 @@ import pyarrow as pa
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
-from gcdis_ray.runtime.base import FitPlan, Progress, Runtime, ShardRecord, ShardTask
+from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.store.storage import ArtifactOpener
+from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -87,12 +88,11 @@ class StageWork:
         *,
         gives: Sequence[str],
         args: Sequence[Mapping[str, Any]] | None = None,
-        num_shards: int | None = None,
         unit: str = "shards",
     ) -> dict[str, Table]:
         sizes = {table.num_shards for table in tables}
-        total = num_shards if num_shards is not None else (sizes or {len(args or ())}).pop()
-        if sizes - {total} or (args is not None and len(args) != total):
+        total = len(args) if args is not None else (sizes or {0}).pop()
+        if sizes - {total}:
             raise ArtifactError(f"tables of {sizes} and {total} shards", where=self.attempt.base)
         writer = GroupWriter(self.attempt, tuple(gives))
         records: dict[int, ShardRecord] = {}
@@ -124,7 +124,7 @@ class StageWork:
             self.counts.update(records[index].counts)
         return {name: self.table(name) for name in gives}
 
-    def fit(self, task: TrainingTask, *, unit: str = "steps") -> dict[str, list[FileRecord]]:
+    def fit(self, task: TrainingTask) -> dict[str, list[FileRecord]]:
         name = f"fit/{task.member}"
         if earlier := self._earlier.get(name):
             self.adopted += 1

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
-from gcdis_ray.config import ComputeConfig
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
+from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
     import torch
@@ -42,23 +42,6 @@ class ShardOutput:
     counts: Mapping[str, int] = field(default_factory=dict)  # summed into the manifest
 
 
-@dataclass(frozen=True)
-class Progress:
-    """One step forward of a stage, for people and for whoever drives the run.
-
-    ``values`` are what a training task measured after step ``done`` (see
-    :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
-    ``loss`` is a training's newest. ``total`` is 0 where nobody knows.
-    """
-
-    done: int
-    total: int
-    unit: str
-    note: str = ""
-    values: Mapping[str, float] = field(default_factory=dict)
-    loss: float | None = None
-
-
 class TableWriter(Protocol):
     """Writes a table in shards, one after another."""
 
@@ -81,7 +64,6 @@ class Work(Protocol):
         *,
         gives: Sequence[str],
         args: Sequence[Mapping[str, Any]] | None = None,
-        num_shards: int | None = None,
         unit: str = "shards",
     ) -> dict[str, Table]:
         """Run ``task`` on every shard, write each result as shard of the members in ``gives``.
@@ -109,7 +91,7 @@ class Work(Protocol):
         """Writes a member of the artifact shard by shard."""
         ...
 
-    def fit(self, task: TrainingTask, *, unit: str = "steps") -> dict[str, list[FileRecord]]:
+    def fit(self, task: TrainingTask) -> dict[str, list[FileRecord]]:
         """Train ``task``; the members it exports become members of this stage's artifact."""
         ...
 
@@ -151,25 +133,6 @@ class ShardRecord:
     index: int
     files: Mapping[str, FileRecord]
     counts: Mapping[str, int]
-
-
-class MemberWriter(Protocol):
-    """Writes whole members of the stage's artifact. Pickles to workers."""
-
-    def tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> FileRecord: ...
-    def table(self, member: str, table: pa.Table) -> FileRecord: ...
-    def json(self, member: str, value: Any) -> FileRecord: ...
-
-
-@dataclass(frozen=True)
-class FitPlan:
-    """Everything about a training run that is not the task itself."""
-
-    name: str  # stage and key: stable, so that a rerun finds its checkpoints
-    scratch_uri: str  # folder or s3:// prefix that survives the process; checkpoints go here
-    writer: MemberWriter
-    compute: ComputeConfig
-    scratch_endpoint: str | None = None  # of an S3-compatible service; else AWS_ENDPOINT_URL
 
 
 class Runtime(Protocol):

@@ -13,16 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import RuntimeUnavailable
-from gcdis_ray.runtime.base import (
-    FitPlan,
-    Progress,
-    ShardOutput,
-    ShardRecord,
-    ShardTask,
-    ShardWriter,
-)
+from gcdis_ray.runtime.base import ShardOutput, ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.store.artifacts import FileRecord, Table
 from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask

@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.runtime.base import FitPlan, Progress, ShardRecord, ShardTask, ShardWriter
+from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
 from gcdis_ray.runtime.ray_session import RaySession
 from gcdis_ray.store.artifacts import FileRecord, Table
+from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask

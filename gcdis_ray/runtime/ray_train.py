@@ -17,13 +17,13 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, Stopped, WorkersLost
-from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_session import shortage, train_resources
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.meter import count, metering
 from gcdis_ray.store.s3 import path_and_filesystem
 from gcdis_ray.training.checkpoints import KEEP
+from gcdis_ray.training.plan import FitPlan, Progress
 from gcdis_ray.training.task import TrainingTask
 
 POLL_S = 0.2

@@ -15,6 +15,8 @@ import pyarrow as pa
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import DataError
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size, Table, TensorFile
 from gcdis_ray.store.members import Inputs, document, table, tensors
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     import torch
 
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
-    from gcdis_ray.clustering.class_count.points import Settings
+    from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
 
 TRIALS = schema(  # one clustering of one draw of crops each, see clustering.class_count.trials
@@ -145,11 +147,11 @@ def _estimate(embeddings: Table, num_known: int, config: Config, work: Work) -> 
     }
 
 
-def settings(config: Config) -> Settings:
+def settings(config: Config) -> CountSettings:
     """How points are drawn and clustered."""
-    from gcdis_ray.clustering.class_count.points import Settings
+    from gcdis_ray.clustering.class_count.points import CountSettings
 
-    return Settings(
+    return CountSettings(
         dims=config.dims,
         max_labeled_per_class=config.max_labeled_per_class,
         max_unlabeled=config.max_unlabeled,
@@ -168,7 +170,7 @@ def estimators(
     """
     from gcdis_ray.clustering.class_count.choose import Choice
     from gcdis_ray.clustering.class_count.density import Density
-    from gcdis_ray.clustering.class_count.holdout import Holdout
+    from gcdis_ray.clustering.class_count.hidden_classes import HiddenClasses
     from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
     from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS, Mixture
 
@@ -191,7 +193,7 @@ def estimators(
                 search = LabeledAccuracy(num_known, grid, how, seed, balanced)
                 found[method] = search, choice
             case "holdout":
-                found[method] = Holdout(num_known, grid, how, seed), choice
+                found[method] = HiddenClasses(num_known, grid, how, seed), choice
             case "density":
                 largest = sum(sizes) // (2 * labeled)
                 found[method] = Density(num_known, num_draws, largest), choice
@@ -218,7 +220,10 @@ def _draw(
     )
     how, tensors = settings(config), {}
     for number in range(config.num_seeds):
-        rows = draw(labels_N, how, work.seed * 1000 + number)
+        try:
+            rows = draw(labels_N, how, work.seed * 1000 + number)
+        except DataError as error:
+            raise error.at("stages.count", "set stages.count.num_novel") from error
         points_ND = principal_components(_read_rows(embeddings, rows), how.dims)
         tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
     work.write_tensors("points", tensors)
@@ -236,8 +241,7 @@ def _read_rows(embeddings: Table, rows: torch.Tensor) -> torch.Tensor:
         here = wanted[(wanted >= first) & (wanted < first + len(shard))] - first
         first += len(shard)
         if len(here):
-            flat = shard["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-            parts.append(torch.tensor(flat.reshape(len(shard), -1)[here.numpy()]))
+            parts.append(torch.tensor(matrix(shard["embedding"])[here.numpy()]))
     found = torch.cat(parts)
     return torch.empty_like(found).index_copy_(0, order, found)
 

@@ -16,6 +16,7 @@ from pydantic import Field, create_model, model_validator
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.methods.method import (
     Method,
@@ -157,7 +158,10 @@ def run(inputs: Inputs, config: Discovery, work: Work) -> None:
             f"{num_classes} classes in all, but {num_known} are known", where="class_count"
         )
     labels = crops.read(["class_index"])["class_index"].to_numpy()
-    hold_out = choose_hidden(labels, num_known, config.hold_out)
+    try:
+        hold_out = choose_hidden(labels, num_known, config.hold_out)
+    except ConfigError as error:
+        raise error.at("stages.discover.hold_out.share") from error
     problem = Problem(
         crops=crops,
         space=inputs.beside("embeddings") if inputs.has("embeddings") else None,
@@ -259,16 +263,10 @@ class AssignCrops:
                 "crop_index": crops["crop_index"],
                 "class_index": crops["class_index"],
                 "cluster_id": pa.array(order[:, 0].astype(np.int32)),
-                "topk_ids": _lists(order.astype(np.int32), pa.int32()),
-                "topk_probabilities": _lists(ranked.astype(np.float32), pa.float32()),
-                "embedding": _lists(found.embeddings_ND, pa.float32()),
+                "topk_ids": as_lists(order.astype(np.int32)),
+                "topk_probabilities": as_lists(ranked.astype(np.float32)),
+                "embedding": as_lists(found.embeddings_ND),
             }
             return {"assignments": pa.table(columns)}
 
         return assign
-
-
-def _lists(values_NM: np.ndarray, kind: pa.DataType) -> pa.ListArray:
-    num, width = values_NM.shape
-    offsets = pa.array(np.arange(num + 1, dtype=np.int32) * width)
-    return pa.ListArray.from_arrays(offsets, pa.array(values_NM.reshape(-1), kind))

@@ -17,6 +17,7 @@ from pydantic import Field, model_validator
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size, TensorFile
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
@@ -166,7 +167,5 @@ class EmbedCrops:
 
 
 def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:
-    offsets = np.arange(len(vectors_ND) + 1, dtype=np.int32) * vectors_ND.shape[1]
-    column = pa.ListArray.from_arrays(pa.array(offsets), pa.array(vectors_ND.ravel()))
-    columns = [crops["crop_index"], crops["class_index"], column]
+    columns = [crops["crop_index"], crops["class_index"], as_lists(vectors_ND)]
     return pa.table(columns, schema=EMBEDDINGS)

@@ -166,7 +166,7 @@ def score(
     from gcdis_ray.evaluation.class_columns import ClassColumns
     from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
     from gcdis_ray.evaluation.detection_block import Detection, score_detections
-    from gcdis_ray.evaluation.scoring import Settings, metrics_document
+    from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
 
     images, instances = inputs.table("truth_images"), inputs.table("truth_instances")
     labels = inputs.table("pseudo_labels" if inputs.has("pseudo_labels") else "crops")
@@ -178,7 +178,9 @@ def score(
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
     classes = ClassColumns.read(inputs)
     outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
-    settings = Settings(config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed)
+    settings = ScoringSettings(
+        config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed
+    )
     if predictions is None:
         detection = Detection(None, outputs, terms, "the recipe predicts nothing")
     elif not truth.validation_is_told:

@@ -21,7 +21,7 @@ from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.files.json_outline import named_errors
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.earlier_proposer import EarlierProposer
-from gcdis_ray.instances.training_images import AugmentConfig
+from gcdis_ray.instances.training_images import ImageAugmentConfig
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size, Table
@@ -87,7 +87,7 @@ class Config(StageConfig):
     training: TrainingConfig = TrainingConfig.model_validate(
         {"steps": 300, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "warmup": 0.1}
     )
-    augment: AugmentConfig = AugmentConfig.model_validate({})
+    augment: ImageAugmentConfig = ImageAugmentConfig.model_validate({})
     objectness: Literal["box", "rpn", "mean"] = Field(
         "box",
         description="score of a proposal: the box head's, the region proposal's (kinder to novel "

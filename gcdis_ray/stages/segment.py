@@ -15,7 +15,7 @@ from gcdis_ray.clustering.reliability import Decay
 from gcdis_ray.config import Closed, StageConfig, TrainingConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
-from gcdis_ray.instances.training_images import AugmentConfig
+from gcdis_ray.instances.training_images import ImageAugmentConfig
 from gcdis_ray.masks.instance_masks import count_masks
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size
@@ -64,7 +64,7 @@ class Config(StageConfig):
     training: TrainingConfig = TrainingConfig.model_validate(
         {"steps": 250, "batch_size": 8, "optimizer": "adamw", "lr": 2e-3, "warmup": 0.1}
     )
-    augment: AugmentConfig = AugmentConfig.model_validate({})
+    augment: ImageAugmentConfig = ImageAugmentConfig.model_validate({})
     init_from_proposer: bool = Field(
         True, description="start from the proposer's weights, if it has any; only classes are new"
     )

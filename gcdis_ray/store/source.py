@@ -58,9 +58,7 @@ class SourceFolder(Protocol):
         ...
 
 
-def source_folder(
-    uri: str, endpoint: str | None = None, where: str = "stages.ingest.root"
-) -> SourceFolder:
+def source_folder(uri: str, endpoint: str | None = None, where: str = "root") -> SourceFolder:
     """The folder at a path, or below ``s3://bucket/prefix``, without a look at it.
 
     Args:
@@ -74,7 +72,8 @@ def source_folder(
     scheme, mark, rest = uri.rpartition("://")
     if scheme == "s3":
         location = "s3://" + rest.strip("/")
-        place = Prefix(location, service_endpoint(endpoint, f"{where.rpartition('.')[0]}.endpoint"))
+        beside = f"{where[: where.rfind('.') + 1]}endpoint"  # the key of it, next to the uri's
+        place = Prefix(location, service_endpoint(endpoint, beside))
         if not place.bucket:
             raise DataError(f"no bucket in {uri}", where=where, fix="use s3://bucket/prefix")
         return S3Folder(place)
@@ -85,20 +84,20 @@ def source_folder(
     return LocalFolder(str(Path(uri).expanduser().absolute()))  # workers may stand elsewhere
 
 
-def open_source(uri: str, endpoint: str | None = None) -> SourceFolder:
+def open_source(uri: str, endpoint: str | None = None, where: str = "root") -> SourceFolder:
     """:func:`source_folder` of the data set. Raises DataError too if there is no such folder."""
-    folder = source_folder(uri, endpoint)
+    folder = source_folder(uri, endpoint, where)
     if not folder.has_folder("."):
         raise DataError(
             f"no such folder: {folder.uri}",
-            where="stages.ingest.root",
+            where=where,
             fix="set it to your data folder, or to s3://bucket/prefix",
         )
     return folder
 
 
 def source_file(
-    uri: str, endpoint: str | None = None, where: str = "stages.ingest.root"
+    uri: str, endpoint: str | None = None, where: str = "root"
 ) -> tuple[SourceFolder, str]:
     """A file that is named on its own: its folder, and its name there. Arguments and errors as of
     :func:`source_folder`."""

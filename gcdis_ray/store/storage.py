@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import os
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -324,16 +324,3 @@ def commit(storage: Storage, manifest: Manifest) -> Manifest:
     if winner is None:
         raise StorageError("manifest exists but cannot be read", where=f"{storage.uri}/{path}")
     return winner
-
-
-def verify(storage: Storage, manifest: Manifest, report: Callable[[str], None]) -> int:
-    """Read every file of an artifact; report and count those that are not as committed."""
-    opener, bad = ArtifactOpener(storage, f"{manifest.stage}/{manifest.key}"), 0
-    for files in manifest.files.values():
-        for record in files:
-            try:
-                opener.read_bytes(record)
-            except ArtifactError as error:
-                bad += 1
-                report(str(error))
-    return bad

@@ -7,21 +7,21 @@ from dataclasses import asdict
 from typing import Any
 
 from gcdis_ray.clustering.class_count.measures import measure
-from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.store.artifacts import Artifact
 
-Call = tuple[int, Settings, int]  # number of clusters, settings, seed of k-means
+Call = tuple[int, CountSettings, int]  # number of clusters, settings, seed of k-means
 
 
-def load_points(embed: Artifact, settings: Settings, seed: int) -> Points:
+def load_points(embed: Artifact, settings: CountSettings, seed: int) -> Points:
     """A draw of the embeddings; see :func:`~gcdis_ray.clustering.class_count.points.prepare`."""
     import torch
 
     rows = embed.table("embeddings").read(["class_index", "embedding"])
     labels_N = torch.tensor(rows["class_index"].to_numpy()).to(torch.int64)
-    values = rows["embedding"].combine_chunks().flatten().to_numpy(zero_copy_only=False)
-    return prepare(torch.tensor(values).reshape(len(rows), -1), labels_N, settings, seed)
+    return prepare(torch.tensor(matrix(rows["embedding"])), labels_N, settings, seed)
 
 
 def measure_all(points: Points, calls: Sequence[Call]) -> list[Mapping[str, Any]]:

@@ -93,7 +93,7 @@ class SchedulerConfig(Closed):
     reduction: float = Field(3.0, gt=1, le=100)
 
 
-class HoldOutConfig(Closed):
+class SweepHoldOutConfig(Closed):
     """Known classes whose labels trials hide from discovery, for objective holdout_accuracy."""
 
     share: float = Field(0.2, gt=0, le=0.9, description="of the known classes, hidden")
@@ -124,7 +124,7 @@ class SweepConfig(Closed):
     )
     searcher: Literal["optuna", "random", "grid"] = "optuna"
     scheduler: SchedulerConfig = SchedulerConfig.model_validate({})
-    hold_out: HoldOutConfig = HoldOutConfig.model_validate({})
+    hold_out: SweepHoldOutConfig = SweepHoldOutConfig.model_validate({})
     max_concurrent: int | None = Field(
         None, ge=1, le=10_000, description="trials at a time; none: as many as the cluster holds"
     )

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
 
-from gcdis_ray.run.progress import Line, duration
+from gcdis_ray.run.progress import Line
 from gcdis_ray.sweeps.records import Trial
 from gcdis_ray.sweeps.study import Study
+from gcdis_ray.words import duration
 
 ROWS = 20  # of the table
 

@@ -27,12 +27,12 @@ from safetensors.torch import save as encode_tensors
 from torch import Tensor
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.runtime.base import FitPlan, MemberWriter, Progress
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import Checkpoints, Snapshots
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank, rank
 from gcdis_ray.training.history import History
+from gcdis_ray.training.plan import FitPlan, MemberWriter, Progress
 from gcdis_ray.training.readings import Readings
 from gcdis_ray.training.schedule import learning_rate
 from gcdis_ray.training.strategy import build_strategy, check_layout, read_tensors

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scene_tables import memory_table
+from tables import SCHEMAS
 
 from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops, overlap
 from gcdis_ray.masks.coco_rle import encode_window
-from tables import SCHEMAS
 
 SIZE = 20
 

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from table_scores import evaluate_tables
 
 from gcdis_ray.evaluation.detection_scores import (
     AccumulateShard,
@@ -19,12 +20,10 @@ from gcdis_ray.evaluation.detection_scores import (
     matches_of_classes,
     score_shards,
 )
-from gcdis_ray.metrics.detection import evaluate_tables
+from gcdis_ray.evaluation.tables import OBJECT_COUNTS
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.store.artifacts import FileRecord, Table
-from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_IMAGES, TRUTH_INSTANCES
-from gcdis_ray.evaluation.tables import OBJECT_COUNTS
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_IMAGES, TRUTH_INSTANCES, check_schema
 
 CATEGORIES = [
     {"category_id": 3 * n + 1, "name": f"c{n}", "known": n % 3 == 0, "frequency": "rcf"[n % 3]}

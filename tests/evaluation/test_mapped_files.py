@@ -9,9 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
+from tables import SCHEMAS
 
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError, DataError
@@ -20,14 +19,10 @@ from gcdis_ray.evaluation.cluster_mapping import CountDetections, match_outputs
 from gcdis_ray.evaluation.mapped_files import evaluate_mapped_files
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import in_mapping_half
-from gcdis_ray.metrics.ap_matching import Edges
+from gcdis_ray.metrics.ap_rows import RULES
 from gcdis_ray.metrics.detection import evaluate, evaluate_files
 from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.files.coco_files import Category
-from gcdis_ray.metrics.files.coco_outputs import greedy_edges
-from gcdis_ray.metrics.matches import RULES
-from gcdis_ray.metrics.matching import greedy_pairs
-from tables import SCHEMAS
 
 SIDE = 64
 IDS = (1, 2, 3, 4)  # classes; 1 and 2 are known
@@ -263,19 +258,6 @@ def _tables(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[pa.Ta
         return pa.Table.from_pylist(listed, schema=SCHEMAS[name])
 
     return rows(truth["annotations"], "truth_instances"), rows(results, "predictions")
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.integers(0, 7), st.integers(0, 7), st.randoms(use_true_random=False))
-def test_rounds_find_the_greedy_pairs(rows: int, columns: int, random: Any):
-    iou = np.array([[random.randint(0, 4) / 4 for _ in range(columns)] for _ in range(rows)])
-    iou = iou.reshape(rows, columns)
-    d, g = np.nonzero(iou >= 0.5)
-    found = greedy_edges(Edges(d, g, iou[d, g]))
-    pairs = zip(
-        found.detection_E.tolist(), found.object_E.tolist(), found.iou_E.tolist(), strict=True
-    )
-    assert sorted(pairs) == sorted(greedy_pairs(iou, 0.5))
 
 
 def test_what_cannot_be_mapped_is_named(tmp_path: Path):

@@ -15,7 +15,7 @@ from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.instances.proposing import ProposingTask
 from gcdis_ray.instances.segmentation import SegmentationTask
-from gcdis_ray.instances.training_images import AugmentConfig
+from gcdis_ray.instances.training_images import ImageAugmentConfig
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig.model_validate({"steps": 10, "batch_size": 4, "micro_batches": 2})
@@ -31,7 +31,7 @@ def _proposing(rectangles, **changes):
         config=TRAINING,
         seed=0,
         detector=TINY,
-        augment=AugmentConfig(),
+        augment=ImageAugmentConfig(),
         cache_mb=16,
         images=rectangles.images,
         instances=rectangles.instances,
@@ -68,7 +68,7 @@ def _segmentation(rectangles, **changes):
         "config": TRAINING,
         "seed": 0,
         "detector": TINY,
-        "augment": AugmentConfig(),
+        "augment": ImageAugmentConfig(),
         "cache_mb": 16,
         "images": rectangles.images,
         "instances": rectangles.instances,

@@ -13,10 +13,15 @@ from scene_tables import memory_table, rectangle_scenes
 from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances import external_masks
-from gcdis_ray.instances.external_masks import ImportMasks, check_refused, proposal_id, read_results
+from gcdis_ray.instances.external_masks import (
+    EXTERNAL_MASKS,
+    ImportMasks,
+    check_refused,
+    proposal_id,
+    read_results,
+)
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.instances.external_masks import EXTERNAL_MASKS
 from gcdis_ray.store.schemas import check_schema
 from gcdis_ray.store.source import source_file
 

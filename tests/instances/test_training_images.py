@@ -9,14 +9,14 @@ from scene_tables import memory_table, rectangle_scenes
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances import training_images as module
 from gcdis_ray.instances.training_images import (
-    AugmentConfig,
+    ImageAugmentConfig,
     Scenes,
     read_instances,
     read_pseudo_labels,
 )
 from gcdis_ray.masks.coco_rle import bbox_xyxy, decode
 
-STILL = AugmentConfig(flip=False, scale_jitter=0, color_jitter=0)
+STILL = ImageAugmentConfig(flip=False, scale_jitter=0, color_jitter=0)
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ class TestSample:
         assert sample.mask_scale == (1.0, 1.0)
 
     def test_masks_stay_on_boxes(self, labeled):
-        augment = AugmentConfig(flip=True, scale_jitter=0.3, color_jitter=0.3)
+        augment = ImageAugmentConfig(flip=True, scale_jitter=0.3, color_jitter=0.3)
         mirrored = 0
         for seed in range(12):
             sample = labeled.sample(1, (80, 200), augment, np.random.default_rng(seed))
@@ -135,7 +135,7 @@ class TestSample:
         assert 0 < mirrored < 12
 
     def test_follows_from_the_generator(self, labeled):
-        augment = AugmentConfig()
+        augment = ImageAugmentConfig()
         one = labeled.sample(0, (64, 64), augment, np.random.default_rng(5))
         two = labeled.sample(0, (64, 64), augment, np.random.default_rng(5))
         assert np.array_equal(one.image, two.image)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 from scene_tables import memory_table, rectangle_scenes
+from tables import SCHEMAS
 
 from gcdis_ray.instances.training_images import read_instances
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks, count_origins, with_made_masks
-from tables import SCHEMAS
 
 
 def _rows():

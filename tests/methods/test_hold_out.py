@@ -17,8 +17,8 @@ from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods import hold_out
 from gcdis_ray.methods.hold_out import HoldOut, choose_hidden
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.training.loop import train
+from gcdis_ray.training.plan import Progress
 
 HELD = HoldOut(hidden=(0,), visible=(1,))
 

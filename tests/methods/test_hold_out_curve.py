@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from toy_discovery import MIXED, AllParts, Crops
 
-from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.hold_out_curve import HoldOutCurve
+from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
 
 HELD = HoldOut((0,), (1,))

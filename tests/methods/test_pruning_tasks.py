@@ -13,7 +13,7 @@ from gcdis_ray.methods.gcdis.inference import grouped_softmax, infer_crops, num_
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
 from gcdis_ray.methods.pruning_config import PruneConfig
-from gcdis_ray.store.schemas import SCHEMAS, check_schema
+from gcdis_ray.store.schemas import check_schema
 
 SPEC = dict(
     model=CONFIG.model.model_dump(mode="json"),

@@ -21,10 +21,11 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from random_sets import SIZE, as_boxes, crowded_set, random_set
+from table_scores import evaluate_tables
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.detection import evaluate_files, evaluate_tables, format_scores
-from gcdis_ray.metrics.matches import RULES
+from gcdis_ray.metrics.ap_rows import RULES
+from gcdis_ray.metrics.detection import evaluate_files, format_scores
 from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_INSTANCES
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")

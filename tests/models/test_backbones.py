@@ -15,8 +15,6 @@ from torch import nn
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.models.backbones import (
-    IMAGENET_MEAN,
-    IMAGENET_STD,
     MobileNetV2,
     PyramidFeatures,
     Wavelet,
@@ -24,6 +22,7 @@ from gcdis_ray.models.backbones import (
     pool,
     read_weights,
 )
+from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 
 def _images(num: int = 3, side: int = 32, seed: int = 0) -> torch.Tensor:

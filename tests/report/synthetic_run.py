@@ -1,4 +1,4 @@
-"""A made-up complete run, held in memory: scenes of digits, and what nine stages might say of them.
+"""A made-up complete run, held in memory: scenes of digits, and what the stages might say of them.
 
 Sizes are small and the outcome of learning is simulated (a noisy assignment), so that the report
 can be tested and looked at without training anything.
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from tables import SCHEMAS
 
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.report.view import RunView
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
-from tables import SCHEMAS
 from gcdis_ray.store.schemas import check_schema
 
 ORDER = (

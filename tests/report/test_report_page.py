@@ -117,7 +117,7 @@ def test_a_run_stopped_anywhere_has_a_page_that_says_so(finished_run, num_stages
     assert f"{ORDER[-1]}. What those stages would show" in page
     ids = {a["id"] for _, a in parsed.found if "id" in a}
     assert ("classes" in ids) == (num_stages >= ORDER.index("crop") + 1)
-    assert ("scenes" in ids) == (num_stages >= 1)
+    assert ("pictures" in ids) == (num_stages >= 1)
     assert ("detection" in ids) is False
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from synthetic_run import MemoryOpener, artifact, make_run
 
 from gcdis_ray.masks import coco_rle
-from gcdis_ray.report import figures, findings, gallery, marks, scenes, series
+from gcdis_ray.report import figures, findings, gallery, marks, pictures, series
 from gcdis_ray.report.assigned import Crops, read_crops_assigned
 from gcdis_ray.report.cards import _MAX_THUMBS, class_cards
 from gcdis_ray.report.palette import class_color, ink_on, oklch_to_hex, rgb
@@ -164,28 +164,28 @@ def test_pseudo_labels_replace_clusters_and_bring_reliability():
     assert crops.trust()[1] > crops.trust()[2] > crops.trust()[0]
 
 
-# ---------------------------------------------------------------- scenes
+# ---------------------------------------------------------------- pictures
 
 
 def test_overlapping_predictions_are_drawn_once():
     first, nearly, apart = (np.zeros((20, 20), bool) for _ in range(3))
     first[2:10, 2:10] = nearly[2:10, 2:9] = apart[12:18, 12:18] = True
     rles = [coco_rle.encode(m) for m in (first, nearly, apart)]
-    assert scenes.suppress_overlaps(rles, np.array([0.5, 0.9, 0.7]), 20, 20) == [1, 2]
-    assert scenes.suppress_overlaps([], np.zeros(0), 20, 20) == []
+    assert pictures.suppress_overlaps(rles, np.array([0.5, 0.9, 0.7]), 20, 20) == [1, 2]
+    assert pictures.suppress_overlaps([], np.zeros(0), 20, 20) == []
 
 
 def test_the_display_threshold_shows_about_as_many_as_there_are():
     scores = np.linspace(0.01, 0.49, 49)
-    assert scenes.display_threshold(scores, 10) == pytest.approx(0.40)
-    assert scenes.display_threshold(scores, 10**6) == pytest.approx(0.02)
-    assert scenes.display_threshold(np.full(5, 0.9), 2) == 0.5
-    assert scenes.display_threshold(np.zeros(0), 3) == pytest.approx(0.02)
+    assert pictures.display_threshold(scores, 10) == pytest.approx(0.40)
+    assert pictures.display_threshold(scores, 10**6) == pytest.approx(0.02)
+    assert pictures.display_threshold(np.full(5, 0.9), 2) == 0.5
+    assert pictures.display_threshold(np.zeros(0), 3) == pytest.approx(0.02)
 
 
 def test_scenes_are_spread_over_the_first_split_that_exists(finished_run):
     images = finished_run.table("ingest", "images")
-    chosen = scenes.choose_images(images, ("nowhere", "unlabeled", "labeled"), 3)
+    chosen = pictures.choose_images(images, ("nowhere", "unlabeled", "labeled"), 3)
     splits = [images.shard(s)["split"][r].as_py() for s, r in chosen]
     assert splits == ["unlabeled"] * 3
     ids = [images.shard(s)["image_id"][r].as_py() for s, r in chosen]
@@ -196,14 +196,14 @@ def test_scenes_are_spread_over_the_first_split_that_exists(finished_run):
 def test_a_scene_tints_the_mask_and_writes_the_label():
     mask = np.zeros((64, 64), bool)
     mask[20:60, 20:60] = True
-    item = scenes.Drawn(coco_rle.encode(mask), (20.0, 20.0, 60.0, 60.0), "#00ff00", "new-1 0.50")
+    item = pictures.Drawn(coco_rle.encode(mask), (20.0, 20.0, 60.0, 60.0), "#00ff00", "new-1 0.50")
     grey = np.full((64, 64, 3), 100, np.uint8)
-    uri = scenes.draw_scene(_png(grey), 64, 64, [item])
+    uri = pictures.draw_image(_png(grey), 64, 64, [item])
     import base64
 
     drawn = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
     pixels = np.asarray(drawn).astype(int)
-    assert max(drawn.size) == scenes.SIDE_PX
+    assert max(drawn.size) == pictures.SIDE_PX
     inside, outside = pixels[400, 400], pixels[50, 50]
     assert inside[1] - inside[0] > 60
     assert abs(outside - 100).max() < 8
@@ -212,10 +212,10 @@ def test_a_scene_tints_the_mask_and_writes_the_label():
 
 
 def test_a_box_without_mask_is_drawn_too():
-    item = scenes.Drawn(None, (10.0, 10.0, 50.0, 50.0), "#00ff00", "")
-    assert scenes.draw_scene(_png(np.zeros((64, 64, 3), np.uint8)), 64, 64, [item])
-    assert scenes.describe([item], "objects") == "1 objects"
-    assert scenes.describe([], "objects") == "no objects"
+    item = pictures.Drawn(None, (10.0, 10.0, 50.0, 50.0), "#00ff00", "")
+    assert pictures.draw_image(_png(np.zeros((64, 64, 3), np.uint8)), 64, 64, [item])
+    assert pictures.describe([item], "objects") == "1 objects"
+    assert pictures.describe([], "objects") == "no objects"
 
 
 # ---------------------------------------------------------------- series, numbers, figures

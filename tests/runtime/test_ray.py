@@ -17,9 +17,10 @@ from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError, RuntimeUnavailable
-from gcdis_ray.runtime.base import Progress, Runtime
+from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.store.meter import metering
+from gcdis_ray.training.plan import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 TESTS = str(Path(__file__).resolve().parents[1])

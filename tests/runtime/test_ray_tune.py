@@ -14,8 +14,9 @@ from toy_trials import ToyTrial, ToyTrials, square
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError, RuntimeUnavailable, Stopped, StorageError
-from gcdis_ray.runtime.base import Progress, Runtime
+from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.runtime.local import LocalRuntime
+from gcdis_ray.training.plan import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 TESTS = str(Path(__file__).resolve().parents[1])

@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
@@ -24,7 +25,6 @@ from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import crop
 from gcdis_ray.store.schemas import CROPS, IMAGE_INDEX
-from tables import SCHEMAS
 from gcdis_ray.store.storage import LocalStorage
 
 HEIGHT, WIDTH = 60, 80
@@ -111,7 +111,7 @@ class Inputs:
 
                 return write
 
-        work.map_shards(Write(), [], gives=tuple(members), num_shards=len(SPLITS))
+        work.map_shards(Write(), [], gives=tuple(members), args=[{} for _ in SPLITS])
         self._work = work
 
     def has(self, name: str) -> bool:

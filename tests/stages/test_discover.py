@@ -143,7 +143,7 @@ def test_pruning_changes_no_byte_of_training_and_hidden_classes_are_free_cluster
 
 def test_fewer_classes_than_known_is_refused(local_work):
     work = local_work
-    work.map_shards(WriteCrops([[0]]), [], gives=["crops"], num_shards=1, args=[{}])
+    work.map_shards(WriteCrops([[0]]), [], gives=["crops"], args=[{}])
     work.write_json("classes", CLASSES)
     work.write_json("class_count", {"num_classes": 1})
     with pytest.raises(ArtifactError, match="1 classes in all, but 2 are known"):

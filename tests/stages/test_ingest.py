@@ -22,6 +22,7 @@ from coco_folder import (
     write_json,
 )
 from pydantic import ValidationError
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.data.samples.digits import write_scenes
@@ -29,14 +30,12 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.stages import ingest
 from gcdis_ray.store.s3 import Prefix
-from tables import SCHEMAS
-from gcdis_ray.store.schemas import UNIQUE_ID
 from gcdis_ray.store.source import LocalFolder
 from gcdis_ray.store.storage import LocalStorage
+from gcdis_ray.training.plan import Progress
 
 
 @pytest.fixture
@@ -117,9 +116,9 @@ def test_schemas_are_plain_and_ids_unique(root: Path, local_work: StageWork):
         table = local_work.table(name).read()
         assert table.schema.equals(SCHEMAS[name])
         assert not any(isinstance(field.type, pa.ExtensionType) for field in table.schema)
-        if name in UNIQUE_ID:
-            ids = table[UNIQUE_ID[name]].to_pylist()
-            assert len(set(ids)) == len(ids)
+    for name, unique in (("images", "image_id"), ("instances", "instance_id")):
+        ids = local_work.table(name).read()[unique].to_pylist()
+        assert len(set(ids)) == len(ids)
 
 
 # ---------------------------------------------------------------- sealed ground truth

@@ -90,14 +90,14 @@ def test_no_such_folder(uri: str, s3_endpoint: str, monkeypatch):
     monkeypatch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
     with pytest.raises(DataError) as caught:
         open_source(uri)
-    assert caught.value.where == "stages.ingest.root"
+    assert caught.value.where == "root"
 
 
 @pytest.mark.parametrize("uri", ["gs://b/x", "https://host/x", "S3://b/x", "file:///x"])
 def test_a_scheme_that_nobody_reads_is_named(uri: str):
     with pytest.raises(DataError, match="unknown scheme") as caught:
         open_source(uri)
-    assert caught.value.where == "stages.ingest.root"
+    assert caught.value.where == "root"
     assert caught.value.what.startswith(f"unknown scheme {uri.partition(':')[0]!r}")
 
 
@@ -108,7 +108,7 @@ def test_the_data_have_a_service_of_their_own(s3_endpoint: str, tmp_path: Path, 
     assert open_source(uri, s3_endpoint).read("a") == b"1"
     with pytest.raises(StorageError, match="not a URL") as caught:
         open_source(uri, "127.0.0.1")
-    assert caught.value.where == "stages.ingest.endpoint"
+    assert caught.value.where == "endpoint"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "127.0.0.1")
     with pytest.raises(StorageError, match="AWS_ENDPOINT_URL: not a URL"):
         open_source(uri)

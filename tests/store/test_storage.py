@@ -30,7 +30,6 @@ from gcdis_ray.store.storage import (
     open_artifact,
     open_storage,
     read_manifest,
-    verify,
 )
 
 
@@ -115,7 +114,6 @@ def test_damage_is_found(storage: Storage, damage: str):
     manifest = commit(storage, _manifest({"history": [record]}))
     artifact = open_artifact(storage, manifest)
     assert artifact.table("history").read().num_rows == 5
-    assert verify(storage, manifest, print) == 0
     path = f"count/k1/{record.path}"
     data = storage.read(path)
     if damage == "remove":
@@ -130,7 +128,6 @@ def test_damage_is_found(storage: Storage, damage: str):
         )
     with pytest.raises(ArtifactError, match=r"damaged|gone"):
         artifact.table("history").read()
-    assert verify(storage, manifest, lambda line: None) == 1
 
 
 def test_many_finished_units_are_read_together(storage: Storage):
@@ -172,7 +169,7 @@ def test_gc_keeps_what_a_manifest_names(storage: Storage):
     lost, train = f"count/{done}/attempt-lost", f"count/{done}/train"
     assert gone == {lost, train, f"count/{other}"}
     list(sweep(storage, ["count"], -1, delete=True))
-    assert verify(storage, manifest, print) == 0
+    assert open_artifact(storage, manifest).table("history").read().num_rows == 2
     assert storage.folders("count") == [done, "mine"]
     assert storage.folders("photos") == ["images"]
 

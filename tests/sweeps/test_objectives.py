@@ -7,11 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from tables import SCHEMAS
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.pipeline import MAY_OPEN_SEALED, SEALED, load_recipe
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
-from tables import SCHEMAS
 from gcdis_ray.sweeps.objectives import OBJECTIVES, read
 
 

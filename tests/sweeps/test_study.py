@@ -14,7 +14,7 @@ from small_run import small_overrides
 from small_sweep import sweep_file
 
 from gcdis_ray.cli import _print_metrics, main
-from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.errors import (
     ConfigError,
     DataError,
@@ -24,13 +24,13 @@ from gcdis_ray.errors import (
     StorageError,
 )
 from gcdis_ray.run.pipeline import Event, Pipeline
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.sweeps.chosen import load_chosen
 from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.progress import line, table
 from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
+from gcdis_ray.training.plan import Progress
 
 MAXIMUM = "stages.discover.gcdis.discovery.temperature.maximum"
 
@@ -319,7 +319,7 @@ def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.Monkey
     monkeypatch.setattr("gcdis_ray.sweeps.cluster.measure", fail)
     points = Points(torch.zeros(3, 2), torch.tensor([0, 1, -1]))
     assert (
-        measure_all(points, [(2, Settings(), 0)] * 2)
+        measure_all(points, [(2, CountSettings(), 0)] * 2)
         == [{"error": "RuntimeError: out of memory"}] * 2
     )
 

@@ -18,8 +18,8 @@ from two_workers import run_in_two
 
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
-from gcdis_ray.runtime.base import FitPlan
 from gcdis_ray.training.loop import train
+from gcdis_ray.training.plan import FitPlan
 
 STEPS = 12  # 17 crops in batches of 12: an epoch ends, and headness is used, every second step
 BASIC: dict[str, Any] = dict(losses={"clustering_from": 0.25}, queue_size=21)

@@ -9,11 +9,11 @@ import torch
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.runtime.base import FitPlan, Progress
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import train
+from gcdis_ray.training.plan import FitPlan, Progress
 
 MEMBERS = {"toy", "toy_spec", "history", "snapshot_3", "snapshot_6"}
 

@@ -21,7 +21,7 @@ import torch
 
 from gcdis_ray.clustering.class_count.choose import Grid, plateau
 from gcdis_ray.clustering.class_count.measures import silhouette
-from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.clustering.class_count.trials import Job, Trial, judges, recalls
 from gcdis_ray.clustering.kmeans import kmeans
 
@@ -65,7 +65,7 @@ class LabeledAccuracy:
 
     num_known: int
     grid: CountGrid
-    settings: Settings
+    settings: CountSettings
     seed: int
     balanced: bool = True
 

@@ -12,7 +12,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gcdis_ray.clustering.class_count.points import Settings
+from gcdis_ray.clustering.class_count.points import CountSettings
 from gcdis_ray.clustering.kmeans import kmeans
 
 
@@ -34,7 +34,7 @@ class Measures:
 
 
 def measure(
-    points_ND: Tensor, labels_N: Tensor, num_clusters: int, settings: Settings, seed: int
+    points_ND: Tensor, labels_N: Tensor, num_clusters: int, settings: CountSettings, seed: int
 ) -> Measures:
     """Cluster all points by plain k-means, which sees no label, and compare with the labels.
 

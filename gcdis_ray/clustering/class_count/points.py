@@ -23,7 +23,7 @@ UNLABELED_PER_CLASS = 30  # per known class, if that is more: classes of few cro
 
 
 @dataclass(frozen=True)
-class Settings:
+class CountSettings:
     """How points are drawn and clustered.
 
     Args:
@@ -51,7 +51,7 @@ class Points(NamedTuple):
     labels_N: Tensor
 
 
-def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
+def draw(labels_N: Tensor, settings: CountSettings, seed: int) -> Tensor:
     """Rows that are drawn, ascending within each class: int64.
 
     Needs the labels only, so that a large table can be read for these rows alone.
@@ -64,8 +64,7 @@ def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
         which = "unlabeled" if bool(labeled.any()) else "labeled"
         raise DataError(
             f"the number of classes cannot be estimated without {which} crops",
-            where="stages.count",
-            fix="set stages.count.num_novel",
+            fix="give the number of novel classes",
         )
     generator = torch.Generator().manual_seed(seed)
     classes = torch.unique(labels_N).tolist()
@@ -79,7 +78,7 @@ def draw(labels_N: Tensor, settings: Settings, seed: int) -> Tensor:
     return torch.cat(rows)
 
 
-def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: Settings, seed: int) -> Points:
+def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, seed: int) -> Points:
     """Draw points and keep their principal components, each row scaled to length 1.
 
     Args:

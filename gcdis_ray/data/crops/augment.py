@@ -15,12 +15,10 @@ from torch.nn import functional as F
 from gcdis_ray.data.crops.view_draw import Erasing, chance, draw_views, uniform
 from gcdis_ray.data.crops.view_pixels import render_pixels
 from gcdis_ray.data.crops.view_tensors import render_tensors
+from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
-    from gcdis_ray.data.crops.augment_config import AugmentConfig
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+    from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 
 
 def normalize(images_N3HW: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ def random_view(
     images_N3HW: Tensor,
     masks_N1HW: Tensor,
     side_px: int,
-    config: AugmentConfig,
+    config: CropAugmentConfig,
     generator: Generator,
     device: torch.device | None = None,
 ) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from pydantic import Field
 from gcdis_ray.config import Closed
 
 
-class AugmentConfig(Closed):
+class CropAugmentConfig(Closed):
     """One random view of a crop. Geometry moves image and mask alike."""
 
     min_area: float = Field(0.3, gt=0, le=1, description="smallest share of the crop shown")

@@ -17,7 +17,7 @@ import torch
 from torch import Generator, Tensor
 
 if TYPE_CHECKING:
-    from gcdis_ray.data.crops.augment_config import AugmentConfig
+    from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 
 GREY = (0.299, 0.587, 0.114)
 _TRIES = 4  # random windows drawn per crop before the whole crop is shown
@@ -71,7 +71,7 @@ class ViewDraw:
 
 
 def draw_views(
-    masks_N1HW: Tensor, config: AugmentConfig, generator: Generator, side_px: int
+    masks_N1HW: Tensor, config: CropAugmentConfig, generator: Generator, side_px: int
 ) -> ViewDraw:
     """Draw one view per crop.
 
@@ -107,7 +107,7 @@ def chance(num: int, probability: float, generator: Generator) -> Tensor:
 
 
 def _windows(
-    masks_N1HW: Tensor, config: AugmentConfig, upright: bool, generator: Generator
+    masks_N1HW: Tensor, config: CropAugmentConfig, upright: bool, generator: Generator
 ) -> Tensor:
     """Affine maps (N, 2, 3) from view to crop coordinates that keep enough of every mask.
 
@@ -154,7 +154,7 @@ def _kept(cells_NC: Tensor, theta_N23: Tensor) -> Tensor:
     return (inside_NC * cells_NC).sum(dim=1)
 
 
-def _random_affine(num: int, config: AugmentConfig, generator: Generator) -> Tensor:
+def _random_affine(num: int, config: CropAugmentConfig, generator: Generator) -> Tensor:
     side = uniform(num, config.min_area, 1.0, generator).sqrt()
     stretch = torch.exp(uniform(num, -0.5, 0.5, generator) * math.log(config.max_aspect))
     wide, high = (side * stretch).clamp(max=1.0), (side / stretch).clamp(max=1.0)
@@ -192,11 +192,11 @@ def _bend(num: int, strength: float, generator: Generator) -> Tensor:
 # ---------------------------------------------------------------- colour
 
 
-def _colors(config: AugmentConfig) -> bool:
+def _colors(config: CropAugmentConfig) -> bool:
     return bool(config.jitter or config.grey or config.invert)
 
 
-def _recolor(num: int, config: AugmentConfig, generator: Generator) -> Recolor:
+def _recolor(num: int, config: CropAugmentConfig, generator: Generator) -> Recolor:
     """Jitter, grey and negative: all linear in a pixel's colour, so one matrix per crop."""
     jitter = chance(num, config.jitter, generator).float()
 
@@ -225,7 +225,7 @@ def _hue_rotation(turn_N: Tensor) -> Tensor:
 # ---------------------------------------------------------------- blur and holes
 
 
-def _blur(num: int, config: AugmentConfig, generator: Generator) -> Tensor:
+def _blur(num: int, config: CropAugmentConfig, generator: Generator) -> Tensor:
     sigma = uniform(num, 0.1, max(config.blur_max_px, 0.1), generator)
     return torch.where(chance(num, config.blur, generator), sigma, 0.0)
 

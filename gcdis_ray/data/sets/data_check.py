@@ -20,9 +20,8 @@ from gcdis_ray.data.sets.published import FILES, HASHES, SETTINGS, Count
 from gcdis_ray.data.sets.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
-from gcdis_ray.run.progress import size
 from gcdis_ray.store.source import SourceFolder
-from gcdis_ray.words import counted, cut
+from gcdis_ray.words import counted, cut, size
 
 _CHUNK_BYTES = 1 << 20
 _EXAMPLES = 3

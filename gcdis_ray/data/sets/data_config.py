@@ -209,7 +209,7 @@ class DataConfig(StageConfig):
 
     def open_root(self) -> SourceFolder:
         """Raises: DataError, StorageError: see :func:`gcdis_ray.store.source.open_source`."""
-        return open_source(self.root, self.endpoint)
+        return open_source(self.root, self.endpoint, "stages.ingest.root")
 
     def files(self) -> list[str]:
         """Every file below root that decides what the sets are, images aside, sorted."""

@@ -11,10 +11,10 @@ from typing import Any
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import DataPlan, SetPlan
 from gcdis_ray.errors import DataError
-from gcdis_ray.runtime.base import Progress
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.meter import count, metering
 from gcdis_ray.store.source import SourceFolder
+from gcdis_ray.training.plan import Progress
 from gcdis_ray.words import cut
 
 Show = Callable[[Progress], None]

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.errors import ConfigError
 
 _ENCODER = "stages.discover.gcdis.model.encoder"
@@ -271,5 +271,5 @@ class DiscoveryConfig(Closed):
     temperature: TemperatureConfig = TemperatureConfig.model_validate({})
     target: TargetConfig = TargetConfig.model_validate({})
     losses: LossesConfig = LossesConfig.model_validate({})
-    augment: AugmentConfig = AugmentConfig.model_validate({})
+    augment: CropAugmentConfig = CropAugmentConfig.model_validate({})
     prototypes: PrototypeConfig = PrototypeConfig.model_validate({})

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from gcdis_ray.files.arrow_columns import as_column, flags, numbers
 from gcdis_ray.lookup import places
 from gcdis_ray.masks.run_lengths import run_areas
-from gcdis_ray.metrics.ap_matching import Bools, Floats, Ints
+from gcdis_ray.metrics.detection_matching import Bools, Floats, Ints
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
 from gcdis_ray.metrics.files.coco_records import MAX_PX
 

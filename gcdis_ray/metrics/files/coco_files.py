@@ -22,8 +22,8 @@ from gcdis_ray.files.lvis_rules import (
     has_lists,
 )
 from gcdis_ray.masks.run_lengths import run_areas
+from gcdis_ray.metrics.ap_rows import RULES, Truth
 from gcdis_ray.metrics.files.coco_records import integer, no_fill, number, shape
-from gcdis_ray.metrics.matches import RULES, Truth
 from gcdis_ray.metrics.overlaps import Masks
 
 _FIX = "give a COCO or LVIS annotation file with 'images', 'annotations' and 'categories'"

@@ -13,11 +13,12 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.files.arrow_columns import as_column
-from gcdis_ray.metrics.ap_matching import Bools, Edges, Floats, Ints
+from gcdis_ray.metrics.ap_rows import best_of_image, common_pairs, given_boxes
+from gcdis_ray.metrics.detection_matching import Bools, Edges, Floats, Ints
 from gcdis_ray.metrics.files.coco_columns import Checks
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
 from gcdis_ray.metrics.files.coco_results import scan
-from gcdis_ray.metrics.matches import best_of_image, common_pairs, given_boxes
+from gcdis_ray.metrics.one_to_one import greedy_edges
 from gcdis_ray.metrics.overlaps import Masks, box_edges, mask_edges
 
 MATCH_IOU = 0.5
@@ -58,24 +59,6 @@ def count_outputs(
         return _Met(ground_truth, images_I)
 
     return scan(path, ground_truth, start, any_category=True).counts(max_per_image)
-
-
-def greedy_edges(edges: Edges) -> Edges:
-    """One-to-one pairs by falling IoU; ties by the lowest detection, then the lowest object.
-
-    In rounds: an edge that comes first for its detection and for its object is taken.
-    """
-    order = np.lexsort((edges.object_E, edges.detection_E, -edges.iou_E))
-    taken = [order[:0]]
-    while len(order):
-        detection, object_ = edges.detection_E[order], edges.object_E[order]
-        first_d, first_g = (np.unique(c, return_index=True)[1] for c in (detection, object_))
-        chosen = np.intersect1d(first_d, first_g)
-        taken.append(order[chosen])
-        used = np.isin(detection, detection[chosen]) | np.isin(object_, object_[chosen])
-        order = order[~used]
-    rows = np.concatenate(taken)
-    return Edges(edges.detection_E[rows], edges.object_E[rows], edges.iou_E[rows])
 
 
 class _Met:

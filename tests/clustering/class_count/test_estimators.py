@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 
 from gcdis_ray.clustering.class_count.choose import Choice, choose
 from gcdis_ray.clustering.class_count.density import Density
-from gcdis_ray.clustering.class_count.holdout import Holdout
+from gcdis_ray.clustering.class_count.hidden_classes import HiddenClasses
 from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy, log_grid
 from gcdis_ray.clustering.class_count.mixture import Mixture
-from gcdis_ray.clustering.class_count.points import Points, Settings, prepare
+from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
 from gcdis_ray.clustering.class_count.trials import Estimator, hidden_classes, run_all
 
 METHODS = ("mixture", "labeled_accuracy", "holdout", "density")
@@ -28,8 +28,8 @@ def _estimator(method: str, num_known: int, seed: int = 0) -> Estimator:
     grid = CountGrid(max(2, num_known), 25, 12, 2)
     return {
         "mixture": Mixture(num_known, 2, seed, 80),
-        "labeled_accuracy": LabeledAccuracy(num_known, grid, Settings(), seed),
-        "holdout": Holdout(num_known, grid, Settings(), seed),
+        "labeled_accuracy": LabeledAccuracy(num_known, grid, CountSettings(), seed),
+        "holdout": HiddenClasses(num_known, grid, CountSettings(), seed),
         "density": Density(num_known, 2, largest_size=40),
     }[method]
 
@@ -84,7 +84,7 @@ def test_equal_arguments_give_equal_counts(method: str) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_names_of_known_classes_carry_nothing(method: str) -> None:
     """Unlabeled points are -1, whatever they are; so all that labels say is which are alike."""
-    drawn = prepare(*blobs([30] * 6, 3, 0.3, seed=3), Settings(dims=16), seed=0)
+    drawn = prepare(*blobs([30] * 6, 3, 0.3, seed=3), CountSettings(dims=16), seed=0)
     label_N = drawn.labels_N
     renamed = torch.where(label_N >= 0, (label_N + 1) % 3, label_N)
     assert set(label_N.tolist()) == {-1, 0, 1, 2}
@@ -100,7 +100,7 @@ def test_names_of_known_classes_carry_nothing(method: str) -> None:
 def test_what_is_hidden_is_hidden(method: str) -> None:
     """Labels of a hidden class judge the clusters and do not shape them: without them, clusters
     are the same."""
-    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=3), Settings(dims=16), seed=0)
+    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=3), CountSettings(dims=16), seed=0)
     (hidden,) = hidden_classes([0, 1, 2], 0, 0)
     others = torch.where(drawn.labels_N == hidden, -1, drawn.labels_N)
     estimator = _estimator(method, 3)
@@ -119,7 +119,7 @@ def test_what_is_hidden_is_hidden(method: str) -> None:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_jobs_are_independent_of_their_order(method: str) -> None:
-    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=4), Settings(dims=16), seed=0)
+    drawn = prepare(*blobs([30] * 6, 3, 0.4, seed=4), CountSettings(dims=16), seed=0)
     estimator = _estimator(method, 3)
     jobs = estimator.jobs([])
     forth = [estimator.run(job, drawn) for job in jobs]
@@ -131,7 +131,7 @@ def test_jobs_are_independent_of_their_order(method: str) -> None:
 
 def test_the_second_grid_lies_around_the_best_of_the_first() -> None:
     estimator = _estimator("labeled_accuracy", 3)
-    drawn = prepare(*blobs([30] * 8, 3, 0.3, seed=6), Settings(dims=16), seed=0)
+    drawn = prepare(*blobs([30] * 8, 3, 0.3, seed=6), CountSettings(dims=16), seed=0)
     first = [t for job in estimator.jobs([]) for t in estimator.run(job, drawn)]
     second = {k for job in estimator.jobs(first) for k in job.parameters}
     tried = {t.parameter for t in first}

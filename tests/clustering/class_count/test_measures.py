@@ -18,19 +18,24 @@ from gcdis_ray.clustering.class_count.measures import (
     rows_at_a_time,
     silhouette,
 )
-from gcdis_ray.clustering.class_count.points import Settings, draw, prepare, principal_components
+from gcdis_ray.clustering.class_count.points import (
+    CountSettings,
+    draw,
+    prepare,
+    principal_components,
+)
 from gcdis_ray.errors import DataError
 
 
 @pytest.mark.parametrize("labels", [torch.full((20,), -1), torch.zeros(20, dtype=torch.int64)])
 def test_both_kinds_of_points_are_needed(labels: torch.Tensor) -> None:
     with pytest.raises(DataError, match="cannot be estimated without"):
-        prepare(torch.randn(20, 3), labels, Settings(), seed=0)
+        prepare(torch.randn(20, 3), labels, CountSettings(), seed=0)
 
 
 def test_a_draw_is_as_large_as_asked_and_its_seed_decides() -> None:
     labels = torch.tensor([0] * 30 + [1] * 5 + [-1] * 50)
-    settings = Settings(max_labeled_per_class=10, max_unlabeled=20)
+    settings = CountSettings(max_labeled_per_class=10, max_unlabeled=20)
     rows = draw(labels, settings, seed=1)
     assert torch.bincount(labels[rows] + 1).tolist() == [20, 10, 5]
     assert torch.equal(rows, draw(labels, settings, seed=1))
@@ -45,7 +50,7 @@ def test_many_known_classes_draw_more_unlabeled_points(
     num_known: int, max_unlabeled: int | None, drawn: int
 ) -> None:
     labels = torch.cat([torch.arange(num_known), torch.full((30_000,), -1)])
-    rows = draw(labels, Settings(max_unlabeled=max_unlabeled), seed=0)
+    rows = draw(labels, CountSettings(max_unlabeled=max_unlabeled), seed=0)
     assert len(rows) == drawn + num_known
 
 
@@ -99,9 +104,9 @@ def test_principal_components_keep_the_directions_of_most_variance() -> None:
 
 
 def test_the_right_number_of_clusters_measures_best() -> None:
-    points, labels = prepare(*blobs([30] * 6, 3, 0.4, seed=7), Settings(dims=16), seed=0)
-    few, right, many = (measure(points, labels, k, Settings(), seed=1) for k in (3, 6, 15))
-    assert right == measure(points, labels, 6, Settings(), seed=1)
+    points, labels = prepare(*blobs([30] * 6, 3, 0.4, seed=7), CountSettings(dims=16), seed=0)
+    few, right, many = (measure(points, labels, k, CountSettings(), seed=1) for k in (3, 6, 15))
+    assert right == measure(points, labels, 6, CountSettings(), seed=1)
     assert right.balanced_accuracy > max(few.balanced_accuracy, many.balanced_accuracy)
     assert right.silhouette > max(few.silhouette, many.silhouette)
     assert few.inertia > right.inertia > many.inertia

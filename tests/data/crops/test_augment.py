@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from gcdis_ray.data.crops.augment import normalize, plain_view, random_view, with_mask, wobble
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 
 STILL = {
     "min_area": 1.0,
@@ -31,8 +31,8 @@ def crops(num: int = 6, side: int = 24) -> tuple[torch.Tensor, torch.Tensor]:
     return images, masks
 
 
-def config(**changes) -> AugmentConfig:
-    return AugmentConfig.model_validate(STILL | changes)
+def config(**changes) -> CropAugmentConfig:
+    return CropAugmentConfig.model_validate(STILL | changes)
 
 
 def test_nothing_switched_on_changes_nothing():
@@ -47,7 +47,7 @@ def test_nothing_switched_on_changes_nothing():
 
 @pytest.mark.parametrize("side", [16, 32])
 def test_same_seed_same_view_and_everything_on_is_finite(side):
-    everything = AugmentConfig.model_validate(
+    everything = CropAugmentConfig.model_validate(
         GEOMETRY
         | dict(jitter=1, hue=0.5, invert=0.5, grey=0.3, blur=0.7, noise=0.1, erase=0.5)
         | dict(background=0.5, elastic=0.1, mask_wobble=0.5)
@@ -65,7 +65,7 @@ def test_the_mask_moves_with_the_image():
     """An image that shows its own mask still does after geometry, but for pixels on the edge."""
     _, masks = crops(40)
     images = masks.expand(-1, 3, -1, -1).contiguous()
-    geometry = AugmentConfig.model_validate(GEOMETRY | {"elastic": 0.05})
+    geometry = CropAugmentConfig.model_validate(GEOMETRY | {"elastic": 0.05})
     views, view_masks = random_view(images, masks, 32, geometry, seeded())
     low, high = normalize(torch.zeros(1, 3, 1, 1)), normalize(torch.ones(1, 3, 1, 1))
     shown = ((views - low) / (high - low) > 0.5).float()[:, :1]
@@ -75,10 +75,10 @@ def test_the_mask_moves_with_the_image():
 def test_a_quarter_of_the_mask_survives_every_window():
     images, masks = crops(6)
     images, masks = images.repeat(60, 1, 1, 1), masks.repeat(60, 1, 1, 1)
-    tight = AugmentConfig.model_validate(GEOMETRY | {"min_area": 0.05, "rotation_deg": 0})
+    tight = CropAugmentConfig.model_validate(GEOMETRY | {"min_area": 0.05, "rotation_deg": 0})
     _, kept = random_view(images, masks, 48, tight, seeded())
     assert (kept.mean(dim=(1, 2, 3)) > 0).all()  # never an empty attention target
-    loose = AugmentConfig.model_validate({**tight.model_dump(), "min_mask": 0.0})
+    loose = CropAugmentConfig.model_validate({**tight.model_dump(), "min_mask": 0.0})
     _, free = random_view(images, masks, 48, loose, seeded())
     assert (free.mean(dim=(1, 2, 3)) == 0).any()  # the check does something
 

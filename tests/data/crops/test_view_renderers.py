@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.view_draw import draw_views
 from gcdis_ray.data.crops.view_pixels import render_pixels
 from gcdis_ray.data.crops.view_tensors import render_tensors
@@ -34,8 +34,8 @@ def smooth_crops(num: int, side: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(masks)[:, None]
 
 
-def settings(**changes) -> AugmentConfig:
-    return AugmentConfig.model_validate({"blur": 0.0, "min_area": 0.4, **changes})
+def settings(**changes) -> CropAugmentConfig:
+    return CropAugmentConfig.model_validate({"blur": 0.0, "min_area": 0.4, **changes})
 
 
 @pytest.mark.parametrize("kind", KINDS)

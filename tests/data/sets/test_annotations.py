@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gcdis_ray.data.formats.open_file import open_annotations
-from gcdis_ray.data.sets.annotations import CheckedAnnotations, Selection
+from gcdis_ray.data.sets.annotations import ANNOTATION_RUNS, CheckedAnnotations, Selection
 from gcdis_ray.data.sets.data_config import ImageSet
 from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.work import StageWork
-from gcdis_ray.data.sets.annotations import ANNOTATION_RUNS
 from gcdis_ray.store.source import open_source
 
 GOOD = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "iscrowd": 0}

@@ -41,6 +41,12 @@ def test_every_encoded_mask_fills_its_image_and_no_other(found: list[np.ndarray]
     assert _fill(mixed, size).tolist() == [n % 2 == 1 for n in range(len(mixed))]
 
 
+def test_a_mask_after_one_that_is_cut_off_or_foreign_is_good() -> None:
+    """``<`` is 12 zeros; seven characters are a number, eight are none."""
+    texts = ["p" * 9, "<", "<" + "\x80" * 3, "<", "", "<", "p" * 7 + "0", "<"]
+    assert _fill(texts, np.full(len(texts), 12)).tolist() == [False, True] * 4
+
+
 def test_large_runs_and_long_masks() -> None:
     mask = np.zeros((1500, 1500), np.uint8)
     mask[3:1400, 700:1203:2] = 1

@@ -1,4 +1,4 @@
-"""Matching of clusters to classes and of boxes to boxes, against brute force."""
+"""Matching of clusters to classes, against brute force."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.matching import (
-    box_iou,
+from gcdis_ray.metrics.cluster_classes import (
     count_matrix,
     count_pairs,
     dense,
-    greedy_pairs,
     match_clusters,
 )
 
@@ -78,27 +76,3 @@ def test_more_clusters_than_can_be_matched_are_refused() -> None:
     with pytest.raises(DataError, match="100000 clusters x 4000 classes") as refused:
         dense(sparse)
     assert "at most 67108" in str(refused.value)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    arrays(
-        np.float64,
-        st.tuples(st.integers(0, 5), st.integers(0, 5)),
-        elements=st.sampled_from([0.0, 0.3, 0.5, 0.6, 0.9]),
-    )
-)
-def test_greedy_pairs_takes_the_best_free_pair_each_time(iou: np.ndarray) -> None:
-    pairs = greedy_pairs(iou, 0.5)
-    left = iou.copy()
-    for row, column, value in pairs:
-        assert value == left.max() == left[row, column]
-        left[row, :], left[:, column] = -1, -1
-    assert not (left >= 0.5).any()
-
-
-def test_box_iou_by_hand() -> None:
-    left = np.array([[0, 0, 2, 2], [5, 5, 5, 5]])
-    right = np.array([[1, 1, 3, 3], [0, 0, 2, 2], [9, 9, 10, 10]])
-    assert box_iou(left, right) == pytest.approx(np.array([[1 / 7, 1, 0], [0, 0, 0]]))
-    assert box_iou(np.zeros((0, 4)), right).shape == (0, 3)

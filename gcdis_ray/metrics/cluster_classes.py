@@ -1,7 +1,4 @@
-"""Which class a cluster stands for, and which object a crop shows.
-
-Shape letters: K clusters, C classes, P pairs' left side (crops), G right side (true objects).
-"""
+"""Which class a cluster stands for. Shape letters: K clusters, C classes, N crops."""
 
 from __future__ import annotations
 
@@ -54,7 +51,6 @@ def dense(counts_KC: csr_array) -> NDArray[np.int32]:
     if num_clusters * num_classes > MAX_CELLS:
         raise DataError(
             f"{num_clusters} clusters x {num_classes} classes are too many to match",
-            where="stages.count",
             fix=f"discover fewer classes: at most {MAX_CELLS // num_classes} for this ground truth",
         )
     return counts_KC.toarray()
@@ -96,33 +92,3 @@ def match_clusters(
         if counts_KC[cluster, name] > 0:
             mapping[cluster] = name
     return mapping
-
-
-def greedy_pairs(iou_PG: NDArray[np.floating], threshold: float) -> list[tuple[int, int, float]]:
-    """One-to-one pairs by falling IoU, of at least ``threshold``; ties by lowest indices.
-
-    Returns:
-        (row, column, iou), highest IoU first.
-    """
-    row, column = np.nonzero(iou_PG >= threshold)
-    order = np.lexsort((column, row, -iou_PG[row, column]))
-    pairs, used_rows, used_columns = [], set(), set()
-    for r, c in zip(row[order].tolist(), column[order].tolist(), strict=True):
-        if r not in used_rows and c not in used_columns:
-            used_rows.add(r)
-            used_columns.add(c)
-            pairs.append((r, c, float(iou_PG[r, c])))
-    return pairs
-
-
-def box_iou(left_P4: NDArray[np.floating], right_G4: NDArray[np.floating]) -> NDArray[np.float64]:
-    """IoU of boxes (x0, y0, x1, y1) in pixels: (P, 4), (G, 4) -> (P, G); 0 where both are empty."""
-    left = np.asarray(left_P4, dtype=np.float64).reshape(-1, 4)
-    right = np.asarray(right_G4, dtype=np.float64).reshape(-1, 4)
-    low = np.maximum(left[:, None, :2], right[None, :, :2])
-    high = np.minimum(left[:, None, 2:], right[None, :, 2:])
-    both = np.prod(np.clip(high - low, 0, None), axis=2)
-    area_left = np.prod(left[:, 2:] - left[:, :2], axis=1)
-    area_right = np.prod(right[:, 2:] - right[:, :2], axis=1)
-    union = area_left[:, None] + area_right[None, :] - both
-    return np.divide(both, union, out=np.zeros_like(both), where=union > 0)

@@ -20,7 +20,15 @@ import pyarrow as pa
 
 from gcdis_ray.files.arrow_columns import as_column, as_texts
 from gcdis_ray.lookup import is_in
-from gcdis_ray.metrics.ap_matching import AREAS, Bools, Edges, Floats, Ints, match, outside_areas
+from gcdis_ray.metrics.detection_matching import (
+    AREAS,
+    Bools,
+    Edges,
+    Floats,
+    Ints,
+    match,
+    outside_areas,
+)
 from gcdis_ray.metrics.overlaps import (
     Masks,
     Pairs,

@@ -17,13 +17,13 @@ import torch
 
 from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid
 from gcdis_ray.clustering.class_count.measures import silhouette
-from gcdis_ray.clustering.class_count.points import Points, Settings
+from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.clustering.class_count.trials import Job, Trial, hidden_classes, judges, recalls
 from gcdis_ray.clustering.kmeans import kmeans
 
 
 @dataclass(frozen=True)
-class Holdout:
+class HiddenClasses:
     """The family of semi-supervised k-means over K, judged on hidden classes.
 
     A single known class cannot be hidden: then it judges, and plain k-means is what is left.
@@ -31,7 +31,7 @@ class Holdout:
 
     num_known: int
     grid: CountGrid
-    settings: Settings
+    settings: CountSettings
     seed: int
 
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:

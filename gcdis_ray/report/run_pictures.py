@@ -1,4 +1,4 @@
-"""The scenes of one run: predictions beside the truth, or whatever earlier stages have drawn."""
+"""The pictures of one run: predictions beside the truth, or whatever earlier stages have drawn."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles, listed_i
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.masks.instance_masks import with_made_masks
 from gcdis_ray.report.palette import class_color
-from gcdis_ray.report.scenes import (
+from gcdis_ray.report.pictures import (
     Drawn,
-    Scene,
+    Picture,
     choose_images,
     describe,
     display_threshold,
-    draw_scene,
+    draw_image,
     rows_of_image,
     suppress_overlaps,
 )
@@ -31,13 +31,13 @@ _UNCLAIMED = "#9aa3ad"  # a true class that no discovered class stands for
 
 
 @dataclass(frozen=True)
-class SceneSection:
-    """Scenes of one kind with what to say about them."""
+class PictureSection:
+    """Pictures of one kind with what to say about them."""
 
     found_title: str
     truth_title: str | None
     caption: str
-    scenes: list[Scene]
+    pictures: list[Picture]
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class _Image:
     bytes: bytes
 
 
-def scene_section(view: RunView, metrics: Mapping[str, Any]) -> SceneSection | None:
-    """The most telling scenes that the run has by now, or None before ``ingest``.
+def picture_section(view: RunView, metrics: Mapping[str, Any]) -> PictureSection | None:
+    """The most telling pictures that the run has by now, or None before ``ingest``.
 
     Predictions on validation images, else proposals on unlabeled ones, else the labels given.
     """
@@ -68,7 +68,7 @@ def scene_section(view: RunView, metrics: Mapping[str, Any]) -> SceneSection | N
 
 def _predicted(
     view: RunView, metrics: Mapping[str, Any], images: Table, predictions: Table
-) -> SceneSection:
+) -> PictureSection:
     chosen = list(_open(view, images, ("validation", "unlabeled")))
     truth = _truth_by_image(view, metrics, {image.image_id for image in chosen})
     rows = {i.image_id: rows_of_image(predictions.shard(i.shard), i.image_id) for i in chosen}
@@ -77,7 +77,7 @@ def _predicted(
     wanted = num_true if num_true is not None else _FALLBACK_PER_IMAGE * len(chosen)
     threshold = display_threshold(np.concatenate(scores or [np.zeros(0)]), wanted)
     by_index = {c.class_index: c for c in view.classes()}
-    scenes = []
+    pictures = []
     for image in chosen:
         table = rows[image.image_id]
         table = table.filter(np.asarray(table["score"].to_numpy() >= threshold))
@@ -99,19 +99,19 @@ def _predicted(
                 )
             )
         true = truth.get(image.image_id, []) if truth is not None else None
-        scenes.append(_scene(image, found, "objects found", true))
+        pictures.append(_picture(image, found, "objects found", true))
     caption = (
         f"Images are spread evenly over the split, not picked. Drawn are predictions with a score "
         f"of at least {threshold:.2f}, after removing those that overlap a surer one by half; "
         f"every number on this page is computed from all predictions."
     )
-    return SceneSection("found", "truth" if truth is not None else None, caption, scenes)
+    return PictureSection("found", "truth" if truth is not None else None, caption, pictures)
 
 
-def _proposed(view: RunView, images: Table, proposals: Table) -> SceneSection:
+def _proposed(view: RunView, images: Table, proposals: Table) -> PictureSection:
     chosen = list(_open(view, images, ("unlabeled", "validation", "labeled")))
     rows = {i.image_id: rows_of_image(proposals.shard(i.shard), i.image_id) for i in chosen}
-    scenes = []
+    pictures = []
     for image in chosen:
         columns = rows[image.image_id].to_pydict()
         kept = suppress_overlaps(
@@ -126,18 +126,18 @@ def _proposed(view: RunView, images: Table, proposals: Table) -> SceneSection:
             )
             for rank, place in reversed(list(enumerate(kept)))
         ]
-        scenes.append(_scene(image, found, "proposals", None))
+        pictures.append(_picture(image, found, "proposals", None))
     caption = "Objects of whatever class, with their objectness. They have no class yet."
-    return SceneSection("proposals", None, caption, scenes)
+    return PictureSection("proposals", None, caption, pictures)
 
 
-def _labeled(view: RunView, images: Table) -> SceneSection | None:
+def _labeled(view: RunView, images: Table) -> PictureSection | None:
     instances = view.table("ingest", "instances")
     if instances is None:
         return None
     names = {c.class_index: c.name for c in view.classes()}
     made = view.table("propose", "instance_masks")
-    scenes = []
+    pictures = []
     for image in _open(view, images, ("labeled",)):
         told = rows_of_image(instances.shard(image.shard), image.image_id)
         seen = with_made_masks(told, made.shard(image.shard) if made else None)
@@ -151,15 +151,17 @@ def _labeled(view: RunView, images: Table) -> SceneSection | None:
             )
             for before, after in zip(told.to_pylist(), seen.to_pylist(), strict=True)
         ]
-        scenes.append(_scene(image, found, "labeled objects", None))
-    return SceneSection("labels given", None, "The labels that came with the data.", scenes)
+        pictures.append(_picture(image, found, "labeled objects", None))
+    return PictureSection("labels given", None, "The labels that came with the data.", pictures)
 
 
-def _scene(image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None) -> Scene:
+def _picture(
+    image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
+) -> Picture:
     def draw(objects: Sequence[Drawn]) -> str:
-        return draw_scene(image.bytes, image.height_px, image.width_px, objects)
+        return draw_image(image.bytes, image.height_px, image.width_px, objects)
 
-    return Scene(
+    return Picture(
         image.image_id,
         draw(found),
         f"image {image.image_id}, {describe(found, what)}",

@@ -33,7 +33,7 @@ class Drawn:
 
 
 @dataclass(frozen=True)
-class Scene:
+class Picture:
     """One image, once with predictions and once, if known, with the truth."""
 
     image_id: int
@@ -90,7 +90,7 @@ def suppress_overlaps(
     return kept[:_MAX_OBJECTS]
 
 
-def draw_scene(image: bytes, height_px: int, width_px: int, objects: Sequence[Drawn]) -> str:
+def draw_image(image: bytes, height_px: int, width_px: int, objects: Sequence[Drawn]) -> str:
     """The image with masks tinted and outlined and labels beside them, as a JPEG data URI.
 
     Args:

@@ -1,0 +1,51 @@
+"""What a training is told and what it tells of itself; everything of it that is not its task."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pyarrow as pa
+
+from gcdis_ray.config import ComputeConfig
+from gcdis_ray.store.artifacts import FileRecord
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One step forward of a stage, for people and for whoever drives the run.
+
+    ``values`` are what a training task measured after step ``done`` (see
+    :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
+    ``loss`` is a training's newest. ``total`` is 0 where nobody knows.
+    """
+
+    done: int
+    total: int
+    unit: str
+    note: str = ""
+    values: Mapping[str, float] = field(default_factory=dict)
+    loss: float | None = None
+
+
+class MemberWriter(Protocol):
+    """Writes whole members of the stage's artifact. Pickles to workers."""
+
+    def tensors(self, member: str, tensors: Mapping[str, torch.Tensor]) -> FileRecord: ...
+    def table(self, member: str, table: pa.Table) -> FileRecord: ...
+    def json(self, member: str, value: Any) -> FileRecord: ...
+
+
+@dataclass(frozen=True)
+class FitPlan:
+    """Everything about a training run that is not the task itself."""
+
+    name: str  # stage and key: stable, so that a rerun finds its checkpoints
+    scratch_uri: str  # folder or s3:// prefix that survives the process; checkpoints go here
+    writer: MemberWriter
+    compute: ComputeConfig
+    scratch_endpoint: str | None = None  # of an S3-compatible service; else AWS_ENDPOINT_URL
