@@ -18,7 +18,7 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size, Table, TensorFile
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.store.members import Inputs, document, table, tensors
 from gcdis_ray.store.schemas import schema
 
@@ -100,6 +100,12 @@ class Config(StageConfig):
         20, ge=3, le=1000, description="numbers tried on a logarithmic grid, then around the best"
     )
     backend: Literal["torch", "faiss"] = Field("torch", description="nearest-center search")
+
+
+def warning(artifact: Artifact) -> str | None:
+    """Why the estimated number of classes should not be trusted, if it should not."""
+    told = artifact.json("class_count").get("warning")
+    return f"class count: {told}" if told else None
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
