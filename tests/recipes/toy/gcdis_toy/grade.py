@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gcdis_ray.config import StageConfig
 from gcdis_ray.stages.objective import Objective, Reading
+
+from gcdis_ray.config import StageConfig
 from gcdis_ray.store.artifacts import Artifact, Size
 from gcdis_ray.store.members import Inputs, document, sealed
 
 if TYPE_CHECKING:
     from gcdis_ray.report.section import Section
+
     from gcdis_ray.report.view import RunView
 
 ID = "toy_grade"
@@ -53,9 +55,8 @@ def objectives() -> Sequence[Objective]:
 
 
 def sections(view: RunView) -> Sequence[Section]:
-    from markupsafe import Markup
-
     from gcdis_ray.report.section import Section
+    from markupsafe import Markup
 
     metrics = view.json("metrics")
     if metrics is None:

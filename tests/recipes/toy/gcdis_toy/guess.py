@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
+from gcdis_ray.stages.objective import Objective, Reading
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, Size
 from gcdis_ray.store.members import Inputs, document, table
 from gcdis_ray.store.schemas import HISTORY, schema
@@ -32,9 +32,7 @@ class Config(StageConfig):
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
     if config.notes and not Path(config.notes).is_file():
-        raise ConfigError(
-            "no such file", where="stages.opinion.notes", fix=f"write {config.notes}"
-        )
+        raise ConfigError("no such file", where="stages.opinion.notes", fix=f"write {config.notes}")
     assert type(givers["tosses"]).__module__ == "gcdis_toy.toss"
 
 

@@ -2,10 +2,9 @@
 
 from types import SimpleNamespace
 
-from gcdis_toy import grade, guess, secret, toss
-
 from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.store.members import document
+from gcdis_toy import grade, guess, secret, toss
 
 _START = (Node("coins", toss), Node("envelope", secret, configured_by="coins"))
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pyarrow as pa
-from gcdis_toy.toss import COINS_PER_SHARD, Config, bias
 
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import Inputs, table
 from gcdis_ray.store.schemas import schema
+from gcdis_toy.toss import COINS_PER_SHARD, Config, bias
 
 __all__ = ["Config"]
 
