@@ -14,6 +14,10 @@ from typing import NamedTuple
 from unittest import mock
 
 import pytest
+from examples import PROFILES
+from hypothesis import settings
+from made_once import made_once
+from marked import Mark
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -22,6 +26,28 @@ from gcdis_ray.store.storage import LocalStorage
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+for _profile, _examples in PROFILES.items():
+    settings.register_profile(_profile, max_examples=_examples, deadline=None)
+settings.load_profile("full")  # unless --hypothesis-profile says otherwise
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the two processes of a test run hand out between them, longest first: all that needs
+    Ray, since two Rays on two cores starve each other; all that needs the small run; every other
+    file as a whole, so that what a module sets up is set up once."""
+
+    def group(item: pytest.Item) -> str:
+        if item.get_closest_marker("ray"):
+            return "ray"
+        return "small-run" if "small_run" in getattr(item, "fixturenames", ()) else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    first = ["ray", "small-run"]
+    items.sort(key=lambda item: first.index(group(item)) if group(item) in first else len(first))
 
 
 class SmallRun(NamedTuple):
@@ -79,15 +105,51 @@ def s3_endpoint() -> Iterator[str]:
         server.wait()
 
 
+class RayCluster(NamedTuple):
+    """A Ray of four logical CPUs; every process of it carries ``mark``."""
+
+    address: str
+    mark: Mark
+
+
+@pytest.fixture(scope="session")
+def ray_cluster(s3_endpoint: str) -> Iterator[RayCluster]:  # workers inherit S3's credentials
+    """One Ray for the session, in a process of its own. Drivers connect by its address."""
+    mark = Mark("cluster")
+    environment = {**os.environ, **mark.variable, "PYTHONPATH": os.pathsep.join(_python_path())}
+    environment.pop("RAY_ADDRESS", None)
+    cluster = subprocess.Popen(
+        [sys.executable, str(TESTS / "ray_cluster.py")], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        yield RayCluster(cluster.stdout.readline().strip(), mark)
+    finally:
+        cluster.stdin.close()
+        cluster.wait()
+
+
+def _python_path() -> list[str]:
+    """Workers unpickle the toy tasks of tests."""
+    return [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
+
+
 @pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """The quickstart in small, run once in one process from start to end."""
-    from small_run import contents, gcdis, small_overrides
+    from small_run import arguments, contents, environment, program, small_overrides
 
-    overrides = small_overrides(tmp_path_factory.mktemp("small"))
-    done = gcdis("run", overrides)
-    assert done.returncode == 0, done.stderr
-    return SmallRun(overrides, contents(overrides), done.stdout)
+    def make(folder: Path) -> SmallRun:
+        overrides = small_overrides(folder)
+        done = subprocess.run(
+            program(arguments("run", overrides)), capture_output=True, text=True, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+        return SmallRun(overrides, contents(overrides), done.stdout)
+
+    return SmallRun(*made_once(tmp_path_factory, "small", make))
 
 
 @pytest.fixture

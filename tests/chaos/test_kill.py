@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from marked import Mark, looks_into_proc
-from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline
+from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline, program
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
     """A run that dies in each stage in turn, always going on from the run before it."""
@@ -86,7 +86,7 @@ class Killer(threading.Thread):
     def watch(self, overrides: list[str]) -> tuple[int, str]:
         """Runs to the end or death: status and what it printed."""
         driver = subprocess.Popen(
-            arguments("run", overrides),
+            program(arguments("run", overrides)),
             stderr=subprocess.PIPE,
             text=True,
             env=environment() | self.mark.variable,
@@ -104,7 +104,7 @@ class Killer(threading.Thread):
 
 @looks_into_proc
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_workers_and_driver_killed_on_ray(tmp_path: Path, small_run):
     """Two Ray workers, a kill -9 in every stage, the driver's in the middle of training: the same

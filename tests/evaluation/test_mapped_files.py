@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -265,7 +266,7 @@ def _tables(truth: dict[str, Any], results: list[dict[str, Any]]) -> tuple[pa.Ta
     return rows(truth["annotations"], "truth_instances"), rows(results, "predictions")
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(0, 7), st.integers(0, 7), st.randoms(use_true_random=False))
 def test_rounds_find_the_greedy_pairs(rows: int, columns: int, random: Any):
     iou = np.array([[random.randint(0, 4) / 4 for _ in range(columns)] for _ in range(rows)])

@@ -1,4 +1,4 @@
-"""One small Ray for the module: what must hold when workers and drivers die."""
+"""On a small Ray: what must hold when workers and drivers die."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from marked import LAST_WORDS_S, Mark, looks_into_proc
+from ray_cluster import COMPUTE
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -22,20 +22,7 @@ from gcdis_ray.store.meter import metering
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 TESTS = str(Path(__file__).resolve().parents[1])
-COMPUTE = {"runtime": "ray", "num_cpus": 4, "object_store_mb": 200, "max_failures": 1}
 EVERYTHING = list(range(NUM_SHARDS))
-
-
-@pytest.fixture(scope="module")
-def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
-    from gcdis_ray.runtime.ray_runtime import RayRuntime
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", TESTS)  # workers unpickle the toy tasks
-        patch.delenv("RAY_ADDRESS", raising=False)
-        runtime = RayRuntime(ComputeConfig(**COMPUTE))
-        yield runtime
-        runtime.close()
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +100,7 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 
 
+@pytest.mark.thorough
 def test_fit_on_s3_survives_a_worker(
     runtime: Runtime, tmp_path: Path, s3_endpoint: str, expected: dict[str, str]
 ):
@@ -124,7 +112,7 @@ def test_fit_on_s3_survives_a_worker(
 
 
 def test_mistake_in_training_ends_the_run_without_another_try(runtime: Runtime, tmp_path: Path):
-    plan, told = toy_plan(tmp_path, **COMPUTE), list[Progress]()
+    plan, told = toy_plan(tmp_path, **COMPUTE, workers=1), list[Progress]()
     with pytest.raises(DataError, match=r"photo 17: photo is broken") as caught:
         runtime.fit(ToyTask(toy_config(), fail_at=2), plan, told.append)
     assert type(caught.value) is DataError
@@ -179,6 +167,7 @@ class Driver:
 RAYS_OWN = {name for name in os.environ if name.startswith("RAY_") and name != "RAY_AUTH_MODE"}
 
 
+@pytest.mark.thorough
 @looks_into_proc
 def test_driver_killed_in_training_resumes(tmp_path: Path):
     first = Driver(tmp_path, slow_s=0.5)
@@ -208,6 +197,7 @@ def assert_equal_curves(found: Path, expected: Path) -> None:
     assert tables[0]["value"] == pytest.approx(tables[1]["value"], rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @looks_into_proc
 def test_driver_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):
