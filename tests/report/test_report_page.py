@@ -168,7 +168,7 @@ def _with_document(view: RunView, stage: str, member: str, document: Any) -> Run
     """The run with another JSON document in one of its artifacts."""
     artifact = view.artifacts[stage]
     opener = dataclasses.replace(artifact.opener)
-    opener.blobs = {f"{member}.json": json.dumps(document).encode()}
+    opener.files = {f"{member}.json": json.dumps(document).encode()}
     changed = {stage: dataclasses.replace(artifact, opener=opener)}
     return dataclasses.replace(view, artifacts={**view.artifacts, **changed})
 
