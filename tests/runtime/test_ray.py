@@ -95,13 +95,9 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     # what was posted just before a death may be lost with the process
     assert 6 in {progress.done for progress in told if "queue" in progress.values} <= {3, 6}
 
-    # The same run again finds itself finished: no batch is made, or this one would fail.
-    plan = toy_plan(tmp_path, **COMPUTE)
-    assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
-
 
 @pytest.mark.thorough
-def test_fit_on_s3_survives_a_worker(
+def test_fit_on_s3_survives_a_worker_and_knows_when_it_is_finished(
     runtime: Runtime, tmp_path: Path, s3_endpoint: str, expected: dict[str, str]
 ):
     plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
@@ -109,6 +105,10 @@ def test_fit_on_s3_survives_a_worker(
     task = ToyTask(toy_config(), die_at=5, die_file=str(tmp_path / "died"), slow_s=0.3)
     assert digests(runtime.fit(task, plan, told.append)) == expected
     assert any(progress.note == "resumed" and progress.done > 0 for progress in told)
+
+    # The same run again finds itself finished: no batch is made, or this one would fail.
+    plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
+    assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 
 
 def test_mistake_in_training_ends_the_run_without_another_try(runtime: Runtime, tmp_path: Path):
