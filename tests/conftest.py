@@ -17,7 +17,6 @@ import pytest
 from examples import PROFILES
 from hypothesis import settings
 from made_once import made_once
-from marked import Mark
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -39,15 +38,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Ray, since two Rays on two cores starve each other; all that needs the small run; every other
     file as a whole, so that what a module sets up is set up once."""
 
+    def needs_run(item: pytest.Item) -> bool:
+        return "small_run" in getattr(item, "fixturenames", ())
+
     def group(item: pytest.Item) -> str:
         if item.get_closest_marker("ray"):
             return "ray"
-        return "small-run" if "small_run" in getattr(item, "fixturenames", ()) else item.path.stem
+        return "small-run" if needs_run(item) else item.path.stem
 
     for item in items:
         item.add_marker(pytest.mark.xdist_group(group(item)))
-    first = ["ray", "small-run"]
-    items.sort(key=lambda item: first.index(group(item)) if group(item) in first else len(first))
+    rank = {"ray": 0, "small-run": 1}
+    # Ray's tests that need the run come last: the other process is making it.
+    items.sort(key=lambda item: (rank.get(group(item), 2), needs_run(item)))
 
 
 class SmallRun(NamedTuple):
@@ -105,18 +108,12 @@ def s3_endpoint() -> Iterator[str]:
         server.wait()
 
 
-class RayCluster(NamedTuple):
-    """A Ray of four logical CPUs; every process of it carries ``mark``."""
-
-    address: str
-    mark: Mark
-
-
 @pytest.fixture(scope="session")
-def ray_cluster(s3_endpoint: str) -> Iterator[RayCluster]:  # workers inherit S3's credentials
-    """One Ray for the session, in a process of its own. Drivers connect by its address."""
-    mark = Mark("cluster")
-    environment = {**os.environ, **mark.variable, "PYTHONPATH": os.pathsep.join(_python_path())}
+def ray_address(s3_endpoint: str) -> Iterator[str]:  # workers inherit S3's credentials
+    """Of one Ray for the session, in a process of its own. Drivers connect to it."""
+    path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers unpickle toys
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    environment["RAY_worker_niceness"] = "0"  # the other process's tests would go first
     environment.pop("RAY_ADDRESS", None)
     cluster = subprocess.Popen(
         [sys.executable, str(TESTS / "ray_cluster.py")], env=environment,
@@ -125,15 +122,10 @@ def ray_cluster(s3_endpoint: str) -> Iterator[RayCluster]:  # workers inherit S3
     assert cluster.stdin is not None
     assert cluster.stdout is not None
     try:
-        yield RayCluster(cluster.stdout.readline().strip(), mark)
+        yield cluster.stdout.readline().strip()
     finally:
         cluster.stdin.close()
         cluster.wait()
-
-
-def _python_path() -> list[str]:
-    """Workers unpickle the toy tasks of tests."""
-    return [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]
 
 
 @pytest.fixture(scope="session")

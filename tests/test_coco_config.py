@@ -16,7 +16,7 @@ CONFIG = ROOT / "configs" / "coco_folder.yaml"
 @pytest.mark.ray
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_coco_config_runs_to_the_end(tmp_path: Path, ray_cluster):
+def test_coco_config_runs_to_the_end(tmp_path: Path, ray_address):
     data = tmp_path / "data"
     make_coco_folder(data, num_images=40)
     (data / "all.json").rename(data / "instances.json")
@@ -25,7 +25,7 @@ def test_coco_config_runs_to_the_end(tmp_path: Path, ray_cluster):
     write_json(data / "splits.json", splits)
     overrides = [
         f"storage={tmp_path / 'storage'}",
-        f"compute.address={ray_cluster.address}",
+        f"compute.address={ray_address}",
         f"stages.ingest.root={data}",
         "stages.propose.detector.min_side_px=64",
         "stages.propose.detector.max_side_px=96",

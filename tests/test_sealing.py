@@ -64,13 +64,13 @@ def _with_other_truth(
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_no_byte_before_evaluate_depends_on_them_nor_on_the_runtime(
-    tmp_path: Path, small_run, ray_cluster
+    tmp_path: Path, small_run, ray_address
 ):
     """The whole small run again, trained by two workers of Ray."""
     overrides = [
         *_with_other_truth(small_run, tmp_path, unlabeled=_permuted, validation=_permuted),
         "compute.runtime=ray",
-        f"compute.address={ray_cluster.address}",
+        f"compute.address={ray_address}",
         "compute.data_workers=1",
     ]
     done = gcdis("run", overrides)

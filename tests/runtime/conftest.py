@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def runtime(ray_cluster) -> Iterator[RayRuntime]:
+def runtime(ray_address: str) -> Iterator[RayRuntime]:
     """A driver in this process on the session's Ray."""
     from gcdis_ray.runtime.ray_runtime import RayRuntime
 
-    runtime = RayRuntime(ComputeConfig(**COMPUTE, address=ray_cluster.address))
+    runtime = RayRuntime(ComputeConfig(**COMPUTE, address=ray_address))
     yield runtime
     runtime.close()

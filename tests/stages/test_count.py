@@ -113,13 +113,13 @@ def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path) -> 
 
 
 @pytest.mark.ray
-def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_cluster) -> None:
+def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> None:
     inputs = _inputs(num_classes=5, num_known=3)
     config = _config(num_seeds=2)
     with _work(tmp_path / "one") as work:
         count.run(inputs, config, work)
         one = {name: [r.sha256 for r in files] for name, files in work.files.items()}
-    with _work(tmp_path / "two", ray_cluster.address) as work:
+    with _work(tmp_path / "two", ray_address) as work:
         count.run(inputs, config, work)
         two = {name: [r.sha256 for r in files] for name, files in work.files.items()}
     assert one == two

@@ -34,7 +34,7 @@ def records(file: Path) -> dict[int, dict[str, Any]]:
 
 @pytest.mark.ray
 def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(
-    tmp_path: Path, small_run, ray_cluster
+    tmp_path: Path, small_run, ray_address
 ):
     overrides = copy_of(small_run, tmp_path)
     most = 40
@@ -43,7 +43,7 @@ def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(
         space=space, objective="balanced_accuracy", searcher="grid", trials=None, seeds=[0, 1, 2, 3]
     )
     found = {}
-    on_ray = ["compute.runtime=ray", f"compute.address={ray_cluster.address}"]
+    on_ray = ["compute.runtime=ray", f"compute.address={ray_address}"]
     for runtime, compute in (("local", ["compute.runtime=local"]), ("ray", on_ray)):
         file = sweep_file(tmp_path, [*overrides, *compute], name=runtime, **fields)
         done = gcdis_sweep(file, "--json")
