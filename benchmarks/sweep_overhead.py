@@ -22,10 +22,10 @@ from typing import Any
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
+from gcdis_ray.sweeps.cluster import Call, measure_all
 
 from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.sweeps.cluster import Call, measure_all
 from gcdis_ray.sweeps.run import CALLS_PER_TASK
 
 _held: dict[int, Points] = {}  # of a process of the pool
