@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from gcdis_ray.stages.objective import Objective, Reading
-
 from gcdis_ray.config import StageConfig
+from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, Size
 from gcdis_ray.store.members import Inputs, document, sealed
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
-from gcdis_ray.stages.objective import Objective, Reading
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, Size
 from gcdis_ray.store.members import Inputs, document, table
 from gcdis_ray.store.schemas import HISTORY, schema
