@@ -60,6 +60,7 @@ def _every_run(view: RunView, told: Sequence[Section]) -> Iterator[Section]:
     again = fill(
         "reproduce",
         view=view,
+        made_from=_made_from(view),
         definitions=[pair for section in told for pair in section.definitions],
         config=yaml.safe_dump(dict(view.config), sort_keys=False, allow_unicode=True),
         versions=_versions(view),
@@ -74,3 +75,12 @@ def _versions(view: RunView) -> list[tuple[str, str]]:
         for package, version in artifact.manifest.versions.items():
             found.setdefault(package, set()).add(version)
     return [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
+
+
+def _made_from(view: RunView) -> dict[str, list[tuple[str, str]]]:
+    """Node -> the nodes that gave what it took, with their keys."""
+    node_of = {artifact.key: name for name, artifact in view.artifacts.items()}
+    return {
+        name: sorted({(node_of.get(k, m), k) for m, k in artifact.manifest.inputs.items()})
+        for name, artifact in view.artifacts.items()
+    }

@@ -1,7 +1,6 @@
 import pytest
-from synthetic_run import make_run
+from synthetic_run import make_run, page_of
 
-from gcdis_ray.report.page import write_report
 from gcdis_ray.report.view import RunView
 
 
@@ -12,4 +11,4 @@ def finished_run() -> RunView:
 
 @pytest.fixture(scope="session")
 def finished_page(finished_run: RunView) -> str:
-    return write_report(finished_run)
+    return page_of(finished_run)
