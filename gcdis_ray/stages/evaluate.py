@@ -36,6 +36,8 @@ if TYPE_CHECKING:
     from gcdis_ray.evaluation.crop_truth import CropTruth
     from gcdis_ray.evaluation.detection_block import OutputMap, Terms
     from gcdis_ray.evaluation.scored_images import Rules
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 ID = "evaluate"
 VERSION = 7
@@ -163,6 +165,24 @@ def _scored(section: str, name: str, part: str) -> Callable[[Artifact], Reading]
         return Reading((metrics[section].get(name) or {}).get(part), metrics=shown)
 
     return read
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """The scores, and the truth beside what earlier stages show without it."""
+    from gcdis_ray.report.class_sections import class_sections
+    from gcdis_ray.report.detection_section import detection_section
+    from gcdis_ray.report.diagnostics import diagnostics_section
+    from gcdis_ray.report.discovery_section import discovery_sections
+    from gcdis_ray.report.run_pictures import predicted_pictures
+
+    metrics = view.json("metrics")
+    return [
+        *class_sections(view, metrics),
+        *predicted_pictures(view, metrics),
+        *discovery_sections(view, metrics),
+        diagnostics_section(view, metrics),
+        detection_section(metrics),
+    ]
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
