@@ -1,138 +1,68 @@
-"""Average precision over shards: matching by image, curves by class, numbers from the curves.
+"""Precision and recall of all classes from the matches of all shards, and the numbers from them.
 
-``MatchShard`` reads the co-sharded tables ``predictions``, ``truth_images`` and ``truth_instances``
-and keeps a few bytes of each detection that counts. ``AccumulateShard`` reads those of its classes
-from all shards. :func:`score_shards` puts the curves together. Any split of images and classes
-gives the same numbers to the last bit, and they are those of
-:func:`gcdis_ray.metrics.detection.evaluate_files`.
+``AccumulateShard`` reads the matches of a group of classes from every shard. Any split of images
+and classes gives the same numbers to the last bit, and they are those of
+:func:`gcdis_ray.metrics.files.file_scores.evaluate_files`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from gcdis_ray.evaluation.scored_images import Rules
 from gcdis_ray.evaluation.tables import CURVES, MATCH_TOTALS, MATCHES, OBJECT_COUNTS
 from gcdis_ray.files.arrow_columns import matrix
-from gcdis_ray.metrics.ap_rows import KINDS, RULES, Kind, match_images
-from gcdis_ray.metrics.average_precision import Curves, empty_curves
-from gcdis_ray.metrics.detection import Totals, class_curves, listed_categories, summary
+from gcdis_ray.metrics.ap_rows import Totals
+from gcdis_ray.metrics.average_precision import (
+    Category,
+    Curves,
+    class_curves,
+    empty_curves,
+    summary,
+)
+from gcdis_ray.metrics.detection_columns import KINDS, RULES, Kind
 from gcdis_ray.metrics.detection_matching import Ints
-from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Table
 
-RulesName = Literal["coco", "lvis"]
 _ROWS_AT_ONCE = 131_072
 
 
-@dataclass(frozen=True)
-class MatchShard:
-    """Matches the predictions of a shard of images to its objects. Implements ShardTask.
-
-    Takes ``predictions``, ``truth_images`` and ``truth_instances``; gives ``matches``,
-    ``object_counts`` and ``match_totals``.
+def score_matches(
+    found: Mapping[str, Table], categories: Sequence[Mapping[str, Any]], rules: Rules, work: Work
+) -> dict[str, Any]:
+    """Scores, as of :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, of all shards.
 
     Args:
-        category_ids: of the ground truth, rising: columns of classes.
-        class_to_category: the category that each class of the segmenter stands for; predictions
-            of others are unmapped.
-        rules: ``lvis`` needs images with LVIS's lists.
-        split: of the images and objects that are scored.
-        max_per_image: the best so many predictions of an image are taken, over all classes; None:
-            300 by LVIS rules, all of them by COCO's.
-        drop: whether unmapped predictions leave before they are, or have their share of the number.
+        found: what :class:`~gcdis_ray.evaluation.detection_matches.MatchShard` gave.
+        categories: the ground truth's ``categories`` (``category_id``, ``name``, ``known``;
+            LVIS: ``frequency``).
     """
-
-    category_ids: Sequence[int]
-    class_to_category: Mapping[int, int]
-    rules: RulesName
-    split: str = "validation"
-    max_per_image: int | None = None
-    drop: Drop = "after_topk"
-
-    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
-        return self.match
-
-    def match(
-        self,
-        index: int,
-        predictions: pa.Table,
-        truth_images: pa.Table,
-        truth_instances: pa.Table,
-        *,
-        image_ids: Sequence[int] | None = None,
-    ) -> dict[str, pa.Table]:
-        """Args:
-        image_ids: score these images of the shard only.
-        """
-        images = _of_split(truth_images, self.split)
-        if image_ids is not None:
-            wanted = pa.array(image_ids, pa.int64())
-            images = images.filter(pc.is_in(images["image_id"], value_set=wanted))  # pyright: ignore[reportAttributeAccessIssue]
-        objects = _of_split(truth_instances, self.split)
-        truth = truth_columns(images, objects, self.category_ids, RULES[self.rules])
-        found, unmapped = detection_columns(
-            truth,
-            predictions,
-            self.category_ids,
-            self.class_to_category,
-            self.max_per_image,
-            self.drop,
-        )
-        totals = Totals.of(truth, found, unmapped)
-        matches, counts = match_images(truth, found, totals.kinds())
-        return {
-            "matches": matches,
-            "object_counts": counts,
-            "match_totals": pa.Table.from_pylist([asdict(totals)], MATCH_TOTALS),
-        }
+    curves = accumulate(found["matches"], found["object_counts"], len(categories), rules, work)
+    totals = found["match_totals"]
+    return score_shards(curves.iter_shards(), totals.iter_shards(), categories, rules)
 
 
-def _of_split(table: pa.Table, split: str) -> pa.Table:
-    return table.filter(pc.equal(table["split"], split))  # pyright: ignore[reportAttributeAccessIssue]
-
-
-@dataclass(frozen=True)
-class AccumulateShard:
-    """Curves of a group of classes. Implements ShardTask; takes no tables, one shard a group.
-
-    Gives ``curves``: rows of classes that have an object.
-    """
-
-    matches: Table
-    object_counts: Table
-    rules: RulesName
-
-    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
-        return self.accumulate
-
-    def accumulate(self, index: int, *, first_class: int, end_class: int) -> dict[str, pa.Table]:
-        classes = range(first_class, end_class)
-        found = class_curves(
-            self.matches.iter_shards(),
-            self.object_counts.iter_shards(),
-            RULES[self.rules],
-            classes,
-        )
-        rows = []
-        for kind, curves in found.items():
-            for column in np.flatnonzero(curves.counted()).tolist():
-                rows.append(
-                    {
-                        "class_column": first_class + column,
-                        "kind": kind,
-                        "precision": curves.precision_ATRK[..., column].ravel(),
-                        "recall": curves.recall_MATK[..., column].ravel(),
-                    }
-                )
-        return {"curves": pa.Table.from_pylist(rows, CURVES)}
+def accumulate(
+    matches: Table, object_counts: Table, num_classes: int, rules: Rules, work: Work
+) -> Table:
+    """The table ``curves`` from the matches of all shards."""
+    matches = gather(matches, MATCHES, work)
+    object_counts = gather(object_counts, OBJECT_COUNTS, work)
+    return work.map_shards(
+        AccumulateShard(matches, object_counts, rules),
+        [],
+        gives=("curves",),
+        args=class_groups(matches_of_classes(matches, num_classes)),
+        unit="class groups",
+    )["curves"]
 
 
 def gather(table: Table, schema: pa.Schema, work: Work) -> Table:
@@ -179,34 +109,49 @@ def class_groups(
     return [{"first_class": low, "end_class": high} for low, high in pairwise(bounds)]
 
 
-def accumulate(
-    matches: Table, object_counts: Table, num_classes: int, rules: RulesName, work: Work
-) -> Table:
-    """The table ``curves`` from what :class:`MatchShard` gave of all shards."""
-    matches = gather(matches, MATCHES, work)
-    object_counts = gather(object_counts, OBJECT_COUNTS, work)
-    return work.map_shards(
-        AccumulateShard(matches, object_counts, rules),
-        [],
-        gives=("curves",),
-        args=class_groups(matches_of_classes(matches, num_classes)),
-        unit="class groups",
-    )["curves"]
+@dataclass(frozen=True)
+class AccumulateShard:
+    """Curves of a group of classes. Implements ShardTask; takes no tables, one shard a group.
+
+    Gives ``curves``: rows of classes that have an object.
+    """
+
+    matches: Table
+    object_counts: Table
+    rules: Rules
+
+    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
+        return self.accumulate
+
+    def accumulate(self, index: int, *, first_class: int, end_class: int) -> dict[str, pa.Table]:
+        classes = range(first_class, end_class)
+        found = class_curves(
+            self.matches.iter_shards(),
+            self.object_counts.iter_shards(),
+            RULES[self.rules],
+            classes,
+        )
+        rows = []
+        for kind, curves in found.items():
+            for column in np.flatnonzero(curves.counted()).tolist():
+                rows.append(
+                    {
+                        "class_column": first_class + column,
+                        "kind": kind,
+                        "precision": curves.precision_ATRK[..., column].ravel(),
+                        "recall": curves.recall_MATK[..., column].ravel(),
+                    }
+                )
+        return {"curves": pa.Table.from_pylist(rows, CURVES)}
 
 
 def score_shards(
     curves: Iterable[pa.Table],
     totals: Iterable[pa.Table],
     categories: Sequence[Mapping[str, Any]],
-    rules: RulesName,
+    rules: Rules,
 ) -> dict[str, Any]:
-    """The numbers of :func:`gcdis_ray.metrics.detection.evaluate_files`, of all shards.
-
-    Args:
-        curves, totals: tables ``curves`` and ``match_totals``, as from ``Table.iter_shards()``.
-        categories: the ground truth's ``categories`` member (``category_id``, ``name``, ``known``;
-            LVIS: ``frequency``).
-    """
+    """The numbers of :func:`score_matches` from tables ``curves`` and ``match_totals``."""
     ordered, known = listed_categories(categories)
     max_dets = RULES[rules].max_dets
     found: dict[Kind, Curves] = {kind: empty_curves(len(ordered), len(max_dets)) for kind in KINDS}
@@ -225,3 +170,12 @@ def score_shards(
     result = summary(found, Totals(**sums), ordered, RULES[rules], known)
     result["counts"]["unmapped_predictions"] = sums["unmapped_predictions"]
     return result
+
+
+def listed_categories(rows: Iterable[Mapping[str, Any]]) -> tuple[list[Category], list[int]]:
+    """Categories by rising id, and the ids of known ones, of the ``categories`` member."""
+    ordered = sorted(rows, key=lambda c: c["category_id"])
+    return (
+        [Category(c["category_id"], c["name"], c.get("frequency")) for c in ordered],
+        [c["category_id"] for c in ordered if c["known"]],
+    )
