@@ -11,6 +11,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from tables import SCHEMAS
+
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt, GroupWriter
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord
@@ -66,8 +68,8 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         storage = LocalStorage(str(folder))
-        self.opener = ArtifactOpener(storage, "toy/0")
-        inputs = Attempt(storage, "toy/0", "attempt-0")
+        self.opener = ArtifactOpener(storage, "toy/0", SCHEMAS)
+        inputs = Attempt(storage, "toy/0", "attempt-0", SCHEMAS)
         records = [
             inputs.table(
                 "history",
@@ -81,7 +83,7 @@ class Shards:
         ]
         self.table = Table("history", tuple(records), self.opener)
         self.args = [{"amount": 10.0 * index} for index in range(NUM_SHARDS)]
-        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1"), ("history",))
+        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1", SCHEMAS), ("history",))
         self.records: list[ShardRecord] = []
 
     def check(self, indices: list[int]) -> None:

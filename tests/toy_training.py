@@ -15,6 +15,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from tables import SCHEMAS
+
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt
@@ -140,7 +142,7 @@ def toy_plan(folder: Path | str, endpoint: str | None = None, **compute: Any) ->
     return FitPlan(
         name="toy-0",
         scratch_uri=f"{folder}/toy/0/train",
-        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", "attempt-1"),
+        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", "attempt-1", SCHEMAS),
         compute=ComputeConfig(**{**defaults, **compute}),
         scratch_endpoint=endpoint,
     )

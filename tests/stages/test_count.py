@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from scene_tables import FakeArtifact, memory_table
 
+from tables import SCHEMAS
+
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt
@@ -59,7 +61,7 @@ def _work(folder: Path, num_workers: int) -> Iterator[StageWork]:
         runtime: Runtime = RayRuntime(compute)
     else:
         runtime = LocalRuntime(compute)
-    attempt = Attempt(LocalStorage(str(folder)), "stage/key", "attempt-0")
+    attempt = Attempt(LocalStorage(str(folder)), "stage/key", "attempt-0", SCHEMAS)
     try:
         yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     finally:

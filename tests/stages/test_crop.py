@@ -138,7 +138,7 @@ def cut(tmp_path: Path) -> Callable[..., StageWork]:
     ) -> StageWork:
         def new() -> StageWork:
             storage = LocalStorage(str(tmp_path / f"out{next(numbers)}"))
-            attempt = Attempt(storage, "crop/k", "attempt-0")
+            attempt = Attempt(storage, "crop/k", "attempt-0", SCHEMAS)
             return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda _: None)
 
         both: Any = Inputs(new(), instances, proposals, folder, made)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from perfect_run import SPLITS, perfect_run, png, score
 from scene_tables import FakeArtifact, memory_table, rectangle_scenes
+from stage_inputs import inputs_of
 
 from gcdis_ray.stages import evaluate, predict
 from gcdis_ray.store.artifacts import Table
@@ -116,10 +117,17 @@ def test_trust_is_held_against_the_truth() -> None:
 def test_heat_counts_labeled_and_unlabeled_crops() -> None:
     artifacts, predictions = perfect_run()
     shards = _rows(artifacts["discover"].table("assignments"))
-    for row in (row for shard in shards for row in shard):
-        row["temperature"] = 0.25 if row["cluster_id"] == 0 else 0.5
-        row["headness"] = 0.125 if row["class_index"] == 0 else 0.0
-    artifacts["discover"].members["assignments"] = memory_table("assignments", shards)
+    heat = [
+        {
+            "crop_index": row["crop_index"],
+            "temperature": 0.25 if row["cluster_id"] == 0 else 0.5,
+            "headness": 0.125 if row["class_index"] == 0 else 0.0,
+        }
+        for shard in shards
+        for row in shard
+    ]
+    members = artifacts["discover"].members
+    members["headness"] = memory_table("headness", [heat[::-1]])  # in whatever order
     red, green, _, never = score(artifacts, predictions)["per_class"]
     num_labeled = sum(row["class_index"] == 0 for shard in shards for row in shard)
     assert num_labeled > 0
@@ -190,7 +198,8 @@ def test_without_crops_to_map_by_half_of_the_validation_images_are_used_and_name
 
 def test_the_stage_scores_what_predict_has_made(local_work) -> None:
     artifacts, _ = perfect_run()
-    predict.run(artifacts, predict.Config(min_score=0.0), local_work)  # pyright: ignore[reportArgumentType]
+    inputs = inputs_of(predict, *artifacts.values())
+    predict.run(inputs, predict.Config(min_score=0.0), local_work)
     predictions = local_work.table("predictions")
     assert [shard.rows for shard in predictions.shards][:3] == [
         0,
@@ -202,7 +211,7 @@ def test_the_stage_scores_what_predict_has_made(local_work) -> None:
     assert limits == {"min_score": 0.0, "max_per_image": 300}
     artifacts["predict"] = FakeArtifact({"predictions": predictions, "limits": limits})
     config = evaluate.Config(kmeans_on_pixels=False)
-    evaluate.run(artifacts, config, local_work)  # pyright: ignore[reportArgumentType]
+    evaluate.run(inputs_of(evaluate, *artifacts.values()), config, local_work)
     metrics = _read_json(local_work, "metrics")
     assert metrics["discovery"]["accuracy"]["all"] == 1
     assert metrics["discovery"]["kmeans_pixels_accuracy"]["all"] is None

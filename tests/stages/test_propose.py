@@ -11,6 +11,8 @@ import pytest
 import torch
 from scene_tables import TINY, FakeArtifact, boxes_only, rectangle_scenes
 
+from tables import SCHEMAS
+
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
@@ -61,7 +63,7 @@ class TestBoxesOnly:
     def _earlier(self, folder, detector=TINY, spec=None):
         """An artifact of an earlier run on disk, and what pins it."""
         storage = LocalStorage(str(folder))
-        attempt = Attempt(storage, "propose/key", "attempt-0")
+        attempt = Attempt(storage, "propose/key", "attempt-0", SCHEMAS)
         files = {
             "proposer": [attempt.tensors("proposer", build_mask_rcnn(detector, 1, 7).state_dict())],
             "proposer_spec": [attempt.json("proposer_spec", spec or detector_spec(detector, 1))],
