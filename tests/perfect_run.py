@@ -57,7 +57,7 @@ def score(
         settings = evaluate.Config.model_validate({"kmeans_n_init": 2} | config)
         rules = rules_of(artifacts["ground_truth"].table("truth_images"))
         terms = settings.terms(rules, kept)
-        inputs = inputs_of(evaluate, *artifacts.values())
+        inputs = inputs_of(evaluate, artifacts)
         return json.loads(json.dumps(evaluate.score(inputs, table, settings, terms, work)))
 
 

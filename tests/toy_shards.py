@@ -10,7 +10,6 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
-
 from tables import SCHEMAS
 
 from gcdis_ray.errors import DataError

@@ -13,9 +13,8 @@ from typing import Any
 import pyarrow as pa
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
-
 from tables import SCHEMAS
+from torch import Tensor, nn
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import DataError

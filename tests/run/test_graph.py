@@ -204,5 +204,5 @@ def test_an_entry_point_that_is_no_recipe_is_named(offer):
     with pytest.raises(ConfigError, match="names no Recipe") as error:
         load_recipe("paper")
     assert error.value.where == "recipe paper"
-    with pytest.raises(ConfigError, match=r"unknown recipe 'other'.*'gcdis', 'paper'"):
+    with pytest.raises(ConfigError, match=r"unknown recipe 'other'\s.*'gcdis', 'paper'"):
         load_recipe("other")

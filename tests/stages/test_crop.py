@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from stage_inputs import inputs_of
 from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
@@ -143,7 +144,7 @@ def cut(tmp_path: Path) -> Callable[..., StageWork]:
 
         both: Any = Inputs(new(), instances, proposals, folder, made)
         work = new()
-        crop.run({"ingest": both, "propose": both}, crop.Config(**config), work)
+        crop.run(inputs_of(crop, {"ingest": both, "propose": both}), crop.Config(**config), work)
         return work
 
     return run

@@ -15,7 +15,6 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-
 from tables import SCHEMAS
 
 from gcdis_ray.errors import ArtifactError, StorageError
