@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from table_scores import evaluate_tables
+from tables import SCHEMAS
 
 from gcdis_ray.evaluation.detection_scores import (
     AccumulateShard,
@@ -97,7 +98,7 @@ class _Memory:
 
 
 def _table(name: str, parts: list[pa.Table]) -> Table:
-    checked = [check_schema(name, part) for part in parts]
+    checked = [check_schema(name, part, SCHEMAS[name]) for part in parts]
     records = tuple(FileRecord(str(n), 0, "", len(p)) for n, p in enumerate(checked))
     return Table(name, records, _Memory(checked))  # type: ignore[arg-type]
 
