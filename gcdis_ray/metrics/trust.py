@@ -20,8 +20,8 @@ def trust_scores(scores: Mapping[str, Floats], right_N: NDArray[np.bool_]) -> di
         right_N: whether the label is right.
 
     Returns:
-        ``probability_bins``, ``stability_bins``, ``reliability_bins`` (empty without crops or score), and
-        ``trust`` with ``accuracy``, ``calibration_error`` and ``auroc`` by score.
+        ``probability_bins``, ``stability_bins``, ``reliability_bins`` (empty without crops or
+        score), and ``trust`` with ``accuracy``, ``calibration_error`` and ``auroc`` by score.
     """
     there = len(right_N) > 0
     shares = {

@@ -187,7 +187,7 @@ def test_a_shard_can_be_restricted_and_empty() -> None:
     assert set(part["matches"]["image_id"].to_pylist()) <= {1, 2}
     assert part["match_totals"]["images"].to_pylist() == [2]
     nothing = match(0, *tables.values(), image_ids=[])
-    assert [len(check_schema(name, table)) for name, table in nothing.items()] == [0, 0, 1]
+    assert [len(check_schema(n, table, SCHEMAS[n])) for n, table in nothing.items()] == [0, 0, 1]
 
 
 def test_runs_as_steps_of_a_stage(local_work: StageWork) -> None:

@@ -9,12 +9,12 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from scene_tables import memory_table, rectangle_scenes
-from tables import SCHEMAS
 
 from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances import external_masks
 from gcdis_ray.instances.external_masks import (
+from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE
     EXTERNAL_MASKS,
     ImportMasks,
     check_refused,
@@ -55,7 +55,7 @@ class TestImport:
         found = _import(rectangles, entries)
         assert found["quarantine"].num_rows == 0
         first, second = check_schema(
-            "proposals", found["proposals"], SCHEMAS["proposals"]
+            "proposals", found["proposals"], PROPOSALS
         ).to_pylist()
         assert np.array_equal(
             np.flatnonzero(decode(first["mask_rle"], 64, 64).any(0))[[0, -1]], [10, 29]
@@ -85,7 +85,7 @@ class TestImport:
     def test_refused_with_the_reason(self, rectangles, changes, reason):
         found = _import(rectangles, [_entry(**changes), _entry()])
         assert found["proposals"].num_rows == 1
-        refused = check_schema("quarantine", found["quarantine"], SCHEMAS["quarantine"]).to_pylist()
+        refused = check_schema("quarantine", found["quarantine"], QUARANTINE).to_pylist()
         assert refused[0]["uri"] == "image 300"
         assert reason in refused[0]["reason"]
 
