@@ -14,7 +14,6 @@ from gcdis_ray.data.sets.sorted_runs import SortedRuns
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances import external_masks
 from gcdis_ray.instances.external_masks import (
-from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE
     EXTERNAL_MASKS,
     ImportMasks,
     check_refused,
@@ -23,7 +22,7 @@ from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE
 )
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE, check_schema
 from gcdis_ray.store.source import source_file
 
 
@@ -54,9 +53,7 @@ class TestImport:
         entries = [_entry(), _entry(301, segmentation=rle, score=1)]
         found = _import(rectangles, entries)
         assert found["quarantine"].num_rows == 0
-        first, second = check_schema(
-            "proposals", found["proposals"], PROPOSALS
-        ).to_pylist()
+        first, second = check_schema("proposals", found["proposals"], PROPOSALS).to_pylist()
         assert np.array_equal(
             np.flatnonzero(decode(first["mask_rle"], 64, 64).any(0))[[0, -1]], [10, 29]
         )
