@@ -147,11 +147,13 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 @pytest.fixture
 def local_work(tmp_path: Path) -> Iterator[StageWork]:
     """A stage's Work on the local runtime and a temporary folder."""
+    from tables import SCHEMAS
+
     from gcdis_ray.runtime.local import LocalRuntime
 
     compute = ComputeConfig(runtime="local", workers=1, threads=1)
     runtime = LocalRuntime(compute)
     storage = LocalStorage(str(tmp_path / "storage"))
-    attempt = Attempt(storage, "stage/key", "attempt-0")
+    attempt = Attempt(storage, "stage/key", "attempt-0", SCHEMAS)
     yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     runtime.close()
