@@ -49,7 +49,6 @@ ESTIMATORS = {
 PARTS = ("blobs", "digits", "caltech", "coco")
 CLASSES = (2, 200)  # of a scene, at least and at most
 SEPARATION = (6.0, 8.0, 11.0)  # mean distance of two centers, in standard deviations of a class
-STAGES = ("ingest", "ground_truth", "propose", "crop", "embed")
 
 
 class Case(NamedTuple):
@@ -126,10 +125,12 @@ def crops(part: str, folder: Path, data: Path) -> Case:
         "stages.crop.max_proposals_per_image=1000",
     ]
     config = load_config(images.config, changes)
-    inputs = ablation.Bench(folder.parent / "artifacts").make(config, STAGES, lambda stage: 0)
-    rows = inputs["embed"].table("embeddings").read(["class_index", "embedding"])
+    bench = ablation.Bench(folder.parent / "artifacts")
+    pipeline = bench.make(bench.pipeline(config), until="embed")
+    rows = ablation.found(pipeline, "embeddings").table("embeddings")
+    rows = rows.read(["class_index", "embedding"])
     labels = rows["class_index"].to_numpy().astype(np.int64)
-    _, classes, known = ablation.truth_of_crops(inputs)
+    _, classes, known = ablation.truth_of_crops(pipeline)
     truth = len({*classes.tolist(), *(known[c] for c in np.unique(labels[labels >= 0]))})
     return Case(part, matrix(rows["embedding"]), labels, truth)
 
