@@ -14,6 +14,7 @@ from typing import NamedTuple
 from unittest import mock
 
 import pytest
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -98,6 +99,6 @@ def local_work(tmp_path: Path) -> Iterator[StageWork]:
     compute = ComputeConfig(runtime="local", workers=1, threads=1)
     runtime = LocalRuntime(compute)
     storage = LocalStorage(str(tmp_path / "storage"))
-    attempt = Attempt(storage, "stage/key", "attempt-0")
+    attempt = Attempt(storage, "stage/key", "attempt-0", SCHEMAS)
     yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     runtime.close()
