@@ -27,7 +27,7 @@ def _encoded(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _inputs(**members: Any) -> dict[str, Any]:
+def _inputs(**members: Any) -> FakeArtifact:
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -43,7 +43,7 @@ def _inputs(**members: Any) -> dict[str, Any]:
         for n in range(70)
     ]
     crops = memory_table("crops", [rows[:3], [], rows[3:]])
-    return {"crop": FakeArtifact({"crops": crops}), "propose": FakeArtifact(members)}
+    return FakeArtifact({"crops": crops, **members})
 
 
 def _config(**values: Any) -> embed.Config:
@@ -79,6 +79,8 @@ def test_the_proposers_features(local_work) -> None:
     vectors = _vectors(local_work)
     assert vectors.shape == (70, 2 * TINY.fpn_channels)
     assert float(vectors.std(dim=0).max()) > 1e-4
+    kept = local_work.tensor_file("backbone").load()
+    assert all(bool((kept[name] == value).all()) for name, value in model.state_dict().items())
     with pytest.raises(ConfigError, match="no trained proposer"):
         embed.run(_inputs(), _config(backbone="proposer"), local_work)
 
@@ -93,9 +95,8 @@ def test_weights_travel_in_the_artifact_and_are_in_the_key(local_work, tmp_path:
     config = _config(backbone="mobilenet_v2", weights=str(path), sha256=digest, input_px=32)
     assert embed.source(config) == digest
     assert "weights" not in config.key_fields()
-    inputs = _inputs()
-    small = inputs["crop"].table("crops").shard(0).to_pylist()
-    inputs["crop"] = FakeArtifact({"crops": memory_table("crops", [small])})
+    small = _inputs().table("crops").shard(0).to_pylist()
+    inputs = FakeArtifact({"crops": memory_table("crops", [small])})
     embed.run(inputs, config, local_work)
     path.unlink()
     assert local_work.tensor_file("backbone").load()["features.0.0.weight"].shape == (32, 3, 3, 3)
