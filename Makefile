@@ -5,7 +5,7 @@ RUN := .venv/bin/
 export UV_COMPILE_BYTECODE = 1
 export UV_PYTHON_DOWNLOADS = never
 
-.PHONY: quickstart setup test lint types format clean
+.PHONY: quickstart setup test test-all test-long lint types format clean
 
 quickstart: setup
 	$(RUN)gcdis digits runs/digits-scenes
@@ -23,6 +23,12 @@ setup: .venv/.synced
 
 test: setup
 	$(RUN)pytest
+
+test-all: setup
+	$(RUN)pytest -m "not long" --hypothesis-profile full
+
+test-long: setup
+	$(RUN)pytest -m "long or hypothesis" --hypothesis-profile many --timeout 7200
 
 lint: setup
 	$(RUN)ruff check .

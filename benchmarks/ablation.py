@@ -24,7 +24,6 @@ import os
 import statistics
 import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -37,18 +36,16 @@ import torch
 from ablation_data import ROOT, ImageSet
 
 from gcdis_ray.clustering.kmeans import kmeans
-from gcdis_ray.config import ComputeConfig, RunConfig, StageConfig
+from gcdis_ray.config import ComputeConfig, RunConfig
 from gcdis_ray.evaluation.crop_truth import MatchCrops
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.metrics import discovery
 from gcdis_ray.metrics.frequency import THIRDS, frequency_thirds
-from gcdis_ray.run.attempt import Attempt
-from gcdis_ray.run.pipeline import load_config, load_recipe
-from gcdis_ray.run.work import StageWork
+from gcdis_ray.run.checks import section
+from gcdis_ray.run.graph import load_recipe
+from gcdis_ray.run.pipeline import Event, Pipeline, load_config
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
-from gcdis_ray.store.storage import commit, open_artifact, open_storage, read_manifest
-from gcdis_ray.training.plan import Progress
+from gcdis_ray.store.artifacts import Artifact
 
 PHOTOGRAPHS = {
     "caltech": (ablation_data.caltech, "caltech101-crops/labels.json"),
@@ -123,87 +120,64 @@ PHOTOGRAPH_ROWS: list[Row] = [
 DECAYS = ("none", "global_cut", "classwise_cut", "quadratic", "quadratic_global")
 COMPUTE = ComputeConfig(runtime="local", workers=1, threads=1, checkpoint_every_s=120)
 KMEANS_STARTS = 10
-SHARED = ("ingest", "ground_truth", "propose", "crop", "embed", "count")
 
-Inputs = dict[str, Artifact]
 Result = dict[str, Any]
 
 
 class Bench:
-    """Makes artifacts of stages in this process and keeps them by key.
-
-    Unlike a pipeline, it can give every stage a seed of its own, so that variants and seeds share
-    crops.
-    """
+    """Runs on one storage and in this process, so that variants and seeds share what is equal."""
 
     def __init__(self, folder: Path) -> None:
-        self._storage = open_storage(str(folder))
-        self._runtime = LocalRuntime(COMPUTE)
-        self._stages = load_recipe("gcdis")
-        self._sources: dict[str, str] = {}
+        self._storage, self._runtime = str(folder), LocalRuntime(COMPUTE)
+        self._sources: dict[tuple[str, str], str | None] = {}  # by node and its config
 
-    def keys(
-        self, config: RunConfig, stages: Sequence[str], seed_of: Callable[[str], int]
-    ) -> dict[str, str]:
-        """Stage -> key of its artifact, made or not."""
-        keys: dict[str, str] = {}
-        for name in stages:
-            stage, settings = self._stages[name], _settings(name, config)
-            keys[name] = artifact_key(
-                name,
-                stage.VERSION,
-                settings.key_fields(),
-                {take: keys[take] for take in stage.TAKES},
-                seed=seed_of(name) if stage.SEEDED else None,
-                source=self._source(name, settings),
-            )
-        return keys
+    def pipeline(self, config: RunConfig, reseed: tuple[str, int] | None = None) -> Pipeline:
+        """A run, nothing made yet.
 
-    def _source(self, name: str, settings: StageConfig) -> str | None:
-        fingerprint = getattr(self._stages[name], "source", None)
-        if fingerprint is None:
-            return None
-        known = f"{name} {settings.model_dump_json()}"
-        if known not in self._sources:  # it reads files
-            self._sources[known] = fingerprint(settings)
-        return self._sources[known]
+        Args:
+            reseed: a node, and the seed of it and of all later ones.
+        """
+        config = config.model_copy(update={"storage": self._storage, "compute": COMPUTE})
+        settings = {
+            name: section(config, wired).model_dump_json()
+            for name, wired in load_recipe(config.recipe).items()
+        }
+        known = {
+            name: self._sources[name, of]
+            for name, of in settings.items()
+            if (name, of) in self._sources
+        }
+        pipeline = Pipeline(config, sources=known, reseed=reseed)
+        for name, of in settings.items():  # it reads files
+            self._sources[name, of] = pipeline.nodes[name].source
+        return pipeline
 
-    def make(
-        self, config: RunConfig, stages: Sequence[str], seed_of: Callable[[str], int]
-    ) -> Inputs:
-        """The artifacts of ``stages``, each from storage if it is there."""
-        made: Inputs = {}
-        for name, key in self.keys(config, stages, seed_of).items():
-            manifest = read_manifest(self._storage, name, key)
-            if manifest is None:
-                base, stage, seed = f"{name}/{key}", self._stages[name], seed_of(name)
-                attempt = Attempt(self._storage, base, f"attempt-{uuid.uuid4().hex[:12]}")
-                work = StageWork(attempt, lambda: self._runtime, COMPUTE, seed, _show(name))
-                inputs = {take: made[take] for take in stage.TAKES}
-                stage.run(inputs, _settings(name, config), work)
-                taken = {take: artifact.key for take, artifact in inputs.items()}
-                manifest = commit(
-                    self._storage,
-                    Manifest(name, key, stage.VERSION, {}, taken, seed, None, work.files),
-                )
-            made[name] = open_artifact(self._storage, manifest)
-        return made
+    def make(self, pipeline: Pipeline, until: str) -> Pipeline:
+        """What is missing up to a node."""
+        pipeline.run(lambda: self._runtime, _show(), until=until)
+        return pipeline
 
 
-def _settings(name: str, config: RunConfig) -> StageConfig:
-    return getattr(config.stages, "ingest" if name == "ground_truth" else name)
+def _show() -> Callable[[Event], None]:
+    began: dict[str, float] = {}
 
-
-def _show(name: str) -> Callable[[Progress], None]:
-    began = time.monotonic()
-
-    def show(progress: Progress) -> None:
-        if sys.stderr.isatty():
-            seconds = time.monotonic() - began
+    def show(event: Event) -> None:
+        name, progress = event.stage, event.progress
+        began.setdefault(name, time.monotonic())
+        if progress and sys.stderr.isatty():
+            seconds = time.monotonic() - began[name]
             line = f"\r    {name} {progress.done}/{progress.total} {progress.unit} {seconds:.0f} s"
             print(line, end="\x1b[K\r", file=sys.stderr, flush=True)
 
     return show
+
+
+def found(pipeline: Pipeline, member: str) -> Artifact:
+    """The artifact that a member lies in."""
+    giver = pipeline.giver(member)
+    artifact = pipeline.artifact(giver) if giver else None
+    assert artifact is not None, f"{member} has been made"
+    return artifact
 
 
 class Job(NamedTuple):
@@ -252,38 +226,36 @@ class Discovery:
         for seed in seeds:
             for supervised in (False, True):
                 name = "semi-supervised k-means" if supervised else "k-means"
-                config = load_config(self._path, self._overrides)
-                key = self._bench.keys(config, SHARED, _no_seed)["count"]
-                run = partial(self._kmeans, config, seed, supervised)
-                jobs.append(Job(self._part, name, seed, key, run))
+                pipeline = self._bench.pipeline(load_config(self._path, self._overrides))
+                run = partial(self._kmeans, pipeline, seed, supervised)
+                jobs.append(Job(self._part, name, seed, pipeline.nodes["count"].key, run))
             for encoder, mode, attention in self._rows:
                 name = f"{encoder} {mode}".strip() + ("" if attention else ", no attention")
                 changes = self._changes(encoder, mode, attention)
                 config = load_config(self._path, [*self._overrides, *changes])
-                stages = [*SHARED, "discover"]
-                key = self._bench.keys(config, stages, _only("discover", seed))["discover"]
-                run = partial(self._discover, config, seed)
-                jobs.append(Job(self._part, name, seed, key, run))
+                pipeline = self._bench.pipeline(config, reseed=("discover", seed))
+                run = partial(self._discover, pipeline)
+                jobs.append(Job(self._part, name, seed, pipeline.nodes["discover"].key, run))
         return jobs
 
-    def _kmeans(self, config: RunConfig, seed: int, supervised: bool) -> Result:
-        inputs = self._bench.make(config, SHARED, _no_seed)
-        rows = inputs["embed"].table("embeddings").read(["class_index", "embedding"])
+    def _kmeans(self, pipeline: Pipeline, seed: int, supervised: bool) -> Result:
+        self._bench.make(pipeline, until="count")
+        rows = found(pipeline, "embeddings").table("embeddings").read(["class_index", "embedding"])
         points_ND = torch.tensor(matrix(rows["embedding"]))
         labels_N = torch.tensor(rows["class_index"].to_numpy()).long()
-        found = kmeans(
+        clusters = kmeans(
             points_ND,
-            inputs["count"].json("class_count")["num_classes"],
+            found(pipeline, "class_count").json("class_count")["num_classes"],
             torch.Generator().manual_seed(seed),
             labels_N=labels_N if supervised else None,
             n_init=KMEANS_STARTS,
         )
-        return score(inputs, found.cluster_N.numpy(), supervised)
+        return score(pipeline, clusters.cluster_N.numpy(), supervised)
 
-    def _discover(self, config: RunConfig, seed: int) -> Result:
-        inputs = self._bench.make(config, [*SHARED, "discover"], _only("discover", seed))
-        rows = inputs["discover"].table("assignments").read(["cluster_id"])
-        return score(inputs, rows["cluster_id"].to_numpy(), True) | diagnostics(inputs)
+    def _discover(self, pipeline: Pipeline) -> Result:
+        self._bench.make(pipeline, until="discover")
+        rows = found(pipeline, "assignments").table("assignments").read(["cluster_id"])
+        return score(pipeline, rows["cluster_id"].to_numpy(), True) | diagnostics(pipeline)
 
     def _changes(self, encoder: str, mode: str, attention: bool) -> list[str]:
         at = "stages.discover.gcdis.discovery.temperature."
@@ -291,41 +263,34 @@ class Discovery:
         if encoder:
             changes += self._weights
         if mode == CONTROL:
-            base = load_config(self._path, self._overrides).stages.discover
+            base = load_config(self._path, self._overrides).stages.discover.gcdis
             changes.append(f"{at}minimum={base.discovery.temperature.maximum}")
         changes.append(f"stages.discover.gcdis.model.attention.enabled={attention}".lower())
         return [*changes, *self._last]
 
 
-def _no_seed(name: str) -> int:
-    return 0
-
-
-def _only(stage: str, seed: int) -> Callable[[str], int]:
-    return lambda name: seed if name == stage else 0
-
-
-def truth_of_crops(inputs: Mapping[str, Artifact]) -> tuple[np.ndarray, np.ndarray, list[int]]:
+def truth_of_crops(pipeline: Pipeline) -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Which crops are unlabeled objects, the class of each of these (a row number of the ground
     truth's categories), and which classes are known, by their class index."""
-    sealed = inputs["ground_truth"]
+    sealed = found(pipeline, "truth_instances")
     categories = sorted(sealed.json("categories"), key=lambda row: row["category_id"])
     column_of = {row["category_id"]: n for n, row in enumerate(categories)}
-    crops, proposals = inputs["crop"].table("crops"), inputs["propose"].table("proposals")
+    crops = found(pipeline, "crops").table("crops")
+    proposals = found(pipeline, "proposals").table("proposals")
     instances, match = sealed.table("truth_instances"), MatchCrops(min_iou=0.5).open("cpu")
     category_N = np.full(crops.num_rows, -1, dtype=np.int64)
     for index in range(crops.num_shards):
         shard = crops.shard(index, ("crop_index", "source_id", "class_index"))
         free = shard.filter(pc.field("class_index") < 0)
-        found = match(index, instances.shard(index), free, proposals.shard(index))["crop_truth"]
-        category_N[found["crop_index"].to_numpy()] = found["category_id"].to_numpy()
+        told = match(index, instances.shard(index), free, proposals.shard(index))["crop_truth"]
+        category_N[told["crop_index"].to_numpy()] = told["category_id"].to_numpy()
     matched_N = category_N >= 0
     classes = np.array([column_of[c] for c in category_N[matched_N].tolist()])
-    told = sorted(inputs["ingest"].json("classes"), key=lambda row: row["class_index"])
-    return matched_N, classes, [column_of[row["category_id"]] for row in told]
+    known = sorted(found(pipeline, "classes").json("classes"), key=lambda row: row["class_index"])
+    return matched_N, classes, [column_of[row["category_id"]] for row in known]
 
 
-def score(inputs: Mapping[str, Artifact], cluster_N: np.ndarray, identified: bool) -> Result:
+def score(pipeline: Pipeline, cluster_N: np.ndarray, identified: bool) -> Result:
     """Accuracy on unlabeled crops.
 
     Args:
@@ -334,7 +299,7 @@ def score(inputs: Mapping[str, Artifact], cluster_N: np.ndarray, identified: boo
             ``known``, ``novel`` and the thirds follow protocol ``known_identity``, else
             ``hungarian_all``; ``hungarian`` is always the latter.
     """
-    matched_N, class_N, known = truth_of_crops(inputs)
+    matched_N, class_N, known = truth_of_crops(pipeline)
     clusters, size = cluster_N[matched_N].astype(np.int64), int(class_N.max()) + 1
     size = max(size, max(known) + 1)
     fixed = dict(enumerate(known)) if identified else None
@@ -351,22 +316,27 @@ def score(inputs: Mapping[str, Artifact], cluster_N: np.ndarray, identified: boo
     return {**accuracy, **thirds, "hungarian": free["all"], "crops": int(matched_N.sum())}
 
 
-def diagnostics(inputs: Mapping[str, Artifact]) -> Result:
+def diagnostics(pipeline: Pipeline) -> Result:
     """Does headness know how frequent a class is, and what temperature came of it?
 
     ``headness_crops`` and ``headness_classes`` are Spearman correlations with the number of
     unlabeled crops of the true class: over crops, and over classes by their mean headness.
     """
-    matched_N, class_N, _ = truth_of_crops(inputs)
-    rows = inputs["discover"].table("assignments").read(["headness", "temperature", "cluster_id"])
+    matched_N, class_N, _ = truth_of_crops(pipeline)
+    rows = found(pipeline, "headness").table("headness").read(["headness", "temperature"])
+    assigned = found(pipeline, "assignments").table("assignments").read(["cluster_id"])
     headness = rows["headness"].to_numpy()[matched_N].astype(np.float64)
     heat = rows["temperature"].to_numpy()[matched_N].astype(np.float64)
     classes, inverse, sizes = np.unique(class_N, return_inverse=True, return_counts=True)
     per_class = np.bincount(inverse, headness) / sizes
     heat_per_class = np.bincount(inverse, heat) / sizes
     order = np.argsort(-sizes, kind="stable")
-    share = np.bincount(rows["cluster_id"].to_numpy()[matched_N].astype(np.int64)) / len(class_N)
-    history = inputs["discover"].table("history").read()
+    share = np.bincount(assigned["cluster_id"].to_numpy()[matched_N].astype(np.int64)) / len(
+        class_N
+    )
+    discover = pipeline.artifact("discover")  # proposers have a history as well
+    assert discover is not None, "it has been made"
+    history = discover.table("history").read()
     used = [row["value"] for row in history.to_pylist() if row["name"] == "temperature"]
     low, high = np.quantile(headness, (0.1, 0.9))
     return {
@@ -407,19 +377,19 @@ class Segmenter:
         ]
 
     def jobs(self, seeds: Sequence[int]) -> list[Job]:
-        jobs, stages = [], list(load_recipe("gcdis"))
+        jobs = []
         for seed in seeds:
             for decay in DECAYS:
-                change = f"stages.segment.reliability.decay={decay}"
-                config = load_config(self._path, [*self._overrides, change])
-                key = self._bench.keys(config, stages, lambda _, seed=seed: seed)["evaluate"]
-                run = partial(self._segment, config, stages, seed)
-                jobs.append(Job("segmenter", decay, seed, key, run))
+                changes = [f"stages.segment.reliability.decay={decay}", f"seed={seed}"]
+                config = load_config(self._path, [*self._overrides, *changes])
+                pipeline = self._bench.pipeline(config)
+                run = partial(self._segment, pipeline)
+                jobs.append(Job("segmenter", decay, seed, pipeline.nodes["evaluate"].key, run))
         return jobs
 
-    def _segment(self, config: RunConfig, stages: Sequence[str], seed: int) -> Result:
-        inputs = self._bench.make(config, stages, lambda _: seed)
-        metrics = inputs["evaluate"].json("metrics")
+    def _segment(self, pipeline: Pipeline) -> Result:
+        self._bench.make(pipeline, until="evaluate")
+        metrics = found(pipeline, "metrics").json("metrics")
         bins = metrics["reliability_bins"]
         halves = [_share_right(bins[: len(bins) // 2]), _share_right(bins[len(bins) // 2 :])]
         return {

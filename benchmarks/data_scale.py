@@ -52,21 +52,23 @@ from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 with contextlib.suppress(ImportError):
     import pandas  # noqa: F401  pyarrow loads it when it first sees a list, if it is there
 
-from gcdis_ray.config import ComputeConfig
 from gcdis_ray.evaluation import detection_scores
 from gcdis_ray.evaluation.detection_block import rules_of
 from gcdis_ray.evaluation.detection_scores import MatchShard, score_shards
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.masks import coco_rle
-from gcdis_ray.run.attempt import Attempt
-from gcdis_ray.run.work import StageWork
-from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.stages import crop, ground_truth, ingest
+from gcdis_ray.run.work import StageWork, local_work
+from gcdis_ray.stages import crop, evaluate, ground_truth, ingest
 from gcdis_ray.store.artifacts import Artifact, Manifest
+from gcdis_ray.store.members import Inputs, schemas_of
 from gcdis_ray.store.schemas import PREDICTIONS, PROPOSALS
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 KNOWN, DETECTIONS, SMALL = 80, 20, 1_000
+SCHEMAS = schemas_of((*ingest.GIVES, *ground_truth.GIVES, *evaluate.GIVES)) | {
+    "proposals": PROPOSALS,
+    "predictions": PREDICTIONS,
+}
 
 
 # ---------------------------------------------------------------- artifacts
@@ -80,10 +82,8 @@ class Bench:
         self.storage = LocalStorage(f"{folder}/storage")
 
     def work(self, step: str) -> StageWork:
-        compute = ComputeConfig(runtime="local", workers=1, threads=1)
         self.storage.delete(f"{step}/bench")
-        attempt = Attempt(self.storage, f"{step}/bench", "attempt-0")
-        return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda progress: None)
+        return local_work(self.storage, SCHEMAS, base=f"{step}/bench")
 
     def save(self, step: str, work: StageWork) -> None:
         work.discard_spools()
@@ -92,7 +92,7 @@ class Bench:
 
     def load(self, step: str) -> Artifact:
         manifest = Manifest.from_json(Path(self.folder, f"{step}.json").read_text(), step)
-        return Artifact(manifest, ArtifactOpener(self.storage, f"{step}/bench"))
+        return Artifact(manifest, ArtifactOpener(self.storage, f"{step}/bench", SCHEMAS))
 
     def config(self) -> ingest.Config:
         def part(low: float, high: float) -> dict[str, Any]:
@@ -117,7 +117,7 @@ class Bench:
 
 def run_stage(bench: Bench, stage: Any, name: str) -> None:
     work = bench.work(name)
-    stage.run({}, bench.config(), work)
+    stage.run(Inputs({}), bench.config(), work)
     bench.save(name, work)
 
 

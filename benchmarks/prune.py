@@ -23,14 +23,14 @@ import ablation_data
 import numpy as np
 import pyarrow as pa
 import torch
-from ablation import SHARED, SMALL_DIGITS, STEPS, Bench, score
+from ablation import SMALL_DIGITS, STEPS, Bench, found, score
 
 from gcdis_ray.config import RunConfig, apply_overrides
-from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
+from gcdis_ray.methods.method import StoredMethod
+from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 from gcdis_ray.methods.pruning_config import PruneConfig
-from gcdis_ray.run.pipeline import load_config
+from gcdis_ray.run.pipeline import Pipeline, load_config
 from gcdis_ray.stages.discover import AssignCrops
-from gcdis_ray.store.artifacts import Artifact
 
 COLUMNS = {
     "clusters": ("clusters", 1, ".1f"),
@@ -61,38 +61,34 @@ def config_of(folder: Path, factor: float, steps: int, changes: Sequence[str]) -
     )
 
 
-def pruned_clusters(
-    inputs: Mapping[str, Artifact], config: PruneConfig
-) -> tuple[np.ndarray, dict[str, Any]]:
+def pruned_clusters(pipeline: Pipeline, config: PruneConfig) -> tuple[np.ndarray, dict[str, Any]]:
     """Clusters of all crops once the outputs of a trained model are pruned, and the report."""
-    discover, crops = inputs["discover"], inputs["crop"].table("crops")
-    spec = discover.json("encoder_spec")
-    names = spec["snapshots"]
-    steps = [int(name.removeprefix("snapshot_")) for name in names]
-    compare = CompareSnapshots(spec, steps, [discover.tensor_file(n) for n in names]).open("cpu")
+    crops = found(pipeline, "crops").table("crops")
+    num_known = len(found(pipeline, "classes").json("classes"))
+    stored = StoredMethod.read(found(pipeline, "method"))
+    compare = CompareSnapshots(stored).open("cpu")
     parts = [compare(n, shard)["agreement"] for n, shard in enumerate(crops.iter_shards())]
-    weights = discover.tensor_file("encoder")
-    pruned = prune_model(spec, weights, pa.concat_tables(parts), config)
-    spec = {**spec, "groups": pruned.groups}
-    assign = AssignCrops(spec, weights, discover.tensor_file("instance_state"), top_k=1).open("cpu")
-    found = [assign(n, shard)["assignments"] for n, shard in enumerate(crops.iter_shards())]
-    return pa.concat_tables(found)["cluster_id"].to_numpy(), pruned.report
+    prototypes_KF = stored.open("cpu").prototypes_KF()
+    pruned = prune_outputs(prototypes_KF, num_known, pa.concat_tables(parts), config)
+    assign = AssignCrops(stored.grouped(pruned.groups), top_k=1).open("cpu")
+    told = [assign(n, shard)["assignments"] for n, shard in enumerate(crops.iter_shards())]
+    return pa.concat_tables(told)["cluster_id"].to_numpy(), pruned.report
 
 
 def measure(
     bench: Bench, config: RunConfig, rules: PruneConfig, seed: int
 ) -> tuple[Result, Result]:
     """One training, as it is and pruned."""
-    stages = [*SHARED, "discover"]
-    inputs = bench.make(config, stages, lambda name: seed if name == "discover" else 0)
-    cluster_N = inputs["discover"].table("assignments").read(["cluster_id"])["cluster_id"]
-    pruned_N, report = pruned_clusters(inputs, rules)
+    pipeline = bench.make(bench.pipeline(config, reseed=("discover", seed)), until="discover")
+    cluster_N = found(pipeline, "assignments").table("assignments").read(["cluster_id"])
+    cluster_N = cluster_N["cluster_id"]
+    pruned_N, report = pruned_clusters(pipeline, rules)
     results = []
     for clusters_N, size in (
         (cluster_N.to_numpy(), report["num_outputs"]),
         (pruned_N, report["num_clusters"]),
     ):
-        results.append({"clusters": size, **score(inputs, clusters_N, True)})
+        results.append({"clusters": size, **score(pipeline, clusters_N, True)})
     dropped = [row for row in report["outputs"] if row["dropped_for"]]
     merged = [pair for pair in report["merges"] if pair["merged"]]
     print(

@@ -23,10 +23,10 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import torch
 
+from gcdis_ray.clustering.class_count.clustered import Clustering
 from gcdis_ray.clustering.class_count.points import CountSettings, Points, prepare
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.sweeps.cluster import Call, measure_all
-from gcdis_ray.sweeps.run import CALLS_PER_TASK
+from gcdis_ray.sweeps.probes import CALLS_PER_TASK, measure_all
 
 _held: dict[int, Points] = {}  # of a process of the pool
 
@@ -49,7 +49,7 @@ def _hold(points: dict[int, Points]) -> None:
     _held.update(points)
 
 
-def _by_hand(item: tuple[int, Call]) -> Any:
+def _by_hand(item: tuple[int, Clustering]) -> Any:
     return measure_all(_held[item[0]], [item[1]])[0]
 
 
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = CountSettings(n_init=1)
     points = {seed: prepare(embeddings, labels, settings, seed) for seed in range(args.seeds)}
     counts = range(args.counts + 1, 1, -1)  # longest first, as in a sweep
-    calls = [(seed, (count, settings, seed)) for count in counts for seed in points]
+    calls = [(seed, Clustering(count, settings, seed)) for count in counts for seed in points]
     print(f"{len(calls)} clusterings of {args.points} points, {cores} cores")
 
     began = time.perf_counter()

@@ -18,6 +18,8 @@ from gcdis_ray import __version__
 from gcdis_ray.errors import ConfigError, GcdisError
 
 if TYPE_CHECKING:
+    from gcdis_ray.config import RunConfig
+    from gcdis_ray.data.sets.data_config import DataConfig
     from gcdis_ray.run.pipeline import Pipeline
 
 
@@ -186,9 +188,9 @@ def _run_until(
 
     report = write_run_report(pipeline, only_if_missing=not todo)
     with redirect_stdout(sys.stderr if quiet else sys.stdout):
-        _print_metrics(pipeline)
+        _print_summaries(pipeline)
         print(f"report: {report}")
-    _print_warning(pipeline)
+    _print_warnings(pipeline)
     return 0
 
 
@@ -248,34 +250,34 @@ def _status(args: argparse.Namespace) -> int:
             else ""
         )
         print(f"{s['name']:<13}{s['state']:<12}{s['key']}  {made}".rstrip())
-    _print_metrics(pipeline)
-    _print_warning(pipeline)
+    _print_summaries(pipeline)
+    _print_warnings(pipeline)
     return 0
 
 
 def _metrics(pipeline: Pipeline) -> dict[str, Any] | None:
-    artifact = pipeline.artifacts().get("evaluate")
-    return artifact.json("metrics") if artifact else None
+    """The document ``metrics`` of the last node that gives one, once it is made."""
+    giver = pipeline.giver("metrics")
+    artifact = pipeline.artifact(giver) if giver else None
+    return artifact.json("metrics") if artifact and artifact.has("metrics") else None
 
 
-def _print_metrics(pipeline: Pipeline) -> None:
-    from gcdis_ray.evaluation.summary import metrics_lines
+def _print_summaries(pipeline: Pipeline) -> None:
+    from gcdis_ray.run.summary import summaries
 
-    metrics = _metrics(pipeline)
-    if metrics is None:
-        return
-    print("\n".join(metrics_lines(metrics)))
-    if pipeline.config.oracle:
+    lines = summaries(pipeline)
+    print("".join(f"{line}\n" for line in lines), end="")
+    if lines and pipeline.config.oracle:
         from gcdis_ray.sweeps.summary import ORACLE
 
         print(ORACLE)
 
 
-def _print_warning(pipeline: Pipeline) -> None:
-    """Why the estimated number of classes should not be trusted, if it should not."""
-    artifact = pipeline.artifacts().get("count")
-    if artifact and (warning := artifact.json("class_count").get("warning")):
-        print(f"class count: {warning}", file=sys.stderr)
+def _print_warnings(pipeline: Pipeline) -> None:
+    from gcdis_ray.run.summary import warnings
+
+    for line in warnings(pipeline):
+        print(line, file=sys.stderr)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -308,7 +310,10 @@ def _evaluate(args: argparse.Namespace) -> int:
             where="gcdis evaluate",
             fix="gcdis evaluate --ground-truth instances.json --results results.json",
         )
-    status = _run_until(args, None, "evaluate", quiet=args.json)
+    until = _open(args).giver("metrics")
+    if until is None:
+        raise ConfigError("no stage of the recipe gives metrics", where="gcdis evaluate")
+    status = _run_until(args, None, until, quiet=args.json)
     if args.json:
         print(json.dumps(_metrics(_open(args))))
     return status
@@ -327,13 +332,25 @@ def _data_check(args: argparse.Namespace) -> int:
 
     config, line = load_config(args.config, args.set), Line()
     try:
-        report = check_data(config.stages.ingest, config.name, line.tell)
+        report = check_data(_data_config(config), config.name, line.tell)
     finally:
         line.close()
     print(json.dumps(report.as_json()) if args.json else "\n".join(report.lines()))
     for problem in report.problems:
         print(f"gcdis: {problem}", file=sys.stderr)
     return 2 if report.problems else 0
+
+
+def _data_config(config: RunConfig) -> DataConfig:
+    """The part of a config that says what data set is read."""
+    from gcdis_ray.data.sets.data_config import DataConfig
+
+    for name in type(config.stages).model_fields:
+        if isinstance(section := getattr(config.stages, name), DataConfig):
+            return section
+    raise ConfigError(
+        f"recipe {config.recipe} has no stage that reads a data set", where="gcdis data check"
+    )
 
 
 def _doctor(args: argparse.Namespace) -> int:
@@ -359,15 +376,16 @@ def _track(args: argparse.Namespace) -> int:
 
 
 def _gc(args: argparse.Namespace) -> int:
-    from gcdis_ray.run.garbage import sweep
+    from gcdis_ray.run.garbage import collect
     from gcdis_ray.words import size
 
     pipeline = _open(args)
     freed = 0
     if args.older_than_h < 0:
         raise ConfigError("must not be negative", where="--older-than-h", fix="give hours, or 0")
-    garbage = sweep(pipeline.storage, pipeline.nodes, args.older_than_h, delete=not args.dry_run)
-    for folder, num_bytes in garbage:
+    stages = dict.fromkeys(node.stage.ID for node in pipeline.nodes.values())
+    found = collect(pipeline.storage, stages, args.older_than_h, delete=not args.dry_run)
+    for folder, num_bytes in found:
         freed += num_bytes
         print(f"{'would remove' if args.dry_run else 'removed'} {folder}  {size(num_bytes)}")
     print(f"{size(freed)} {'to free' if args.dry_run else 'freed'}")

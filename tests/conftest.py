@@ -14,7 +14,9 @@ from typing import NamedTuple
 from unittest import mock
 
 import pytest
-from tables import SCHEMAS
+from examples import PROFILES
+from hypothesis import settings
+from made_once import made_once
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -23,6 +25,32 @@ from gcdis_ray.store.storage import LocalStorage
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_AUTH_MODE", "disabled")
+
+for _profile, _examples in PROFILES.items():
+    settings.register_profile(_profile, max_examples=_examples, deadline=None)
+settings.load_profile("full")  # unless --hypothesis-profile says otherwise
+
+TESTS = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What the two processes of a test run hand out between them, longest first: all that needs
+    Ray, since two Rays on two cores starve each other; all that needs the small run; every other
+    file as a whole, so that what a module sets up is set up once."""
+
+    def needs_run(item: pytest.Item) -> bool:
+        return "small_run" in getattr(item, "fixturenames", ())
+
+    def group(item: pytest.Item) -> str:
+        if item.get_closest_marker("ray"):
+            return "ray"
+        return "small-run" if needs_run(item) else item.path.stem
+
+    for item in items:
+        item.add_marker(pytest.mark.xdist_group(group(item)))
+    rank = {"ray": 0, "small-run": 1}
+    # Ray's tests that need the run come last: the other process is making it.
+    items.sort(key=lambda item: (rank.get(group(item), 2), needs_run(item)))
 
 
 class SmallRun(NamedTuple):
@@ -81,14 +109,39 @@ def s3_endpoint() -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
+def ray_address(s3_endpoint: str) -> Iterator[str]:  # workers inherit S3's credentials
+    """Of one Ray for the session, in a process of its own. Drivers connect to it."""
+    path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers unpickle toys
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    environment["RAY_worker_niceness"] = "0"  # the other process's tests would go first
+    environment.pop("RAY_ADDRESS", None)
+    cluster = subprocess.Popen(
+        [sys.executable, str(TESTS / "ray_cluster.py")], env=environment,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert cluster.stdin is not None
+    assert cluster.stdout is not None
+    try:
+        yield cluster.stdout.readline().strip()
+    finally:
+        cluster.stdin.close()
+        cluster.wait()
+
+
+@pytest.fixture(scope="session")
 def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
     """The quickstart in small, run once in one process from start to end."""
-    from small_run import contents, gcdis, small_overrides
+    from small_run import arguments, contents, environment, program, small_overrides
 
-    overrides = small_overrides(tmp_path_factory.mktemp("small"))
-    done = gcdis("run", overrides)
-    assert done.returncode == 0, done.stderr
-    return SmallRun(overrides, contents(overrides), done.stdout)
+    def make(folder: Path) -> SmallRun:
+        overrides = small_overrides(folder)
+        done = subprocess.run(
+            program(arguments("run", overrides)), capture_output=True, text=True, env=environment()
+        )
+        assert done.returncode == 0, done.stderr
+        return SmallRun(overrides, contents(overrides), done.stdout)
+
+    return SmallRun(*made_once(tmp_path_factory, "small", make))
 
 
 @pytest.fixture
@@ -99,6 +152,6 @@ def local_work(tmp_path: Path) -> Iterator[StageWork]:
     compute = ComputeConfig(runtime="local", workers=1, threads=1)
     runtime = LocalRuntime(compute)
     storage = LocalStorage(str(tmp_path / "storage"))
-    attempt = Attempt(storage, "stage/key", "attempt-0", SCHEMAS)
+    attempt = Attempt(storage, "stage/key", "attempt-0")
     yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     runtime.close()

@@ -40,12 +40,14 @@ TINY = DetectorConfig.model_validate(
 
 @dataclass
 class MemoryOpener:
-    """Reads tables and files that a test holds in memory."""
+    """Reads tables and files that a test holds in memory, and keeps which tables were asked for."""
 
     tables: dict[str, pa.Table] = field(default_factory=dict)
     files: dict[str, bytes] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
 
-    def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
+    def read_table(self, record: FileRecord, columns: Sequence[str] | None = None) -> pa.Table:
+        self.reads.append(record.path)
         table = self.tables[record.path]
         return table if columns is None else table.select(list(columns))
 

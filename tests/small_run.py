@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gcdis_ray.cli import main
 from gcdis_ray.data.samples.digits import write_scenes
 from gcdis_ray.run.pipeline import Pipeline, load_config
 
@@ -37,19 +40,29 @@ def small_overrides(folder: Path, runtime: str = "local") -> list[str]:
     ]
 
 
-def arguments(command: str, overrides: Sequence[str]) -> list[str]:
-    sets = [text for override in overrides for text in ("--set", override)]
-    return [sys.executable, "-m", "gcdis_ray.cli", command, str(CONFIG), *sets]
+def arguments(command: str, overrides: Sequence[str], config: Path = CONFIG) -> list[str]:
+    return [command, str(config), *(text for o in overrides for text in ("--set", o))]
+
+
+def program(arguments: Sequence[str]) -> list[str]:
+    """The command line of a process of its own."""
+    return [sys.executable, "-m", "gcdis_ray.cli", *arguments]
 
 
 def environment() -> dict[str, str]:
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 
+def here(arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    """What the command prints and how it ends, without a process of its own."""
+    out, error = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(error):
+        status = main(list(arguments))
+    return subprocess.CompletedProcess(arguments, status, out.getvalue(), error.getvalue())
+
+
 def gcdis(command: str, overrides: Sequence[str], *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*arguments(command, overrides), *more], capture_output=True, text=True, env=environment()
-    )
+    return here([*arguments(command, overrides), *more])
 
 
 def open_pipeline(overrides: Sequence[str]) -> Pipeline:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
-from small_run import CONFIG, environment
+from small_run import CONFIG, here
 
 from gcdis_ray.config import apply_overrides
 
@@ -49,9 +48,5 @@ def copy_of(run: Any, folder: Path, *more: str) -> list[str]:
     return [*run.overrides, f"storage={folder / 'storage'}", *more]
 
 
-def arguments(file: Path, *more: str) -> list[str]:
-    return [sys.executable, "-m", "gcdis_ray.cli", "sweep", str(file), *more]
-
-
 def gcdis_sweep(file: Path, *more: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(arguments(file, *more), capture_output=True, text=True, env=environment())
+    return here(["sweep", str(file), *more])

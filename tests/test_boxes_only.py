@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from small_run import contents, gcdis, open_pipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.timeout(600)
 
 
 def _without_masks(small_run, folder: Path, splits: dict[str, int]) -> list[str]:
@@ -50,6 +50,7 @@ def test_truth_with_boxes_only(small_run, tmp_path):
     assert metrics["coverage"]["labeled_crops_by_mask"]["model"] == 0
 
 
+@pytest.mark.thorough
 def test_half_of_the_labels_with_boxes_only(small_run, tmp_path):
     overrides = _without_masks(small_run, tmp_path, {"labeled": 2})
     _ran([*overrides, "stages.segment.model_masks=use"])
@@ -62,20 +63,33 @@ def test_half_of_the_labels_with_boxes_only(small_run, tmp_path):
     assert sum(origins.values()) == by_mask["num_labeled_crops"]
 
 
-def test_all_labels_with_boxes_only(small_run, tmp_path):
+def _pinned(small_run) -> list[str]:
+    """Overrides that start from the proposer of the small run."""
+    earlier = open_pipeline(small_run.overrides).manifest("propose")
+    storage = open_pipeline(small_run.overrides).storage.uri
+    return [
+        f"stages.propose.init.artifact={storage}/propose/{earlier.key}",
+        f"stages.propose.init.sha256={earlier.files['proposer'][0].sha256}",
+    ]
+
+
+def test_a_mask_head_without_masks_needs_a_proposer_that_fits(small_run, tmp_path):
     overrides = _without_masks(small_run, tmp_path, {"labeled": 1})
     refused = gcdis("run", overrides)
     assert refused.returncode == 2
     assert "the mask head can learn from nothing" in refused.stderr
     assert "stages.propose.init" in refused.stderr
     assert "Traceback" not in refused.stderr
+    pinned = [*overrides, *_pinned(small_run)]
+    wrong = gcdis("run", [*pinned, "stages.propose.detector.min_side_px=96"])
+    assert wrong.returncode == 2
+    assert "min_side_px 128, here 96" in wrong.stderr
 
-    earlier = open_pipeline(small_run.overrides).manifest("propose")
-    storage = open_pipeline(small_run.overrides).storage.uri
-    pinned = [
-        f"stages.propose.init.artifact={storage}/propose/{earlier.key}",
-        f"stages.propose.init.sha256={earlier.files['proposer'][0].sha256}",
-    ]
+
+@pytest.mark.thorough
+def test_all_labels_with_boxes_only(small_run, tmp_path):
+    overrides = _without_masks(small_run, tmp_path, {"labeled": 1})
+    pinned = _pinned(small_run)
     _ran([*overrides, *pinned])
     origins = _metrics([*overrides, *pinned])["coverage"]["labeled_crops_by_mask"]
     assert origins["annotated"] == 0
@@ -85,7 +99,3 @@ def test_all_labels_with_boxes_only(small_run, tmp_path):
     report = gcdis("report", [*overrides, *pinned], "--output", str(tmp_path / "page.html"))
     assert report.returncode == 0, report.stderr
     assert "made by the proposer from their boxes" in (tmp_path / "page.html").read_text()
-
-    wrong = gcdis("run", [*overrides, *pinned, "stages.propose.detector.min_side_px=96"])
-    assert wrong.returncode == 2
-    assert "min_side_px 128, here 96" in wrong.stderr

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 from coco_folder import make_coco_folder, write_json
-from small_run import ROOT, environment
+from small_run import ROOT, arguments, here
 
 from gcdis_ray.run.pipeline import Pipeline, load_config
 
@@ -16,9 +14,9 @@ CONFIG = ROOT / "configs" / "coco_folder.yaml"
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_coco_config_runs_to_the_end(tmp_path: Path):
+def test_coco_config_runs_to_the_end(tmp_path: Path, ray_address):
     data = tmp_path / "data"
     make_coco_folder(data, num_images=40)
     (data / "all.json").rename(data / "instances.json")
@@ -27,6 +25,7 @@ def test_coco_config_runs_to_the_end(tmp_path: Path):
     write_json(data / "splits.json", splits)
     overrides = [
         f"storage={tmp_path / 'storage'}",
+        f"compute.address={ray_address}",
         f"stages.ingest.root={data}",
         "stages.propose.detector.min_side_px=64",
         "stages.propose.detector.max_side_px=96",
@@ -42,11 +41,7 @@ def test_coco_config_runs_to_the_end(tmp_path: Path):
     ]
     config = load_config(CONFIG, overrides)
     assert config.compute.strategy == "deepspeed"
-    sets = [text for override in overrides for text in ("--set", override)]
-    done = subprocess.run(
-        [sys.executable, "-m", "gcdis_ray.cli", "run", str(CONFIG), *sets],
-        capture_output=True, text=True, env=environment(),
-    )  # fmt: skip
+    done = here(arguments("run", overrides, CONFIG))
     assert done.returncode == 0, done.stderr
     assert "clustering accuracy" in done.stdout
     artifacts = Pipeline(config).artifacts()

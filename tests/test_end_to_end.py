@@ -12,7 +12,6 @@ from gcdis_ray.store.s3 import Prefix
 from gcdis_ray.store.source import LocalFolder
 
 
-@pytest.mark.slow
 def test_status_has_what_scripts_rely_on(small_run):
     done = gcdis("status", small_run.overrides, "--json")
     status = json.loads(done.stdout)
@@ -28,7 +27,6 @@ def test_status_has_what_scripts_rely_on(small_run):
     assert "clustering accuracy" in small_run.printed
 
 
-@pytest.mark.slow
 def test_detections_are_scored_by_a_published_protocol(small_run):
     mapping = "{source: gt_crops, scope: all, drop: after_topk}"
     overrides = [*small_run.overrides, f"stages.evaluate.mapping={mapping}"]
@@ -46,7 +44,6 @@ def test_detections_are_scored_by_a_published_protocol(small_run):
     assert "as in RNCDL: one Hungarian assignment over all outputs x all classes" in report
 
 
-@pytest.mark.slow
 def test_a_second_run_does_nothing(small_run):
     done = gcdis("run", small_run.overrides)
     assert done.returncode == 0
@@ -55,7 +52,7 @@ def test_a_second_run_does_nothing(small_run):
     assert report.read_text().startswith("<!")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_all_of_it_on_s3_gives_the_same_bytes(small_run, s3_endpoint: str, monkeypatch):
     """Data in a bucket, which the images stay in; artifacts in the bucket, too."""

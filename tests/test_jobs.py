@@ -77,7 +77,7 @@ def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess
 
 
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_submit_runs_and_propagates_status(head: dict[str, str]):
     """The README's command, with fewer steps and no more than the first two stages that compute."""

@@ -43,22 +43,50 @@ def test_no_key_before_evaluate_depends_on_them(
     assert {name for name in before if before[name] != after[name]} == {"ground_truth", "evaluate"}
 
 
-@pytest.mark.slow
-@pytest.mark.timeout(600)
-def test_no_byte_before_evaluate_depends_on_them(tmp_path: Path, small_run):
-    """The whole small run again, from nothing, on data whose sealed annotations differ."""
+def _with_other_truth(
+    small_run, folder: Path, **changes: Callable[[dict[str, Any]], None]
+) -> list[str]:
+    """Overrides of the small run, from nothing, on data whose sealed annotations differ."""
     root = next(o.partition("=")[2] for o in small_run.overrides if "ingest.root=" in o)
-    shutil.copytree(root, tmp_path / "scenes")
-    for split, change in (("unlabeled", _permuted), ("validation", _deleted)):
-        path = tmp_path / "scenes" / "annotations" / f"{split}.json"
+    shutil.copytree(root, folder / "scenes")
+    for split, change in changes.items():
+        path = folder / "scenes" / "annotations" / f"{split}.json"
         data = json.loads(path.read_text())
         change(data)
         path.write_text(json.dumps(data))
-    overrides = [
+    return [
         *small_run.overrides,
-        f"storage={tmp_path / 'storage'}",
-        f"stages.ingest.root={tmp_path / 'scenes'}",
+        f"storage={folder / 'storage'}",
+        f"stages.ingest.root={folder / 'scenes'}",
     ]
+
+
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_no_byte_before_evaluate_depends_on_them_nor_on_the_runtime(
+    tmp_path: Path, small_run, ray_address
+):
+    """The whole small run again, trained by two workers of Ray."""
+    overrides = [
+        *_with_other_truth(small_run, tmp_path, unlabeled=_permuted, validation=_permuted),
+        "compute.runtime=ray",
+        f"compute.address={ray_address}",
+        "compute.data_workers=1",
+    ]
+    done = gcdis("run", overrides)
+    assert done.returncode == 0, done.stderr
+    found, expected = contents(overrides), dict(small_run.contents)
+    for name in ("ground_truth", "evaluate"):
+        assert found.pop(name) != expected.pop(name)
+    assert found == expected
+
+
+@pytest.mark.thorough
+@pytest.mark.timeout(600)
+def test_no_byte_before_evaluate_depends_on_annotations_that_are_not_there(
+    tmp_path: Path, small_run
+):
+    overrides = _with_other_truth(small_run, tmp_path, unlabeled=_permuted, validation=_deleted)
     done = gcdis("run", overrides, "--until", "segment")
     assert done.returncode == 0, done.stderr
     found, expected = contents(overrides), dict(small_run.contents)

@@ -66,8 +66,8 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         storage = LocalStorage(str(folder))
-        self.opener = ArtifactOpener(storage, "toy/0")
-        inputs = Attempt(storage, "toy/0", "attempt-0")
+        self.opener = ArtifactOpener(storage, "toy/0", {"history": HISTORY})
+        inputs = Attempt(storage, "toy/0", "attempt-0", {"history": HISTORY})
         records = [
             inputs.table(
                 "history",
@@ -81,7 +81,9 @@ class Shards:
         ]
         self.table = Table("history", tuple(records), self.opener)
         self.args = [{"amount": 10.0 * index} for index in range(NUM_SHARDS)]
-        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1"), ("history",))
+        self.writer = GroupWriter(
+            Attempt(storage, "toy/0", "attempt-1", {"history": HISTORY}), ("history",)
+        )
         self.records: list[ShardRecord] = []
 
     def check(self, indices: list[int]) -> None:

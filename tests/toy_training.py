@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import torch
 import torch.distributed as dist
+from tables import SCHEMAS
 from torch import Tensor, nn
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
@@ -140,7 +141,7 @@ def toy_plan(folder: Path | str, endpoint: str | None = None, **compute: Any) ->
     return FitPlan(
         name="toy-0",
         scratch_uri=f"{folder}/toy/0/train",
-        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", "attempt-1"),
+        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", "attempt-1", SCHEMAS),
         compute=ComputeConfig(**{**defaults, **compute}),
         scratch_endpoint=endpoint,
     )

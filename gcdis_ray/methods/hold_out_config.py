@@ -21,3 +21,16 @@ class HoldOutConfig(Closed):
         le=10_000_000,
         description="steps between measurements while training; 0: at the end only",
     )
+
+
+class HoldOutOfTrials(HoldOutConfig):
+    """Known classes whose labels trials of a sweep hide from discovery."""
+
+    share: float = Field(0.2, gt=0, le=0.9, description="of the known classes, hidden")
+    seed: int = Field(0, ge=0, le=2**31 - 1, description="of the choice of hidden classes")
+    every: int = Field(
+        100,
+        ge=0,
+        le=10_000_000,
+        description="training steps between measurements; 0: at the end only",
+    )

@@ -54,7 +54,8 @@ def _headline(view: SweepView) -> str:
 def _sentence(view: SweepView) -> str:
     wanted = view.sweep["spec"].get("trials")
     of = f" of {wanted:,}" if isinstance(wanted, int) and wanted != len(view.trials) else ""
-    kind = "that only cluster" if view.sweep["kind"] == "cluster" else "that train"
+    does = view.sweep["kind"]
+    kind = "that train" if does == "train" else f"that only {does}"
     goal = "largest" if view.larger_is_better else "smallest"
     return (
         f"{len(view.trials):,}{of} trials {kind}, in search of the {goal} "

@@ -11,7 +11,7 @@ from gcdis_ray.store.storage import Storage, read_manifest
 _KEY = re.compile(r"[0-9a-f]{24}")  # anything else in the storage is not ours
 
 
-def sweep(
+def collect(
     storage: Storage, stages: Iterable[str], older_than_h: float, *, delete: bool
 ) -> Iterator[tuple[str, int]]:
     """Folders that can go, with their bytes; removed if ``delete``.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
@@ -226,7 +226,7 @@ class Pipeline:
             node.seed if node.seed is not None else 0,
             lambda p: show(Event(node.name, "progress", progress=p)),
         )
-        inputs = self._inputs(node)
+        inputs = self.inputs(node.name)
         began = time.perf_counter()
         try:
             with metering() as meter:
@@ -256,15 +256,24 @@ class Pipeline:
         show(Event(node.name, "done", manifest, adopted=work.adopted))
         return manifest
 
-    def _inputs(self, node: RunNode) -> Inputs:
-        artifacts: dict[str, Artifact] = {}
-        for name in node.takes_from:
-            artifact = self.artifact(name)
+    def inputs(self, name: str, members: Collection[str] | None = None) -> Inputs:
+        """What a node may read.
+
+        Args:
+            members: those of them that are asked for; None: all.
+
+        Raises:
+            ConfigError: a node that gives one of them has not been run.
+        """
+        node, artifacts = self.nodes[name], dict[str, Artifact]()
+        takes = {m: giver for m, giver in node.takes.items() if members is None or m in members}
+        for giver in dict.fromkeys(takes.values()):
+            artifact = self.artifact(giver)
             if artifact is None:
-                raise ConfigError(f"{name} has not been run", where=f"stage {node.name}")
-            artifacts[name] = artifact
+                raise ConfigError(f"{giver} has not been run", where=f"stage {name}")
+            artifacts[giver] = artifact
         return Inputs(
-            {member: artifacts[giver] for member, giver in node.takes.items()},
+            {member: artifacts[giver] for member, giver in takes.items()},
             (want.member for want in node.wired.needs if want.whole),
         )
 

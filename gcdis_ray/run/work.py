@@ -14,7 +14,7 @@ from gcdis_ray.errors import ArtifactError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
-from gcdis_ray.store.storage import ArtifactOpener
+from gcdis_ray.store.storage import ArtifactOpener, Storage
 from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
@@ -179,3 +179,20 @@ class StageWork:
 
     def progress(self, done: int, total: int, unit: str, note: str = "") -> None:
         self._progress(Progress(done, total, unit, note))
+
+
+def local_work(
+    storage: Storage, schemas: Mapping[str, pa.Schema], *, base: str = "stage/key", seed: int = 0
+) -> StageWork:
+    """A work of no run, in this process: to try one stage, or one of its steps, by itself.
+
+    Args:
+        schemas: of the tables that are written, as
+            :func:`~gcdis_ray.store.members.schemas_of` gives those of a stage.
+        base: folder below the storage. Units that lie there already are taken over.
+    """
+    from gcdis_ray.runtime.local import LocalRuntime
+
+    compute = ComputeConfig(runtime="local", workers=1, threads=1)
+    attempt = Attempt(storage, base, "attempt-0", schemas)
+    return StageWork(attempt, lambda: LocalRuntime(compute), compute, seed, lambda progress: None)

@@ -17,7 +17,8 @@ from pydantic import Field
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size, Table, TensorFile
+from gcdis_ray.stages.objective import Measurement, Objective, Probe
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
 from gcdis_ray.store.members import Inputs, document, table, tensors
 from gcdis_ray.store.schemas import schema
 
@@ -97,6 +98,48 @@ class Config(StageConfig):
         20, ge=3, le=1000, description="numbers tried on a logarithmic grid, then around the best"
     )
     backend: Literal["torch", "faiss"] = Field("torch", description="nearest-center search")
+
+
+def warning(artifact: Artifact) -> str | None:
+    """Why the estimated number of classes should not be trusted, if it should not."""
+    told = artifact.json("class_count").get("warning")
+    return f"class count: {told}" if told else None
+
+
+def objectives() -> Sequence[Objective]:
+    """Of a k-means of the embeddings into the known and ``num_novel`` more classes."""
+    probe = Probe(
+        kind="cluster",
+        does="clusters embeddings",
+        takes=TAKES,
+        fields=(
+            "num_novel", "dims", "max_labeled_per_class", "max_unlabeled", "n_init", "backend",
+        ),
+        measurement=_clustering,
+        whole_numbers={"num_novel": "clusters into known + {} classes"},
+    )  # fmt: skip
+    meanings = {
+        "labeled_accuracy": "share of labeled crops in the cluster of their class",
+        "balanced_accuracy": "labeled_accuracy, averaged over known classes",
+        "silhouette": "how far crops are from the next cluster; knows no label at all",
+    }
+    return [Objective(name, "max", meaning, probe=probe) for name, meaning in meanings.items()]
+
+
+def _clustering(inputs: Inputs, config: Config, seed: int) -> Measurement:
+    from gcdis_ray.clustering.class_count.clustered import Clustering, load_points
+
+    if config.num_novel is None:
+        raise DataError("no number of classes to cluster into", where="stages.count.num_novel")
+    how = settings(config)
+    num_classes = len(inputs.json("classes")) + config.num_novel
+    return Measurement(
+        sample=(how.dims, how.max_labeled_per_class, how.max_unlabeled, seed),
+        load=lambda: load_points(inputs.table("embeddings"), how, seed),
+        measure=Clustering(num_classes, how, seed),
+        cost=num_classes,
+        metrics={"num_classes": num_classes},
+    )
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:

@@ -6,7 +6,7 @@ it is in. Which method, and how it learns, is in its room of :mod:`gcdis_ray.met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ from pydantic import Field, create_model, model_validator
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.files.arrow_columns import as_lists
-from gcdis_ray.methods.hold_out_config import HoldOutConfig
+from gcdis_ray.methods.hold_out_config import HoldOutConfig, HoldOutOfTrials
 from gcdis_ray.methods.method import (
     Method,
     StoredMethod,
@@ -29,7 +29,8 @@ from gcdis_ray.methods.method import (
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.tables import AGREEMENT
-from gcdis_ray.store.artifacts import Size, Table
+from gcdis_ray.stages.objective import Objective, Reading, TrialSection
+from gcdis_ray.store.artifacts import Artifact, Size, Table
 from gcdis_ray.store.members import Inputs, Member, document, optional, table, whole
 from gcdis_ray.store.schemas import ASSIGNMENTS
 
@@ -136,6 +137,41 @@ def check(config: Discovery, givers: Mapping[str, StageConfig]) -> None:
             fix="choose another method, or another recipe",
         )
     method.check(config.options)
+
+
+def objectives() -> Sequence[Objective]:
+    return (
+        Objective(
+            "holdout_accuracy",
+            "max",
+            "accuracy on known classes whose labels discovery did not see",
+            read=_holdout_accuracy,
+            member="holdout",
+            live="holdout_accuracy",
+            section=TrialSection("hold_out", HoldOutOfTrials, chosen={"share": 0.0}),
+        ),
+        Objective(
+            "training_loss",
+            "min",
+            "total loss at the end of discovery; comparable only while the space leaves the loss "
+            "itself alone (its weights and temperatures)",
+            read=_training_loss,
+            member="history",
+            live="loss",
+        ),
+    )
+
+
+def _holdout_accuracy(artifact: Artifact) -> Reading:
+    found = artifact.json("holdout")
+    curve = tuple((int(point["step"]), float(point["accuracy"])) for point in found["curve"])
+    return Reading(found["accuracy"], curve, {"hidden_classes": found["hidden_classes"]})
+
+
+def _training_loss(artifact: Artifact) -> Reading:
+    rows = [row for row in artifact.table("history").read().to_pylist() if row["name"] == "total"]
+    curve = tuple((int(row["step"]), float(row["value"])) for row in rows)
+    return Reading(curve[-1][1] if curve else None, curve)
 
 
 def forecast(config: Discovery, inputs: Mapping[str, Size]) -> Size:

@@ -7,7 +7,7 @@ classes, found as ``mapping`` says. Without ground truth every number is null, a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
@@ -26,6 +26,7 @@ from gcdis_ray.evaluation.tables import (
     OBJECT_COUNTS,
 )
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, Size, Table
 from gcdis_ray.store.members import Inputs, document, optional, sealed, table, whole
 
@@ -136,6 +137,32 @@ def summary(artifact: Artifact) -> list[str]:
     from gcdis_ray.evaluation.summary import metrics_lines
 
     return metrics_lines(artifact.json("metrics"))
+
+
+def objectives() -> Sequence[Objective]:
+    kinds = (("accuracy", "discovery", "accuracy"), ("mask_ap", "detection", "mask_ap"))
+    return [
+        Objective(
+            f"{title}_{part}",
+            "max",
+            f"{section}.{name}.{part} of evaluate",
+            read=_scored(section, name, part),
+        )
+        for title, section, name in kinds
+        for part in ("all", "known", "novel")
+    ]
+
+
+def _scored(section: str, name: str, part: str) -> Callable[[Artifact], Reading]:
+    def read(artifact: Artifact) -> Reading:
+        metrics = artifact.json("metrics")
+        shown = {
+            "discovery.accuracy": metrics["discovery"]["accuracy"],
+            "detection.mask_ap": metrics["detection"]["mask_ap"],
+        }
+        return Reading((metrics[section].get(name) or {}).get(part), metrics=shown)
+
+    return read
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:

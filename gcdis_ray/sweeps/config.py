@@ -3,25 +3,19 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, create_model, model_validator
 
-from gcdis_ray.config import (
-    Closed,
-    RunConfig,
-    StageConfig,
-    apply_overrides,
-    read_yaml,
-    validate,
-)
+from gcdis_ray.config import Closed, RunConfig, apply_overrides, read_yaml, validate
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.run.checks import before_run
-from gcdis_ray.run.pipeline import load_recipe, make_config
-from gcdis_ray.sweeps.objectives import CLUSTERED_BY, OBJECTIVES, Objective
+from gcdis_ray.run.checks import before_run, section
+from gcdis_ray.run.graph import load_recipe, make_config
+from gcdis_ray.stages.stage import offered
+from gcdis_ray.sweeps.objectives import Goal, goals
 from gcdis_ray.sweeps.trackers import check_trackers
 
 Values = Mapping[str, Any]  # dotted path -> value
@@ -93,16 +87,8 @@ class SchedulerConfig(Closed):
     reduction: float = Field(3.0, gt=1, le=100)
 
 
-class SweepHoldOutConfig(Closed):
-    """Known classes whose labels trials hide from discovery, for objective holdout_accuracy."""
-
-    share: float = Field(0.2, gt=0, le=0.9, description="of the known classes, hidden")
-    seed: int = Field(0, ge=0, le=2**31 - 1, description="of the choice of hidden classes")
-    every: int = Field(100, ge=1, le=10_000_000, description="training steps between measurements")
-
-
 class SweepConfig(Closed):
-    """A sweep file."""
+    """A sweep file. :func:`sweep_model` adds sections that objectives of a recipe have."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the sweep")
     base: str = Field(description="config file that is varied, relative to the sweep file")
@@ -112,7 +98,7 @@ class SweepConfig(Closed):
     space: dict[str, Dimension] = Field(
         min_length=1, description="config field by dotted path -> its values"
     )
-    objective: str = Field(description="what is best: see gcdis_ray/sweeps/objectives.py")
+    objective: str = Field(description="what is best, of what the recipe's stages offer")
     trials: int | None = Field(
         None, ge=1, le=1_000_000, description="none: 20, or the whole grid with searcher grid"
     )
@@ -124,7 +110,6 @@ class SweepConfig(Closed):
     )
     searcher: Literal["optuna", "random", "grid"] = "optuna"
     scheduler: SchedulerConfig = SchedulerConfig.model_validate({})
-    hold_out: SweepHoldOutConfig = SweepHoldOutConfig.model_validate({})
     max_concurrent: int | None = Field(
         None, ge=1, le=10_000, description="trials at a time; none: as many as the cluster holds"
     )
@@ -153,27 +138,43 @@ class SweepConfig(Closed):
             raise ValueError("seeds are from 0 to 2147483647")
         return self
 
-    @property
-    def goal(self) -> Objective:
-        return OBJECTIVES[self.objective]
+
+def sweep_model(found: Iterable[Goal]) -> type[SweepConfig]:
+    """The model of a sweep file whose objective is one of these."""
+    sections = [held for goal in found if (held := goal.objective.section)]
+    fields: dict[str, Any] = {
+        held.name: (held.model, Field(default_factory=held.model)) for held in sections
+    }
+    return create_model("SweepFile", __base__=SweepConfig, **fields)
 
 
 def load_sweep(path: str | Path, overrides: Sequence[str] = ()) -> tuple[SweepConfig, RunConfig]:
     """A sweep file with overrides, and the base config, both checked against each other.
 
     Raises:
-        ConfigError: also for a field or value the config does not have, an unknown objective, and
-            an objective that looks at ground truth without ``oracle: true``.
+        ConfigError: also for a field or value the config does not have, an objective that the
+            recipe does not offer, and one that looks at ground truth without ``oracle: true``.
     """
     data = apply_overrides(read_yaml(path), overrides)
     data.setdefault("name", Path(path).stem)
-    spec = validate(SweepConfig, data, where=str(path))
-    _check_objective(spec, str(path))
-    check_trackers(spec.trackers, str(path))
+    recipe = _recipe(data, Path(path).parent)
+    model = SweepConfig if recipe is None else sweep_model(goals(recipe).values())
+    spec = validate(model, data, where=str(path))
     base = base_config(spec, Path(path).parent)
-    before_run(base, stages_of(spec, base))
+    goal = _checked_goal(spec, base, str(path))
+    check_trackers(spec.trackers, str(path))
+    before_run(base, nodes_of(goal, base))
     check_space(spec, base, str(path))
     return spec, base
+
+
+def _recipe(data: Mapping[str, Any], folder: Path) -> str | None:
+    """The recipe that a sweep file is about; None if validation will say what is wrong."""
+    base, over = data.get("base"), data.get("overrides") or {}
+    if not isinstance(base, str) or not isinstance(over, Mapping):
+        return None
+    default = RunConfig.model_fields["recipe"].default
+    return str(_merged(read_yaml(folder / base), over).get("recipe", default))
 
 
 def base_config(spec: SweepConfig, folder: Path) -> RunConfig:
@@ -211,56 +212,84 @@ def with_values(config: RunConfig, values: Values, where: str) -> RunConfig:
     return make_config(data, where=where)
 
 
-def _check_objective(spec: SweepConfig, where: str) -> None:
-    if spec.objective not in OBJECTIVES:
-        near = difflib.get_close_matches(spec.objective, OBJECTIVES, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"use one of {', '.join(OBJECTIVES)}"
+def goal_of(spec: SweepConfig, base: RunConfig) -> Goal:
+    """The objective at its place in the base's recipe.
+
+    Raises:
+        ConfigError: no stage of the recipe offers it.
+    """
+    found = goals(base.recipe)
+    if spec.objective not in found:
+        near = difflib.get_close_matches(spec.objective, found, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
         raise ConfigError(
-            f"unknown objective {spec.objective!r}", where=f"{where}: objective", fix=hint
+            f"unknown objective {spec.objective!r}",
+            where="objective",
+            fix=f"{hint}recipe {base.recipe} offers {', '.join(found) or 'none'}",
         )
-    if spec.goal.oracle and not spec.oracle:
-        fair = ", ".join(name for name, goal in OBJECTIVES.items() if not goal.oracle)
+    return found[spec.objective]
+
+
+def _checked_goal(spec: SweepConfig, base: RunConfig, where: str) -> Goal:
+    try:
+        goal = goal_of(spec, base)
+    except ConfigError as error:
+        raise error.at(f"{where}: objective") from None
+    if goal.oracle and not spec.oracle:
+        fair = ", ".join(n for n, other in goals(base.recipe).items() if not other.oracle)
         raise ConfigError(
             f"{spec.objective} looks at the ground truth of unlabeled or evaluation data: what it "
             "chooses cannot be evaluated fairly on that data",
             where=f"{where}: objective",
-            fix=f"use one of {fair}; or set oracle: true, and the results will say so",
+            fix=f"use one of {fair}; or set oracle: true, and the results will say so"
+            if fair
+            else "set oracle: true, and the results will say so",
         )
-    if spec.scheduler.kind == "asha" and spec.goal.live is None:
+    if spec.scheduler.kind == "asha" and goal.objective.live is None:
         raise ConfigError(
             f"{spec.objective} is known at the end only, so no trial can be ended early",
             where=f"{where}: scheduler",
             fix="set scheduler: {kind: none}",
         )
+    return goal
 
 
-def fixed_values(spec: SweepConfig) -> dict[str, Any]:
+def fixed_values(spec: SweepConfig, goal: Goal) -> dict[str, Any]:
     """What holds in every trial and not in the chosen config."""
-    if spec.objective != "holdout_accuracy":
+    held = goal.objective.section
+    if held is None:
         return {}
-    fields = spec.hold_out.model_dump(mode="json")
-    return {f"stages.discover.hold_out.{name}": value for name, value in fields.items()}
+    fields = getattr(spec, held.name).model_dump(mode="json")
+    return {f"{goal.section}.{held.name}.{name}": value for name, value in fields.items()}
+
+
+def chosen_values(goal: Goal) -> dict[str, Any]:
+    """What the chosen config says in place of :func:`fixed_values`."""
+    held = goal.objective.section
+    if held is None:
+        return {}
+    return {f"{goal.section}.{held.name}.{name}": value for name, value in held.chosen.items()}
 
 
 def stage_of(path: str) -> str:
     return path.split(".")[1]
 
 
-def stages_of(spec: SweepConfig, base: RunConfig) -> list[str]:
-    """Stages with a config that a trial needs: those up to the objective's."""
-    names = list(type(base.stages).model_fields)
-    return names[: names.index(spec.goal.stage) + 1]
+def nodes_of(goal: Goal, base: RunConfig) -> list[str]:
+    """Nodes whose config a trial needs: those up to the objective's."""
+    names = list(load_recipe(base.recipe))
+    return names[: names.index(goal.node) + 1]
 
 
-def depends_on(spec: SweepConfig, config: RunConfig) -> dict[str, dict[str, Any]]:
+def depends_on(goal: Goal, config: RunConfig) -> dict[str, dict[str, Any]]:
     """What the objective can depend on, by stage: what is in the keys of the artifacts it is
-    measured on, or read to cluster. Of stages that read outside data, all of their config."""
-    recipe, found = load_recipe(config.recipe), {}
-    for name in stages_of(spec, config):
-        stage: StageConfig = getattr(config.stages, name)
-        if spec.goal.clusters and name == spec.goal.stage:
-            found[name] = stage.model_dump(mode="json", include=set(CLUSTERED_BY))
-        elif hasattr(recipe[name], "source"):  # where the data is, is not in the key
+    measured on, or read by its probe. Of stages that read outside data, all of their config."""
+    graph, found = load_recipe(config.recipe), {}
+    for name in nodes_of(goal, config):
+        wired, stage = graph[name], section(config, graph[name])
+        if goal.objective.probe and name == goal.node:
+            found[name] = stage.model_dump(mode="json", include=set(goal.objective.probe.fields))
+        elif offered(wired.node.stage, "source"):  # where the data is, is not in the key
             found[name] = stage.model_dump(mode="json")
         else:
             found[name] = stage.key_fields()
@@ -270,7 +299,8 @@ def depends_on(spec: SweepConfig, config: RunConfig) -> dict[str, dict[str, Any]
 def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
     """Raise ConfigError unless every field exists, can matter to the objective, and its extremes
     are allowed: with the base's values of the others, or their lowest, or highest."""
-    stages, needed = list(type(base.stages).model_fields), stages_of(spec, base)
+    goal, stages = goal_of(spec, base), list(type(base.stages).model_fields)
+    needed = nodes_of(goal, base)
     for path in spec.space:
         parts = path.split(".")
         if parts[0] != "stages" or len(parts) < 3 or parts[1] not in stages:
@@ -284,17 +314,17 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
             )  # fmt: skip
         if parts[1] not in needed:
             raise ConfigError(
-                f"{spec.objective} is known after stage {spec.goal.stage}, before {parts[1]}",
+                f"{spec.objective} is known after stage {goal.node}, before {parts[1]}",
                 where=f"{where}: space: {path}",
                 fix="take this field out, or choose an objective of a later stage",
             )
-    fixed = fixed_values(spec)
+    fixed = fixed_values(spec, goal)
     for path in spec.space:
-        if any(f"{name}.".startswith(f"{path}.") for name in fixed):
+        if held := next((name for name in fixed if f"{name}.".startswith(f"{path}.")), None):
             raise ConfigError(
                 f"{spec.objective} needs the same in every trial",
                 where=f"{where}: space: {path}",
-                fix="take this field out; the sweep's own hold_out says what it is",
+                fix=f"take this field out; the sweep's own {held.split('.')[2]} says what it is",
             )
     contexts: list[Values] = [
         fixed,
@@ -314,7 +344,7 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
                     problems.append(error)
             else:
                 raise problems[0]
-            if len(seen) < 2 and (found := depends_on(spec, config)) not in seen:
+            if len(seen) < 2 and (found := depends_on(goal, config)) not in seen:
                 seen.append(found)
         if len(seen) < 2 and len(dimension.extremes()) > 1:
             raise ConfigError(
@@ -322,16 +352,19 @@ def check_space(spec: SweepConfig, base: RunConfig, where: str) -> None:
                 where=f"{where}: space: {path}",
                 fix="take this field out, or choose an objective that depends on it",
             )
-    if spec.goal.clusters:
-        _check_num_novel(spec, base, where)
+    if goal.objective.probe:
+        for name, reason in goal.objective.probe.whole_numbers.items():
+            path = f"{goal.section}.{name}"
+            given = getattr(getattr(base.stages, stage_of(path)), name) is not None
+            _check_whole(spec, path, reason.format(path), given, where)
 
 
-def _check_num_novel(spec: SweepConfig, base: RunConfig, where: str) -> None:
-    path = "stages.count.num_novel"
+def _check_whole(spec: SweepConfig, path: str, reason: str, given: bool, where: str) -> None:
+    """Raise ConfigError unless the base gives the field, or the space whole numbers for it."""
     dimension = spec.space.get(path)
-    if dimension is None and base.stages.count.num_novel is None:
+    if dimension is None and not given:
         raise ConfigError(
-            f"{spec.objective} clusters into known + {path} classes, which nothing gives",
+            f"{spec.objective} {reason}, which nothing gives",
             where=f"{where}: space",
             fix=f"add {path} to the space, or to overrides",
         )

@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
+from gcdis_ray.stages.objective import Direction
 from gcdis_ray.sweeps.config import SchedulerConfig
-from gcdis_ray.sweeps.objectives import Direction
 
 
 class Halving:

@@ -1,148 +1,108 @@
-"""What a sweep can look for. Each objective reads one artifact of a finished trial.
+"""What a sweep can look for: the objectives that the stages of a recipe offer.
 
-The fair ones know labeled data only. The oracle ones know the ground truth of unlabeled or
-validation data, which ``evaluate`` opens; a sweep refuses them unless it says ``oracle: true``.
+The fair ones know labeled data only. The oracle ones are those of stages that may open sealed
+members, so they may know the ground truth of unlabeled or validation data; a sweep refuses them
+unless it says ``oracle: true``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections import Counter
+from dataclasses import dataclass
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.run.graph import Graph, Wired, load_recipe
+from gcdis_ray.stages.objective import Direction, Objective, Reading
+from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.artifacts import Artifact
 
-Direction = Literal["max", "min"]
-
-# Fields of stage count that a clustering depends on; besides them on the embeddings and the seed.
-CLUSTERED_BY = (
-    "num_novel", "dims", "max_labeled_per_class", "max_unlabeled", "n_init", "backend",
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
-class Reading:
-    """What an artifact says of a trial.
+class Goal:
+    """An objective at its place in a recipe.
 
     Args:
-        value: the objective; None if it cannot be computed.
-        curve: (training step, value) on the way, if there is one.
-        metrics: further numbers, for people.
-    """
-
-    value: float | None
-    curve: tuple[tuple[int, float], ...] = ()
-    metrics: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Objective:
-    """A number to be made large or small.
-
-    Args:
-        stage: whose artifact it reads; a trial runs until there.
-        meaning: for people.
-        oracle: it looks at ground truth of unlabeled or validation data.
-        clusters: measured on a k-means of the embeddings with ``known + stages.count.num_novel``
-            clusters, not read from an artifact; such a trial trains nothing.
-        live: name of the value, in the progress of the training, that tells it on the way; or
-            ``loss``.
-        read: the artifact of ``stage`` -> reading.
+        name: of the objective; ``<node>.<objective>`` where several nodes offer one of that name.
+        wired: the node that offers it.
+        until: the last node that a trial has to run.
     """
 
     name: str
-    direction: Direction
-    stage: str
-    meaning: str
-    oracle: bool = False
-    clusters: bool = False
-    live: str | None = None
-    read: Callable[[Artifact], Reading] | None = None
+    objective: Objective
+    wired: Wired
+    until: str
+
+    @property
+    def node(self) -> str:
+        return self.wired.node.name
+
+    @property
+    def section(self) -> str:
+        """Path of the node's part of the config."""
+        return f"stages.{self.wired.config_name}"
+
+    @property
+    def oracle(self) -> bool:
+        """It may look at ground truth of unlabeled or validation data."""
+        gives = self.wired.node.stage.GIVES
+        return self.wired.opens_sealed or any(member.sealed for member in gives)
+
+    @property
+    def direction(self) -> Direction:
+        return self.objective.direction
+
+    @property
+    def kind(self) -> str:
+        """``train``: trials run stages; else what they do instead."""
+        return self.objective.probe.kind if self.objective.probe else "train"
+
+    def read(self, artifact: Artifact) -> Reading:
+        """What the node's artifact says.
+
+        Raises:
+            DataError: nothing, for want of ground truth, labels or the member that would say it.
+        """
+        where, member = f"{artifact.manifest.stage}/{artifact.key}", self.objective.member
+        if self.objective.read is None:
+            raise DataError(f"{self.name} is not read from an artifact", where="objective")
+        if member is not None and not artifact.has(member):
+            raise DataError(
+                f"{self.name} is read from {member!r}, which this artifact does not have",
+                where=where,
+                fix="choose another objective, or a config that leaves it",
+            )
+        reading = self.objective.read(artifact)
+        if reading.value is None:
+            raise DataError(
+                f"{self.name} cannot be computed",
+                where=where,
+                fix="look whether the data set has the labels it needs",
+            )
+        return reading
 
 
-def _training_loss(discover: Artifact) -> Reading:
-    rows = [row for row in discover.table("history").read().to_pylist() if row["name"] == "total"]
-    curve = tuple((int(row["step"]), float(row["value"])) for row in rows)
-    return Reading(curve[-1][1] if curve else None, curve)
+def goals(recipe: str) -> dict[str, Goal]:
+    """What a sweep over a recipe can look for, by name, in the order of its nodes."""
+    return goals_of(load_recipe(recipe))
 
 
-def _holdout_accuracy(discover: Artifact) -> Reading:
-    found = discover.json("holdout")
-    curve = tuple((int(point["step"]), float(point["accuracy"])) for point in found["curve"])
-    hidden = {"hidden_classes": found["hidden_classes"]}
-    return Reading(found["accuracy"], curve, hidden)
-
-
-def _evaluated(section: str, name: str, part: str) -> Callable[[Artifact], Reading]:
-    def read(evaluate: Artifact) -> Reading:
-        metrics = evaluate.json("metrics")
-        shown = {
-            "discovery.accuracy": metrics["discovery"]["accuracy"],
-            "detection.mask_ap": metrics["detection"]["mask_ap"],
-        }
-        return Reading((metrics[section].get(name) or {}).get(part), metrics=shown)
-
-    return read
-
-
-def _clustered(name: str, meaning: str) -> Objective:
-    return Objective(name, "max", "count", meaning, clusters=True)
-
-
-def _oracles() -> tuple[Objective, ...]:
-    kinds = (("accuracy", "discovery", "accuracy"), ("mask_ap", "detection", "mask_ap"))
-    return tuple(
-        Objective(
-            f"{title}_{part}",
-            "max",
-            "evaluate",
-            f"{section}.{name}.{part} of evaluate",
-            oracle=True,
-            read=_evaluated(section, name, part),
-        )
-        for title, section, name in kinds
-        for part in ("all", "known", "novel")
-    )
-
-
-OBJECTIVES: Mapping[str, Objective] = {
-    objective.name: objective
-    for objective in (
-        _clustered("labeled_accuracy", "share of labeled crops in the cluster of their class"),
-        _clustered("balanced_accuracy", "labeled_accuracy, averaged over known classes"),
-        _clustered("silhouette", "how far crops are from the next cluster; knows no label at all"),
-        Objective(
-            "holdout_accuracy",
-            "max",
-            "discover",
-            "accuracy on known classes whose labels discovery did not see",
-            live="holdout_accuracy",
-            read=_holdout_accuracy,
-        ),
-        Objective(
-            "training_loss",
-            "min",
-            "discover",
-            "total loss at the end of discovery; comparable only while the space leaves the loss "
-            "itself alone (its weights and temperatures)",
-            live="loss",
-            read=_training_loss,
-        ),
-        *_oracles(),
-    )
-}
-
-
-def read(objective: Objective, artifact: Artifact) -> Reading:
-    """Raises DataError: the objective has no value there, for want of ground truth or labels."""
-    if objective.read is None:
-        raise DataError(f"{objective.name} is not read from an artifact", where="objective")
-    reading = objective.read(artifact)
-    if reading.value is None:
-        raise DataError(
-            f"{objective.name} cannot be computed",
-            where=f"{artifact.manifest.stage}/{artifact.key}",
-            fix="look whether the data set has the labels it needs",
-        )
-    return reading
+def goals_of(graph: Graph) -> dict[str, Goal]:
+    """As :func:`goals`. A probe of members that no node gives is left out."""
+    found = [
+        (wired, objective)
+        for wired in graph.values()
+        if (offer := offered(wired.node.stage, "objectives"))
+        for objective in offer()
+        if objective.probe is None or set(objective.probe.takes) <= set(wired.takes)
+    ]
+    offers = Counter(objective.name for _, objective in found)
+    order = list(graph)
+    named: dict[str, Goal] = {}
+    for wired, objective in found:
+        node, name = wired.node.name, objective.name
+        name = name if offers[name] == 1 else f"{node}.{name}"
+        until = node
+        if objective.probe:
+            until = max((wired.takes[m] for m in objective.probe.takes), key=order.index)
+        named[name] = Goal(name, objective, wired, until)
+    return named

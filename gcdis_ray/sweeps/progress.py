@@ -35,7 +35,7 @@ class SweepReporter:
     def ended(self, trial: Trial) -> None:
         """A line for a trial that trained, failed or was found finished."""
         study = self._study
-        if study is not None and study.kind == "cluster" and not trial.error:
+        if study is not None and study.goal.objective.probe and not trial.error:
             return  # hundreds of them
         mark = {"done": "=" if trial.cached else "✓", "stopped": "-", "failed": "✗"}[trial.state]
         value = "" if trial.objective is None else f"{trial.objective:.4f}"

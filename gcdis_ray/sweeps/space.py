@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.stages.objective import Direction
 from gcdis_ray.sweeps.config import Dimension, IntSpan, Listed, Span, SweepConfig, Values
 
 DEFAULT_TRIALS = 20
@@ -53,8 +54,14 @@ def _size(dimension: Dimension) -> int:
     return len(dimension.extremes())
 
 
-def propose(spec: SweepConfig, number: int, told: Mapping[int, Told]) -> dict[str, Any]:
-    """Values of trial ``number``, 0 or more: dotted path -> value."""
+def propose(
+    spec: SweepConfig, number: int, told: Mapping[int, Told], direction: Direction = "max"
+) -> dict[str, Any]:
+    """Values of trial ``number``, 0 or more: dotted path -> value.
+
+    Args:
+        direction: of the objective; only a searcher that learns asks.
+    """
     if spec.searcher == "grid":
         lists = [_listed(dimension) for dimension in spec.space.values()]
         point = next(itertools.islice(itertools.product(*lists), number, None))
@@ -62,7 +69,7 @@ def propose(spec: SweepConfig, number: int, told: Mapping[int, Told]) -> dict[st
     if spec.searcher == "random":
         rng = np.random.default_rng([spec.seed, number])
         return {path: _draw(dimension, rng) for path, dimension in spec.space.items()}
-    return _optuna(spec, number, told)
+    return _optuna(spec, number, told, direction)
 
 
 def _listed(dimension: Dimension) -> Sequence[Any]:
@@ -85,7 +92,9 @@ def _draw(dimension: Dimension, rng: np.random.Generator) -> Any:
     return min(max(round(value), dimension.low), dimension.high)
 
 
-def _optuna(spec: SweepConfig, number: int, told: Mapping[int, Told]) -> dict[str, Any]:
+def _optuna(
+    spec: SweepConfig, number: int, told: Mapping[int, Told], direction: Direction
+) -> dict[str, Any]:
     """Tree-structured Parzen estimator on the trials told; running ones count as bad guesses."""
     import optuna
     from optuna.distributions import (
@@ -119,7 +128,7 @@ def _optuna(spec: SweepConfig, number: int, told: Mapping[int, Told]) -> dict[st
     seed = int(np.random.SeedSequence([spec.seed, number]).generate_state(1)[0])
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(
-        direction="maximize" if spec.goal.direction == "max" else "minimize",
+        direction="maximize" if direction == "max" else "minimize",
         sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=8, constant_liar=True),
     )
     states = {"done": TrialState.COMPLETE, "stopped": TrialState.PRUNED}

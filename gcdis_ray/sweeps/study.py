@@ -14,7 +14,15 @@ from gcdis_ray.errors import GcdisError
 from gcdis_ray.run.pipeline import Pipeline
 from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.store.artifacts import artifact_key
-from gcdis_ray.sweeps.config import SweepConfig, Values, fixed_values, stage_of, with_values
+from gcdis_ray.sweeps.config import (
+    SweepConfig,
+    Values,
+    chosen_values,
+    fixed_values,
+    goal_of,
+    stage_of,
+    with_values,
+)
 from gcdis_ray.sweeps.halving import Halving
 from gcdis_ray.sweeps.records import SweepFolder, Trial
 from gcdis_ray.sweeps.space import Told, num_trials, propose
@@ -44,12 +52,12 @@ class Study:
         show: Callable[[Study], None] = lambda study: None,
     ) -> None:
         """Args: show: called when something has changed."""
-        self.spec, self.goal = spec, spec.goal
+        self.spec, self.goal = spec, goal_of(spec, base)
         self.base = Pipeline(base)
         self.config = base.model_copy(update={"storage": self.base.storage.uri})
         self.seeds = spec.seeds or (base.seed,)
         self.total = num_trials(spec)
-        self.fixed = fixed_values(spec)
+        self.fixed = fixed_values(spec, self.goal)
         names = list(self.base.nodes)
         touched = {stage_of(path) for path in (*spec.space, *self.fixed)}
         self.first = min(touched, key=names.index)
@@ -73,11 +81,6 @@ class Study:
         self._ahead: tuple[int, Mapping[str, Any]] | None = None
 
     @property
-    def kind(self) -> str:
-        """``cluster``: trials only cluster embeddings; ``train``: they run stages."""
-        return "cluster" if self.goal.clusters else "train"
-
-    @property
     def trials(self) -> dict[int, Trial]:
         """Every trial that has ended, by number."""
         return dict(sorted((self.earlier | self.ended_now).items()))
@@ -97,7 +100,7 @@ class Study:
                 "spec": self.spec.model_dump(mode="json") | {"seeds": list(self.seeds)},
                 "base": self.config.model_dump(mode="json"),
                 "oracle": self.goal.oracle,
-                "kind": self.kind,
+                "kind": self.goal.kind,
                 "objective": self.goal.name,
                 "direction": self.goal.direction,
                 "space": {p: d.model_dump(mode="json") for p, d in self.spec.space.items()},
@@ -128,13 +131,16 @@ class Study:
                 continue
             values = self._asked.get(number)
             if values is None and self.spec.searcher == "optuna":  # others need no memory
-                values = self.folder.ask(number, propose(self.spec, number, self._told()))
+                values = self.folder.ask(number, self._propose(number, self._told()))
             elif values is None:
-                values = propose(self.spec, number, {})
+                values = self._propose(number, {})
             values = {path: values[path] for path in self.spec.space}
             self.running[number] = Running(values, time.monotonic())
             return number, values
         return None
+
+    def _propose(self, number: int, told: Mapping[int, Told]) -> dict[str, Any]:
+        return propose(self.spec, number, told, self.goal.direction)
 
     def _told(self) -> dict[int, Told]:
         told = {n: Told(running.values, "running", None) for n, running in self.running.items()}
@@ -231,8 +237,8 @@ class Study:
                 where=self.folder.uri,
                 fix="change the space or the base config: that makes a new sweep",
             )
-        told = {"stages.discover.hold_out.share": 0.0} if self.fixed else {}  # all labels count
-        chosen = with_values(self.config, {**best.values, **told}, where="the chosen config")
+        values = {**best.values, **chosen_values(self.goal)}
+        chosen = with_values(self.config, values, where="the chosen config")
         if self.goal.oracle:
             chosen = chosen.model_copy(update={"oracle": True})
         result = {

@@ -19,7 +19,7 @@ def summary(study: Study) -> dict[str, Any]:
         "name": study.spec.name,
         "key": study.key,
         "uri": study.folder.uri,
-        "kind": study.kind,
+        "kind": study.goal.kind,
         "objective": study.goal.name,
         "direction": study.goal.direction,
         "oracle": study.goal.oracle,
@@ -35,14 +35,13 @@ def outline(study: Study) -> str:
     """What will be done, in a few lines."""
     spec, shared = study.spec, study.shared_stages()
     missing = [name for name in shared if study.base.manifest(name) is None]
-    each = "clusters embeddings" if study.kind == "cluster" else (
-        f"runs {study.first} to {study.goal.stage}" if study.first != study.goal.stage
-        else f"runs {study.first}"
-    )  # fmt: skip
+    probe, last = study.goal.objective.probe, study.goal.node
+    each = f"runs {study.first} to {last}" if study.first != last else f"runs {study.first}"
+    each = probe.does if probe else each
     seeds = f", for each of {len(study.seeds)} seeds" if len(study.seeds) > 1 else ""
     lines = [
         f"sweep {spec.name}: {study.total} trials ({spec.searcher}), "
-        f"{study.goal.direction}imum of {study.goal.name}: {study.goal.meaning}",
+        f"{study.goal.direction}imum of {study.goal.name}: {study.goal.objective.meaning}",
         f"  a trial {each}{seeds}; {len(study.trials)} have ended earlier",
         f"  made once before: {', '.join(missing) or 'nothing, all cached'}",
         f"  results: {study.folder.uri}",

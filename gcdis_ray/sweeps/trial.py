@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gcdis_ray.run.pipeline import Event, Pipeline, make_config
+from gcdis_ray.run.graph import make_config
+from gcdis_ray.run.pipeline import Event, Pipeline
 from gcdis_ray.runtime.choose import LazyRuntime
+from gcdis_ray.stages.objective import Reading
 from gcdis_ray.sweeps.config import Values, with_values
-from gcdis_ray.sweeps.objectives import OBJECTIVES, Reading, read
+from gcdis_ray.sweeps.objectives import Goal, goals
 
 Tell = Callable[[int, float], None]  # training step, value; raises Stopped to end the trial
 
@@ -42,6 +44,10 @@ class TrialBody:
     sources: Mapping[str, str | None]
     folder: str
 
+    @property
+    def goal(self) -> Goal:
+        return goals(self.base["recipe"])[self.objective]
+
     def pipeline(self, values: Values, seed: int) -> Pipeline:
         config = make_config(self.base, where="base config of the sweep")
         config = with_values(config, {**values, **self.fixed}, where="values of the trial")
@@ -49,9 +55,9 @@ class TrialBody:
 
     def cached(self, values: Values) -> dict[str, Any] | None:
         """The outcome of a trial whose artifacts all exist; None if one is missing."""
-        stage = OBJECTIVES[self.objective].stage
+        node = self.goal.node
         pipelines = [self.pipeline(values, seed) for seed in self.seeds]
-        if not all(pipeline.manifest(stage) for pipeline in pipelines):
+        if not all(pipeline.manifest(node) for pipeline in pipelines):
             return None
         return self._outcome(pipelines)
 
@@ -67,7 +73,7 @@ class TrialBody:
         """
         if Path(self.folder).is_dir():  # not so on another node of a cluster
             os.chdir(self.folder)
-        goal = OBJECTIVES[self.objective]
+        goal, live = self.goal, self.goal.objective.live
         pipelines = [self.pipeline(values, seed) for seed in self.seeds]
         runtime = LazyRuntime(pipelines[0].config.compute)
 
@@ -76,33 +82,33 @@ class TrialBody:
         def show(event: Event) -> None:
             nonlocal last
             at = event.progress
-            if at and at.done and event.stage == goal.stage:
-                value = at.loss if goal.live == "loss" else at.values.get(goal.live or "")
+            if at and at.done and event.stage == goal.node:
+                value = at.loss if live == "loss" else at.values.get(live or "")
                 if value is not None:
                     last = at.done, value
                     tell(*last)
 
         def show_again(event: Event) -> None:
-            if event.progress and event.stage == goal.stage and last:
+            if event.progress and event.stage == goal.node and last:
                 tell(*last)
 
         try:
             for number, pipeline in enumerate(pipelines):
-                pipeline.run(runtime, show if number == 0 else show_again, until=goal.stage)
+                pipeline.run(runtime, show if number == 0 else show_again, until=goal.node)
         finally:
             runtime.close()
         return self._outcome(pipelines)
 
     def _outcome(self, pipelines: list[Pipeline]) -> dict[str, Any]:
-        goal = OBJECTIVES[self.objective]
+        goal = self.goal
         readings: list[Reading] = []
         keys: dict[str, list[str]] = {}
         for pipeline in pipelines:
-            artifact = pipeline.artifact(goal.stage)
+            artifact = pipeline.artifact(goal.node)
             assert artifact is not None, "the pipeline has just made it"
-            readings.append(read(goal, artifact))
+            readings.append(goal.read(artifact))
             names = list(pipeline.nodes)
-            for name in names[names.index(self.first) : names.index(goal.stage) + 1]:
+            for name in names[names.index(self.first) : names.index(goal.node) + 1]:
                 keys.setdefault(name, []).append(pipeline.nodes[name].key)
         by_seed = [float(reading.value) for reading in readings if reading.value is not None]
         return {

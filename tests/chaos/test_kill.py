@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -12,12 +13,12 @@ from pathlib import Path
 
 import pytest
 from marked import Mark, looks_into_proc
-from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline
+from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline, program
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
     """A run that dies in each stage in turn, always going on from the run before it."""
@@ -32,6 +33,29 @@ def test_driver_killed_in_every_stage(tmp_path: Path, small_run):
     done = gcdis("run", overrides)
     assert done.returncode == 0, done.stderr
     assert "finished earlier" in done.stderr  # of evaluate: its detections
+    assert contents(overrides) == small_run.contents
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("seed", range(10))
+def test_driver_killed_at_any_moment_again_and_again(tmp_path: Path, small_run, seed: int):
+    """Every run may live a little longer than the ones before, so that one gets through."""
+    overrides = [*small_run.overrides, f"storage={tmp_path / 'storage'}"]
+    draw, longest_s = random.Random(seed), 10.0
+    while True:
+        driver = subprocess.Popen(
+            program(arguments("run", overrides)), env=environment(),
+            stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        try:
+            _, printed = driver.communicate(timeout=draw.uniform(0, longest_s))
+            break
+        except subprocess.TimeoutExpired:
+            driver.kill()
+            driver.communicate()
+            longest_s += 5
+    assert driver.returncode == 0, printed
     assert contents(overrides) == small_run.contents
 
 
@@ -86,7 +110,7 @@ class Killer(threading.Thread):
     def watch(self, overrides: list[str]) -> tuple[int, str]:
         """Runs to the end or death: status and what it printed."""
         driver = subprocess.Popen(
-            arguments("run", overrides),
+            program(arguments("run", overrides)),
             stderr=subprocess.PIPE,
             text=True,
             env=environment() | self.mark.variable,
@@ -104,7 +128,7 @@ class Killer(threading.Thread):
 
 @looks_into_proc
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(900)
 def test_workers_and_driver_killed_on_ray(tmp_path: Path, small_run):
     """Two Ray workers, a kill -9 in every stage, the driver's in the middle of training: the same

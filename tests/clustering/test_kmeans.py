@@ -8,7 +8,8 @@ import sys
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -270,7 +271,7 @@ def _problems(draw) -> tuple[torch.Tensor, torch.Tensor, int, int]:
     return points[order], labels[order], num_known + num_novel, seed
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(_problems())
 def test_whatever_the_points(problem) -> None:
     points, labels, k, seed = problem
@@ -303,7 +304,7 @@ def test_whatever_the_points(problem) -> None:
     assert torch.equal(again.cluster_N, found[-1].cluster_N)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 10_000), st.integers(2, 9), st.booleans())
 def test_order_of_points_does_not_matter(seed, k, labeled) -> None:
     generator = _generator(seed)

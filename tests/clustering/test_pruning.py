@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import cohen_kappa_score
 
@@ -111,7 +112,7 @@ def test_a_dropped_output_joins_nothing():
     assert found.report["merges"] == []
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.data())
 def test_stability_is_the_mean_of_cohens_kappa(data):
     size, times = data.draw(st.integers(1, 25)), data.draw(st.integers(1, 3))
@@ -130,7 +131,7 @@ def test_stability_is_the_mean_of_cohens_kappa(data):
     assert stability(agreement_of(choice_TN), clusters) == pytest.approx(wanted)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.floats(-1, 1))
 def test_groups_are_known_outputs_then_parts_of_the_kept_ones(seed, num_known, merge_cosine):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.clustering.reliability import classwise_rank_share, kappa, rank_share, stability
@@ -39,7 +40,7 @@ def test_ranks_share_ties_and_a_singleton_is_one():
     assert len(rank_share(np.array([]))) == 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(0, 5), min_size=1, max_size=30))
 def test_ranks_equal_scipy(scores):
     from scipy.stats import rankdata

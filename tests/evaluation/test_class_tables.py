@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
@@ -51,7 +52,7 @@ def average(values: list[float]) -> Any:
     return pytest.approx(mean(values)) if values else None
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(crops)
 def test_classes_one_at_a_time(rows: list[tuple]):
     truth, assigned, _, named = arrays(rows)
@@ -68,7 +69,7 @@ def test_classes_one_at_a_time(rows: list[tuple]):
         assert row["frequency"] == ("head" if category_id == 7 else None)
 
 
-@settings(max_examples=150, deadline=None)
+@examples(150)
 @given(crops)
 def test_outputs_one_at_a_time(rows: list[tuple]):
     truth, _, pseudo, _ = arrays(rows)

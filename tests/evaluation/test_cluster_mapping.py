@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scene_tables import FakeArtifact, memory_tensors, rectangle_scenes
 from test_crop_truth import sharded, table, thing, true
@@ -60,7 +61,7 @@ def test_novel_only_keeps_known_outputs_and_all_gives_them_new_names():
     assert free == {0: 1, 1: 0, 3: 2}
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.permutations(COUNTS), st.lists(st.integers(0, len(COUNTS)), max_size=4))
 def test_counts_in_shards_of_any_order_give_one_map(rows: list, cuts: list[int]):
     bounds = [0, *sorted(cuts), len(rows)]
@@ -138,7 +139,7 @@ def test_half_of_the_images_is_fixed_by_their_ids():
     assert count([[1, 2, 3, 4]], half=True) == {(1, 10): 1, (0, 20): 1, (3, 30): 1}
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     st.lists(st.tuples(st.integers(0, 3), st.sampled_from([0.1, 0.2, 0.5])), max_size=30),
     st.integers(1, 5),

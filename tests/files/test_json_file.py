@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 from coco_folder import write_json
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.errors import DataError
@@ -134,7 +135,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_outlines_tell_what_is_there(value: Any):
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, "a.json"), value)
@@ -212,7 +213,7 @@ def test_what_is_not_there_is_named(tmp_path: Path, content: Any):
 
 
 @given(st.dictionaries(st.text("abc.", max_size=2), VALUES, max_size=4))
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_a_parsed_file_holds_what_a_stream_gives(value: Any):
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder, "a.json"), value)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from safetensors.torch import save_file
@@ -205,7 +206,7 @@ def test_project_masks_reads_the_box():
     assert torch.allclose(found[0], torch.eye(4))
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10**6), classes=st.integers(1, 5), limit=st.integers(1, 12))
 def test_select_is_greedy_suppression_by_class(seed, classes, limit):
     rng = np.random.default_rng(seed)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.instances.net_pixels import fitted_size, mask_in_image, paste, resized
@@ -51,7 +52,7 @@ def _slow_paste(mask, box, height, width):
     return full
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(seed=st.integers(0, 10**6))
 def test_paste_equals_pixel_by_pixel(seed):
     rng = np.random.default_rng(seed)

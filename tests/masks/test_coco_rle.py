@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
@@ -26,7 +27,7 @@ def bitmaps(draw) -> np.ndarray:
 
 
 @given(bitmaps())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 @example(np.ones((1, 1), bool))
 @example(np.zeros((1, 1), bool))
 @example(np.pad(np.ones((3, 3), bool), 1))
@@ -47,7 +48,7 @@ def test_encode_decode_and_measures(bitmap: np.ndarray):
 
 
 @given(bitmaps(), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9), st.integers(0, 9))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_windows(bitmap: np.ndarray, left: int, right: int, above: int, below: int):
     full = np.pad(bitmap, ((above, below), (left, right)))
     height, width = full.shape
@@ -137,7 +138,7 @@ def test_polygon_out_by_a_rounding_error_is_clipped():
 
 
 @given(st.text(alphabet=[chr(c) for c in range(40, 120)], max_size=60))
-@settings(max_examples=500, deadline=None)
+@examples(500)
 def test_any_text_is_a_mask_or_an_error(text: str):
     try:
         coco_rle.check_rle(text, 7, 9)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.errors import DataError
@@ -41,7 +42,7 @@ def slow_counts(rle: str) -> list[int]:
 
 
 @given(some_bitmaps(), st.integers(0, 6))
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_counts_are_those_of_each_string_alone(bitmaps: list[np.ndarray], empty: int):
     rles = [coco_rle.encode(bitmap) for bitmap in bitmaps]
     rles.insert(empty, "")
@@ -59,7 +60,7 @@ def test_a_number_cut_off_is_not_joined_with_the_next_string():
 
 
 @given(some_bitmaps())
-@settings(max_examples=200, deadline=None)
+@examples(200)
 def test_boxes_are_tight(bitmaps: list[np.ndarray]):
     boxes = runs_of(bitmaps).boxes_xyxy()
     assert boxes.dtype == np.float32
@@ -76,7 +77,7 @@ def test_empty_runs_do_not_count():
 
 
 @given(some_bitmaps(), st.data())
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_each_is_painted_in_its_window(bitmaps: list[np.ndarray], data: st.DataObject):
     windows = []
     for height, width in (bitmap.shape for bitmap in bitmaps):

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from toy_discovery import MIXED, Run, make
 from toy_training import FolderCheckpoints, digests, toy_plan
@@ -39,7 +40,7 @@ def brute_force(held: HoldOut, pairs: list[tuple[int, int]], num_clusters: int) 
     return best / len(mine)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.sampled_from([((0,), (1, 2)), ((1, 2), (0,)), ((0, 2, 3), (1,)), ((1,), (0,))]),
     st.lists(st.tuples(st.integers(0, 4), st.integers(-1, 3)), min_size=1, max_size=20),

@@ -6,7 +6,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -39,7 +40,7 @@ def _best_total(counts: np.ndarray, fixed: dict[int, int]) -> int:
     return kept + best
 
 
-@settings(max_examples=500, deadline=None)
+@examples(500)
 @given(counts_KC, st.integers(0, 6), st.sampled_from(["novel_only", "all"]))
 def test_no_other_assignment_agrees_on_more_crops(
     counts: np.ndarray, num_known: int, scope: str
@@ -57,7 +58,7 @@ def test_a_cluster_without_agreement_stands_for_nothing() -> None:
     assert match_clusters(counts, {}, "all") == {0: 0}
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 3)), max_size=40))
 def test_count_matrix_counts(pairs: list[tuple[int, int]]) -> None:
     cluster = np.array([k for k, _ in pairs], dtype=np.int64)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.metrics.discovery import (
@@ -43,7 +44,7 @@ labelings = st.integers(1, 30).flatmap(
 )
 
 
-@settings(max_examples=80, deadline=None)
+@examples(80)
 @given(labelings, st.permutations(range(6)), st.randoms(use_true_random=False))
 def test_names_of_clusters_and_order_of_rows_do_not_matter(pair, names, random) -> None:
     cluster, truth = np.array(pair[0]), np.array(pair[1])
@@ -59,7 +60,7 @@ def test_names_of_clusters_and_order_of_rows_do_not_matter(pair, names, random) 
     assert twice["all"] == pytest.approx(before["all"])
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(labelings)
 def test_perfect_clusters_score_one(pair) -> None:
     truth = np.array(pair[1])

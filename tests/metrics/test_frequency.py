@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.metrics.frequency import THIRDS, accuracy_by_third, frequency_thirds
@@ -29,7 +29,6 @@ def test_fewer_classes_than_thirds_leave_the_last_ones_empty(num_classes: int) -
     assert nothing == {"head": None, "mid": None, "tail": None}
 
 
-@settings(deadline=None)
 @given(st.dictionaries(st.integers(0, 50), st.integers(0, 9), max_size=30))
 def test_thirds_are_equal_in_size_and_ordered_by_frequency(num_objects: dict[int, int]) -> None:
     thirds = frequency_thirds(num_objects)

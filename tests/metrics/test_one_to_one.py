@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from gcdis_ray.metrics.one_to_one import greedy_pairs
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @given(
     arrays(
         np.float64,

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.metrics.trust import (
@@ -43,7 +43,6 @@ def test_equal_scores_are_never_parted() -> None:
     assert [(b["num_crops"], b["accuracy"]) for b in same] == [(4, 0.25)]
 
 
-@settings(deadline=None)
 @given(labelings)
 def test_equal_count_bins_hold_every_crop_once_in_rising_order(rows) -> None:
     score, right = _arrays(rows)
@@ -62,7 +61,6 @@ def test_distinct_scores_are_cut_into_equal_counts() -> None:
     assert {b["num_crops"] for b in bins} <= {99, 100, 101}
 
 
-@settings(deadline=None)
 @given(labelings)
 def test_auroc_is_the_share_of_pairs_in_the_right_order(rows) -> None:
     score, right = _arrays(rows)

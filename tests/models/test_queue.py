@@ -3,7 +3,8 @@ from __future__ import annotations
 from collections import deque
 
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.models.queue import FeatureQueue
@@ -20,7 +21,7 @@ def rows(queue: FeatureQueue) -> list[tuple]:
     return sorted(zip(instances.tolist(), labels.tolist(), keys[:, 0].tolist(), strict=True))
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(1, 33), st.lists(st.integers(0, 80), max_size=12))
 def test_holds_what_a_deque_holds(capacity, batches):
     queue, reference, count = FeatureQueue(capacity, 2), deque(maxlen=capacity), 0
@@ -45,7 +46,7 @@ def test_state_brings_back_the_same_queue():
     assert torch.equal(held(first)[0], held(second)[0])
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 12), st.integers(1, 9), st.integers(1, 6))
 def test_shows_the_keys_of_the_step_before_those_of_the_ring(capacity, front, steps):
     queue = FeatureQueue(capacity, 2, front=front)

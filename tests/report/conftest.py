@@ -1,4 +1,5 @@
 import pytest
+from made_once import made_once
 from synthetic_run import make_run
 
 from gcdis_ray.report.page import write_report
@@ -11,5 +12,5 @@ def finished_run() -> RunView:
 
 
 @pytest.fixture(scope="session")
-def finished_page(finished_run: RunView) -> str:
-    return write_report(finished_run)
+def finished_page(finished_run: RunView, tmp_path_factory: pytest.TempPathFactory) -> str:
+    return made_once(tmp_path_factory, "page", lambda folder: write_report(finished_run))

@@ -9,12 +9,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from PIL import Image
+from scene_tables import MemoryOpener
 from tables import SCHEMAS
 
 from gcdis_ray.masks import coco_rle
@@ -39,23 +39,6 @@ HEIGHT, WIDTH = 120, 160
 NUM_KNOWN = 5
 
 
-@dataclass
-class MemoryOpener:
-    """Reads what was put in: path -> table or bytes."""
-
-    tables: dict[str, pa.Table] = field(default_factory=dict)
-    blobs: dict[str, bytes] = field(default_factory=dict)
-    reads: list[str] = field(default_factory=list)
-
-    def read_bytes(self, record: FileRecord) -> bytes:
-        return self.blobs[record.path]
-
-    def read_table(self, record: FileRecord, columns=None) -> pa.Table:
-        self.reads.append(record.path)
-        table = self.tables[record.path]
-        return table.select(list(columns)) if columns is not None else table
-
-
 def artifact(
     stage: str,
     tables: dict[str, list[list[dict]]],
@@ -73,8 +56,8 @@ def artifact(
             files[member].append(FileRecord(path, table.nbytes, "0" * 64, table.num_rows))
     for member, value in documents.items():
         path = f"{member}.json"
-        opener.blobs[path] = json.dumps(value).encode()
-        files[member] = [FileRecord(path, len(opener.blobs[path]), "0" * 64)]
+        opener.files[path] = json.dumps(value).encode()
+        files[member] = [FileRecord(path, len(opener.files[path]), "0" * 64)]
     key = hashlib.sha256(stage.encode()).hexdigest()[:24]
     manifest = Manifest(
         stage=stage,

@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from synthetic_run import MemoryOpener, artifact, make_run
+from scene_tables import MemoryOpener
+from synthetic_run import artifact, make_run
 
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.report import figures, findings, gallery, marks, pictures, series

@@ -5,7 +5,7 @@ import hashlib
 import re
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from page_elements import Elements
 
@@ -111,7 +111,6 @@ def test_importance_of_groups_is_the_correlation_ratio():
     assert importance(values, [1.0] * 4) is None
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.sampled_from([1, 2.5, "a", True, None]), st.integers(-(10**6), 10**6)),

@@ -1,4 +1,4 @@
-"""One small Ray for the module: what must hold when workers and drivers die."""
+"""On a small Ray: what must hold when workers and drivers die."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import pytest
 from marked import LAST_WORDS_S, Mark, looks_into_proc
+from ray_cluster import COMPUTE
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -24,24 +23,7 @@ from gcdis_ray.training.plan import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
 TESTS = str(Path(__file__).resolve().parents[1])
-COMPUTE = {"runtime": "ray", "num_cpus": 4, "object_store_mb": 200, "max_failures": 1}
 EVERYTHING = list(range(NUM_SHARDS))
-
-
-@pytest.fixture(scope="module")
-def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
-    import ray
-
-    from gcdis_ray.runtime.ray_runtime import RayRuntime
-
-    with pytest.MonkeyPatch.context() as patch:
-        # one GPU on paper: Ray gives it away without looking for it
-        patch.setattr("ray.init", partial(ray.init, num_gpus=1))
-        patch.setenv("PYTHONPATH", TESTS)  # workers unpickle the toy tasks
-        patch.delenv("RAY_ADDRESS", raising=False)
-        runtime = RayRuntime(ComputeConfig(**COMPUTE))
-        yield runtime
-        runtime.close()
 
 
 @pytest.fixture(scope="module")
@@ -131,12 +113,9 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     # what was posted just before a death may be lost with the process
     assert 6 in {progress.done for progress in told if "queue" in progress.values} <= {3, 6}
 
-    # The same run again finds itself finished: no batch is made, or this one would fail.
-    plan = toy_plan(tmp_path, **COMPUTE)
-    assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 
-
-def test_fit_on_s3_survives_a_worker(
+@pytest.mark.thorough
+def test_fit_on_s3_survives_a_worker_and_knows_when_it_is_finished(
     runtime: Runtime, tmp_path: Path, s3_endpoint: str, expected: dict[str, str]
 ):
     plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
@@ -145,9 +124,13 @@ def test_fit_on_s3_survives_a_worker(
     assert digests(runtime.fit(task, plan, told.append)) == expected
     assert any(progress.note == "resumed" and progress.done > 0 for progress in told)
 
+    # The same run again finds itself finished: no batch is made, or this one would fail.
+    plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
+    assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
+
 
 def test_mistake_in_training_ends_the_run_without_another_try(runtime: Runtime, tmp_path: Path):
-    plan, told = toy_plan(tmp_path, **COMPUTE), list[Progress]()
+    plan, told = toy_plan(tmp_path, **COMPUTE, workers=1), list[Progress]()
     with pytest.raises(DataError, match=r"photo 17: photo is broken") as caught:
         runtime.fit(ToyTask(toy_config(), fail_at=2), plan, told.append)
     assert type(caught.value) is DataError
@@ -202,6 +185,7 @@ class Driver:
 RAYS_OWN = {name for name in os.environ if name.startswith("RAY_") and name != "RAY_AUTH_MODE"}
 
 
+@pytest.mark.thorough
 @looks_into_proc
 def test_driver_killed_in_training_resumes(tmp_path: Path):
     first = Driver(tmp_path, slow_s=0.5)
@@ -231,6 +215,7 @@ def assert_equal_curves(found: Path, expected: Path) -> None:
     assert tables[0]["value"] == pytest.approx(tables[1]["value"], rel=1e-4, abs=1e-5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @looks_into_proc
 def test_driver_told_to_stop_leaves_nothing_behind(tmp_path: Path, number: signal.Signals):

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ray_cluster import COMPUTE
 from toy_training import ToyTask, digests, toy_config, toy_plan
 from toy_trials import ToyTrial, ToyTrials, square
 
@@ -19,20 +19,6 @@ from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.training.plan import Progress
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(400)]
-TESTS = str(Path(__file__).resolve().parents[1])
-COMPUTE = {"runtime": "ray", "num_cpus": 4, "object_store_mb": 200, "max_failures": 1}
-
-
-@pytest.fixture(scope="module")
-def runtime(s3_endpoint: str) -> Iterator[Runtime]:  # workers inherit S3's credentials
-    from gcdis_ray.runtime.ray_runtime import RayRuntime
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", TESTS)  # workers unpickle the toys
-        patch.delenv("RAY_ADDRESS", raising=False)
-        runtime = RayRuntime(ComputeConfig(**COMPUTE))
-        yield runtime
-        runtime.close()
 
 
 def run(
@@ -52,7 +38,6 @@ def run(
         pass
 
 
-@pytest.mark.slow
 def test_every_end_a_trial_can_take(runtime: Runtime, tmp_path: Path):
     kinds = ["well", "mistake", "crash", "dies", "endless", "well", "well"]
     trials = ToyTrials([{"kind": kind, "value": n} for n, kind in enumerate(kinds)])
@@ -122,7 +107,7 @@ def test_tasks_give_every_result_once(runtime: Runtime):
     assert os.getpid() not in {result[3] for result in found.values()}
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_training_told_to_stop_frees_its_places_and_can_go_on(runtime: Runtime, tmp_path: Path):
     import ray
 

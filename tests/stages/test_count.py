@@ -47,13 +47,12 @@ def _inputs(num_classes: int = 6, num_known: int = 3, per_class: int = 40) -> di
 
 
 @contextmanager
-def _work(folder: Path, num_workers: int) -> Iterator[StageWork]:
-    """A stage's Work in this process, or on a Ray of that many workers."""
+def _work(folder: Path, ray_address: str = "") -> Iterator[StageWork]:
+    """A stage's Work in this process, or on two workers of a Ray."""
     compute = ComputeConfig(
-        runtime="ray" if num_workers else "local", num_cpus=max(1, num_workers), threads=1,
-        data_workers=max(1, num_workers), object_store_mb=100,
-    )  # fmt: skip
-    if num_workers:
+        runtime="ray" if ray_address else "local", address=ray_address or None, data_workers=2
+    )
+    if ray_address:
         from gcdis_ray.runtime.ray_runtime import RayRuntime
 
         runtime: Runtime = RayRuntime(compute)
@@ -108,21 +107,19 @@ def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path) -> 
     for other in result["others"]:
         assert other["interval"][0] <= other["num_classes"] <= other["interval"][1]
         assert other["curve"]
-    with _work(tmp_path / "alone", 0) as work:
+    with _work(tmp_path / "alone") as work:
         count.run(inputs, _config(num_seeds=2), work)
         assert _result(work) == result | {"others": []}
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(200)
-def test_the_same_numbers_on_any_number_of_workers(tmp_path) -> None:
+def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> None:
     inputs = _inputs(num_classes=5, num_known=3)
     config = _config(num_seeds=2)
-    with _work(tmp_path / "one", 0) as work:
+    with _work(tmp_path / "one") as work:
         count.run(inputs, config, work)
         one = {name: [r.sha256 for r in files] for name, files in work.files.items()}
-    with _work(tmp_path / "two", 2) as work:
+    with _work(tmp_path / "two", ray_address) as work:
         count.run(inputs, config, work)
         two = {name: [r.sha256 for r in files] for name, files in work.files.items()}
     assert one == two

@@ -12,7 +12,8 @@ import cv2
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 from tables import SCHEMAS
@@ -245,7 +246,7 @@ def test_large_crops_are_scaled_down(cut):
 
 
 @given(st.integers(2, 60), st.integers(2, 80), st.integers(8, 79), st.integers(0, 1 << 30))
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_shrinking_is_the_area_average_of_colours_and_mask(
     height: int, width: int, side: int, seed: int
 ):

@@ -18,7 +18,7 @@ import pytest
 
 from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
-from gcdis_ray.run.garbage import sweep
+from gcdis_ray.run.garbage import collect
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import FileRecord, Manifest
 from gcdis_ray.store.schemas import IMAGES
@@ -164,11 +164,11 @@ def test_gc_keeps_what_a_manifest_names(storage: Storage):
     Attempt(storage, f"count/{other}", "attempt-running").table("history", _history(1))
     storage.write("count/mine/notes", b"not an artifact")
     storage.write("photos/images/a.jpg", b"not a stage")
-    assert list(sweep(storage, ["count"], 24, delete=True)) == []  # everything is younger
-    gone = {folder for folder, _ in sweep(storage, ["count"], -1, delete=False)}
+    assert list(collect(storage, ["count"], 24, delete=True)) == []  # everything is younger
+    gone = {folder for folder, _ in collect(storage, ["count"], -1, delete=False)}
     lost, train = f"count/{done}/attempt-lost", f"count/{done}/train"
     assert gone == {lost, train, f"count/{other}"}
-    list(sweep(storage, ["count"], -1, delete=True))
+    list(collect(storage, ["count"], -1, delete=True))
     assert open_artifact(storage, manifest).table("history").read().num_rows == 2
     assert storage.folders("count") == [done, "mine"]
     assert storage.folders("photos") == ["images"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.sweeps.config import SchedulerConfig
@@ -42,7 +43,7 @@ def test_none_stops_nobody():
     st.sampled_from([2, 3, 4]),
     st.integers(1, 5),
 )
-@settings(max_examples=100, deadline=None)
+@examples(100)
 def test_decides_as_ray_does(reports: list[tuple[int, int, float]], reduction: int, start: int):
     """Ray's scheduler is asked where the two should agree: a trial tells one value per rung, and
     none after it was stopped."""

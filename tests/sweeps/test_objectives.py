@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pyarrow as pa
@@ -10,9 +11,14 @@ import pytest
 from tables import SCHEMAS
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.run.pipeline import MAY_OPEN_SEALED, SEALED, load_recipe
+from gcdis_ray.recipes.recipe import Node, Recipe
+from gcdis_ray.run.graph import load_recipe, wire
+from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
-from gcdis_ray.sweeps.objectives import OBJECTIVES, read
+from gcdis_ray.store.members import document, sealed
+from gcdis_ray.sweeps.objectives import goals, goals_of
+
+GOALS = goals("gcdis")
 
 
 class Held:
@@ -39,7 +45,7 @@ def test_training_loss_is_the_last_of_its_curve():
         {"step": 5, "name": "lr", "value": 9.0},
         {"step": 10, "name": "total", "value": 2.0},
     ]
-    reading = read(OBJECTIVES["training_loss"], artifact("discover", history=rows))
+    reading = GOALS["training_loss"].read(artifact("discover", history=rows))
     assert (reading.value, reading.curve) == (2.0, ((5, 3.0), (10, 2.0)))
 
 
@@ -48,7 +54,7 @@ def test_holdout_accuracy():
         "hidden_classes": ["digit 3"], "accuracy": 0.75, "visible_accuracy": 0.9,
         "curve": [{"step": 4, "accuracy": 0.5}],
     }  # fmt: skip
-    reading = read(OBJECTIVES["holdout_accuracy"], artifact("discover", holdout=holdout))
+    reading = GOALS["holdout_accuracy"].read(artifact("discover", holdout=holdout))
     assert (reading.value, reading.curve) == (0.75, ((4, 0.5),))
     assert reading.metrics["hidden_classes"] == ["digit 3"]
 
@@ -65,18 +71,47 @@ METRICS = {
      ("mask_ap_all", 0.4), ("mask_ap_known", 0.5), ("mask_ap_novel", 0.6)],
 )  # fmt: skip
 def test_oracles_read_the_metrics(name: str, value: float):
-    goal = OBJECTIVES[name]
+    goal = GOALS[name]
     assert goal.oracle
-    assert read(goal, artifact("evaluate", metrics=METRICS)).value == value
+    assert goal.read(artifact("evaluate", metrics=METRICS)).value == value
     nothing = {
         "discovery": {"accuracy": {"all": None}}, "detection": {"mask_ap": None},
     }  # fmt: skip
     with pytest.raises(DataError, match="cannot be computed"):
-        read(goal, artifact("evaluate", metrics=nothing))
+        goal.read(artifact("evaluate", metrics=nothing))
+
+
+def test_a_member_that_the_method_does_not_leave_is_named():
+    with pytest.raises(DataError, match="training_loss is read from 'history', which"):
+        GOALS["training_loss"].read(artifact("discover", assignments=[]))
 
 
 def test_only_stages_that_open_the_seal_make_an_oracle():
-    stages = load_recipe("gcdis")
-    for goal in OBJECTIVES.values():
-        opens = SEALED in stages[goal.stage].TAKES
-        assert goal.oracle == opens == (goal.stage in MAY_OPEN_SEALED)
+    graph = load_recipe("gcdis")
+    assert {goal.node for goal in GOALS.values() if goal.oracle} == {"evaluate"}
+    for goal in GOALS.values():
+        assert goal.oracle == graph[goal.node].opens_sealed
+
+
+def test_a_probe_runs_its_givers_only():
+    assert {goal.until for goal in GOALS.values() if goal.objective.probe} == {"embed"}
+    assert (GOALS["silhouette"].node, GOALS["silhouette"].section) == ("count", "stages.count")
+
+
+def stage(ID: str, takes: Any = (), gives: Any = (), *names: str) -> Any:
+    """A stage of another package: what a graph and a sweep look at."""
+    offers = [Objective(name, "max", "", read=lambda artifact: Reading(0.0)) for name in names]
+    return SimpleNamespace(ID=ID, TAKES=takes, GIVES=gives, objectives=lambda: offers)
+
+
+def test_objectives_of_other_stages_are_found_and_the_graph_says_which_are_oracles():
+    truth = stage("truth", (), (document("answer", sealed=True),), "peek")
+    guess = stage("guess", (), (document("guess"),), "certainty", "speed")
+    score = stage("score", (sealed("answer"), "guess"), (document("score"),), "right")
+    nodes = (Node("a", truth), Node("b", guess), Node("c", score), Node("d", guess))
+    found = goals_of(wire(Recipe(nodes[:3])))
+    assert {name: (goal.node, goal.oracle) for name, goal in found.items()} == {
+        "peek": ("a", True), "certainty": ("b", False), "speed": ("b", False), "right": ("c", True),
+    }  # fmt: skip
+    twice = goals_of(wire(Recipe(nodes)))
+    assert list(twice) == ["peek", "b.certainty", "b.speed", "right", "d.certainty", "d.speed"]

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from marked import LAST_WORDS_S, Mark, looks_into_proc
-from small_run import environment, gcdis, open_pipeline
-from small_sweep import arguments, copy_of, gcdis_sweep, sweep_file
+from small_run import environment, gcdis, open_pipeline, program
+from small_sweep import copy_of, gcdis_sweep, sweep_file
 
 from gcdis_ray.cli import main
 from gcdis_ray.sweeps.config import load_sweep
@@ -33,8 +33,9 @@ def records(file: Path) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.ray
-@pytest.mark.slow
-def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(tmp_path: Path, small_run):
+def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(
+    tmp_path: Path, small_run, ray_address
+):
     overrides = copy_of(small_run, tmp_path)
     most = 40
     space = {COUNT: {"kind": "int", "low": 0, "high": most}}
@@ -42,10 +43,9 @@ def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(tmp_path:
         space=space, objective="balanced_accuracy", searcher="grid", trials=None, seeds=[0, 1, 2, 3]
     )
     found = {}
-    for runtime in ("local", "ray"):
-        file = sweep_file(
-            tmp_path, [*overrides, f"compute.runtime={runtime}"], name=runtime, **fields
-        )
+    on_ray = ["compute.runtime=ray", f"compute.address={ray_address}"]
+    for runtime, compute in (("local", ["compute.runtime=local"]), ("ray", on_ray)):
+        file = sweep_file(tmp_path, [*overrides, *compute], name=runtime, **fields)
         done = gcdis_sweep(file, "--json")
         assert done.returncode == 0, done.stderr
         assert json.loads(done.stdout)["trials"] == {"done": most + 1}
@@ -86,7 +86,6 @@ def test_embeddings_can_be_part_of_the_space(tmp_path: Path, small_run):
     assert found[0]["objective"] != found[2]["objective"]
 
 
-@pytest.mark.slow
 def test_oracles_say_so(tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]):
     space = {"stages.predict.min_score": {"kind": "grid", "values": [1e-3]}}  # as the run had it
     file = sweep_file(
@@ -102,7 +101,6 @@ def test_oracles_say_so(tmp_path: Path, small_run, capsys: pytest.CaptureFixture
     assert "ORACLE" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_trained_cached_and_failed_trials_in_this_process(
     tmp_path: Path, small_run, capsys: pytest.CaptureFixture[str]
 ):
@@ -142,7 +140,6 @@ def test_trained_cached_and_failed_trials_in_this_process(
     assert "✓" not in capsys.readouterr().err  # every stage is cached
 
 
-@pytest.mark.slow
 def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
     space = {"stages.discover.gcdis.training.lr": {"kind": "grid", "values": [0.002, 1e-6, 1e-7]}}
     asha = {"kind": "asha", "min_steps": 4, "reduction": 2}
@@ -162,7 +159,7 @@ def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
 
 @looks_into_proc
 @pytest.mark.ray
-@pytest.mark.slow
+@pytest.mark.thorough
 @pytest.mark.timeout(600)
 def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
     """Four trials, the first cached, two at a time, Train inside Tune; kill -9 of the driver
@@ -175,7 +172,7 @@ def test_killed_sweep_runs_only_what_is_missing(tmp_path: Path, small_run):
     )
     mark = Mark("sweep")
     driver = subprocess.Popen(
-        arguments(file), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+        program(["sweep", str(file)]), stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
         env=environment() | mark.variable,
     )  # fmt: skip
     while len(records(file)) < 2 and driver.poll() is None:

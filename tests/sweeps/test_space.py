@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.errors import ConfigError
@@ -43,7 +44,7 @@ def is_inside(values: Mapping[str, Any]) -> bool:
 
 
 @given(st.integers(0, 2**31 - 1), st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@examples(50)
 def test_random_values_are_inside_and_depend_on_seed_and_number_alone(seed: int, number: int):
     spec = sweep("random", EVERYTHING, seed=seed)
     values = propose(spec, number, {})

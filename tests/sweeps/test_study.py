@@ -14,6 +14,7 @@ from small_run import small_overrides
 from small_sweep import sweep_file
 
 from gcdis_ray.cli import _print_metrics, main
+from gcdis_ray.clustering.class_count.clustered import Clustering
 from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.errors import (
     ConfigError,
@@ -25,8 +26,8 @@ from gcdis_ray.errors import (
 )
 from gcdis_ray.run.pipeline import Event, Pipeline
 from gcdis_ray.sweeps.chosen import load_chosen
-from gcdis_ray.sweeps.cluster import measure_all
 from gcdis_ray.sweeps.config import load_sweep
+from gcdis_ray.sweeps.probes import measure_all
 from gcdis_ray.sweeps.progress import line, table
 from gcdis_ray.sweeps.run import _train_here
 from gcdis_ray.sweeps.study import Study
@@ -316,10 +317,10 @@ def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.Monkey
     def fail(*args: Any) -> None:
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr("gcdis_ray.sweeps.cluster.measure", fail)
+    monkeypatch.setattr("gcdis_ray.clustering.class_count.clustered.measure", fail)
     points = Points(torch.zeros(3, 2), torch.tensor([0, 1, -1]))
     assert (
-        measure_all(points, [(2, CountSettings(), 0)] * 2)
+        measure_all(points, [Clustering(2, CountSettings(), 0)] * 2)
         == [{"error": "RuntimeError: out of memory"}] * 2
     )
 

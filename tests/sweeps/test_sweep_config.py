@@ -10,7 +10,7 @@ import yaml
 
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.sweeps.config import fixed_values, load_sweep
+from gcdis_ray.sweeps.config import chosen_values, fixed_values, goal_of, load_sweep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COUNT = "stages.count.num_novel"
@@ -40,7 +40,7 @@ def choice(*values: Any) -> dict[str, Any]:
 def test_shipped_sweeps_are_valid(name: str):
     spec, base = load_sweep(CONFIGS / name)
     assert spec.name in name.replace("_", "-")
-    assert not spec.goal.oracle
+    assert not goal_of(spec, base).oracle
     assert base.name == "quickstart"
 
 
@@ -49,9 +49,11 @@ def test_shipped_sweeps_are_valid(name: str):
     [
         ({"objektive": "x"}, "did you mean 'objective'"),
         ({"objective": "holdout_acuracy"}, "did you mean 'holdout_accuracy'"),
+        ({"objective": "beauty"}, "recipe gcdis offers labeled_accuracy, .*mask_ap_novel"),
+        ({"hold_out": {"shar": 0.2}}, r"hold_out\.shar', did you mean 'share'"),
         ({"space": {}}, "space"),
         ({"space": {TEMPERATURE.replace("max", "mx"): uniform(0.2, 1)}}, "did you mean 'maximum'"),
-        ({"space": {"stages.discoverr.snapshots": uniform(0, 1)}}, r"stages\.discover\.snapshots"),
+        ({"space": {"stages.discoverr.snapshots": uniform(0, 1)}}, r"stages\.discover\.gcdis"),
         ({"space": {"seed": uniform(0, 1)}}, "use stages.STAGE.FIELD"),
         ({"space": {TEMPERATURE: uniform(0.2, 11)}}, "less than or equal to 10"),
         ({"space": {TEMPERATURE: uniform(1, 0.2)}}, "low must be below high"),
@@ -95,8 +97,7 @@ def test_ground_truth_is_refused_unless_asked_for(
     assert main(["sweep", str(file), "--set", f"storage={storage}"]) == 2
     assert "oracle: true" in capsys.readouterr().err
     assert not storage.exists()
-    spec, _ = load_sweep(file, ["oracle=true"])
-    assert spec.goal.oracle
+    assert goal_of(*load_sweep(file, ["oracle=true"])).oracle
 
 
 def test_where_data_is_can_be_part_of_the_space(tmp_path: Path):
@@ -132,5 +133,8 @@ def test_overrides_are_laid_over_the_base(tmp_path: Path):
 def test_only_trials_hold_classes_out(tmp_path: Path):
     spec, base = load_sweep(sweep_file(tmp_path, hold_out={"share": 0.4, "every": 50}))
     fields = {"share": 0.4, "seed": 0, "every": 50}
-    assert fixed_values(spec) == {f"stages.discover.hold_out.{k}": v for k, v in fields.items()}
+    goal = goal_of(spec, base)
+    assert fixed_values(spec, goal) == {
+        f"stages.discover.hold_out.{k}": v for k, v in fields.items()
+    }
     assert base.stages.discover.hold_out.share == 0

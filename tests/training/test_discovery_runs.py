@@ -173,6 +173,7 @@ def test_nothing_in_a_checkpoint_is_there_in_vain(
     assert resumed.trace["total"][-5:] != whole.trace["total"][-5:]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", ["ddp", "ddp_other", "ddp_held"])
 def test_two_workers_equal_one_bit_by_bit(
     one: dict[str, tuple[Path, Outcome]], two: Path, case: str
@@ -191,6 +192,7 @@ def test_two_workers_equal_one_bit_by_bit(
         assert [step for step, _ in whole.state["/curve/points"]] == [3, 6, 9, 12]
 
 
+@pytest.mark.thorough
 def test_more_parts_than_workers_give_the_same_losses(
     one: dict[str, tuple[Path, Outcome]], two: Path
 ):
@@ -199,6 +201,7 @@ def test_more_parts_than_workers_give_the_same_losses(
         assert pair.trace[name] == pytest.approx(values, rel=1e-3, abs=1e-4), name
 
 
+@pytest.mark.thorough
 def test_from_one_worker_to_two_and_back(one: dict[str, tuple[Path, Outcome]], two: Path):
     folder, whole = one["ddp"]
     checkpoints = FolderCheckpoints(two / "middle/checkpoints", start=RETURN, save=False)
@@ -210,6 +213,7 @@ def test_from_one_worker_to_two_and_back(one: dict[str, tuple[Path, Outcome]], t
     assert same(resumed.state, whole.state)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("zero")])
 def test_deepspeed_equals_ddp_with_momentum_encoder_and_queue_beside_it(
     one: dict[str, tuple[Path, Outcome]], two: Path, case: str
@@ -232,6 +236,7 @@ def test_deepspeed_equals_ddp_with_momentum_encoder_and_queue_beside_it(
         assert pair[0].trace["total"] != outcome(two, "zero2").trace["total"]
 
 
+@pytest.mark.thorough
 def test_deepspeed_resumes_bit_by_bit(two: Path):
     for rank in (0, 1):
         first, again = (outcome(two, "zero1", rank, name) for name in ("outcome", "again"))

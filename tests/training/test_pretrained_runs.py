@@ -88,7 +88,7 @@ def test_resume_gives_the_same_bit_by_bit(
     assert same(resumed.state, whole.state)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_two_workers_equal_one(
     one: dict[str, tuple[Path, Outcome]], weights: tuple[str, str], tmp_path: Path
 ):

@@ -16,6 +16,7 @@ from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank
 from gcdis_ray.training.loop import train
 
+pytestmark = pytest.mark.thorough
 CASES = {
     "ddp": ({}, {}),
     "ddp_adamw": ({"optimizer": "adamw", "lr": 0.01}, {}),

@@ -7,7 +7,8 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.clustering.class_count.choose import Choice, Grid, choose, plateau
@@ -93,7 +94,7 @@ def test_a_class_of_no_weight_has_no_say() -> None:
     np.testing.assert_allclose(Grid(spoiled).score(), Grid(trials).score())
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=12), st.integers(0, 4))
 def test_the_plateau_is_the_run_around_the_best(values: list[int], tie: int) -> None:
     found = plateau(np.array(values, dtype=float), float(tie)).tolist()
@@ -104,7 +105,7 @@ def test_the_plateau_is_the_run_around_the_best(values: list[int], tie: int) -> 
         assert not 0 <= edge < len(values) or values[edge] < max(values) - tie
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(-1, 4), st.integers(-1, 2)), min_size=1, max_size=30),
     st.booleans(),
@@ -127,7 +128,7 @@ def test_hidden_classes_judge_fully_and_seen_ones_a_little() -> None:
     assert judges(label, 4, hidden=[1], seen=0.1) == (0.1, 1, 0, 0.1)
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.integers(2, 40), st.integers(0, 100))
 def test_every_known_class_is_hidden_once_in_five_draws(num: int, seed: int) -> None:
     classes = list(range(num))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from blobs import blobs, count
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.clustering.class_count.choose import Choice, choose
@@ -144,7 +145,7 @@ def test_the_second_grid_lies_around_the_best_of_the_first() -> None:
     assert min(abs(np.log(k / best)) for k in second) < 0.3
 
 
-@settings(max_examples=100, deadline=None)
+@examples(100)
 @given(st.integers(1, 50), st.integers(0, 3000), st.integers(3, 40))
 def test_log_grid_spans_its_range(low: int, more: int, num: int) -> None:
     grid = log_grid(low, low + more, num)

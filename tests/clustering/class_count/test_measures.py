@@ -9,7 +9,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from blobs import blobs
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.clustering.class_count.measures import (
@@ -54,7 +55,7 @@ def test_many_known_classes_draw_more_unlabeled_points(
     assert len(rows) == drawn + num_known
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(
     st.lists(st.tuples(st.integers(0, 4), st.sampled_from([0, 1, 3])), min_size=1, max_size=30),
     st.booleans(),

@@ -7,7 +7,8 @@ from unittest import mock
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal
 
@@ -45,7 +46,7 @@ def _space(seed: int, num: int, dims: int = 3, spread: float = 4.0) -> tuple[Spa
     return Space(center[label] + rng.normal(size=(num, dims)), between), label
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 10_000), st.sampled_from([0.5, 1.0, 3.0]))
 def test_evidence_is_the_integral_over_the_center(seed: int, noise: float) -> None:
     """Two partitions of the same points differ by what their joint densities differ by."""
@@ -65,7 +66,7 @@ def test_evidence_is_the_integral_over_the_center(seed: int, noise: float) -> No
     assert fast(two) - fast(one) == pytest.approx(slow(two) - slow(one), abs=1e-8)
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(0, 10_000))
 def test_a_point_goes_where_it_is_most_probable(seed: int) -> None:
     space, label = _space(seed, 12)
@@ -83,7 +84,7 @@ def test_a_point_goes_where_it_is_most_probable(seed: int) -> None:
         assert values[chosen] == pytest.approx(max(values))
 
 
-@settings(max_examples=25, deadline=None)
+@examples(25)
 @given(st.integers(0, 10_000))
 def test_merging_equals_trying_all_pairs(seed: int) -> None:
     """The first pass of merges, before points move: with ever lower noise points stay."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.data.crops import crop_cutting
@@ -16,7 +17,7 @@ BOXES = st.tuples(st.floats(0, 79), st.floats(0, 59), st.floats(0.1, 80), st.flo
 
 
 @given(st.lists(BOXES, max_size=5), st.floats(0, 4))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_windows_hold_the_box_and_its_margin_and_stay_inside(found: list, context: float):
     boxes = np.array(
         [(x, y, min(x + w, WIDTH), min(y + h, HEIGHT)) for x, y, w, h in found]

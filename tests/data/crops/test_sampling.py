@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.data.crops.sampling import CropSampler, Shuffle
 
 
-@settings(max_examples=40, deadline=None)
+@examples(40)
 @given(st.integers(1, 20), st.integers(0, 60), st.integers(0, 30))
 def test_pieces_of_the_stream_fit_together(size, start, count):
     stream = Shuffle(np.arange(size) + 100, seed=1, stream=2)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from coco_folder import HEIGHT, WIDTH, make_coco_folder, square, write_json
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.data.formats.coco import CocoFile, parse_annotation, safe_file_name
@@ -174,7 +175,7 @@ JSON = st.recursive(
 
 
 @given(st.sampled_from(sorted(GOOD)), JSON)
-@settings(max_examples=400, deadline=None)
+@examples(400)
 def test_any_value_is_read_or_refused(field: str, value):
     try:
         a = parse_annotation({**GOOD, field: value}, HEIGHT, WIDTH)
@@ -186,7 +187,7 @@ def test_any_value_is_read_or_refused(field: str, value):
 
 
 @given(st.binary(max_size=80) | JSON.map(lambda v: json.dumps({"images": v}).encode()))
-@settings(max_examples=300, deadline=None)
+@examples(300)
 def test_any_file_is_read_or_refused(tmp_path_factory, content: bytes):
     path = tmp_path_factory.getbasetemp() / "fuzz.json"
     path.write_bytes(content)

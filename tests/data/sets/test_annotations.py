@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 from coco_folder import HEIGHT, WIDTH, make_coco_folder, square, write_json
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.data.formats.open_file import open_annotations
@@ -127,7 +128,7 @@ def test_one_changed_annotation_changes_the_digest(tmp_path: Path):
     assert selection(tmp_path, range(1, 5), {1, 2}).digest() != before
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(
     keys=st.lists(st.integers(-1, 12), max_size=60),
     cuts=st.lists(st.integers(0, 13), max_size=6),

@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from examples import examples
+from hypothesis import given
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
@@ -64,7 +65,7 @@ def test_before_the_first_assignment_all_are_at_the_minimum():
     assert table.temperatures.tolist() == pytest.approx([0.07] * 3)
 
 
-@settings(max_examples=50, deadline=None)
+@examples(50)
 @given(st.lists(st.floats(1e-4, 1), min_size=3, max_size=40), st.randoms())
 def test_assignment_is_monotone_bounded_and_ignores_order(values, random):
     order = list(range(len(values)))

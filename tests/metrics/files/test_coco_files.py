@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given, settings
+from examples import examples
+from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
@@ -28,7 +29,7 @@ def _fill(counts: list[str], num_pixels: np.ndarray) -> np.ndarray:
     return run_areas(pa.array(counts, pa.string()), num_pixels) >= 0
 
 
-@settings(max_examples=60, deadline=None)
+@examples(60)
 @given(st.lists(masks, min_size=1, max_size=6))
 def test_every_encoded_mask_fills_its_image_and_no_other(found: list[np.ndarray]) -> None:
     counts = [_counts(mask) for mask in found]
@@ -53,7 +54,7 @@ def test_large_runs_and_long_masks() -> None:
     assert _fill([_counts(mask), _counts(1 - mask)], np.array([mask.size] * 2)).all()
 
 
-@settings(max_examples=200, deadline=None)
+@examples(200)
 @example("\x80", 15)
 @given(st.text(max_size=12), st.integers(0, 50))
 def test_no_text_breaks_the_check(text: str, size: int) -> None:
