@@ -17,6 +17,7 @@ import pytest
 from examples import PROFILES
 from hypothesis import settings
 from made_once import made_once
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -152,6 +153,6 @@ def local_work(tmp_path: Path) -> Iterator[StageWork]:
     compute = ComputeConfig(runtime="local", workers=1, threads=1)
     runtime = LocalRuntime(compute)
     storage = LocalStorage(str(tmp_path / "storage"))
-    attempt = Attempt(storage, "stage/key", "attempt-0")
+    attempt = Attempt(storage, "stage/key", "attempt-0", SCHEMAS)
     yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     runtime.close()

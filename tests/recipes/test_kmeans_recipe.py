@@ -38,7 +38,6 @@ def overrides(small_run, tmp_path_factory) -> list[str]:
     return overrides
 
 
-@pytest.mark.slow
 def test_it_is_scored_like_any_other(overrides):
     pipeline = open_pipeline(overrides)
     assert {stage["state"] for stage in iter_status(pipeline)} == {"done"}
@@ -54,7 +53,6 @@ def test_it_is_scored_like_any_other(overrides):
     assert gcdis("report", overrides).returncode == 0
 
 
-@pytest.mark.slow
 def test_crops_of_true_objects_are_sorted_by_the_kept_centres(overrides):
     mapping = "stages.evaluate.mapping={source: gt_crops, scope: all, drop: after_topk}"
     done = gcdis("evaluate", [*overrides, mapping])
@@ -62,7 +60,7 @@ def test_crops_of_true_objects_are_sorted_by_the_kept_centres(overrides):
     assert "mapping: source gt_crops" in done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.thorough
 def test_a_second_run_gives_the_same_bytes(overrides, small_run, tmp_path):
     again = _overrides(small_run, tmp_path)
     done = gcdis("run", again)

@@ -57,7 +57,8 @@ def test_crops_are_told_the_same_with_and_without_their_embedding(local_work, ba
     np.testing.assert_allclose(np.linalg.norm(given.embeddings_ND, axis=1), 1, rtol=1e-5)
     rows = found.table("assignments").read()
     np.testing.assert_array_equal(rows["cluster_id"].to_numpy(), given.probabilities_NC.argmax(1))
-    np.testing.assert_array_equal(np.stack(rows["embedding"].to_pylist()), given.embeddings_ND)
+    stored = np.stack(rows["embedding"].to_pylist())  # of shards: fewer rows at a time
+    np.testing.assert_allclose(stored, given.embeddings_ND, atol=1e-6)
 
 
 @pytest.mark.parametrize("embedded", [True, False])
