@@ -76,8 +76,8 @@ def check(config: Config) -> None:
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Vectors are read twice, to find centres and to assign; those in use go with the
-    assignments."""
+    """Vectors are read three times, for their labels, to find centres and to assign; as they are
+    compared, they go with the assignments."""
     embeddings = inputs["embeddings"]
     weights = embeddings.weight_bytes
     vectors = embeddings.bytes - weights
@@ -86,7 +86,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     projected = 4 * width * kept if config.components else 0
     stored = weights + projected + 4 * (width + _CLASSES * kept)
     left = 4 * kept * embeddings.rows + stored
-    return Size(embeddings.rows, left, 2 * vectors + weights + stored, stored)
+    return Size(embeddings.rows, left, 3 * vectors + weights + stored, stored)
 
 
 def fit(problem: Problem, config: Config, work: Work) -> Fitted:
