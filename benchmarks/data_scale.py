@@ -52,9 +52,9 @@ from scale_set import HEIGHT, LVIS, OBJECTS365, WIDTH, Shape, write_set
 with contextlib.suppress(ImportError):
     import pandas  # noqa: F401  pyarrow loads it when it first sees a list, if it is there
 
-from gcdis_ray.evaluation import detection_scores
-from gcdis_ray.evaluation.detection_block import rules_of
-from gcdis_ray.evaluation.detection_scores import MatchShard, score_shards
+from gcdis_ray.evaluation.detection_curves import score_matches
+from gcdis_ray.evaluation.detection_matches import MatchShard
+from gcdis_ray.evaluation.scored_images import rules_of
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.work import StageWork, local_work
@@ -145,12 +145,12 @@ def accumulate(bench: Bench, times: int = 1) -> None:
     """Args: times: as if the set had so many times the images: the same tables over and over."""
     truth, found, work = bench.load("ground_truth"), bench.load("match"), bench.work("accumulate")
     categories, rules = truth.json("categories"), rules_of(truth.table("truth_images"))
-    matches, counts, totals = (
-        replace(table, shards=table.shards * times)
-        for table in map(found.table, ("matches", "object_counts", "match_totals"))
-    )
-    curves = detection_scores.accumulate(matches, counts, len(categories), rules, work)
-    scores = score_shards(curves.iter_shards(), totals.iter_shards(), categories, rules)
+    tables = {
+        name: replace(table, shards=table.shards * times)
+        for name in ("matches", "object_counts", "match_totals")
+        for table in (found.table(name),)
+    }
+    scores = score_matches(tables, categories, rules, work)
     assert 0 < scores["box"]["AP"] < 1
 
 

@@ -19,7 +19,7 @@ from gcdis_ray.errors import ArtifactError, GcdisError
 from gcdis_ray.report.assigned import cluster_truths, read_crops_assigned
 from gcdis_ray.report.cards import Card, class_cards
 from gcdis_ray.report.palette import class_color, rgb
-from gcdis_ray.report.run_pictures import picture_section
+from gcdis_ray.report.run_pictures import draw_predictions
 from gcdis_ray.report.view import RunView
 
 WIDTH_PX, MARGIN_PX, GAP_PX = 1600, 36, 12
@@ -32,16 +32,18 @@ def draw_picture(view: RunView, num_scenes: int = 2, num_classes: int = 8) -> Im
     """The page's own pictures, arranged: scenes with predictions, then a row per found class.
 
     Args:
-        view: a run that is finished at least until ``discover``.
+        view: a run that is finished at least until it predicts.
 
     Raises:
-        ArtifactError: nothing has been discovered yet.
+        ArtifactError: nothing has been discovered and predicted yet.
     """
-    metrics = view.json("evaluate", "metrics") or {}
+    metrics = view.json("metrics") or {}
     crops = read_crops_assigned(view)
-    section = picture_section(view, metrics)
+    section = draw_predictions(view, metrics)
     if crops is None or section is None:
-        raise ArtifactError("nothing discovered yet", where=view.storage, fix="gcdis run CONFIG")
+        raise ArtifactError(
+            "nothing discovered and predicted yet", where=view.storage, fix="gcdis run CONFIG"
+        )
     cards = class_cards(view, view.classes(), crops, cluster_truths(view, metrics))
     found = [c for c in cards if not c.view.known and c.best][:num_classes]
     scenes = [_open(s.found_uri, SCENE_WIDTH_PX) for s in section.pictures[:num_scenes]]
@@ -104,6 +106,7 @@ def _rounded(size: tuple[int, int], radius: int = 8) -> Image.Image:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line; returns the exit status."""
     from gcdis_ray.run.pipeline import Pipeline, load_config
+    from gcdis_ray.run.report import view_of
 
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("config", help="of a finished run")
@@ -112,17 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         pipeline = Pipeline(load_config(options.config, options.set))
-        config = pipeline.config
-        view = RunView(
-            name=config.name,
-            recipe=config.recipe,
-            seed=config.seed,
-            config=config.model_dump(mode="json"),
-            storage=pipeline.storage.uri,
-            stages=[],
-            artifacts=pipeline.artifacts(),
-        )
-        draw_picture(view).quantize(256).save(options.output, optimize=True)
+        draw_picture(view_of(pipeline)).quantize(256).save(options.output, optimize=True)
     except GcdisError as error:
         print(error, file=sys.stderr)
         return 2

@@ -291,7 +291,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     rule = _mapping(args)
     if args.ground_truth and args.results and not args.config:
         from gcdis_ray.evaluation.bare_files import score_files
-        from gcdis_ray.metrics.detection import format_scores
+        from gcdis_ray.metrics.files.file_scores import format_scores
 
         scores = score_files(
             Path(args.ground_truth),

@@ -1,4 +1,4 @@
-"""Finding ids in sorted ones, many at a time."""
+"""Finding ids in sorted ones, and places in groups, many at a time."""
 
 from __future__ import annotations
 
@@ -26,3 +26,9 @@ def places(
 def is_in(ids_N: NDArray[np.integer], rising: NDArray[np.integer]) -> NDArray[np.bool_]:
     """Which ids are among sorted ones."""
     return places(ids_N, rising) >= 0
+
+
+def rank_in_group(key_N: NDArray[np.integer]) -> NDArray[np.int64]:
+    """Position of each row among neighbours of its key, which is not negative: 0, 1, 2, 0, ..."""
+    first = np.flatnonzero(np.diff(key_N, prepend=-1))
+    return np.arange(len(key_N)) - np.repeat(first, np.diff(np.append(first, len(key_N))))

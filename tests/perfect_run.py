@@ -14,7 +14,7 @@ from PIL import Image
 from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors, rectangle_scenes
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.evaluation.detection_block import rules_of
+from gcdis_ray.evaluation.scored_images import rules_of
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.masks.coco_rle import encode_window

@@ -7,9 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from gcdis_ray.metrics.ap_rows import RULES
-from gcdis_ray.metrics.detection import evaluate, listed_categories
-from gcdis_ray.metrics.detection_tables import detection_columns, truth_columns
+from gcdis_ray.evaluation.detection_curves import listed_categories
+from gcdis_ray.metrics.detection_columns import RULES, detection_columns, truth_columns
+from gcdis_ray.metrics.files.file_scores import evaluate
 
 
 def evaluate_tables(
@@ -30,7 +30,7 @@ def evaluate_tables(
             other classes are dropped (after the segmenter's own limit per image).
 
     Returns:
-        as :func:`~gcdis_ray.metrics.detection.evaluate_files`, with ``known`` and ``novel``;
+        as :func:`~gcdis_ray.metrics.files.file_scores.evaluate_files`, with ``known``, ``novel``;
         ``counts.unmapped_predictions``.
     """
     ordered, known = listed_categories(categories)

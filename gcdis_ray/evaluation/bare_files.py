@@ -18,7 +18,7 @@ def score_files(
     mapping: Mapping[str, str],
     max_per_image: int | None,
 ) -> dict[str, Any]:
-    """AP of a result file, as :func:`gcdis_ray.metrics.detection.evaluate_files` gives it.
+    """AP of a result file, as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files` gives it.
 
     Args:
         known_classes: names or category ids.
@@ -47,7 +47,7 @@ def score_files(
             where="gcdis evaluate",
             fix="add --mapping-source split_val or --mapping-source detections",
         )
-    from gcdis_ray.metrics.detection import evaluate_files
+    from gcdis_ray.metrics.files.file_scores import evaluate_files
 
     return evaluate_files(ground_truth, results, known_classes, image_ids=image_ids)
 

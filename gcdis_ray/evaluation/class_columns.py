@@ -39,6 +39,11 @@ class ClassColumns:
     def __len__(self) -> int:
         return len(self.categories)
 
+    def num_outputs(self, discovered: Sequence[Mapping[str, Any]]) -> int:
+        """One above the highest output, of these or of ``discovered_classes``."""
+        used = [*self.column_of_output, *(row["class_index"] for row in discovered)]
+        return 1 + max(used, default=-1)
+
     @cached_property
     def known(self) -> list[int]:
         """Columns of the known classes."""

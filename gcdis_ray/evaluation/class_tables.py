@@ -9,13 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.crop_labels import HEAT, Arrays
 from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.metrics.cluster_classes import count_pairs
 from gcdis_ray.metrics.frequency import Third
 
 Ints = NDArray[np.int64]
-Arrays = Mapping[str, NDArray[Any]]
-HEAT = {"headness", "temperature"}
 
 
 def per_class(

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.crop_labels import assignments_by_crop
 from gcdis_ray.evaluation.crop_truth import (
     OBJECT_COLUMNS,
     CropTruth,
@@ -25,14 +26,80 @@ from gcdis_ray.evaluation.crop_truth import (
     overlap,
     true_objects,
 )
-from gcdis_ray.evaluation.scored_images import in_mapping_half
+from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import Terms, in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
 from gcdis_ray.methods.method import StoredMethod
-from gcdis_ray.metrics.ap_rows import best_of_image
 from gcdis_ray.metrics.cluster_classes import Scope, count_pairs, dense, match_clusters
+from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.metrics.one_to_one import greedy_pairs
+from gcdis_ray.runtime.base import Work
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.members import Inputs
 
 Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class OutputMap:
+    """What the outputs of the segmenter stand for.
+
+    Args:
+        column_of: output -> column of its class; outputs that stand for none are absent.
+        rule: how it was found; ``source`` is the one that was used.
+        note: why that is not the one that was asked for.
+    """
+
+    column_of: Mapping[int, int]
+    rule: MappingConfig
+    note: str | None = None
+
+    def categories(self, classes: ClassColumns) -> dict[int, int]:
+        """Output -> ``category_id``."""
+        ids = [row["category_id"] for row in classes.categories]
+        return {output: ids[column] for output, column in sorted(self.column_of.items())}
+
+
+def map_outputs(
+    inputs: Inputs,
+    predictions: Table | None,
+    classes: ClassColumns,
+    truth: CropTruth,
+    rule: MappingConfig,
+    terms: Terms,
+    work: Work,
+) -> OutputMap:
+    """What the outputs stand for, counted where ``mapping.source`` says."""
+    note = None
+    if rule.source == "train_gt" and not truth.num_matched and predictions is not None:
+        rule = rule.model_copy(update={"source": "split_val"})  # leak-free as well
+        told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
+        note = f"unlabeled images cannot be mapped by: {told}"
+    if predictions is None and rule.source in ("split_val", "detections"):
+        rule = rule.model_copy(update={"source": "train_gt"})
+        note = "there are no predictions to map by"
+    instances = inputs.table("truth_instances")
+    if rule.source == "train_gt":
+        cluster_N = assignments_by_crop(inputs)["cluster_id"]
+        counts = [counts_of_crops(truth, cluster_N[truth.crop_index_U])]
+    else:
+        task, seen = CountDetections(terms.iou, terms.best, rule.source == "split_val"), predictions
+        if rule.source == "gt_crops" or seen is None:
+            task, seen = _true_crops(inputs), inputs.table("images")
+        found = work.map_shards(task, [seen, instances], gives=("cluster_counts",))
+        counts = found["cluster_counts"].iter_shards()
+    names = inputs.json("discovered_classes")
+    column_of = match_outputs(counts, classes, classes.num_outputs(names), rule.scope)
+    return OutputMap(column_of, rule, note)
+
+
+def _true_crops(inputs: Inputs) -> CountTrueCrops:
+    """True objects, cut out like the crops that the method has learned from."""
+    return CountTrueCrops(
+        files=ImageFiles.of(inputs),
+        stored=StoredMethod.read(inputs.beside("method")),
+        cut=CutSpec(**inputs.json("crop_spec")),
+    )
 
 
 @dataclass(frozen=True)

@@ -7,59 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
-from gcdis_ray.evaluation.detection_scores import MatchShard, accumulate, score_shards
-from gcdis_ray.evaluation.mapping_config import MappingConfig
-from gcdis_ray.evaluation.scored_images import Rules, in_mapping_half
+from gcdis_ray.evaluation.cluster_mapping import OutputMap
+from gcdis_ray.evaluation.detection_curves import score_matches
+from gcdis_ray.evaluation.detection_matches import MatchShard
+from gcdis_ray.evaluation.scored_images import Terms, in_mapping_half
 from gcdis_ray.metrics import discovery
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Table
 
 _KINDS = ("mask", "box")
-
-
-def rules_of(truth_images: Table) -> Rules:
-    """``lvis`` if any image tells which categories it was searched for, else ``coco``."""
-    for shard in truth_images.iter_shards(["absent_category_ids"]):
-        if shard["absent_category_ids"].null_count < shard.num_rows:
-            return "lvis"
-    return "coco"
-
-
-@dataclass(frozen=True)
-class Terms:
-    """On which terms detections are scored.
-
-    Args:
-        rules: of average precision.
-        iou: least overlap of a match that the map from outputs to classes is counted by.
-        best: detections scored per image.
-        kept: detections stored per image.
-    """
-
-    rules: Rules
-    iou: float
-    best: int
-    kept: int
-
-
-@dataclass(frozen=True)
-class OutputMap:
-    """What the outputs of the segmenter stand for.
-
-    Args:
-        column_of: output -> column of its class; outputs that stand for none are absent.
-        rule: how it was found; ``source`` is the one that was used.
-        note: why that is not the one that was asked for.
-    """
-
-    column_of: Mapping[int, int]
-    rule: MappingConfig
-    note: str | None = None
-
-    def categories(self, classes: ClassColumns) -> dict[int, int]:
-        """Output -> ``category_id``."""
-        ids = [row["category_id"] for row in classes.categories]
-        return {output: ids[column] for output, column in sorted(self.column_of.items())}
 
 
 def score_detections(
@@ -71,7 +27,7 @@ def score_detections(
     terms: Terms,
     work: Work,
 ) -> dict[str, Any]:
-    """Scores as of :func:`gcdis_ray.metrics.detection.evaluate_files`, shard by shard.
+    """Scores as of :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, shard by shard.
 
     With ``split_val`` they are those of the images that the map was not counted on.
     """
@@ -88,10 +44,7 @@ def score_detections(
         gives=("matches", "object_counts", "match_totals"),
         args=_other_half(truth_images) if outputs.rule.source == "split_val" else None,
     )
-    curves = accumulate(found["matches"], found["object_counts"], len(classes), terms.rules, work)
-    return score_shards(
-        curves.iter_shards(), found["match_totals"].iter_shards(), classes.categories, terms.rules
-    )
+    return score_matches(found, classes.categories, terms.rules, work)
 
 
 def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:

@@ -19,10 +19,10 @@ from gcdis_ray.evaluation.cluster_mapping import match_outputs
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import BEST, in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
-from gcdis_ray.metrics.detection import evaluate_results
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile, class_ids, read_ground_truth
 from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
 from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
+from gcdis_ray.metrics.files.file_scores import evaluate_results
 
 
 def evaluate_mapped_files(
@@ -43,8 +43,8 @@ def evaluate_mapped_files(
         max_per_image: detections scored per image. None: 100, and by LVIS's rules 300.
 
     Returns:
-        as :func:`gcdis_ray.metrics.detection.evaluate_files`, with ``mapping`` as in a run's
-        metrics.
+        as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, with ``mapping`` as in the
+        metrics of a run.
 
     Raises:
         ConfigError: a source that needs a run; ``novel_only`` without known classes;

@@ -1,17 +1,45 @@
-"""Which images and how many of their detections are counted."""
+"""By which rules detections are scored, in which images, and how many of them."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdis_ray.store.artifacts import Table
+
 Bools = NDArray[np.bool_]
 Rules = Literal["coco", "lvis"]
 BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
+
+
+def rules_of(truth_images: Table) -> Rules:
+    """``lvis`` if any image tells which categories it was searched for, else ``coco``."""
+    for shard in truth_images.iter_shards(["absent_category_ids"]):
+        if shard["absent_category_ids"].null_count < shard.num_rows:
+            return "lvis"
+    return "coco"
+
+
+@dataclass(frozen=True)
+class Terms:
+    """On which terms detections are scored.
+
+    Args:
+        rules: of average precision.
+        iou: least overlap of a match that the map from outputs to classes is counted by.
+        best: detections scored per image.
+        kept: detections stored per image.
+    """
+
+    rules: Rules
+    iou: float
+    best: int
+    kept: int
 
 
 def in_mapping_half(image_ids: Iterable[int]) -> Bools:

@@ -20,17 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
-from gcdis_ray.evaluation.class_tables import HEAT, per_class, per_output
+from gcdis_ray.evaluation.class_tables import per_class, per_output
+from gcdis_ray.evaluation.crop_labels import Arrays, assignments_by_crop, labels_of_unlabeled
 from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.evaluation.detection_block import Detection
 from gcdis_ray.evaluation.discovery_scores import Baseline, discovery_block
 from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.frequency import frequency_thirds
-from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.members import Members
-
-Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def metrics_document(
     """
     outputs = inputs.json("discovered_classes")
     assigned = assignments_by_crop(inputs)
-    labels = _labels(inputs, assigned, truth)
+    labels = labels_of_unlabeled(inputs, assigned, truth)
     objects = truth.objects_per_category
     columns = classes.columns(np.fromiter(objects, np.int64, len(objects))).tolist()
     third_of = frequency_thirds(dict(zip(columns, objects.values(), strict=True)))
@@ -82,50 +80,13 @@ def metrics_document(
         ),
         "clusters": per_output(
             outputs,
-            num_outputs(classes, outputs),
+            classes.num_outputs(outputs),
             classes,
             truth,
             labels,
             detection.outputs.column_of,
         ),
         **_trust(labels, truth, classes, detection.outputs.column_of),
-    }
-
-
-def num_outputs(classes: ClassColumns, outputs: list[dict[str, Any]]) -> int:
-    """One above the highest output."""
-    used = [*classes.column_of_output, *(row["class_index"] for row in outputs)]
-    return 1 + max(used, default=-1)
-
-
-def column_arrays(table: Table, columns: tuple[str, ...]) -> dict[str, NDArray[Any]]:
-    """Columns of all rows, in shard order."""
-    rows = table.read(columns)
-    return {name: rows[name].to_numpy() for name in columns}
-
-
-def assignments_by_crop(inputs: Members) -> dict[str, NDArray[Any]]:
-    """``class_index`` (-1: unlabeled), ``cluster_id`` and, of methods that have them, ``headness``
-    and ``temperature``, by crop_index."""
-    found = column_arrays(inputs.table("assignments"), ("crop_index", "class_index", "cluster_id"))
-    if inputs.has("headness"):
-        heat = column_arrays(inputs.table("headness"), ("crop_index", *sorted(HEAT)))
-        order = np.argsort(heat.pop("crop_index"))
-        found |= {name: values[order][found["crop_index"]] for name, values in heat.items()}
-    order = np.argsort(found.pop("crop_index"))
-    return {name: values[order] for name, values in found.items()}
-
-
-def _labels(inputs: Members, assigned: Arrays, truth: CropTruth) -> dict[str, NDArray[Any]]:
-    """What was said of the unlabeled crops, and how far it can be trusted if that was judged."""
-    if inputs.has("pseudo_labels"):
-        judged = ("cluster_id", "probability", "stability", "reliability")
-        return column_arrays(inputs.table("pseudo_labels"), judged)
-    rows = inputs.table("assignments").read(["class_index", "topk_probabilities"])
-    best = np.array([row[0] for row in rows["topk_probabilities"].to_pylist()], np.float32)
-    return {
-        "cluster_id": assigned["cluster_id"][truth.crop_index_U],
-        "probability": best[rows["class_index"].to_numpy() < 0],
     }
 
 

@@ -24,7 +24,7 @@ CLUSTER_COUNTS = schema(  # how often, within a shard, an output met a true clas
     class_index=pa.int32(), category_id=pa.int64(), count=pa.int64()
 )
 
-MATCHES = schema(  # detections that count towards AP, see metrics.matches
+MATCHES = schema(  # detections that count towards AP, see metrics.ap_rows
     class_column=pa.int32(),  # position of the category among all, by rising id
     image_id=pa.int64(),
     rank=pa.int32(),  # within image and class, by falling score

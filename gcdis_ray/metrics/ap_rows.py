@@ -2,24 +2,22 @@
 
 Everything is columns: nothing here grows with images x classes, only with detections and objects.
 Rows of different images never meet, so any split of a data set by image gives the same rows; and
-:func:`gcdis_ray.metrics.average_precision.curves` takes them in any order, so any split of the
-classes gives the same curves.
+:func:`gcdis_ray.metrics.average_precision.class_curves` takes them in any order, so any split of
+the classes gives the same curves.
 
 Shape letters: I images, G objects, D detections, A area ranges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Literal
 
 import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.files.arrow_columns import as_column, as_texts
-from gcdis_ray.lookup import is_in
+from gcdis_ray.lookup import is_in, rank_in_group
+from gcdis_ray.metrics.detection_columns import KINDS, Detections, Kind, Truth
 from gcdis_ray.metrics.detection_matching import (
     AREAS,
     Bools,
@@ -39,153 +37,68 @@ from gcdis_ray.metrics.overlaps import (
     tight_boxes,
 )
 
-Kind = Literal["mask", "box"]
-KINDS: tuple[Kind, ...] = ("mask", "box")
-
 
 @dataclass(frozen=True)
-class Rules:
-    """What COCO and LVIS differ in."""
+class Totals:
+    """What was scored; sums over shards."""
 
-    name: Literal["coco", "lvis"]
-    max_dets: tuple[int | None, ...]  # per image and class; None: as many as there are
-    max_per_image: int | None  # over all classes
-    protocol: str
+    images: int = 0
+    objects: int = 0
+    detections: int = 0  # that count
+    unmapped_predictions: int = 0
+    objects_without_mask: int = 0
+    detections_without_mask: int = 0
+    derived_boxes: int = 0
 
-    @property
-    def federated(self) -> bool:
-        """An image is annotated for some classes only."""
-        return self.name == "lvis"
-
-
-RULES = {
-    "coco": Rules(
-        "coco",
-        (1, 10, 100),
-        None,
-        "COCO: IoU .50:.05:.95, 101 recall points, 100 detections per image and class",
-    ),
-    "lvis": Rules(
-        "lvis",
-        (None,),
-        300,
-        "LVIS federated: IoU .50:.05:.95, 101 recall points, 300 detections per image; "
-        "detections of classes not verified for the image are ignored",
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Truth:
-    """Images, their objects, and what was looked for in them. Classes are columns from 0."""
-
-    rules: Rules
-    num_classes: int
-    image_ids_I: Ints  # rising
-    image_G: Ints  # position of the image; rows by image, class, and their order in the source
-    class_G: Ints
-    bbox_G4: Floats  # x, y, width, height; NaN: none
-    area_px_G: Floats  # NaN: not given
-    crowd_G: Bools
-    ignore_G: Bools
-    masks: Masks
-    absent: Ints  # image position x num_classes + class, rising: verified to have none
-    not_exhaustive: Ints  # likewise: not every object is annotated
-
-    @cached_property
-    def key_G(self) -> Ints:
-        return self.key(self.image_G, self.class_G)
-
-    def key(self, image: Ints, class_: Ints) -> Ints:
-        return image * self.num_classes + class_
-
-    def looked_for(self, key: Ints) -> Bools:
-        """Images and classes where a detection counts, right or wrong."""
-        if not self.rules.federated:
-            return np.ones(len(key), dtype=np.bool_)
-        return self.has_objects(key) | is_in(key, self.absent)
-
-    def has_objects(self, key: Ints) -> Bools:
-        return is_in(key, self.key_G)
-
-
-@dataclass(frozen=True)
-class Detections:
-    """Detections of the images of a :class:`Truth`, in the order of their source.
-
-    ``class_D`` is -1 for a class that stands for nothing. Boxes as above. Where nothing can be
-    matched, a row needs only its areas: ``areas_px`` (by kind, NaN: from the shape).
-    """
-
-    image_D: Ints
-    class_D: Ints
-    score_D: Floats
-    bbox_D4: Floats
-    masks: Masks
-    areas_px: Mapping[Kind, Floats]
-
-    def without_mask(self) -> Bools:
-        return self.masks.missing() & np.isnan(self.areas_px["mask"])
-
-    def take(self, rows: Ints) -> Detections:
-        return Detections(
-            self.image_D[rows],
-            self.class_D[rows],
-            self.score_D[rows],
-            self.bbox_D4[rows],
-            self.masks.take(rows),
-            {kind: areas[rows] for kind, areas in self.areas_px.items()},
+    @staticmethod
+    def of(truth: Truth, found: Detections, unmapped: int = 0) -> Totals:
+        return Totals(
+            len(truth.image_ids_I),
+            len(truth.class_G),
+            len(found.class_D),
+            unmapped,
+            int(truth.masks.missing().sum()),
+            int(found.without_mask().sum()),
+            int(np.isnan(found.bbox_D4[:, 0]).sum()),
         )
 
+    def reason(self, kind: Kind) -> str | None:
+        """Why a kind cannot be scored."""
+        if kind == "mask":
+            for without, total, name in (
+                (self.objects_without_mask, self.objects, "ground-truth objects"),
+                (self.detections_without_mask, self.detections, "detections"),
+            ):
+                if without:
+                    return f"not scored: {without} of {total} {name} have no mask"
+        return None
 
-def joined(parts: Sequence[Detections]) -> Detections:
-    """Rows of all parts, with masks as Arrow columns."""
-    none = [np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0), np.zeros((0, 4))]
-    names = ("image_D", "class_D", "score_D", "bbox_D4")
-    columns = [
-        np.concatenate([empty, *(getattr(part, name) for part in parts)])
-        for name, empty in zip(names, none, strict=True)
-    ]
-    texts = [chunk for part in parts for chunk in part.masks.values.chunks]
-    sizes = [np.zeros((0, 2), np.int64), *(part.masks.size_N2 for part in parts)]
-    areas: dict[Kind, Floats] = {
-        kind: np.concatenate([np.zeros(0), *(part.areas_px[kind] for part in parts)])
-        for kind in KINDS
-    }
-    masks = Masks(pa.chunked_array(texts, pa.large_string()), np.concatenate(sizes))
-    return Detections(columns[0], columns[1], columns[2], columns[3], masks, areas)
+    def kinds(self) -> tuple[Kind, ...]:
+        return tuple(kind for kind in KINDS if self.reason(kind) is None)
 
-
-def best_of_image(image_D: Ints, score_D: Floats, limit: int) -> Ints:
-    """Rows of the ``limit`` best detections of each image; of equal ones the first."""
-    order = np.lexsort((-score_D, image_D))
-    return order[_place(image_D[order]) < limit]
-
-
-def considered(truth: Truth, found: Detections, max_per_image: int | None) -> Detections:
-    """Those that count: among the best of their image, of a class that was looked for there."""
-    rows = np.arange(len(found.score_D))
-    if max_per_image is not None:
-        rows = np.sort(best_of_image(found.image_D, found.score_D, max_per_image))
-    rows = rows[found.class_D[rows] >= 0]
-    return found.take(rows[truth.looked_for(truth.key(found.image_D[rows], found.class_D[rows]))])
+    def note(self, kind: Kind) -> str:
+        if kind == "mask":
+            return "area of the mask"
+        if self.derived_boxes:
+            return f"{self.derived_boxes} boxes derived from masks, with the mask's area"
+        return "area of the box"
 
 
 def match_images(
     truth: Truth, found: Detections, kinds: tuple[Kind, ...] = KINDS
 ) -> tuple[pa.Table, pa.Table]:
-    """Match detections that count, of :func:`considered`.
+    """Match detections that count, of :func:`gcdis_ray.metrics.detection_columns.considered`.
 
     Args:
         kinds: those for which every object and every detection has a shape.
 
     Returns:
-        tables ``matches`` and ``object_counts`` (schemas in :mod:`gcdis_ray.store.schemas`). A
+        tables ``matches`` and ``object_counts`` (schemas in :mod:`gcdis_ray.evaluation.tables`). A
         kind that is not in ``kinds`` is null.
     """
     found = found.take(np.lexsort((-found.score_D, truth.key(found.image_D, found.class_D))))
     key_D = truth.key(found.image_D, found.class_D)
-    rank_D = _place(key_D)
+    rank_D = rank_in_group(key_D)
     last = truth.rules.max_dets[-1]
     if last is not None:
         keep = np.flatnonzero(rank_D < last)
@@ -268,12 +181,6 @@ def _object_counts(class_G: Ints, counts_AG: Bools, kind: Kind) -> pa.Table:
             ),
         }
     )
-
-
-def _place(key: Ints) -> Ints:
-    """Position of each row among neighbours of its key: 0, 1, 2, 0, ..."""
-    first = np.flatnonzero(np.diff(key, prepend=-2))
-    return np.arange(len(key)) - np.repeat(first, np.diff(np.append(first, len(key))))
 
 
 def common_pairs(key_D: Ints, key_G: Ints) -> Pairs:

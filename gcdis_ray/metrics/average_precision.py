@@ -1,4 +1,4 @@
-"""Average precision as COCO and LVIS define it, from matched detections.
+"""Average precision as COCO and LVIS define it: curves from matched detections, scores from them.
 
 Bit for bit the numbers of pycocotools and lvis-api, by another way. Interpolated precision at a
 recall is the highest at that recall or any higher one, and precision rises only where a detection
@@ -11,12 +11,20 @@ of detections per image and class.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gcdis_ray.files.arrow_columns import as_column, as_texts, matrix, numbers
+from gcdis_ray.files.lvis_rules import FREQUENCIES
+from gcdis_ray.metrics.ap_rows import Totals
+from gcdis_ray.metrics.detection_columns import KINDS, Kind, Rules
 from gcdis_ray.metrics.detection_matching import AREAS, IOU_T, NUM_BITS, Bools, Floats, Ints
 
 RECALL_R: Floats = np.linspace(0.0, 1.0, 101)
@@ -81,8 +89,54 @@ class Matched:
     image_N: Ints
     rank_N: Ints  # among the detections of the same image and class, by falling score
     score_N: Floats
-    matched_N: Ints  # packed, see ap_matching.match
+    matched_N: Ints  # packed, see detection_matching.match
     ignored_N: Ints
+
+
+def class_curves(
+    matches: Iterable[pa.Table], object_counts: Iterable[pa.Table], rules: Rules, classes: range
+) -> dict[Kind, Curves]:
+    """Curves of a range of classes from rows of all shards, of every kind.
+
+    Args:
+        matches, object_counts: tables of these schemas; rows of other classes are left out.
+    """
+    rows = pa.concat_tables([_of_classes(table, classes) for table in matches])
+    counts = pa.concat_tables([_of_classes(table, classes) for table in object_counts])
+    found: dict[Kind, Curves] = {}
+    for kind in KINDS:
+        num_objects = _num_objects(counts, kind, classes)
+        scored = rows.filter(pc.is_valid(rows[f"{kind}_matched"]))  # pyright: ignore[reportAttributeAccessIssue]
+        columns = [
+            numbers(scored[name]).astype(np.int64) for name in ("class_column", "image_id", "rank")
+        ]
+        found[kind] = curves(
+            Matched(
+                columns[0] - classes.start,
+                columns[1],
+                columns[2],
+                numbers(scored["score"]),
+                numbers(scored[f"{kind}_matched"]),
+                numbers(scored[f"{kind}_ignored"]),
+            ),
+            num_objects,
+            rules.max_dets,
+        )
+    return found
+
+
+def _of_classes(table: pa.Table, classes: range) -> pa.Table:
+    classes_N = numbers(table["class_column"])
+    inside = (classes_N >= classes.start) & (classes_N < classes.stop)
+    return table if inside.all() else table.filter(as_column(inside))
+
+
+def _num_objects(counts: pa.Table, kind: Kind, classes: range) -> Ints:
+    mine = counts.filter(pc.equal(counts["kind"], as_texts([kind])[0]))  # pyright: ignore[reportAttributeAccessIssue]
+    num_KA = np.zeros((len(classes), len(AREAS)), dtype=np.int64)
+    class_ = numbers(mine["class_column"]) - classes.start
+    np.add.at(num_KA, class_, matrix(mine["num_objects"]))
+    return num_KA
 
 
 def curves(found: Matched, num_objects_KA: Ints, max_dets: Sequence[int | None]) -> Curves:
@@ -149,3 +203,83 @@ def _interpolated(
         part = backwards[low:high]
         np.maximum.accumulate(part, out=part)
     return values
+
+
+@dataclass(frozen=True)
+class Category:
+    """A true class, as scores name it."""
+
+    category_id: int
+    name: str
+    frequency: str | None = None  # LVIS: r, c or f
+
+
+def summary(
+    found: Mapping[Kind, Curves],
+    totals: Totals,
+    categories: Sequence[Category],
+    rules: Rules,
+    known: Sequence[int] | None,
+) -> dict[str, Any]:
+    """Scores from the curves of all classes, as of
+    :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`."""
+    result: dict[str, Any] = {"mask": None, "box": None, "per_class": {}, "protocol": {}}
+    per_class: dict[str, dict[str, float | None]] = {
+        name: {"mask_ap": None, "box_ap": None} for name in _unique_names(categories)
+    }
+    for kind in KINDS:
+        if (reason := totals.reason(kind)) is not None:
+            result["protocol"][kind] = reason
+            continue
+        result[kind] = _numbers(found[kind], categories, rules, known)
+        result["protocol"][kind] = f"{rules.protocol}; {totals.note(kind)}"
+        for k, entry in enumerate(per_class.values()):
+            entry[f"{kind}_ap"] = found[kind].ap([k])
+    result["per_class"] = per_class
+    result["counts"] = {
+        "images": totals.images,
+        "objects": totals.objects,
+        "detections": totals.detections,
+        "classes": len(categories),
+    }
+    return result
+
+
+def _unique_names(categories: Sequence[Category]) -> list[str]:
+    uses = Counter(c.name for c in categories)
+    return [c.name if uses[c.name] == 1 else f"{c.name} ({c.category_id})" for c in categories]
+
+
+def _numbers(
+    found: Curves, categories: Sequence[Category], rules: Rules, known: Sequence[int] | None
+) -> dict[str, Any]:
+    result: dict[str, Any] = {
+        "AP": found.ap(),
+        "AP50": found.ap(iou=0.5),
+        "AP75": found.ap(iou=0.75),
+    }
+    result |= {f"AP{area[0]}": found.ap(area=area) for area in AREAS[1:]}
+    if rules.federated:
+        for group in FREQUENCIES:
+            of_group = [k for k, c in enumerate(categories) if c.frequency == group]
+            result[f"AP{group}"] = found.ap(of_group)
+        result["AR"] = result["AR300"] = found.ar(0)
+    else:
+        result |= {f"AR{cap}": found.ar(m) for m, cap in enumerate(rules.max_dets)}
+        result["AR"] = result[f"AR{rules.max_dets[-1]}"]
+    result |= {f"AR{area[0]}": found.ar(-1, area=area) for area in AREAS[1:]}
+    counted = found.counted()
+    result["classes"] = int(counted.sum())
+    if known is not None:
+        is_known = np.isin([c.category_id for c in categories], list(known))
+        for name, part in (("known", is_known), ("novel", ~is_known)):
+            columns = np.flatnonzero(part).tolist()
+            result[name] = {
+                "AP": found.ap(columns),
+                "AP50": found.ap(columns, iou=0.5),
+                "classes": int(counted[part].sum()),
+            }
+        result["known_weight"] = (
+            result["known"]["classes"] / result["classes"] if result["classes"] else None
+        )
+    return result

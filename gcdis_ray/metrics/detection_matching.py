@@ -16,6 +16,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdis_ray.lookup import rank_in_group
+
 Bools = NDArray[np.bool_]
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -89,10 +91,7 @@ def match(
 def _turns(detection_E: Ints, pair_D: Ints) -> Ints:
     """How many detections of its image and class, with edges, come before that of each edge."""
     detections, of_edge = np.unique(detection_E, return_inverse=True)
-    pairs = pair_D[detections]
-    first = np.flatnonzero(np.diff(pairs, prepend=-1))
-    turn = np.arange(len(pairs)) - np.repeat(first, np.diff(np.append(first, len(pairs))))
-    return turn[of_edge]
+    return rank_in_group(pair_D[detections])[of_edge]
 
 
 def _packed(flags_ATD: Bools) -> Ints:

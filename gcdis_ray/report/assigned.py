@@ -16,7 +16,7 @@ from gcdis_ray.report.view import RunView
 class Crops:
     """One entry per unlabeled crop that discovery assigned, in stored order.
 
-    All arrays have shape (N,). ``stability`` and ``reliability`` are NaN before ``label``.
+    All arrays have shape (N,). ``stability`` and ``reliability`` are NaN without pseudo-labels.
     """
 
     crop_index: np.ndarray
@@ -30,7 +30,7 @@ class Crops:
         return np.flatnonzero(self.class_index == class_index)
 
     def trust(self) -> np.ndarray:
-        """What to rank crops by: reliability, then probability; probability alone before label."""
+        """What to rank crops by: reliability, then probability; probability alone without it."""
         refined = self.reliability + 1e-6 * self.probability
         return np.where(np.isnan(self.reliability), self.probability - 1, refined)
 
@@ -45,8 +45,8 @@ class ClusterTruth:
 
 
 def read_crops_assigned(view: RunView) -> Crops | None:
-    """Unlabeled crops with their classes, or None before ``discover``."""
-    table = view.table("discover", "assignments")
+    """Unlabeled crops with their classes, or None before they have been sorted."""
+    table = view.table("assignments")
     if table is None:
         return None
     columns = ["crop_index", "class_index", "cluster_id", "topk_probabilities"]
@@ -65,7 +65,7 @@ def read_crops_assigned(view: RunView) -> Crops | None:
         np.concatenate(column) if parts else np.zeros(0) for column in zip(*parts, strict=True)
     )
     stability, reliability = (np.full(len(crop_index), np.nan) for _ in range(2))
-    labels = view.table("label", "pseudo_labels")
+    labels = view.table("pseudo_labels")
     if labels is not None and len(crop_index):
         order = np.argsort(crop_index, kind="stable")
         rows = labels.read(["crop_index", "cluster_id", "stability", "reliability"])

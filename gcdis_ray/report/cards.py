@@ -51,7 +51,7 @@ def class_cards(
         )
         chosen[item.class_index] = picked if left > 0 else (here[:0], here[:0])
         left -= sum(map(len, chosen[item.class_index]))
-    table = view.table("crop", "crops")
+    table = view.table("crops")
     wanted = np.concatenate([part for pair in chosen.values() for part in pair] or [[]])
     rows = read_crops(table, wanted.astype(np.int64).tolist()) if table else {}
     position = {int(index): place for place, index in enumerate(crops.crop_index)}
@@ -96,7 +96,7 @@ def _mean(values: np.ndarray) -> float | None:
 
 def first_crops(view: RunView, number: int = 60) -> list[Thumb]:
     """Crops spread evenly over the table, for a run that has not sorted them yet."""
-    table = view.table("crop", "crops")
+    table = view.table("crops")
     if table is None or not table.num_rows:
         return []
     spread = np.linspace(0, table.num_rows - 1, min(number, table.num_rows)).round()

@@ -14,8 +14,11 @@ from gcdis_ray.metrics.frequency import THIRDS
 from gcdis_ray.report import diagnostic_figures as figures
 from gcdis_ray.report.findings import dig, plural
 from gcdis_ray.report.heat import assigned_class_heat, read_heat, true_class_heat
+from gcdis_ray.report.html import fill
+from gcdis_ray.report.section import DIAGNOSTICS, Section
 from gcdis_ray.report.series import read_history
 from gcdis_ray.report.view import ClassView, RunView
+from gcdis_ray.store.artifacts import Artifact
 
 
 @dataclass(frozen=True)
@@ -26,6 +29,22 @@ class Panel:
     caption: str
     svg: Markup
     wide: bool = False
+
+
+def diagnostics_section(view: RunView, metrics: Mapping[str, Any] | None = None) -> Section:
+    """Every figure that the run can fill by now.
+
+    Args:
+        metrics: of an evaluation, which knows the true classes.
+    """
+
+    def body() -> Markup:
+        panels = diagnostic_panels(view, metrics or {}, view.classes())
+        return fill("diagnostics", panels=panels) if panels else Markup("")
+
+    return Section(
+        "diagnostics", "Diagnostics", body, DIAGNOSTICS, heading="How discovery came about"
+    )
 
 
 def diagnostic_panels(
@@ -64,23 +83,27 @@ def _thirds(metrics: Mapping[str, Any]) -> Panel | None:
 def _entropy(
     view: RunView, metrics: Mapping[str, Any], classes: Sequence[ClassView]
 ) -> Panel | None:
-    steps, values = read_history(view, "discover").get("cluster_entropy", (np.zeros(0),) * 2)
+    made = view.of("assignments")
+    if made is None or not made.has("history"):
+        return None
+    steps, values = read_history(made).get("cluster_entropy", (np.zeros(0),) * 2)
     finite = np.isfinite(values)
     steps, values = steps[finite], values[finite]
     if not len(steps):
         return None
-    per_epoch = _steps_per_epoch(view)
+    options = _method_options(made)
+    per_epoch = _steps_per_epoch(made, options)
     times, means = _by_epoch(steps, values, per_epoch)
-    pruning = view.json("discover", "pruning")  # what is drawn are outputs before it
-    size = pruning["num_outputs"] if pruning else len(classes)
-    what = plural(size, "output") if pruning else plural(size, "class", "classes")
-    marks = {f"{what}, all equal": math.log(size)}
+    size, what = len(classes), plural(len(classes), "class", "classes")
+    if made.has("pruning"):  # what is drawn are outputs before it
+        size = made.json("pruning")["num_outputs"]
+        what = plural(size, "output")
+    marks = {f"{what}, all equal": math.log(size)} if size else {}
     true_sizes = np.array([row.num_crops for row in true_class_heat(metrics)], dtype=float)
     if len(true_sizes) > 1:
         share = true_sizes / true_sizes.sum()
         marks["true classes"] = float(-(share * np.log(share)).sum())
-    config = view.artifacts["discover"].manifest.config
-    first = dig(config, "discovery", "losses", "clustering_from")
+    first = _number(options, "discovery", "losses", "clustering_from")
     starts = None if not first else first * float(steps[-1]) / (per_epoch or 1)
     return Panel(
         "Cluster sizes while training",
@@ -90,13 +113,25 @@ def _entropy(
     )
 
 
-def _steps_per_epoch(view: RunView) -> int | None:
-    """Steps that discovery takes over all crops, if its config and the crops tell."""
-    batch = dig(view.artifacts["discover"].manifest.config, "gcdis", "training", "batch_size")
-    table = view.table("discover", "assignments")
-    if not batch or table is None or not table.num_rows:
-        return None
-    return math.ceil(table.num_rows / batch)
+def _method_options(made: Artifact) -> Any:
+    """Options of the method that a discovery took; None where its config knows no methods."""
+    config = made.manifest.config
+    return config.get(str(config.get("method")))
+
+
+def _number(options: Any, *path: str) -> float | None:
+    """Of some method's options, which may have none of that name, or something else there."""
+    found = dig(options, *path)
+    return found if isinstance(found, int | float) else None
+
+
+def _steps_per_epoch(made: Artifact, options: Any) -> int | None:
+    """Steps that a discovery takes over all crops, if its config tells."""
+    batch, num_crops = (
+        _number(options, "training", "batch_size"),
+        made.table("assignments").num_rows,
+    )
+    return math.ceil(num_crops / batch) if batch and num_crops else None
 
 
 def _by_epoch(

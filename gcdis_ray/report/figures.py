@@ -36,7 +36,7 @@ def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
     """Score over candidate class counts, with the estimate, its interval and the truth if known.
 
     Args:
-        count: the ``class_count`` document of stage count; its curve may be empty.
+        count: the ``class_count`` document; its curve may be empty.
         truth: true total number of classes.
     """
     curve = sorted(count.get("curve") or [], key=lambda point: point["num_classes"])

@@ -1,27 +1,11 @@
-"""The numbers of a run, read tolerantly: a stage that has not run yet leaves its numbers out."""
+"""The numbers of a metrics document, read tolerantly: what was not measured is left out."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from gcdis_ray.data.images.image_files import listed_images
-from gcdis_ray.masks.instance_masks import count_origins
-from gcdis_ray.report.assigned import Crops
-from gcdis_ray.report.view import RunView, printable
-
-
-@dataclass(frozen=True)
-class Tile:
-    """One big number with its meaning and a note; ``hot`` ones are about what is new."""
-
-    label: str
-    value: str
-    note: str
-    hot: bool = False
+from gcdis_ray.report.view import printable
 
 
 def dig(tree: Any, *path: str) -> Any:
@@ -118,141 +102,7 @@ def plural(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or one + 's'}"
 
 
-def tiles(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[Tile]:
-    """The few big numbers, most telling first."""
-    out: list[Tile] = []
-    discovered = [c for c in view.classes() if not c.known]
-    if crops is not None:
-        used = len(set(crops.class_index.tolist()) & {c.class_index for c in discovered})
-        note = _beside_known(view)
-        if pruning := view.json("discover", "pruning"):
-            note += f", {pruning['num_outputs']:,} outputs trained"
-        out.append(Tile("classes discovered", f"{used:,}", note, hot=True))
-    for group, label in (("novel", "accuracy, novel classes"), ("all", "accuracy, all classes")):
-        accuracy = dig(metrics, "discovery", "accuracy", group)
-        if accuracy is not None:
-            baseline = dig(metrics, "discovery", "kmeans_accuracy", group)
-            note = f"k-means {fraction(baseline)}" if baseline is not None else "clustering"
-            out.append(Tile(label, fraction(accuracy), note, hot=group == "novel"))
-    for group in ("novel", "known"):
-        ap = dig(metrics, "detection", "mask_ap", group)
-        if ap is not None:
-            box = dig(metrics, "detection", "box_ap", group)
-            note = f"box AP {average_precision(box)}" if box is not None else "IoU .50 to .95"
-            value = average_precision(ap)
-            out.append(Tile(f"mask AP, {group}", value, note, hot=group == "novel"))
-    if count := view.json("count", "class_count"):
-        low, high = count.get("interval") or (count["num_classes"],) * 2
-        truth = true_class_count(view, metrics)
-        note = f"interval {low} to {high}" + (f", truth {truth}" if truth is not None else "")
-        out.append(Tile("classes estimated", f"{count['num_classes']:,}", note))
-    return out
-
-
 def average_precision(value: Any) -> str:
     """As :func:`fraction`, with a third decimal where the second says little."""
     text = fraction(value)
     return f"{value:.3f}" if text != "–" and value < 0.1 else text
-
-
-def _beside_known(view: RunView) -> str:
-    num_known = sum(1 for c in view.classes() if c.known)
-    return f"besides {plural(num_known, 'known class', 'known classes')}"
-
-
-def true_class_count(view: RunView, metrics: Mapping[str, Any]) -> int | None:
-    """From the metrics, else the categories of the ground truth; None without either."""
-    truth = dig(metrics, "class_count", "truth")
-    if truth is None:
-        categories = view.truth_categories()
-        return len(categories) if categories else None
-    return int(truth)
-
-
-def other_class_counts(count: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per class-count estimator that was run beside the one that counts."""
-    return [
-        {
-            "method": printable(other["method"]),
-            "num_classes": other["num_classes"],
-            "interval": other["interval"],
-        }
-        for other in count.get("others") or []
-    ]
-
-
-def image_counts(view: RunView) -> dict[str, int]:
-    """Images per split, empty before ``ingest``."""
-    counts: dict[str, int] = {}
-    ingest = view.artifacts.get("ingest")
-    images = listed_images(ingest) if ingest else None
-    for shard in images.iter_shards(["split"]) if images else ():
-        for split in shard["split"].to_pylist():
-            counts[split] = counts.get(split, 0) + 1
-    return counts
-
-
-def headline(view: RunView, crops: Crops | None) -> str:
-    """The result in a line."""
-    discovered = {c.class_index for c in view.classes() if not c.known}
-    if crops is None:
-        return f"{view.name}: on the way"
-    used = len(discovered & set(crops.class_index.tolist()))
-    num_images = image_counts(view).get("unlabeled", 0)
-    return (
-        f"{plural(used, 'class', 'classes')} that nobody had named, "
-        f"found in {plural(num_images, 'unlabeled image')}"
-    )
-
-
-def made_masks(view: RunView) -> list[str]:
-    """Whose masks were made, not annotated; nothing where every labeled object had one."""
-    made, crops = view.table("propose", "instance_masks"), view.table("crop", "crops")
-    if made is None or crops is None:
-        return []
-    counts = count_origins(crops, made)
-    total = sum(counts.values())
-    how = {"model": "made by the proposer from their boxes", "box": "the boxes themselves"}
-    return [
-        f"Of the {plural(total, 'labeled crop')}, {counts[origin]:,} came with a box only: "
-        f"their masks are {text}."
-        for origin, text in how.items()
-        if counts[origin]
-    ]
-
-
-def sentences(view: RunView, metrics: Mapping[str, Any], crops: Crops | None) -> list[str]:
-    """What was found, in words."""
-    splits = image_counts(view)
-    classes = view.classes()
-    num_known = sum(1 for c in classes if c.known)
-    if not splits:
-        return ["Nothing has been computed yet. Run the pipeline to fill this page."]
-    out = [
-        f"{plural(splits.get('labeled', 0), 'image')} came with objects of "
-        f"{plural(num_known, 'known class', 'known classes')}; "
-        f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
-    ]
-    out += made_masks(view)
-    if crops is None:
-        return [*out, "Classes have not been discovered yet."]
-    discovered = {c.class_index for c in classes if not c.known}
-    novel = np.isin(crops.class_index, list(discovered))
-    used = len(np.unique(crops.class_index[novel]))
-    out.append(
-        f"In them, {plural(len(crops.crop_index), 'object')} were found; "
-        f"{int(novel.sum()):,} of these were sorted into "
-        f"{plural(used, 'class', 'classes')} that nobody had named, "
-        f"{int((~novel).sum()):,} into known classes."
-    )
-    accuracy = dig(metrics, "discovery", "accuracy", "novel")
-    baseline = dig(metrics, "discovery", "kmeans_accuracy", "novel")
-    if accuracy is not None:
-        versus = (
-            f" (k-means on the frozen embeddings: {baseline:.0%})" if baseline is not None else ""
-        )
-        out.append(
-            f"Measured against ground truth that no stage before evaluation has seen, "
-            f"{accuracy:.0%} of the crops of novel classes landed in the right one{versus}."
-        )
-    return out

@@ -46,11 +46,12 @@ class ClassHeat:
 
 
 def read_heat(view: RunView) -> Heat | None:
-    """Headness and temperature of every crop; None where no method has given any."""
-    table, states = view.table("discover", "assignments"), view.table("discover", "headness")
-    if table is None or states is None or not table.num_rows:
+    """Headness and temperature of every crop; None where the method gives none."""
+    made = view.of("assignments")
+    if made is None or not made.has("headness") or not made.table("assignments").num_rows:
         return None
-    rows, heat = table.read(["crop_index", "class_index", "cluster_id"]), states.read()
+    rows = made.table("assignments").read(["crop_index", "class_index", "cluster_id"])
+    heat = made.table("headness").read()
     given, found = rows["class_index"].to_numpy(), rows["cluster_id"].to_numpy()
     order = np.argsort(heat["crop_index"].to_numpy())[rows["crop_index"].to_numpy()]
     return Heat(

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gcdis_ray import words
-from gcdis_ray.report.findings import plural
+from gcdis_ray.report.findings import average_precision, fraction, plural
 
 
 def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ()) -> str:
@@ -23,6 +23,24 @@ def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ())
     """
     sheet = files("gcdis_ray.report").joinpath("page.css").read_text(encoding="utf-8")
     style = "\n".join([sheet, *rules])
+    page = (
+        _environment()
+        .get_template(template)
+        .render(
+            **context,
+            style=Markup(style),  # our own file, and what sections bring
+            style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
+        )
+    )
+    return page.encode("utf-8", "replace").decode("utf-8")  # no lone surrogate from a path
+
+
+def fill(part: str, **context: Any) -> Markup:
+    """A part of a page from the template of that name in ``parts/``."""
+    return Markup(_environment().get_template(f"parts/{part}.html.j2").render(**context))
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gcdis_ray.report", "."),
         autoescape=True,
@@ -30,15 +48,19 @@ def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ())
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    page = environment.get_template(template).render(
-        **context,
-        style=Markup(style),  # our own file and colour codes
-        style_hash=base64.b64encode(hashlib.sha256(style.encode()).digest()).decode(),
-        plural=plural,
-        duration=duration,
-    )
-    return page.encode("utf-8", "replace").decode("utf-8")  # no lone surrogate from a path
+    environment.globals |= {
+        "plural": plural,
+        "duration": duration,
+        "file_size": file_size,
+        "fraction": fraction,
+        "ap": average_precision,
+    }
+    return environment
 
 
 def duration(seconds: float | None) -> str:
     return "–" if seconds is None else words.duration(seconds, tenths=True)
+
+
+def file_size(num_bytes: int | None) -> str:
+    return "–" if num_bytes is None else words.size(num_bytes)

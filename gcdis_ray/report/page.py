@@ -1,28 +1,23 @@
-"""The whole report of a run as one HTML file."""
+"""The whole report of a run as one HTML file: what its stages offer, and what every run has."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import yaml
 
-from gcdis_ray.report import findings
-from gcdis_ray.report.assigned import cluster_truths, read_crops_assigned
-from gcdis_ray.report.cards import class_cards, first_crops
-from gcdis_ray.report.charts import run_charts
-from gcdis_ray.report.html import render
-from gcdis_ray.report.palette import class_color
-from gcdis_ray.report.run_pictures import picture_section
-from gcdis_ray.report.series import quarantine_summary
+from gcdis_ray.report import figures
+from gcdis_ray.report.html import fill, render
+from gcdis_ray.report.section import REPRODUCE, STAGES, TRAINING, Section, arrange
+from gcdis_ray.report.series import read_history
 from gcdis_ray.report.view import RunView
-from gcdis_ray.words import size
-
-_MAX_HEROES = 12
 
 
-def write_report(view: RunView) -> str:
+def write_report(view: RunView, offered: Iterable[Section] = ()) -> str:
     """The report on a run, finished or not. Equal views give equal pages.
+
+    Args:
+        offered: by the stages that are done, in the recipe's order.
 
     Returns:
         one self-contained HTML document of at most about 12 MB.
@@ -30,64 +25,47 @@ def write_report(view: RunView) -> str:
     Raises:
         ArtifactError: a stored artifact is damaged.
     """
-    metrics = view.json("evaluate", "metrics") or {}
-    classes = view.classes()
-    crops = read_crops_assigned(view)
-    cards = class_cards(view, classes, crops, cluster_truths(view, metrics)) if crops else []
-    pictures = picture_section(view, metrics)
-    charts = run_charts(view, metrics, classes, crops)
-    per_class = findings.per_class_rows(metrics)
-    context: dict[str, Any] = {
-        "view": view,
-        "sentences": findings.sentences(view, metrics, crops),
-        "tiles": findings.tiles(view, metrics, crops),
-        "discovered": [c for c in cards if not c.view.known and c.size],
-        "empty": [c.view.name for c in cards if not c.view.known and not c.size],
-        "known": [c for c in cards if c.view.known],
-        "heroes": [c for c in cards if not c.view.known and c.best][:_MAX_HEROES],
-        "first_crops": first_crops(view) if crops is None else [],
-        "pictures": pictures,
-        "charts": charts,
-        "detection": findings.detection_rows(metrics),
-        "by_frequency": findings.frequency_rows(metrics),
-        "detection_facts": findings.detection_facts(metrics),
-        "per_class": per_class,
-        "reasons": findings.reasons(metrics),
-        "has_truth": any(c.truth.purity is not None for c in cards),
-        "shown": sum(len(c.best) + len(c.doubtful) for c in cards),
-        "total": sum(c.size for c in cards),
-        "headline": findings.headline(view, crops),
-        "versions": _versions(view),
-        "protocols": list(findings.protocols(metrics)),
-        "quarantine": quarantine_summary(view),
-        "config": yaml.safe_dump(dict(view.config), sort_keys=False, allow_unicode=True),
-        "missing": [row["name"] for row in view.stages if row["name"] not in view.artifacts],
-        "fraction": findings.fraction,
-        "ap": findings.average_precision,
-        "file_size": _file_size,
+    told = arrange(offered)
+    placed = sorted([*told, *_every_run(view, told)], key=lambda section: section.rank)
+    missing = [row["name"] for row in view.stages if row["name"] not in view.artifacts]
+    sentences = [sentence for section in told for sentence in section.sentences]
+    if not view.artifacts:
+        sentences = ["Nothing has been computed yet. Run the pipeline to fill this page."]
+    resting = f"{view.name}: on the way" if missing or not view.artifacts else view.name
+    tiles = [tile for section in placed for tile in section.tiles]
+    return render(
+        "page.html.j2",
+        {
+            "view": view,
+            "headline": next((s.headline for s in placed if s.headline), resting),
+            "sentences": sentences,
+            "aside": next((s.aside for s in placed if s.aside), ""),
+            "tiles": sorted(tiles, key=lambda tile: tile.rank),
+            "missing": missing,
+            "sections": [section for section in placed if section.body],
+        },
+        [section.style for section in placed if section.style],
+    )
+
+
+def _every_run(view: RunView, told: Sequence[Section]) -> Iterator[Section]:
+    """How the networks trained, what the stages cost, and how to get all this again."""
+    histories = {name: read_history(made) for name, made in view.each("history").items()}
+    curves = {
+        name: figures.training_figure(name, found) for name, found in histories.items() if found
     }
-    context["sections"] = _sections(context)
-    colors = [f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes]
-    return render("page.html.j2", context, colors)
-
-
-def _sections(context: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Anchors and titles of the sections that this run can fill."""
-    charts, pictures = context["charts"], context["pictures"]
-    classes = bool(context["discovered"] or context["known"] or context["first_crops"])
-    offered = [
-        ("classes", "Classes", classes),
-        ("pictures", "Images", bool(pictures and pictures.pictures)),
-        ("discovery", "Discovery", "count" in charts or "accuracy" in charts),
-        ("clusters", "Clusters", "sizes" in charts),
-        ("diagnostics", "Diagnostics", bool(charts["diagnostics"])),
-        ("detection", "Detection", bool(context["detection"] or context["per_class"])),
-        ("training", "Training", bool(charts["training"])),
-        ("stages", "Stages", True),
-        ("quarantine", "Set aside", context["quarantine"] is not None),
-        ("reproduce", "Reproduce", True),
-    ]
-    return [(anchor, title) for anchor, title, there in offered if there]
+    if curves:
+        yield Section("training", "Training", fill("training", curves=curves), TRAINING)
+    yield Section("stages", "Stages", fill("stages", stages=view.stages), STAGES)
+    again = fill(
+        "reproduce",
+        view=view,
+        made_from=_made_from(view),
+        definitions=[pair for section in told for pair in section.definitions],
+        config=yaml.safe_dump(dict(view.config), sort_keys=False, allow_unicode=True),
+        versions=_versions(view),
+    )
+    yield Section("reproduce", "Reproduce", again, REPRODUCE, heading="To get this again")
 
 
 def _versions(view: RunView) -> list[tuple[str, str]]:
@@ -99,5 +77,10 @@ def _versions(view: RunView) -> list[tuple[str, str]]:
     return [(package, ", ".join(sorted(found[package]))) for package in sorted(found)]
 
 
-def _file_size(num_bytes: int | None) -> str:
-    return "–" if num_bytes is None else size(num_bytes)
+def _made_from(view: RunView) -> dict[str, list[tuple[str, str]]]:
+    """Node -> the nodes that gave what it took, with their keys."""
+    node_of = {artifact.key: name for name, artifact in view.artifacts.items()}
+    return {
+        name: sorted({(node_of.get(k, m), k) for m, k in artifact.manifest.inputs.items()})
+        for name, artifact in view.artifacts.items()
+    }

@@ -1,16 +1,18 @@
-"""The pictures of one run: predictions beside the truth, or whatever earlier stages have drawn."""
+"""The pictures of one run: the labels given, proposals, or predictions beside the truth."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from markupsafe import Markup
 
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles, listed_images
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.masks.instance_masks import with_made_masks
+from gcdis_ray.report.html import fill
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.pictures import (
     Drawn,
@@ -22,6 +24,7 @@ from gcdis_ray.report.pictures import (
     rows_of_image,
     suppress_overlaps,
 )
+from gcdis_ray.report.section import IMAGES, Section
 from gcdis_ray.report.view import RunView
 from gcdis_ray.store.artifacts import Table
 
@@ -49,28 +52,50 @@ class _Image:
     bytes: bytes
 
 
-def picture_section(view: RunView, metrics: Mapping[str, Any]) -> PictureSection | None:
-    """The most telling pictures that the run has by now, or None before ``ingest``.
+def labeled_pictures(view: RunView) -> list[Section]:
+    """The labels given, on labeled images."""
+    images, instances = view.table("images"), view.table("instances")
+    if images is None or instances is None:
+        return []
+    return [_section(lambda: _labeled(view, images, instances))]
 
-    Predictions on validation images, else proposals on unlabeled ones, else the labels given.
+
+def proposed_pictures(view: RunView) -> list[Section]:
+    """Proposals, on unlabeled images if there are any."""
+    images, proposals = view.table("images"), view.table("proposals")
+    if images is None or proposals is None:
+        return []
+    return [_section(lambda: _proposed(view, images, proposals))]
+
+
+def predicted_pictures(view: RunView, metrics: Mapping[str, Any] | None = None) -> list[Section]:
+    """Predictions, on validation images if there are any, and the truth where it is known.
+
+    Args:
+        metrics: of an evaluation, which knows what class stands for which true one.
     """
-    images = view.table("ingest", "images")
-    if images is None:
+    if view.table("predictions") is None:
+        return []
+    return [_section(lambda: draw_predictions(view, metrics))]
+
+
+def _section(draw: Callable[[], PictureSection | None]) -> Section:
+    def body() -> Markup:
+        pictures = draw()
+        return fill("pictures", pictures=pictures) if pictures and pictures.pictures else Markup("")
+
+    return Section("pictures", "Images", body, IMAGES, heading="In the images")
+
+
+def draw_predictions(
+    view: RunView, metrics: Mapping[str, Any] | None = None
+) -> PictureSection | None:
+    """The pictures of :func:`predicted_pictures`, or None without images or predictions."""
+    images, predictions = view.table("images"), view.table("predictions")
+    if images is None or predictions is None:
         return None
-    predictions = view.table("predict", "predictions")
-    if predictions is not None:
-        return _predicted(view, metrics, images, predictions)
-    proposals = view.table("propose", "proposals")
-    if proposals is not None:
-        return _proposed(view, images, proposals)
-    return _labeled(view, images)
-
-
-def _predicted(
-    view: RunView, metrics: Mapping[str, Any], images: Table, predictions: Table
-) -> PictureSection:
     chosen = list(_open(view, images, ("validation", "unlabeled")))
-    truth = _truth_by_image(view, metrics, {image.image_id for image in chosen})
+    truth = _truth_by_image(view, metrics or {}, {image.image_id for image in chosen})
     rows = {i.image_id: rows_of_image(predictions.shard(i.shard), i.image_id) for i in chosen}
     scores = [rows[i.image_id]["score"].to_numpy() for i in chosen]
     num_true = sum(map(len, truth.values())) if truth is not None else None
@@ -131,12 +156,9 @@ def _proposed(view: RunView, images: Table, proposals: Table) -> PictureSection:
     return PictureSection("proposals", None, caption, pictures)
 
 
-def _labeled(view: RunView, images: Table) -> PictureSection | None:
-    instances = view.table("ingest", "instances")
-    if instances is None:
-        return None
+def _labeled(view: RunView, images: Table, instances: Table) -> PictureSection:
     names = {c.class_index: c.name for c in view.classes()}
-    made = view.table("propose", "instance_masks")
+    made = view.table("instance_masks")
     pictures = []
     for image in _open(view, images, ("labeled",)):
         told = rows_of_image(instances.shard(image.shard), image.image_id)
@@ -172,9 +194,11 @@ def _picture(
 
 def _open(view: RunView, images: Table, splits: Sequence[str]) -> Iterator[_Image]:
     """The chosen images whose files can still be had, shard by shard."""
-    ingest = view.artifacts["ingest"]
-    files = ImageFiles.of(ingest)
-    for shard, row in choose_images(listed_images(ingest), splits, _NUM_IMAGES):
+    made = view.of("images")
+    if made is None:
+        return
+    files = ImageFiles.of(made)
+    for shard, row in choose_images(listed_images(made), splits, _NUM_IMAGES):
         chosen = images.shard(shard, (*FILE_COLUMNS, "height_px", "width_px")).slice(row, 1)
         try:
             file = files.read(chosen)[0]
@@ -188,7 +212,7 @@ def _truth_by_image(
     view: RunView, metrics: Mapping[str, Any], wanted: set[int]
 ) -> dict[int, list[Drawn]] | None:
     """True objects of the wanted images, in the colours of the classes that stand for them."""
-    table = view.table("ground_truth", "truth_instances")
+    table = view.table("truth_instances")
     if table is None:
         return None
     names = view.category_names()
@@ -215,7 +239,7 @@ def _category_colors(view: RunView, metrics: Mapping[str, Any]) -> dict[int, str
     """category_id -> colour of its known class, or of the discovered class mapped to it."""
     colors = {
         int(row["category_id"]): class_color(int(row["class_index"]), known=True)
-        for row in view.json("ingest", "classes") or []
+        for row in view.json("classes") or []
     }
     known = set(colors)
     for row in metrics.get("clusters") or []:

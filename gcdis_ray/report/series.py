@@ -7,15 +7,14 @@ from typing import Any
 
 import numpy as np
 
+from gcdis_ray.data.images.image_files import listed_images
 from gcdis_ray.report.view import RunView, printable
+from gcdis_ray.store.artifacts import Artifact
 
 
-def read_history(view: RunView, stage: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """quantity -> (steps, values) in step order; empty before the stage has trained."""
-    table = view.table(stage, "history")
-    if table is None:
-        return {}
-    rows = table.read()
+def read_history(artifact: Artifact) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """quantity -> (steps, values) in step order, of an artifact with a table ``history``."""
+    rows = artifact.table("history").read()
     names = rows["name"].to_pylist()
     steps, values = rows["step"].to_numpy(), rows["value"].to_numpy()
     places: dict[str, list[int]] = {}
@@ -28,15 +27,13 @@ def read_history(view: RunView, stage: str) -> dict[str, tuple[np.ndarray, np.nd
     }
 
 
-def sample_points(
-    view: RunView, stage: str, member: str, number: int
-) -> tuple[np.ndarray, np.ndarray] | None:
+def sample_points(view: RunView, member: str, number: int) -> tuple[np.ndarray, np.ndarray] | None:
     """Evenly spread rows of an embedding table projected to two principal components.
 
     Returns:
         crop_index of shape (N,) and points of shape (N, 2), or None if there are fewer than three.
     """
-    table = view.table(stage, member)
+    table = view.table(member)
     if table is None or table.num_rows < 3:
         return None
     stride = max(1, -(-table.num_rows // number))
@@ -65,11 +62,13 @@ def principal_components(rows_ND: np.ndarray) -> np.ndarray:
 
 
 def quarantine_summary(view: RunView, first: int = 20) -> dict[str, Any] | None:
-    """Count per split and reason, and the first records; None before ``ingest``."""
-    table = view.table("ingest", "quarantine")
-    if table is None:
+    """Count per split and reason, and the first records; None while nobody has looked."""
+    made = view.each("quarantine").values()
+    if not made:
         return None
-    rows: Sequence[dict[str, Any]] = table.read().to_pylist()
+    rows: Sequence[dict[str, Any]] = [
+        row for artifact in made for row in artifact.table("quarantine").read().to_pylist()
+    ]
     counts: dict[tuple[str, str], int] = {}
     for row in rows:
         key = (printable(row["split"]), printable(row["reason"]).partition(":")[0])
@@ -79,3 +78,13 @@ def quarantine_summary(view: RunView, first: int = 20) -> dict[str, Any] | None:
         "counts": sorted(((*key, n) for key, n in counts.items()), key=lambda c: (-c[2], c)),
         "first": [{k: printable(v) for k, v in row.items()} for row in rows[:first]],
     }
+
+
+def image_counts(view: RunView) -> dict[str, int]:
+    """Images per split, empty while there are none."""
+    counts: dict[str, int] = {}
+    made = view.of("images")
+    for shard in listed_images(made).iter_shards(["split"]) if made else ():
+        for split in shard["split"].to_pylist():
+            counts[split] = counts.get(split, 0) + 1
+    return counts

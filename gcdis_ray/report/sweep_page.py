@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 
 from gcdis_ray.report import sweep_figures
-from gcdis_ray.report.findings import Tile
 from gcdis_ray.report.html import duration, render
+from gcdis_ray.report.section import Tile
 from gcdis_ray.report.sweep_view import SweepView
 
 _MAX_ROWS = 500

@@ -1,9 +1,12 @@
-"""What a report is made from: one run's artifacts, its stages' states, and its classes."""
+"""What a report is made from: one run's artifacts, its stages' states, and its classes.
+
+It speaks of members; which stage gives one is the recipe's business.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
 from gcdis_ray.store.artifacts import Artifact, Table
@@ -42,8 +45,9 @@ class RunView:
         seed: of the run.
         config: the whole config as plain data.
         storage: folder or prefix that holds the artifacts.
-        stages: states in pipeline order.
-        artifacts: stage name -> its committed artifact; stages that are not done are absent.
+        stages: states in the recipe's order.
+        artifacts: node -> its committed artifact, in the recipe's order; what is not done is
+            absent.
     """
 
     name: str
@@ -54,20 +58,34 @@ class RunView:
     stages: Sequence[StageRow]
     artifacts: Mapping[str, Artifact]
 
-    def table(self, stage: str, member: str) -> Table | None:
-        """The table, or None while it does not exist."""
-        artifact = self.artifacts.get(stage)
-        return artifact.table(member) if artifact and artifact.has(member) else None
+    def of(self, member: str) -> Artifact | None:
+        """The artifact of the last node that has the member, or None while there is none."""
+        return next((a for a in reversed(list(self.artifacts.values())) if a.has(member)), None)
 
-    def json(self, stage: str, member: str) -> Any:
-        """The JSON document, or None while it does not exist."""
-        artifact = self.artifacts.get(stage)
-        return artifact.json(member) if artifact and artifact.has(member) else None
+    def each(self, member: str) -> dict[str, Artifact]:
+        """Node -> its artifact, for all that have the member."""
+        return {name: a for name, a in self.artifacts.items() if a.has(member)}
+
+    def until(self, name: str) -> RunView:
+        """The run as a node has left it: without what came after."""
+        names = list(self.artifacts)
+        there = {n: self.artifacts[n] for n in names[: names.index(name) + 1]}
+        return replace(self, artifacts=there)
+
+    def table(self, member: str) -> Table | None:
+        """The last such table, or None while it does not exist."""
+        artifact = self.of(member)
+        return artifact.table(member) if artifact else None
+
+    def json(self, member: str) -> Any:
+        """The last such JSON document, or None while it does not exist."""
+        artifact = self.of(member)
+        return artifact.json(member) if artifact else None
 
     def classes(self) -> list[ClassView]:
-        """Known classes, then discovered ones; only known ones before ``discover``."""
-        discovered = self.json("discover", "discovered_classes")
-        rows = discovered if discovered is not None else self.json("ingest", "classes") or []
+        """Known classes, then discovered ones; only known ones before discovery."""
+        discovered = self.json("discovered_classes")
+        rows = discovered if discovered is not None else self.json("classes") or []
         return [
             ClassView(
                 int(row["class_index"]),
@@ -79,12 +97,12 @@ class RunView:
 
     def category_names(self) -> dict[int, str]:
         """The data set's own names by category_id: all of them where ground truth exists."""
-        rows = [*(self.json("ingest", "classes") or []), *(self.truth_categories() or [])]
+        rows = [*(self.json("classes") or []), *(self.truth_categories() or [])]
         return {int(row["category_id"]): printable(row["name"]) for row in rows}
 
     def truth_categories(self) -> list[dict[str, Any]] | None:
         """Categories of the ground truth with ``known`` and ``class_index``, if there is any."""
-        return self.json("ground_truth", "categories")
+        return self.json("categories")
 
 
 def printable(text: object) -> str:

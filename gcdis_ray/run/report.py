@@ -2,16 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from gcdis_ray.errors import StorageError
 from gcdis_ray.report.page import write_report
+from gcdis_ray.report.section import Section
 from gcdis_ray.report.view import RunView, StageRow
 from gcdis_ray.run.pipeline import iter_status
+from gcdis_ray.stages.stage import Stage, offered
 
 if TYPE_CHECKING:
     from gcdis_ray.run.pipeline import Pipeline
+
+
+def view_of(pipeline: Pipeline) -> RunView:
+    """What exists of a run so far."""
+    return RunView(
+        name=pipeline.config.name,
+        recipe=pipeline.config.recipe,
+        seed=pipeline.config.seed,
+        config=pipeline.config.model_dump(mode="json"),
+        storage=pipeline.storage.uri,
+        stages=cast("list[StageRow]", list(iter_status(pipeline))),
+        artifacts=pipeline.artifacts(),
+    )
+
+
+def offered_sections(stages: Mapping[str, Stage], view: RunView) -> list[Section]:
+    """What the stages that are done show of a run: each of the run as it has left it.
+
+    Args:
+        stages: by node, in the recipe's order.
+    """
+    found: list[Section] = []
+    for name, stage in stages.items():
+        hook = offered(stage, "sections")
+        if hook and name in view.artifacts:
+            found += hook(view.until(name))
+    return found
 
 
 def write_run_report(
@@ -26,22 +56,13 @@ def write_run_report(
     Raises:
         StorageError: it cannot be written.
     """
-    stages = list(iter_status(pipeline))
-    done = [stage["key"] for stage in stages if stage["state"] == "done"]
+    view = view_of(pipeline)
+    done = [row["key"] for row in view.stages if row["state"] == "done"]
     name = f"reports/{pipeline.config.name}-{done[-1][:8] if done else 'empty'}.html"
     if only_if_missing and name in pipeline.storage.list("reports"):
         return f"{pipeline.storage.uri}/{name}"
-    page = write_report(
-        RunView(
-            name=pipeline.config.name,
-            recipe=pipeline.config.recipe,
-            seed=pipeline.config.seed,
-            config=pipeline.config.model_dump(mode="json"),
-            storage=pipeline.storage.uri,
-            stages=cast("list[StageRow]", stages),
-            artifacts=pipeline.artifacts(),
-        )
-    ).encode()
+    stages = {name: node.stage for name, node in pipeline.nodes.items()}
+    page = write_report(view, offered_sections(stages, view)).encode()
     if output:
         try:
             Path(output).write_bytes(page)

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
     from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 TRIALS = schema(  # one clustering of one draw of crops each, see clustering.class_count.trials
     method=pa.string(),
@@ -153,6 +155,13 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     jobs = [config.num_seeds * (1 if m == "mixture" else 8) for m in (config.method, *config.also)]
     read = 2 * inputs["embeddings"].bytes + sum(jobs) * points
     return Size(trials, points + 400 * trials, read)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """The estimate and its curve."""
+    from gcdis_ray.report.discovery_section import discovery_sections
+
+    return discovery_sections(view)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

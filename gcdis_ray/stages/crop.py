@@ -27,6 +27,8 @@ from gcdis_ray.store.schemas import CROPS
 
 if TYPE_CHECKING:
     from gcdis_ray.data.images.image_files import ImageFiles
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
     from gcdis_ray.runtime.base import Work
     from gcdis_ray.store.artifacts import Table
     from gcdis_ray.store.members import Inputs
@@ -88,6 +90,13 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     rows = round(1.2 * proposals.rows)
     each = min(config.max_side_px**2 * 3 // 8, images.image_bytes // max(3 * images.rows, 1))
     return Size(rows, rows * each, images.image_bytes + 2 * _PROPOSAL_BYTES * proposals.rows)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """Objects, not sorted yet."""
+    from gcdis_ray.report.class_sections import object_sections
+
+    return object_sections(view)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

@@ -36,6 +36,8 @@ from gcdis_ray.store.schemas import ASSIGNMENTS
 
 if TYPE_CHECKING:
     from gcdis_ray.methods.hold_out import HoldOut
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
     from gcdis_ray.runtime.base import Work
 
 ID = "discover"
@@ -180,6 +182,14 @@ def forecast(config: Discovery, inputs: Mapping[str, Size]) -> Size:
     left = load_method(config.method).forecast(config.options, inputs)
     size = 500 * rows + left.bytes
     return Size(max(rows, left.rows), size, crops + left.read_bytes, left.weight_bytes)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """The classes, and how they came about."""
+    from gcdis_ray.report.class_sections import class_sections
+    from gcdis_ray.report.diagnostics import diagnostics_section
+
+    return [*class_sections(view), diagnostics_section(view)]
 
 
 def run(inputs: Inputs, config: Discovery, work: Work) -> None:

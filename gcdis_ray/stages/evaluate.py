@@ -8,14 +8,14 @@ classes, found as ``mapping`` says. Without ground truth every number is null, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.evaluation.mapping_config import MappingConfig
-from gcdis_ray.evaluation.scored_images import BEST
+from gcdis_ray.evaluation.scored_images import BEST, Rules, Terms, rules_of
 from gcdis_ray.evaluation.tables import (
     CLASS_OBJECTS,
     CLUSTER_COUNTS,
@@ -31,11 +31,8 @@ from gcdis_ray.store.artifacts import Artifact, Size, Table
 from gcdis_ray.store.members import Inputs, document, optional, sealed, table, whole
 
 if TYPE_CHECKING:
-    from gcdis_ray.evaluation.class_columns import ClassColumns
-    from gcdis_ray.evaluation.cluster_mapping import CountTrueCrops
-    from gcdis_ray.evaluation.crop_truth import CropTruth
-    from gcdis_ray.evaluation.detection_block import OutputMap, Terms
-    from gcdis_ray.evaluation.scored_images import Rules
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 ID = "evaluate"
 VERSION = 7
@@ -119,8 +116,6 @@ class Config(StageConfig):
         Raises:
             ConfigError: as :meth:`check_kept`.
         """
-        from gcdis_ray.evaluation.detection_block import Terms
-
         best = self.max_per_image or BEST[rules]
         if kept is not None:
             self.check_kept(kept)
@@ -165,6 +160,24 @@ def _scored(section: str, name: str, part: str) -> Callable[[Artifact], Reading]
     return read
 
 
+def sections(view: RunView) -> Sequence[Section]:
+    """The scores, and the truth beside what earlier stages show without it."""
+    from gcdis_ray.report.class_sections import class_sections
+    from gcdis_ray.report.detection_section import detection_section
+    from gcdis_ray.report.diagnostics import diagnostics_section
+    from gcdis_ray.report.discovery_section import discovery_sections
+    from gcdis_ray.report.run_pictures import predicted_pictures
+
+    metrics = view.json("metrics")
+    return [
+        *class_sections(view, metrics),
+        *predicted_pictures(view, metrics),
+        *discovery_sections(view, metrics),
+        diagnostics_section(view, metrics),
+        detection_section(metrics),
+    ]
+
+
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """A match per prediction, and the metrics. Predictions are read, and crops and embeddings to
     score the discovery."""
@@ -175,8 +188,6 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write what predictions and crops are scored by, and JSON ``metrics``."""
-    from gcdis_ray.evaluation.detection_block import rules_of
-
     rules = rules_of(inputs.table("truth_images"))
     predictions = inputs.table("predictions") if inputs.has("predictions") else None
     if inputs.has("limits"):
@@ -191,6 +202,7 @@ def score(
 ) -> dict[str, Any]:
     """The metrics of predictions, however they came about; writes the tables it counts in."""
     from gcdis_ray.evaluation.class_columns import ClassColumns
+    from gcdis_ray.evaluation.cluster_mapping import map_outputs
     from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
     from gcdis_ray.evaluation.detection_block import Detection, score_detections
     from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
@@ -204,7 +216,7 @@ def score(
     )
     truth = CropTruth.read(matched["crop_truth"], matched["class_objects"])
     classes = ClassColumns.read(inputs)
-    outputs = _outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
+    outputs = map_outputs(inputs, predictions, classes, truth, config.mapping, terms, work)
     settings = ScoringSettings(
         config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed
     )
@@ -216,58 +228,3 @@ def score(
         scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
         detection = Detection(scores, outputs, terms)
     return metrics_document(inputs, classes, truth, detection, settings)
-
-
-def _outputs(
-    inputs: Inputs,
-    predictions: Table | None,
-    classes: ClassColumns,
-    truth: CropTruth,
-    rule: MappingConfig,
-    terms: Terms,
-    work: Work,
-) -> OutputMap:
-    """What the outputs stand for, counted where ``mapping.source`` says."""
-    from gcdis_ray.evaluation.cluster_mapping import (
-        CountDetections,
-        counts_of_crops,
-        match_outputs,
-    )
-    from gcdis_ray.evaluation.detection_block import OutputMap
-    from gcdis_ray.evaluation.scoring import assignments_by_crop, num_outputs
-
-    note = None
-    if rule.source == "train_gt" and not truth.num_matched and predictions is not None:
-        rule = rule.model_copy(update={"source": "split_val"})  # leak-free as well
-        told = "no crop of them matches a true object" if truth.num_objects else "no ground truth"
-        note = f"unlabeled images cannot be mapped by: {told}"
-    if predictions is None and rule.source in ("split_val", "detections"):
-        rule = rule.model_copy(update={"source": "train_gt"})
-        note = "there are no predictions to map by"
-    instances = inputs.table("truth_instances")
-    if rule.source == "train_gt":
-        cluster_N = assignments_by_crop(inputs)["cluster_id"]
-        counts = [counts_of_crops(truth, cluster_N[truth.crop_index_U])]
-    else:
-        task, seen = CountDetections(terms.iou, terms.best, rule.source == "split_val"), predictions
-        if rule.source == "gt_crops" or seen is None:
-            task, seen = _true_crops(inputs), inputs.table("images")
-        found = work.map_shards(task, [seen, instances], gives=("cluster_counts",))
-        counts = found["cluster_counts"].iter_shards()
-    names = inputs.json("discovered_classes")
-    column_of = match_outputs(counts, classes, num_outputs(classes, names), rule.scope)
-    return OutputMap(column_of, rule, note)
-
-
-def _true_crops(inputs: Inputs) -> CountTrueCrops:
-    """True objects, cut out like the crops that the method has learned from."""
-    from gcdis_ray.data.crops.cut_spec import CutSpec
-    from gcdis_ray.data.images.image_files import ImageFiles
-    from gcdis_ray.evaluation.cluster_mapping import CountTrueCrops
-    from gcdis_ray.methods.method import StoredMethod
-
-    return CountTrueCrops(
-        files=ImageFiles.of(inputs),
-        stored=StoredMethod.read(inputs.beside("method")),
-        cut=CutSpec(**inputs.json("crop_spec")),
-    )

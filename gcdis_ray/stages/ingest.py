@@ -37,6 +37,8 @@ from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, 
 from gcdis_ray.store.source import SourceFolder
 
 if TYPE_CHECKING:
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
     from gcdis_ray.runtime.base import Work
     from gcdis_ray.store.artifacts import Table
     from gcdis_ray.store.members import Inputs
@@ -141,6 +143,14 @@ def annotation_bytes(plan: DataPlan, names: Iterable[str]) -> int:
     """Of these files, each as often as it is named."""
     states = (plan.folder.state(name) for name in names)
     return sum(state.num_bytes for state in states if state)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """What came in, what of it was set aside, and the labels in their images."""
+    from gcdis_ray.report.run_pictures import labeled_pictures
+    from gcdis_ray.report.set_aside import set_aside_section
+
+    return [set_aside_section(view), *labeled_pictures(view)]
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

@@ -6,9 +6,9 @@ as its rank among the pseudo-labels of the same class (u_i), so that rare classe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -28,6 +28,10 @@ from gcdis_ray.stages.discover import Discovery
 from gcdis_ray.store.artifacts import Size, Table
 from gcdis_ray.store.members import Inputs, optional, table, whole
 from gcdis_ray.store.schemas import PSEUDO_LABELS, schema
+
+if TYPE_CHECKING:
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 STABILITIES = schema(  # of unlabeled crops, before they are ranked
     crop_index=pa.int64(),
@@ -85,6 +89,13 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Most crops are unlabeled. Every snapshot is read, and all crops for them."""
     rows = round(0.85 * inputs["assignments"].rows)
     return Size(rows, 36 * rows, inputs["crops"].bytes + inputs["method"].bytes)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """The classes again, now with how far each label is trusted."""
+    from gcdis_ray.report.class_sections import class_sections
+
+    return class_sections(view)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

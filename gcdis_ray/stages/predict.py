@@ -6,7 +6,8 @@ classes, other rules) needs no model again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
@@ -15,6 +16,10 @@ from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import Inputs, document, optional, table
 from gcdis_ray.store.schemas import PREDICTIONS
+
+if TYPE_CHECKING:
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 ID = "predict"
 VERSION = 1
@@ -41,6 +46,13 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     rows = inputs["images"].rows // 5 * min(config.max_per_image, 50)
     read = inputs["images"].image_bytes + inputs["segmenter"].weight_bytes
     return Size(rows, 80 * rows + 5_000, read)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """Predictions in their images."""
+    from gcdis_ray.report.run_pictures import predicted_pictures
+
+    return predicted_pictures(view)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

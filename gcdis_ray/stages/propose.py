@@ -10,8 +10,8 @@ true box, once the proposer is trained.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from typing import Any, Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, model_validator
@@ -28,6 +28,10 @@ from gcdis_ray.store.artifacts import Size, Table
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import HISTORY, INSTANCE_MASKS, PROPOSALS, QUARANTINE
 from gcdis_ray.store.source import SourceFolder, source_file
+
+if TYPE_CHECKING:
+    from gcdis_ray.report.section import Section
+    from gcdis_ray.report.view import RunView
 
 ID = "propose"
 VERSION = 1
@@ -150,6 +154,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
     read = 2 * inputs["images"].image_bytes + weights if weights else 150 * rows
     return Size(rows, 480 * rows + weights, read, weights)
+
+
+def sections(view: RunView) -> Sequence[Section]:
+    """Proposals in their images, and what of those from a file was set aside."""
+    from gcdis_ray.report.run_pictures import proposed_pictures
+    from gcdis_ray.report.set_aside import set_aside_section
+
+    return [*proposed_pictures(view), set_aside_section(view)]
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

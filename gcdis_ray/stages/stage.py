@@ -11,7 +11,8 @@ Beyond the names of :class:`Stage`, a module may have any of these functions:
 - ``warning(artifact) -> str | None``: why its result should not be trusted, if so;
 - ``objectives() -> Sequence[Objective]``: what a sweep may ask of its artifact;
 - ``sections(view) -> Sequence[Section]``: its part of the report
-  (:mod:`gcdis_ray.report.section`).
+  (:mod:`gcdis_ray.report.section`). ``view`` is the :class:`~gcdis_ray.report.view.RunView` of the
+  run until this stage, which is done.
 """
 
 from __future__ import annotations

@@ -11,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from table_scores import evaluate_tables
 
-from gcdis_ray.evaluation.detection_scores import (
+from gcdis_ray.evaluation.detection_curves import (
     AccumulateShard,
-    MatchShard,
     accumulate,
     class_groups,
     gather,
     matches_of_classes,
     score_shards,
 )
+from gcdis_ray.evaluation.detection_matches import MatchShard
 from gcdis_ray.evaluation.tables import OBJECT_COUNTS
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.store.artifacts import FileRecord, Table
@@ -224,7 +224,7 @@ def test_groups_are_neighbours_and_no_larger_than_they_may(
 def test_gathered_rows_are_the_same_in_fewer_shards(
     local_work: StageWork, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gcdis_ray.evaluation.detection_scores._ROWS_AT_ONCE", 7)
+    monkeypatch.setattr("gcdis_ray.evaluation.detection_curves._ROWS_AT_ONCE", 7)
     rows = [{"class_column": n % 3, "kind": "box", "num_objects": [n, 0, 0, n]} for n in range(17)]
     schema = OBJECT_COUNTS
     shards = [pa.Table.from_pylist(rows[n : n + 2], schema) for n in range(0, 17, 2)]

@@ -19,10 +19,9 @@ from gcdis_ray.evaluation.cluster_mapping import CountDetections, match_outputs
 from gcdis_ray.evaluation.mapped_files import evaluate_mapped_files
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import in_mapping_half
-from gcdis_ray.metrics.ap_rows import RULES
-from gcdis_ray.metrics.detection import evaluate, evaluate_files
-from gcdis_ray.metrics.detection_tables import Drop, detection_columns, truth_columns
+from gcdis_ray.metrics.detection_columns import RULES, Drop, detection_columns, truth_columns
 from gcdis_ray.metrics.files.coco_files import Category
+from gcdis_ray.metrics.files.file_scores import evaluate, evaluate_files
 
 SIDE = 64
 IDS = (1, 2, 3, 4)  # classes; 1 and 2 are known

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.evaluation.detection_block import Rules
 from gcdis_ray.evaluation.mapping_config import MappingConfig
+from gcdis_ray.evaluation.scored_images import Rules
 from gcdis_ray.stages import evaluate
 
 

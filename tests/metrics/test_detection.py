@@ -24,8 +24,8 @@ from random_sets import SIZE, as_boxes, crowded_set, random_set
 from table_scores import evaluate_tables
 
 from gcdis_ray.errors import DataError
-from gcdis_ray.metrics.ap_rows import RULES
-from gcdis_ray.metrics.detection import evaluate_files, format_scores
+from gcdis_ray.metrics.detection_columns import RULES
+from gcdis_ray.metrics.files.file_scores import evaluate_files, format_scores
 from gcdis_ray.store.schemas import PREDICTIONS, TRUTH_INSTANCES
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
@@ -468,7 +468,7 @@ def test_ground_truth_that_is_no_json_is_named(tmp_path: Path, number: str) -> N
 def test_scoring_files_imports_no_pandas(tmp_path: Path) -> None:
     paths = [str(path) for path in _write(tmp_path, *random_set(18, lvis=True))]
     script = (
-        "import sys; from gcdis_ray.metrics.detection import evaluate_files; "
+        "import sys; from gcdis_ray.metrics.files.file_scores import evaluate_files; "
         "evaluate_files(*sys.argv[1:]); print('pandas' in sys.modules)"
     )
     command = [sys.executable, "-c", script, *paths]

@@ -1,8 +1,7 @@
 import pytest
 from made_once import made_once
-from synthetic_run import make_run
+from synthetic_run import make_run, page_of
 
-from gcdis_ray.report.page import write_report
 from gcdis_ray.report.view import RunView
 
 
@@ -13,4 +12,4 @@ def finished_run() -> RunView:
 
 @pytest.fixture(scope="session")
 def finished_page(finished_run: RunView, tmp_path_factory: pytest.TempPathFactory) -> str:
-    return made_once(tmp_path_factory, "page", lambda folder: write_report(finished_run))
+    return made_once(tmp_path_factory, "page", lambda folder: page_of(finished_run))

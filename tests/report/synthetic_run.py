@@ -18,7 +18,10 @@ from scene_tables import MemoryOpener
 from tables import SCHEMAS
 
 from gcdis_ray.masks import coco_rle
+from gcdis_ray.recipes.gcdis import RECIPE
+from gcdis_ray.report.page import write_report
 from gcdis_ray.report.view import RunView
+from gcdis_ray.run.report import offered_sections
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.store.schemas import check_schema
 
@@ -51,7 +54,8 @@ def artifact(
         files[member] = []
         for i, rows in enumerate(shards):
             path = f"{member}/{i}.parquet"
-            table = check_schema(member, pa.Table.from_pylist(rows, schema=SCHEMAS[member]))
+            schema = SCHEMAS[member]
+            table = check_schema(member, pa.Table.from_pylist(rows, schema=schema), schema)
             opener.tables[path] = table
             files[member].append(FileRecord(path, table.nbytes, "0" * 64, table.num_rows))
     for member, value in documents.items():
@@ -149,6 +153,7 @@ def make_run(
             "discover",
             {
                 "assignments": shards("assignments"),
+                "headness": shards("headness"),
                 "history": [
                     _history(
                         (
@@ -170,8 +175,11 @@ def make_run(
                 "discovered_classes": [{**row, "known": True} for row in known] + novel,
             },
             config={
-                "training": {"steps": 400, "batch_size": 16},
-                "discovery": {"losses": {"clustering_from": 0.5}},
+                "method": "gcdis",
+                "gcdis": {
+                    "training": {"steps": 400, "batch_size": 16},
+                    "discovery": {"losses": {"clustering_from": 0.5}},
+                },
             },
         ),
         "label": artifact("label", {"pseudo_labels": shards("pseudo_labels")}, {}),
@@ -216,6 +224,12 @@ def make_run(
         ],
         artifacts=artifacts,
     )
+
+
+def page_of(view: RunView) -> str:
+    """The page of a run of recipe gcdis."""
+    stages = {node.name: node.stage for node in RECIPE.nodes}
+    return write_report(view, offered_sections(stages, view))
 
 
 def until(view: RunView, num_stages: int) -> RunView:
@@ -343,6 +357,7 @@ class _World:
                     "crops",
                     "embeddings",
                     "assignments",
+                    "headness",
                     "pseudo_labels",
                     "predictions",
                 ]
@@ -398,9 +413,14 @@ class _World:
                             "cluster_id": guess,
                             "topk_ids": [guess, (guess + 1) % 11],
                             "topk_probabilities": [sure, 1 - sure],
+                            "embedding": embeddings[1],
+                        }
+                    )
+                    shard["headness"].append(
+                        {
+                            "crop_index": crop_index,
                             "temperature": 0.3 - 0.02 * guess,
                             "headness": 0.05 - 0.004 * guess + 0.001 * (crop_index % 10),
-                            "embedding": embeddings[1],
                         }
                     )
                     if given < 0:
@@ -410,7 +430,7 @@ class _World:
                                 "crop_index": crop_index,
                                 "image_id": image_id,
                                 "source_id": object_id,
-                                "class_index": guess,
+                                "cluster_id": guess,
                                 "probability": sure,
                                 "stability": min(1.0, sure + 0.05),
                                 "reliability": sure,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from synthetic_run import artifact, until
+from tables import SCHEMAS
 
 from gcdis_ray.report import diagnostic_figures as figures
 from gcdis_ray.report import diagnostics, heat
@@ -25,21 +26,22 @@ TITLES = [
 
 
 def _panels(view: RunView, **changes: Any) -> dict[str, diagnostics.Panel]:
-    metrics = {**(view.json("evaluate", "metrics") or {}), **changes}
+    metrics = {**(view.json("metrics") or {}), **changes}
     found = diagnostics.diagnostic_panels(view, metrics, view.classes())
     return {panel.title: panel for panel in found}
 
 
 def _assignment(i: int, given: int, cluster: int, headness: float, temperature: float) -> dict:
+    """A row of assignments, and of headness."""
     return {
         "crop_index": i,
         "class_index": given,
         "cluster_id": cluster,
         "topk_ids": [cluster],
         "topk_probabilities": [1.0],
+        "embedding": [1.0],
         "temperature": temperature,
         "headness": headness,
-        "embedding": [1.0],
     }
 
 
@@ -48,9 +50,13 @@ def _discovered(rows: list[dict], *, config=None, history=()) -> RunView:
     names = [
         {"class_index": k, "name": f"c{k}", "known": k == 0, "category_id": None} for k in range(4)
     ]
+    assigned, heat = (
+        [{column: row[column] for column in SCHEMAS[name].names} for row in rows]
+        for name in ("assignments", "headness")
+    )
     made = artifact(
         "discover",
-        {"assignments": [rows], "history": [logged]},
+        {"assignments": [assigned], "headness": [heat], "history": [logged]},
         {"discovered_classes": names},
         config,
     )
@@ -92,7 +98,7 @@ def test_before_evaluation_only_what_needs_no_truth_is_shown(finished_run):
 
 
 def test_metrics_of_an_older_evaluation_fill_what_they_can(finished_run):
-    metrics = finished_run.json("evaluate", "metrics")
+    metrics = finished_run.json("metrics")
     new = ("frequency", "num_training_crops", "headness", "temperature")
     panels = _panels(
         finished_run,
@@ -142,10 +148,11 @@ def test_entropy_is_averaged_within_epochs():
 def test_entropy_is_drawn_over_epochs_or_steps_and_where_clustering_starts():
     rows = [_assignment(i, -1, i % 4, 0.1 * i, 0.1) for i in range(8)]
     history = [(s, math.log(4)) for s in range(1, 9)]
-    config = {
+    options = {
         "training": {"batch_size": 4},
         "discovery": {"losses": {"clustering_from": 0.5}},
     }
+    config = {"method": "gcdis", "gcdis": options}
     svg = _panels(_discovered(rows, config=config, history=history))[TITLES[1]].svg
     assert ">epoch<" in svg
     assert "clustering starts" in svg

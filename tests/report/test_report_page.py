@@ -10,9 +10,8 @@ from typing import Any
 
 import pytest
 from page_elements import Elements
-from synthetic_run import ORDER, make_run, until
+from synthetic_run import ORDER, make_run, page_of, until
 
-from gcdis_ray.report.page import write_report
 from gcdis_ray.report.view import RunView
 
 
@@ -101,7 +100,7 @@ def test_the_page_says_what_was_found(finished_page):
 
 
 def test_the_same_run_gives_the_same_page(finished_page):
-    assert write_report(make_run()) == finished_page
+    assert page_of(make_run()) == finished_page
 
 
 def test_the_page_stays_small(finished_page):
@@ -113,7 +112,7 @@ def test_the_page_stays_small(finished_page):
     [n if n % 3 == 1 else pytest.param(n, marks=pytest.mark.thorough) for n in range(len(ORDER))],
 )
 def test_a_run_stopped_anywhere_has_a_page_that_says_so(finished_run, num_stages):
-    page = write_report(until(finished_run, num_stages))
+    page = page_of(until(finished_run, num_stages))
     parsed = Elements(page)
     assert parsed.misnested == []
     assert "This run is not finished" in page
@@ -149,7 +148,7 @@ def test_hostile_names_are_only_text():
         config={evil: "http-like <i>"},
         stages=[{**row, "state": '"><script>', "key": "<u>"} for row in run.stages],
     )
-    page = write_report(run)
+    page = page_of(run)
     page.encode("utf-8")
     parsed = Elements(page)
     assert parsed.misnested == []
@@ -174,7 +173,7 @@ def _with_document(view: RunView, stage: str, member: str, document: Any) -> Run
 
 
 def test_a_doubtful_class_count_says_so_and_shows_the_other_estimators(finished_run, finished_page):
-    count = finished_run.json("count", "class_count")
+    count = finished_run.json("class_count")
     more = {
         "warning": "the curve is flat: 9 to <i>30</i> classes",
         "others": [
@@ -182,7 +181,7 @@ def test_a_doubtful_class_count_says_so_and_shows_the_other_estimators(finished_
             {"method": "density", "num_classes": 8, "interval": [7, 10], "curve": []},
         ],
     }
-    page = write_report(_with_document(finished_run, "count", "class_count", count | more))
+    page = page_of(_with_document(finished_run, "count", "class_count", count | more))
     panel = re.search(r"<h3>Number of classes</h3>.*?</table>", page, re.S).group()
     text = " ".join(Elements(panel).text)
     assert "the curve is flat: 9 to <i>30</i> classes" in text
@@ -206,7 +205,7 @@ def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finis
         "clusters": [],
         "reliability_bins": [],
     }
-    page = write_report(_with_document(finished_run, "evaluate", "metrics", metrics))
+    page = page_of(_with_document(finished_run, "evaluate", "metrics", metrics))
     assert "Not measured. clustering: no ground truth for unlabeled images" in page
     assert 'id="detection"' not in page
     assert "NaN" not in re.sub(r"base64,[^\"]*", "", page)
@@ -215,4 +214,4 @@ def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finis
 def test_a_config_chosen_by_an_oracle_is_called_one(finished_run, finished_page):
     assert 'class="oracle"' not in finished_page
     told = dataclasses.replace(finished_run, config={**finished_run.config, "oracle": True})
-    assert 'class="oracle"' in write_report(told)
+    assert 'class="oracle"' in page_of(told)

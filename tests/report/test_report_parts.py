@@ -92,7 +92,7 @@ def test_the_worst_crop_stays_within_its_budget():
 
 
 def test_only_shards_with_wanted_crops_are_opened(finished_run):
-    table = finished_run.table("crop", "crops")
+    table = finished_run.table("crops")
     assert isinstance(table.opener, MemoryOpener)
     first = table.shards[0].rows
     table.opener.reads.clear()
@@ -138,8 +138,6 @@ def test_pseudo_labels_replace_clusters_and_bring_reliability():
             "cluster_id": i,
             "topk_ids": [i],
             "topk_probabilities": [0.5 + 0.1 * i],
-            "temperature": 0.1,
-            "headness": 0.5,
             "embedding": [1.0, 0.0],
         }
         for i in range(4)
@@ -148,7 +146,7 @@ def test_pseudo_labels_replace_clusters_and_bring_reliability():
         "crop_index": 2,
         "image_id": 1,
         "source_id": 1,
-        "class_index": 9,
+        "cluster_id": 9,
         "probability": 0.7,
         "stability": 0.8,
         "reliability": 0.25,
@@ -185,7 +183,7 @@ def test_the_display_threshold_shows_about_as_many_as_there_are():
 
 
 def test_scenes_are_spread_over_the_first_split_that_exists(finished_run):
-    images = finished_run.table("ingest", "images")
+    images = finished_run.table("images")
     chosen = pictures.choose_images(images, ("nowhere", "unlabeled", "labeled"), 3)
     splits = [images.shard(s)["split"][r].as_py() for s, r in chosen]
     assert splits == ["unlabeled"] * 3
@@ -232,8 +230,8 @@ def test_principal_components_match_the_singular_vectors(rows, columns, seed):
 
 
 def test_points_are_sampled_evenly_over_shards(finished_run):
-    index, points = series.sample_points(finished_run, "embed", "embeddings", 20)
-    total = finished_run.table("embed", "embeddings").num_rows
+    index, points = series.sample_points(finished_run, "embeddings", 20)
+    total = finished_run.table("embeddings").num_rows
     stride = -(-total // 20)
     assert index.tolist() == list(range(0, total, stride))
     assert points.shape == (len(index), 2)

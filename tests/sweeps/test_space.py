@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.stages.objective import Direction
 from gcdis_ray.sweeps.config import SweepConfig
 from gcdis_ray.sweeps.space import Told, num_trials, propose
 
@@ -90,12 +91,11 @@ def test_optuna_answers_alike_when_it_knows_the_same():
 
 
 @pytest.mark.parametrize("direction", ["min", "max"])
-def test_optuna_goes_where_it_is_better(direction: str):
-    objective = {"min": "training_loss", "max": "silhouette"}[direction]
+def test_optuna_goes_where_it_is_better(direction: Direction):
     space = {"x": {"kind": "uniform", "low": 0.0, "high": 1.0}}
-    spec, told = sweep("optuna", space, objective=objective), dict[int, Told]()
+    spec, told = sweep("optuna", space), dict[int, Told]()
     for number in range(30):
-        values = propose(spec, number, told)
+        values = propose(spec, number, told, direction)
         told[number] = Told(values, "done", values["x"])
     late = sum(told[n].values["x"] for n in range(20, 30)) / 10
     assert late < 0.25 if direction == "min" else late > 0.75

@@ -13,7 +13,7 @@ import yaml
 from small_run import small_overrides
 from small_sweep import sweep_file
 
-from gcdis_ray.cli import _print_metrics, main
+from gcdis_ray.cli import _print_summaries, main
 from gcdis_ray.clustering.class_count.clustered import Clustering
 from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.errors import (
@@ -325,19 +325,11 @@ def test_a_clustering_that_fails_is_a_line_of_its_own(monkeypatch: pytest.Monkey
     )
 
 
-class Evaluated:
-    """A run with an artifact of evaluate, as far as its metrics are printed."""
-
-    def __init__(self, oracle: bool) -> None:
-        self.config = SimpleNamespace(oracle=oracle)
-
-    def artifacts(self) -> dict[str, Any]:
-        count = {"estimate": 3, "discovered": 3, "truth": 4}
-        metrics = {"discovery": {}, "detection": {}, "class_count": count}
-        return {"evaluate": SimpleNamespace(json=lambda name: metrics)}
-
-
 @pytest.mark.parametrize("oracle", [True, False])
-def test_the_mark_stands_beside_the_metrics(oracle: bool, capsys: pytest.CaptureFixture[str]):
-    _print_metrics(cast("Any", Evaluated(oracle)))
+def test_the_mark_stands_beside_the_metrics(
+    oracle: bool, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gcdis_ray.run.summary.summaries", lambda pipeline: ["mask AP 12.3"])
+    run = SimpleNamespace(config=SimpleNamespace(oracle=oracle))
+    _print_summaries(cast("Any", run))
     assert ("ORACLE" in capsys.readouterr().out) == oracle

@@ -10,7 +10,7 @@ import yaml
 
 from gcdis_ray.cli import main
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.sweeps.config import chosen_values, fixed_values, goal_of, load_sweep
+from gcdis_ray.sweeps.config import fixed_values, goal_of, load_sweep
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 COUNT = "stages.count.num_novel"

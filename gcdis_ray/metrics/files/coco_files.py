@@ -22,18 +22,12 @@ from gcdis_ray.files.lvis_rules import (
     has_lists,
 )
 from gcdis_ray.masks.run_lengths import run_areas
-from gcdis_ray.metrics.ap_rows import RULES, Truth
+from gcdis_ray.metrics.average_precision import Category
+from gcdis_ray.metrics.detection_columns import RULES, Truth
 from gcdis_ray.metrics.files.coco_records import integer, no_fill, number, shape
 from gcdis_ray.metrics.overlaps import Masks
 
 _FIX = "give a COCO or LVIS annotation file with 'images', 'annotations' and 'categories'"
-
-
-@dataclass(frozen=True)
-class Category:
-    category_id: int
-    name: str
-    frequency: str | None = None  # LVIS: r, c or f
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.files.arrow_columns import as_column
-from gcdis_ray.metrics.ap_rows import best_of_image, common_pairs, given_boxes
+from gcdis_ray.metrics.ap_rows import common_pairs, given_boxes
+from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.metrics.detection_matching import Bools, Edges, Floats, Ints
 from gcdis_ray.metrics.files.coco_columns import Checks
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile

@@ -18,7 +18,7 @@ import pyarrow.compute as pc
 from gcdis_ray.files.arrow_columns import as_column
 from gcdis_ray.files.json_outline import named_errors
 from gcdis_ray.lookup import places
-from gcdis_ray.metrics.ap_rows import Detections, Kind, best_of_image, joined
+from gcdis_ray.metrics.detection_columns import Detections, Kind, best_of_image, joined
 from gcdis_ray.metrics.detection_matching import Floats, Ints
 from gcdis_ray.metrics.files.coco_batches import checked_batches, fast_batches
 from gcdis_ray.metrics.files.coco_columns import Checks, among

@@ -12,7 +12,6 @@ from gcdis_ray.store.members import Inputs, document, sealed
 
 if TYPE_CHECKING:
     from gcdis_ray.report.section import Section
-
     from gcdis_ray.report.view import RunView
 
 ID = "toy_grade"
@@ -54,8 +53,9 @@ def objectives() -> Sequence[Objective]:
 
 
 def sections(view: RunView) -> Sequence[Section]:
-    from gcdis_ray.report.section import Section
     from markupsafe import Markup
+
+    from gcdis_ray.report.section import Section
 
     metrics = view.json("metrics")
     if metrics is None:

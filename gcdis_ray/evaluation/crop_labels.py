@@ -1,0 +1,49 @@
+"""What the run said of its crops, as columns by crop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gcdis_ray.evaluation.crop_truth import CropTruth
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.members import Members
+
+Arrays = Mapping[str, NDArray[Any]]
+HEAT = {"headness", "temperature"}  # of methods that have them
+
+
+def assignments_by_crop(inputs: Members) -> dict[str, NDArray[Any]]:
+    """``class_index`` (-1: unlabeled), ``cluster_id`` and, of methods that have them, ``headness``
+    and ``temperature``, by crop_index."""
+    found = _columns(inputs.table("assignments"), ("crop_index", "class_index", "cluster_id"))
+    if inputs.has("headness"):
+        heat = _columns(inputs.table("headness"), ("crop_index", *sorted(HEAT)))
+        order = np.argsort(heat.pop("crop_index"))
+        found |= {name: values[order][found["crop_index"]] for name, values in heat.items()}
+    order = np.argsort(found.pop("crop_index"))
+    return {name: values[order] for name, values in found.items()}
+
+
+def labels_of_unlabeled(
+    inputs: Members, assigned: Arrays, truth: CropTruth
+) -> dict[str, NDArray[Any]]:
+    """What was said of each unlabeled crop, and how far it can be trusted if that was judged."""
+    if inputs.has("pseudo_labels"):
+        judged = ("cluster_id", "probability", "stability", "reliability")
+        return _columns(inputs.table("pseudo_labels"), judged)
+    rows = inputs.table("assignments").read(["class_index", "topk_probabilities"])
+    best = np.array([row[0] for row in rows["topk_probabilities"].to_pylist()], np.float32)
+    return {
+        "cluster_id": assigned["cluster_id"][truth.crop_index_U],
+        "probability": best[rows["class_index"].to_numpy() < 0],
+    }
+
+
+def _columns(table: Table, columns: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Columns of all rows, in shard order."""
+    rows = table.read(columns)
+    return {name: rows[name].to_numpy() for name in columns}
