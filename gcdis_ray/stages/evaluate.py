@@ -8,7 +8,7 @@ classes, found as ``mapping`` says. Without ground truth every number is null, a
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
