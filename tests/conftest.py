@@ -17,7 +17,6 @@ import pytest
 from examples import PROFILES
 from hypothesis import settings
 from made_once import made_once
-from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.run.attempt import Attempt
@@ -148,6 +147,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 @pytest.fixture
 def local_work(tmp_path: Path) -> Iterator[StageWork]:
     """A stage's Work on the local runtime and a temporary folder."""
+    from tables import SCHEMAS
+
     from gcdis_ray.runtime.local import LocalRuntime
 
     compute = ComputeConfig(runtime="local", workers=1, threads=1)

@@ -12,6 +12,8 @@ import numpy as np
 import torch
 from PIL import Image
 from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors, rectangle_scenes
+from stage_inputs import inputs_of
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.evaluation.scored_images import rules_of
@@ -49,13 +51,14 @@ def score(
     """
     with tempfile.TemporaryDirectory() as folder:
         compute = ComputeConfig(runtime="local", workers=1, threads=1)
-        attempt = Attempt(LocalStorage(folder), "evaluate/key", "attempt-0")
+        attempt = Attempt(LocalStorage(folder), "evaluate/key", "attempt-0", SCHEMAS)
         work = StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda progress: None)
         table = memory_table("predictions", predictions)
         settings = evaluate.Config.model_validate({"kmeans_n_init": 2} | config)
         rules = rules_of(artifacts["ground_truth"].table("truth_images"))
         terms = settings.terms(rules, kept)
-        return json.loads(json.dumps(evaluate.score(artifacts, table, settings, terms, work)))
+        inputs = inputs_of(evaluate, artifacts)
+        return json.loads(json.dumps(evaluate.score(inputs, table, settings, terms, work)))
 
 
 def png(value: int) -> bytes:
@@ -77,6 +80,7 @@ def perfect_run(
     """
     scenes = rectangle_scenes(SPLITS, per_shard=8, seed=seed)
     proposals, crops, embeddings, assignments, pseudo = ([[] for _ in SPLITS] for _ in range(5))
+    heat: list[list[dict[str, Any]]] = [[]]  # of all crops, in one shard
     number = 0
     for shard, split in enumerate(SPLITS):
         for image in scenes.images.shard(shard).to_pylist():
@@ -102,6 +106,7 @@ def perfect_run(
                     }
                 )
                 assignments[shard].append(_assignment(number, known, cluster))
+                heat[0].append({"crop_index": number, "temperature": 0.1, "headness": 0.0})
                 if not labeled:
                     pseudo[shard].append(_pseudo_label(row, number, cluster))
                 number += 1
@@ -146,14 +151,16 @@ def perfect_run(
             }
         ),
         "propose": FakeArtifact({"proposals": memory_table("proposals", proposals)}),
-        "crop": FakeArtifact({"crops": memory_table("crops", crops)}),
+        "crop": FakeArtifact({"crops": memory_table("crops", crops), "crop_spec": {}}),
         "embed": FakeArtifact({"embeddings": memory_table("embeddings", embeddings)}),
         "count": FakeArtifact(
             {"class_count": {"num_classes": 3, "interval": [3, 4], "method": "given"}}
         ),
         "discover": FakeArtifact(
             {
+                "method": {},
                 "assignments": memory_table("assignments", assignments),
+                "headness": memory_table("headness", heat),
                 "discovered_classes": outputs,
             }
         ),
@@ -195,8 +202,6 @@ def _assignment(number: int, known: int, cluster: int) -> dict[str, Any]:
         "cluster_id": cluster,
         "topk_ids": [cluster],
         "topk_probabilities": [0.9],
-        "temperature": 0.1,
-        "headness": 0.0,
         "embedding": [1.0, 0.0],
     }
 
@@ -206,7 +211,7 @@ def _pseudo_label(row: dict[str, Any], number: int, cluster: int) -> dict[str, A
         "crop_index": number,
         "image_id": row["image_id"],
         "source_id": number,
-        "class_index": cluster,
+        "cluster_id": cluster,
         "probability": 0.9,
         "stability": 1.0,
         "reliability": 0.05 if cluster == 2 else 1.0,

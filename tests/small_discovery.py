@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pyarrow as pa
+from stage_inputs import inputs_of
 
 from gcdis_ray.stages import discover
 from gcdis_ray.store.artifacts import Artifact, Manifest
@@ -12,18 +13,20 @@ from gcdis_ray.store.schemas import CROPS
 
 CONFIG = discover.Config.model_validate(
     {
-        "training": {"steps": 10, "batch_size": 8, "micro_batches": 2, "lr": 0.01},
-        "model": {
-            "encoder": {"input_px": 16, "blocks": [1], "widths": [8], "stem_width": 8},
-            "heads": {"projection_hidden": 8, "projection_dim": 8},
-        },
-        "discovery": {
-            "queue_size": 16,
-            "cache_px": 16,
-            "momentum": 0.5,
-            "losses": {"clustering_from": 0.2},
-        },
-        "snapshots": 3,
+        "gcdis": {
+            "training": {"steps": 10, "batch_size": 8, "micro_batches": 2, "lr": 0.01},
+            "model": {
+                "encoder": {"input_px": 16, "blocks": [1], "widths": [8], "stem_width": 8},
+                "heads": {"projection_hidden": 8, "projection_dim": 8},
+            },
+            "discovery": {
+                "queue_size": 16,
+                "cache_px": 16,
+                "momentum": 0.5,
+                "losses": {"clustering_from": 0.2},
+            },
+            "snapshots": 3,
+        }
     }
 )
 CLASSES = [
@@ -73,11 +76,10 @@ def artifact(work) -> Artifact:
     return Artifact(manifest, work.opener)
 
 
-def run_discover(work, config: discover.Config = CONFIG):
+def run_discover(work, config: discover.Discovery = CONFIG):
     """``work`` with a few crops, a class table and what stage discover makes of them."""
     work.map_shards(WriteCrops(SHARDS), [], gives=["crops"], args=[{}] * 4)
     work.write_json("classes", CLASSES)
     work.write_json("class_count", {"num_known": 2, "num_novel": 3, "num_classes": 5})
-    inputs = dict.fromkeys(discover.TAKES, artifact(work))
-    discover.run(inputs, config, work)
+    discover.run(inputs_of(discover, artifact(work)), config, work)
     return work

@@ -24,10 +24,11 @@ from gcdis_ray.config import (
 )
 from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.run.pipeline import load_config, load_recipe, recipe_names
+from gcdis_ray.run.graph import load_recipe, recipe_names
+from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.store.artifacts import artifact_key, canonical_json
 
-STAGES = {n: m.Config for n, m in load_recipe("gcdis").items() if n != "ground_truth"}
+STAGES = {n: w.node.stage.Config for n, w in load_recipe("gcdis").items() if w.config_name == n}
 MODEL = run_config_model(STAGES)
 CONFIGS = [
     p
@@ -191,8 +192,9 @@ def test_unknown_recipe_lists_the_known():
 
 
 def test_only_evaluate_takes_the_sealed_ground_truth():
-    stages = load_recipe("gcdis")
-    assert [n for n, m in stages.items() if "ground_truth" in m.TAKES] == ["evaluate"]
+    graph = load_recipe("gcdis")
+    assert [n for n, w in graph.items() if "ground_truth" in w.takes.values()] == ["evaluate"]
+    assert [n for n, wired in graph.items() if wired.opens_sealed] == ["evaluate"]
 
 
 json_values = st.recursive(

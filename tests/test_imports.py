@@ -57,7 +57,7 @@ def _imports(path: Path) -> set[str]:
     [
         "import gcdis_ray",
         "import gcdis_ray.cli",
-        "from gcdis_ray.run import pipeline; pipeline.load_recipe('gcdis')",
+        "from gcdis_ray.run import graph, pipeline; graph.load_recipe('gcdis')",
         "import gcdis_ray.sweeps.config, gcdis_ray.sweeps.study, gcdis_ray.sweeps.run",
     ],
 )

@@ -47,7 +47,7 @@ def test_pruned_classes_reach_the_metrics_and_the_report(tmp_path: Path, capsys)
         "estimate": 10, "discovered": size, "truth": 10, "interval": [10, 10], "method": "given",
     }  # fmt: skip
     assert len(metrics["clusters"]) == size
-    labels = artifacts["label"].table("pseudo_labels").read(["class_index"])["class_index"]
+    labels = artifacts["label"].table("pseudo_labels").read(["cluster_id"])["cluster_id"]
     assert max(labels.to_pylist()) < size
     assert artifacts["segment"].json("segmenter_spec")["num_classes"] == size
     assert f"discovered {size}" in printed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from tables import SCHEMAS
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt, GroupWriter
@@ -66,8 +67,8 @@ class Shards:
 
     def __init__(self, folder: Path) -> None:
         storage = LocalStorage(str(folder))
-        self.opener = ArtifactOpener(storage, "toy/0", {"history": HISTORY})
-        inputs = Attempt(storage, "toy/0", "attempt-0", {"history": HISTORY})
+        self.opener = ArtifactOpener(storage, "toy/0", SCHEMAS)
+        inputs = Attempt(storage, "toy/0", "attempt-0", SCHEMAS)
         records = [
             inputs.table(
                 "history",
@@ -81,9 +82,7 @@ class Shards:
         ]
         self.table = Table("history", tuple(records), self.opener)
         self.args = [{"amount": 10.0 * index} for index in range(NUM_SHARDS)]
-        self.writer = GroupWriter(
-            Attempt(storage, "toy/0", "attempt-1", {"history": HISTORY}), ("history",)
-        )
+        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1", SCHEMAS), ("history",))
         self.records: list[ShardRecord] = []
 
     def check(self, indices: list[int]) -> None:

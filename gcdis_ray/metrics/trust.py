@@ -15,22 +15,27 @@ def trust_scores(scores: Mapping[str, Floats], right_N: NDArray[np.bool_]) -> di
     """All numbers of this module, and the bins of reliability, for pseudo-labels of known truth.
 
     Args:
-        scores: ``probability``, ``stability`` and ``reliability``, each of shape (N,).
+        scores: ``probability`` and, if labels were judged, ``stability`` and ``reliability``, each
+            of shape (N,).
         right_N: whether the label is right.
 
     Returns:
-        ``probability_bins``, ``stability_bins``, ``reliability_bins`` (empty without crops), and
-        ``trust`` with ``accuracy``, ``calibration_error`` and ``auroc`` by score.
+        ``probability_bins``, ``stability_bins``, ``reliability_bins`` (empty without crops or
+        score), and ``trust`` with ``accuracy``, ``calibration_error`` and ``auroc`` by score.
     """
     there = len(right_N) > 0
-    bins = equal_width_bins(scores["probability"], right_N) if there else []
+    shares = {
+        name: equal_width_bins(scores[name], right_N) if there and name in scores else []
+        for name in ("reliability", "probability")
+    }
+    judged = scores.get("stability", np.zeros(0))
     return {
-        "reliability_bins": equal_width_bins(scores["reliability"], right_N) if there else [],
-        "probability_bins": bins,
-        "stability_bins": equal_count_bins(scores["stability"], right_N),
+        "reliability_bins": shares["reliability"],
+        "probability_bins": shares["probability"],
+        "stability_bins": equal_count_bins(judged, right_N),
         "trust": {
             "accuracy": float(right_N.mean()) if there else None,
-            "calibration_error": calibration_error(bins),
+            "calibration_error": calibration_error(shares["probability"]),
             "auroc": {name: auroc(values, right_N) for name, values in scores.items()},
         },
     }

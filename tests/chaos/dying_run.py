@@ -28,7 +28,7 @@ def main(stage: str, config: str, *overrides: str) -> None:
             die()
 
     def commit_or_die(storage: Storage, manifest: Manifest) -> Manifest:
-        if manifest.stage == stage:
+        if manifest.node == stage:
             die()
         return commit(storage, manifest)
 

@@ -8,7 +8,13 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcdis_ray.clustering.reliability import classwise_rank_share, kappa, rank_share, stability
+from gcdis_ray.clustering.reliability import (
+    classwise_rank_share,
+    kappa,
+    margin,
+    rank_share,
+    stability,
+)
 
 
 def test_three_instances_by_hand():
@@ -82,3 +88,18 @@ def test_modes():
     )
     with pytest.raises(ValueError):
         kappa(u, 1.0, "global_cut")
+
+
+def test_margin_is_the_log_ratio_of_the_two_largest():
+    found = margin(np.array([[0.1, 0.6, 0.3], [0.4, 0.2, 0.4]], np.float32))
+    np.testing.assert_allclose(found, [np.log(0.6 / 0.3), 0], atol=1e-6)
+    heat, cosines = 0.1, np.array([[0.9, 0.2, 0.5]])  # of a softmax: how far the second centre is
+    power = np.exp(cosines / heat)
+    assert margin(power / power.sum())[0] == pytest.approx((0.9 - 0.5) / heat)
+
+
+def test_margin_is_floored_and_needs_no_second_output():
+    certain = np.array([[1.0, 0.0]])
+    assert margin(certain, probability_floor=1e-4)[0] == pytest.approx(np.log(1e4))
+    assert margin(certain[:, :1], probability_floor=1e-4)[0] == pytest.approx(np.log(1e4))
+    assert margin(certain[:0]).shape == (0,)

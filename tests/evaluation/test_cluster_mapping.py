@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -16,6 +15,7 @@ from scene_tables import FakeArtifact, memory_tensors, rectangle_scenes
 from test_crop_truth import sharded, table, thing, true
 from toy_discovery import MODEL
 
+from gcdis_ray.data.crops.crop_cutting import cut_image
 from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.evaluation.class_columns import ClassColumns
@@ -24,6 +24,7 @@ from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.methods.gcdis.inference import infer_crops
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
+from gcdis_ray.methods.method import StoredMethod
 from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.stages import crop
 
@@ -33,10 +34,7 @@ CATEGORIES = [
     {"category_id": 20, "name": "b", "known": False},
 ]
 KNOWN = [{"class_index": 0, "category_id": 10, "name": "a"}]
-CLASSES = ClassColumns.read(
-    FakeArtifact({"categories": CATEGORIES}),  # pyright: ignore[reportArgumentType]
-    FakeArtifact({"classes": KNOWN}),  # pyright: ignore[reportArgumentType]
-)
+CLASSES = ClassColumns.read(FakeArtifact({"categories": CATEGORIES, "classes": KNOWN}))
 
 
 def test_classes_are_columns_by_rising_category():
@@ -166,9 +164,8 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         "cache_px": 16,
         "softmax_temperature": 0.1,
     }
-    config = crop.Config.model_validate({})
-    cut = partial(crop.cut_image, config=config)
-    run = CountTrueCrops(ImageFiles(), spec, weights, cut).open("cpu")
+    stored, cut = StoredMethod("gcdis", spec, weights), crop.Config().cut
+    run = CountTrueCrops(ImageFiles(), stored, cut).open("cpu")
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
     ready = load_discovery_model(spec, weights.load())
@@ -193,7 +190,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         for image in images.to_pylist():
             if image["split"] == "validation":
                 for row in scenes.truth[image["image_id"]]:
-                    one = cut(decode_rgb(image["bytes"]), [row["mask_rle"]])[0]
+                    one = cut_image(decode_rgb(image["bytes"]), [row["mask_rle"]], cut)[0]
                     shown = pa.table({name: [one[name]] for name in ("jpeg", "mask_png")})
                     output = int(infer_crops(ready, spec, shown).probabilities_NC.argmax())
                     pair = output, row["category_id"]

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from table_scores import evaluate_tables
+from tables import SCHEMAS
 
 from gcdis_ray.evaluation.detection_curves import (
     AccumulateShard,
@@ -97,7 +98,7 @@ class _Memory:
 
 
 def _table(name: str, parts: list[pa.Table]) -> Table:
-    checked = [check_schema(name, part) for part in parts]
+    checked = [check_schema(name, part, SCHEMAS[name]) for part in parts]
     records = tuple(FileRecord(str(n), 0, "", len(p)) for n, p in enumerate(checked))
     return Table(name, records, _Memory(checked))  # type: ignore[arg-type]
 
@@ -186,7 +187,7 @@ def test_a_shard_can_be_restricted_and_empty() -> None:
     assert set(part["matches"]["image_id"].to_pylist()) <= {1, 2}
     assert part["match_totals"]["images"].to_pylist() == [2]
     nothing = match(0, *tables.values(), image_ids=[])
-    assert [len(check_schema(name, table)) for name, table in nothing.items()] == [0, 0, 1]
+    assert [len(check_schema(n, table, SCHEMAS[n])) for n, table in nothing.items()] == [0, 0, 1]
 
 
 def test_runs_as_steps_of_a_stage(local_work: StageWork) -> None:

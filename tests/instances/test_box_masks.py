@@ -13,7 +13,7 @@ from gcdis_ray.instances.box_masks import ModelMasks, RectangleMasks
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.masks.coco_rle import decode
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.schemas import INSTANCE_MASKS, check_schema
 
 SIZE = (48, 80)  # scaled for the net: boxes must be scaled with it
 
@@ -38,7 +38,7 @@ def _bare(scenes, keep=()):
 def test_rectangles_are_the_pixels_of_the_box(scenes):
     keep = {scenes.instances.shard(0)["instance_id"].to_pylist()[2]}
     done = RectangleMasks().open("cpu")(0, _bare(scenes, keep))
-    table = check_schema("instance_masks", done.tables["instance_masks"])
+    table = check_schema("instance_masks", done.tables["instance_masks"], INSTANCE_MASKS)
     truth = {r["instance_id"]: r for rows in scenes.truth.values() for r in rows}
     assert set(table["instance_id"].to_pylist()) == set(truth) - keep
     for row in table.to_pylist():
@@ -72,7 +72,7 @@ class TestModel:
     def test_is_what_the_head_sees_in_the_box(self, scenes, detector):
         images, bare = scenes.images.shard(0), _bare(scenes)
         done = self._fill(detector, images, bare)
-        table = check_schema("instance_masks", done.tables["instance_masks"])
+        table = check_schema("instance_masks", done.tables["instance_masks"], INSTANCE_MASKS)
         assert set(table["origin"].to_pylist()) == {"model"}
         found = {row["instance_id"]: row for row in table.to_pylist()}
         empty = 0

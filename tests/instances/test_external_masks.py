@@ -22,7 +22,7 @@ from gcdis_ray.instances.external_masks import (
 )
 from gcdis_ray.masks.coco_rle import decode
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE, check_schema
 from gcdis_ray.store.source import source_file
 
 
@@ -53,7 +53,7 @@ class TestImport:
         entries = [_entry(), _entry(301, segmentation=rle, score=1)]
         found = _import(rectangles, entries)
         assert found["quarantine"].num_rows == 0
-        first, second = check_schema("proposals", found["proposals"]).to_pylist()
+        first, second = check_schema("proposals", found["proposals"], PROPOSALS).to_pylist()
         assert np.array_equal(
             np.flatnonzero(decode(first["mask_rle"], 64, 64).any(0))[[0, -1]], [10, 29]
         )
@@ -82,7 +82,7 @@ class TestImport:
     def test_refused_with_the_reason(self, rectangles, changes, reason):
         found = _import(rectangles, [_entry(**changes), _entry()])
         assert found["proposals"].num_rows == 1
-        refused = check_schema("quarantine", found["quarantine"]).to_pylist()
+        refused = check_schema("quarantine", found["quarantine"], QUARANTINE).to_pylist()
         assert refused[0]["uri"] == "image 300"
         assert reason in refused[0]["reason"]
 

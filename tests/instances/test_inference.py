@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scene_tables import TINY, memory_tensors, rectangle_scenes
+from tables import SCHEMAS
 
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances import inference
@@ -40,7 +41,7 @@ class TestDetect:
     def test_predictions_of_one_split(self, detector, rectangles):
         shards = _run(detector, rectangles, split="validation", gives="predictions")
         assert [len(shard) > 0 for shard in shards] == [False, False, False, True]
-        table = check_schema("predictions", shards[3])
+        table = check_schema("predictions", shards[3], SCHEMAS["predictions"])
         assert set(table["image_id"].to_pylist()) <= set(range(400, 406))
         assert set(table["class_index"].to_pylist()) <= {0, 1, 2}
         for row in table.to_pylist():
@@ -56,7 +57,7 @@ class TestDetect:
     def test_proposals(self, detector, rectangles):
         shards = _run(detector, rectangles, split="unlabeled", gives="proposals", max_per_image=4)
         assert [len(shard) > 0 for shard in shards] == [False, False, True, False]
-        table = check_schema("proposals", shards[2])
+        table = check_schema("proposals", shards[2], SCHEMAS["proposals"])
         ids = table["proposal_id"].to_pylist()
         assert len(set(ids)) == len(ids)
         per_image = np.unique(table["image_id"].to_numpy(), return_counts=True)[1]
@@ -103,7 +104,9 @@ class Halves:
 def test_any_detector_will_do(detector, rectangles, monkeypatch, gives):
     monkeypatch.setattr(inference, "load_detector", lambda weights, spec, device: Halves())
     run = Detect(*detector, "validation", gives, min_score=0.25).open("cpu")
-    rows = check_schema(gives, run(3, rectangles.images.shard(3))[gives]).to_pylist()
+    rows = check_schema(
+        gives, run(3, rectangles.images.shard(3))[gives], SCHEMAS[gives]
+    ).to_pylist()
     assert [row["image_id"] for row in rows] == [400 + n // 2 for n in range(12)]
     for n, row in enumerate(rows):
         low = n % 2

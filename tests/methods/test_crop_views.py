@@ -7,7 +7,7 @@ import torch
 from toy_discovery import Crops
 
 from gcdis_ray.data.crops.augment import plain_view
-from gcdis_ray.data.crops.augment_config import AugmentConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.methods import crop_views
 from gcdis_ray.methods.crop_views import CropViews
@@ -28,7 +28,7 @@ def test_plain_views_come_in_order_some_at_a_time(monkeypatch: pytest.MonkeyPatc
 
 
 def test_random_views_differ_and_are_of_their_generator():
-    views, augment = CropViews(STORE, 16, mask_input=False), AugmentConfig()
+    views, augment = CropViews(STORE, 16, mask_input=False), CropAugmentConfig()
     rows = torch.arange(7)
     first, again = (
         views.random(rows, 3, augment, torch.Generator().manual_seed(1)) for _ in range(2)

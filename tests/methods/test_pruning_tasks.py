@@ -1,4 +1,4 @@
-"""Inference over groups of outputs, and how snapshots are compared."""
+"""What pruning asks of a stored method: clusters of several outputs, snapshots compared."""
 
 from __future__ import annotations
 
@@ -9,59 +9,52 @@ import torch
 from scene_tables import memory_tensors
 from small_discovery import CONFIG, crop_row
 
-from gcdis_ray.methods.gcdis.inference import grouped_softmax, infer_crops, num_clusters
+from gcdis_ray.methods.gcdis.inference import infer_crops
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
-from gcdis_ray.methods.pruning import CompareSnapshots, prune_model
+from gcdis_ray.methods.method import StoredMethod
+from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 from gcdis_ray.methods.pruning_config import PruneConfig
+from gcdis_ray.methods.tables import AGREEMENT
+from gcdis_ray.store.schemas import CROPS as CROPS_SCHEMA
 from gcdis_ray.store.schemas import check_schema
 
+MODEL = CONFIG.options.model
 SPEC = dict(
-    model=CONFIG.model.model_dump(mode="json"),
-    num_known=1,
+    model=MODEL.model_dump(mode="json"),
     num_classes=5,
     cache_px=16,
     softmax_temperature=0.1,
-    snapshots=["snapshot_1", "snapshot_2"],
 )
-CROPS = pa.Table.from_pylist([crop_row(n, -1) for n in range(9)], schema=CROPS)
+CROPS = pa.Table.from_pylist([crop_row(n, -1) for n in range(9)], schema=CROPS_SCHEMA)
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return build_discovery_model(CONFIG.model, 5).state_dict()
+    return build_discovery_model(MODEL, 5).state_dict()
 
 
 @pytest.fixture
-def compare() -> CompareSnapshots:
-    return CompareSnapshots(SPEC, [1, 2], [memory_tensors(weights(0)), memory_tensors(weights(1))])
+def stored() -> StoredMethod:
+    files = {step: memory_tensors(weights(step - 1)) for step in (1, 2)}
+    return StoredMethod("gcdis", SPEC, files[2], snapshots=files)
 
 
-def test_grouped_softmax_by_its_definition():
-    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
-    groups = [[0], [4, 1], [5]]
-    found = grouped_softmax(logits, groups)
-    power = np.exp(logits.numpy())
-    total = power[:, [0, 1, 4, 5]].sum(axis=1)
-    for cluster, group in enumerate(groups):
-        np.testing.assert_allclose(
-            found[:, cluster], power[:, group].sum(axis=1) / total, rtol=1e-5
-        )
-
-
-def test_inference_takes_groups_from_the_spec():
-    model = load_discovery_model(SPEC, weights(1))
-    spec = {**SPEC, "groups": [[0], [2, 4]]}
-    assert (num_clusters(SPEC), num_clusters(spec)) == (5, 2)
-    every, found = infer_crops(model, SPEC, CROPS), infer_crops(model, spec, CROPS)
-    assert infer_crops(model, spec, CROPS.slice(0, 0)).probabilities_NC.shape == (0, 2)
+def test_clusters_are_told_of_their_outputs(stored: StoredMethod):
+    plain = stored.open("cpu")
+    grouped = stored.grouped([[0], [2, 4]]).open("cpu")
+    assert (plain.num_outputs, grouped.num_outputs) == (5, 2)
+    assert plain.width == grouped.width == 8
+    every, found = plain.infer(CROPS), grouped.infer(CROPS)
+    assert grouped.infer(CROPS.slice(0, 0)).probabilities_NC.shape == (0, 2)
     kept = every.probabilities_NC[:, [0, 2, 4]]
     expected = kept[:, 1:].sum(axis=1) / kept.sum(axis=1)
     np.testing.assert_allclose(found.probabilities_NC[:, 1], expected, rtol=1e-5)
-    np.testing.assert_array_equal(found.projections_ND, every.projections_ND)
+    np.testing.assert_array_equal(found.embeddings_ND, every.embeddings_ND)
 
 
-def test_agreement_counts_every_crop_once_a_snapshot(compare: CompareSnapshots):
-    found = check_schema("agreement", compare.open("cpu")(0, CROPS)["agreement"]).to_pylist()
+def test_agreement_counts_every_crop_once_a_snapshot(stored: StoredMethod):
+    told = CompareSnapshots(stored).open("cpu")(0, CROPS)["agreement"]
+    found = check_schema("agreement", told, AGREEMENT).to_pylist()
     models = [load_discovery_model(SPEC, weights(seed)) for seed in (0, 1)]
     each = [infer_crops(model, SPEC, CROPS).probabilities_NC for model in models]
     expected: dict[tuple[int, int, int], tuple[int, float]] = {}
@@ -77,13 +70,13 @@ def test_agreement_counts_every_crop_once_a_snapshot(compare: CompareSnapshots):
         assert row["confidence"] == pytest.approx(total)
 
 
-def test_shards_and_an_empty_one_add_up(compare: CompareSnapshots):
+def test_shards_and_an_empty_one_add_up(stored: StoredMethod):
     config = PruneConfig(enabled=True, min_members=2, min_confidence=0, merge_cosine=-1)
-    run, final = compare.open("cpu"), memory_tensors(weights(1))
-    whole = prune_model(SPEC, final, run(0, CROPS)["agreement"], config)
+    run, prototypes = CompareSnapshots(stored).open("cpu"), stored.open("cpu").prototypes_KF()
+    whole = prune_outputs(prototypes, 1, run(0, CROPS)["agreement"], config)
     parts = [CROPS.slice(0, 4), CROPS.slice(4, 0), CROPS.slice(4)]
     split = pa.concat_tables([run(n, part)["agreement"] for n, part in enumerate(parts)])
-    assert prune_model(SPEC, final, split, config).groups == whole.groups
+    assert prune_outputs(prototypes, 1, split, config).groups == whole.groups
     assert whole.report["num_outputs"] == 5
     assert sum(row["members"] for row in whole.report["outputs"]) == 9
 

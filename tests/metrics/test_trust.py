@@ -85,3 +85,11 @@ def test_equal_width_bins_are_closed_above() -> None:
     assert rows[0]["accuracy"] == 1
     assert rows[1]["accuracy"] == 0
     assert rows[5]["accuracy"] is None
+
+
+def test_labels_that_nobody_judged_have_their_probability_only() -> None:
+    right = np.array([True, False])
+    found = trust_scores({"probability": np.array([0.9, 0.4])}, right)
+    assert found["stability_bins"] == found["reliability_bins"] == []
+    assert sum(b["num_crops"] for b in found["probability_bins"]) == 2
+    assert found["trust"]["auroc"] == {"probability": 1}

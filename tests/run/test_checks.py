@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 
 from gcdis_ray.cli import main
+from gcdis_ray.config import Closed, StageConfig, TrainingConfig
 from gcdis_ray.data.samples.digits import write_scenes
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.run.checks import before_run
+from gcdis_ray.run.checks import before_run, trainings
 from gcdis_ray.run.pipeline import load_config
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs/quickstart.yaml"
@@ -31,6 +32,38 @@ def test_weights_of_the_encoder_are_looked_at(tmp_path: Path):
     digest = hashlib.sha256(b"another file").hexdigest()
     with pytest.raises(ConfigError, match="neither a safetensors nor an npz file"):
         before_run(load_config(QUICKSTART, [*changes, f"{at}.weights_sha256={digest}"]))
+
+
+def test_training_sections_are_found_at_any_depth():
+    class Inner(Closed):
+        training: TrainingConfig = TrainingConfig(steps=3)
+        rows: int = 2
+
+    class Outer(Closed):
+        inner: Inner = Inner()
+        other: Inner | None = None
+
+    class Config(StageConfig):
+        warm_up: TrainingConfig = TrainingConfig(steps=1)
+        outer: Outer = Outer()
+
+    found = {path: training.steps for path, training in trainings(Config(), "stages.x")}
+    assert found == {"stages.x.warm_up": 1, "stages.x.outer.inner.training": 3}
+    graph = load_config(QUICKSTART).stages
+    assert [path for path, _ in trainings(graph, "stages")] == [
+        "stages.propose.training",
+        "stages.discover.gcdis.training",
+        "stages.segment.training",
+    ]
+
+
+@pytest.mark.parametrize("stage", ["propose", "discover.gcdis", "segment"])
+def test_a_training_that_the_workers_cannot_share_is_named(stage: str):
+    training = f"stages.{stage}.training"
+    changes = [f"{training}.micro_batches=3", f"{training}.batch_size=12"]
+    with pytest.raises(ConfigError, match="2 workers cannot share 3 parts") as error:
+        before_run(load_config(QUICKSTART, [*changes, "compute={runtime: ray, workers: 2}"]))
+    assert f"{training}.micro_batches" in str(error.value)
 
 
 def test_a_config_that_hides_classes_can_be_planned_up_to_discover(tmp_path: Path):

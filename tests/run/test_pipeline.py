@@ -13,13 +13,18 @@ import pytest
 from pydantic import Field
 
 from gcdis_ray.config import ComputeConfig, StageConfig, run_config_model, validate
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.errors import ArtifactError, ConfigError, DataError
+from gcdis_ray.recipes import gcdis
+from gcdis_ray.recipes.recipe import Node, Recipe
+from gcdis_ray.run import graph
 from gcdis_ray.run import pipeline as walker
 from gcdis_ray.run.pipeline import Event, Pipeline, iter_status
 from gcdis_ray.run.plan import describe, rows_for_people
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import document, optional, table
+from gcdis_ray.store.schemas import HISTORY
 
 
 class Config(StageConfig):
@@ -58,33 +63,53 @@ def _stages(calls: Path) -> dict[str, Any]:
         work.write_json("summary", {"rows": config.rows, "seed": work.seed})
 
     def second(inputs, config, work):
-        table = inputs["first"].table("history")
+        table = inputs.table("history")
         work.write_json(
             "total", {"rows": table.num_rows, "steps": table.read()["step"].to_pylist()}
         )
-        with pytest.raises(KeyError):
-            inputs["sealed"]
+        with pytest.raises(ArtifactError, match="not among what the stage takes"):
+            inputs.json("summary")  # first gives it, second does not take it
+        if config.note:
+            work.write_json(config.note, {})
 
     def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-        rows = 10 * inputs["first"].rows if inputs else 4 * config.rows
+        rows = 10 * inputs["history"].rows if inputs else 4 * config.rows
         return Size(rows, 100 * rows)
 
     common = dict(VERSION=1, Config=Config, forecast=forecast)
     return {
-        "first": SimpleNamespace(TAKES=(), SEEDED=True, run=first, **common),
-        "second": SimpleNamespace(TAKES=("first",), SEEDED=False, run=second, **common),
+        "first": SimpleNamespace(
+            ID="first",
+            TAKES=(),
+            GIVES=(table("history", HISTORY), document("summary"), document("more", optional=True)),
+            SEEDED=True,
+            run=first,
+            **common,
+        ),
+        "second": SimpleNamespace(
+            ID="second",
+            TAKES=("history", optional("nothing")),
+            GIVES=(document("total"), document("part_*", optional=True)),
+            SEEDED=False,
+            run=second,
+            **common,
+        ),
     }
 
 
 @pytest.fixture
 def open_pipeline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stages = _stages(tmp_path / "calls")
-    monkeypatch.setattr(walker, "load_recipe", lambda name: stages)
+    recipe = Recipe(tuple(Node(name, stage) for name, stage in stages.items()))
+    monkeypatch.setattr(walker, "load_recipe", lambda name: graph.wire(recipe))
 
-    def make(**first: Any) -> Pipeline:
+    def make(second: dict[str, Any] | None = None, **first: Any) -> Pipeline:
         model = run_config_model(dict.fromkeys(stages, Config))
-        data = dict(name="t", storage=str(tmp_path / "s"), stages={"first": first})
+        sections = {"first": first, "second": second or {}}
+        data = dict(name="t", storage=str(tmp_path / "s"), stages=sections)
         return Pipeline(validate(model, data, "test"))
+
+    make.stages = stages  # pyright: ignore[reportFunctionMemberAccess]
 
     return make
 
@@ -157,11 +182,39 @@ def test_from_and_until(open_pipeline):
 
 
 def test_a_recipe_may_not_leak_the_ground_truth(monkeypatch: pytest.MonkeyPatch):
-    leak = SimpleNamespace(
-        __name__="x.discover", VERSION=1, TAKES=("ground_truth",), SEEDED=False, Config=Config
+    common = dict(VERSION=1, SEEDED=False, Config=Config)
+    truth = SimpleNamespace(
+        ID="ground_truth", TAKES=(), GIVES=(document("truth", sealed=True),), **common
     )
-    truth = SimpleNamespace(__name__="x.ground_truth", VERSION=1, TAKES=(), SEEDED=False)
-    recipe = SimpleNamespace(STAGES=(truth, leak))
-    monkeypatch.setattr(walker.importlib, "import_module", lambda name: recipe)
+    leak = SimpleNamespace(ID="discover", TAKES=("truth",), GIVES=(), **common)
+    recipe = Recipe((Node("ground_truth", truth), Node("discover", leak)))
+    monkeypatch.setattr(gcdis, "RECIPE", recipe)
     with pytest.raises(ConfigError, match="sealed"):
-        walker.load_recipe("gcdis")
+        graph.load_recipe("gcdis")
+
+
+def test_a_stage_gives_what_it_declares_and_nothing_else(open_pipeline):
+    _run(open_pipeline({"note": "part_7"}))
+    with pytest.raises(ArtifactError, match=r"gave \['extra'\] that it does not declare") as error:
+        _run(open_pipeline({"rows": 1, "note": "extra"}))
+    assert error.value.where == "stage second"
+    assert open_pipeline({"rows": 1}).manifest("second") is None
+    open_pipeline.stages["second"].GIVES += (document("promised"),)
+    with pytest.raises(ArtifactError, match=r"not \['promised'\] that it does"):
+        _run(open_pipeline({"rows": 3}))
+
+
+def test_two_nodes_of_one_stage_share_its_artifacts(tmp_path: Path, monkeypatch):
+    stages = _stages(tmp_path / "calls")
+    recipe = Recipe(tuple(Node(name, stages["first"]) for name in ("one", "two")))
+    monkeypatch.setattr(walker, "load_recipe", lambda name: graph.wire(recipe))
+    model = run_config_model(dict.fromkeys(("one", "two"), Config))
+    data = dict(name="t", storage=str(tmp_path / "s"), stages={})
+    pipeline = Pipeline(validate(model, data, "test"))
+    assert [e.kind for e in _run(pipeline)] == ["start", "done", "cached"]
+    assert pipeline.nodes["one"].base == pipeline.nodes["two"].base
+    assert pipeline.giver("history") == "two"
+    data["stages"] = {"two": {"rows": 3}}
+    assert [e.kind for e in _run(Pipeline(validate(model, data, "test")))] == [
+        "cached", "start", "done",
+    ]  # fmt: skip

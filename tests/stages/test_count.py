@@ -12,6 +12,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from scene_tables import FakeArtifact, memory_table
+from stage_inputs import inputs_of
+from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
@@ -58,7 +60,7 @@ def _work(folder: Path, ray_address: str = "") -> Iterator[StageWork]:
         runtime: Runtime = RayRuntime(compute)
     else:
         runtime = LocalRuntime(compute)
-    attempt = Attempt(LocalStorage(str(folder)), "stage/key", "attempt-0")
+    attempt = Attempt(LocalStorage(str(folder)), "stage/key", "attempt-0", SCHEMAS)
     try:
         yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
     finally:
@@ -74,7 +76,7 @@ def _result(work) -> dict[str, Any]:
 
 
 def test_a_given_number_is_taken(local_work) -> None:
-    count.run(_inputs(), _config(num_novel=12), local_work)
+    count.run(inputs_of(count, _inputs()), _config(num_novel=12), local_work)
     assert _result(local_work) == {
         "method": "given",
         "num_known": 3,
@@ -89,7 +91,7 @@ def test_a_given_number_is_taken(local_work) -> None:
 
 def test_the_number_is_estimated_from_embeddings(local_work) -> None:
     inputs = _inputs(num_classes=7, num_known=4)
-    count.run(inputs, _config(), local_work)
+    count.run(inputs_of(count, inputs), _config(), local_work)
     result = _result(local_work)
     assert result["num_classes"] == pytest.approx(7, abs=1)
     assert result["num_novel"] == result["num_classes"] - 4
@@ -101,14 +103,16 @@ def test_the_number_is_estimated_from_embeddings(local_work) -> None:
 def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path) -> None:
     inputs = _inputs(num_classes=7, num_known=4)
     others = ("labeled_accuracy", "holdout", "density")
-    count.run(inputs, _config(also=others, num_seeds=2, num_candidates=6), local_work)
+    count.run(
+        inputs_of(count, inputs), _config(also=others, num_seeds=2, num_candidates=6), local_work
+    )
     result = _result(local_work)
     assert tuple(other["method"] for other in result["others"]) == others
     for other in result["others"]:
         assert other["interval"][0] <= other["num_classes"] <= other["interval"][1]
         assert other["curve"]
     with _work(tmp_path / "alone") as work:
-        count.run(inputs, _config(num_seeds=2), work)
+        count.run(inputs_of(count, inputs), _config(num_seeds=2), work)
         assert _result(work) == result | {"others": []}
 
 
@@ -117,10 +121,10 @@ def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> Non
     inputs = _inputs(num_classes=5, num_known=3)
     config = _config(num_seeds=2)
     with _work(tmp_path / "one") as work:
-        count.run(inputs, config, work)
+        count.run(inputs_of(count, inputs), config, work)
         one = {name: [r.sha256 for r in files] for name, files in work.files.items()}
     with _work(tmp_path / "two", ray_address) as work:
-        count.run(inputs, config, work)
+        count.run(inputs_of(count, inputs), config, work)
         two = {name: [r.sha256 for r in files] for name, files in work.files.items()}
     assert one == two
     assert {"class_count", "points", "trials"} == one.keys()
@@ -129,7 +133,11 @@ def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> Non
 def test_known_classes_without_crops_still_count(local_work) -> None:
     inputs = _inputs(num_classes=4, num_known=2)
     more = inputs["ingest"].json("classes") + [{"class_index": c} for c in range(2, 30)]
-    count.run(inputs | {"ingest": FakeArtifact({"classes": more})}, _config(), local_work)
+    count.run(
+        inputs_of(count, inputs | {"ingest": FakeArtifact({"classes": more})}),
+        _config(),
+        local_work,
+    )
     result = _result(local_work)
     assert result["num_classes"] == result["num_known"] == 30
     assert result["interval"] == [30, 30]
@@ -150,7 +158,7 @@ def test_one_known_class_and_a_few_crops_are_counted(
         "ingest": FakeArtifact({"classes": [{"class_index": 0}]}),
     }
     config = _config(method=method, max_classes=max_classes, num_seeds=1, num_candidates=4)
-    count.run(inputs, config, local_work)
+    count.run(inputs_of(count, inputs), config, local_work)
     result = _result(local_work)
     assert 1 <= result["num_classes"] <= len(few)
     assert result["curve"]
@@ -168,4 +176,4 @@ def test_what_the_mixture_cannot_count_is_not_called_tried() -> None:
 
 def test_nothing_labeled_is_a_short_error(local_work) -> None:
     with pytest.raises(DataError, match="without labeled crops"):
-        count.run(_inputs(num_known=0), _config(), local_work)
+        count.run(inputs_of(count, _inputs(num_known=0)), _config(), local_work)

@@ -16,6 +16,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
+from stage_inputs import inputs_of
 from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
@@ -139,12 +140,12 @@ def cut(tmp_path: Path) -> Callable[..., StageWork]:
     ) -> StageWork:
         def new() -> StageWork:
             storage = LocalStorage(str(tmp_path / f"out{next(numbers)}"))
-            attempt = Attempt(storage, "crop/k", "attempt-0")
+            attempt = Attempt(storage, "crop/k", "attempt-0", SCHEMAS)
             return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda _: None)
 
         both: Any = Inputs(new(), instances, proposals, folder, made)
         work = new()
-        crop.run({"ingest": both, "propose": both}, crop.Config(**config), work)
+        crop.run(inputs_of(crop, {"ingest": both, "propose": both}), crop.Config(**config), work)
         return work
 
     return run

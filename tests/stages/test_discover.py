@@ -9,6 +9,8 @@ import pytest
 import torch
 from mobilenet_files import torchvision_layout
 from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_discover
+from stage_inputs import inputs_of
+from tables import SCHEMAS
 from torch.nn import functional as F
 
 from gcdis_ray.data.crops.augment import normalize
@@ -36,8 +38,10 @@ def test_discover_assigns_every_crop_in_its_shard(discovered):
         assert row["topk_probabilities"] == sorted(row["topk_probabilities"], reverse=True)
         assert sum(row["topk_probabilities"]) == pytest.approx(1, abs=1e-5)  # all 5 of 5
         assert np.linalg.norm(row["embedding"]) == pytest.approx(1, abs=1e-5)
-        assert row["temperature"] >= 0.07 - 1e-6
-    assert len(set(rows["headness"].to_pylist())) > 1
+    heat = discovered.table("headness").read()
+    assert heat["crop_index"].to_pylist() == rows["crop_index"].to_pylist()
+    assert min(heat["temperature"].to_pylist()) >= 0.07 - 1e-6
+    assert len(set(heat["headness"].to_pylist())) > 1
 
 
 def test_discover_names_known_classes_first(discovered):
@@ -48,12 +52,14 @@ def test_discover_names_known_classes_first(discovered):
     assert [row["known"] for row in table] == [True, True, False, False, False]
 
 
-def test_encoder_spec_rebuilds_the_model(discovered):
+def test_the_method_is_opened_as_training_left_it(discovered):
     from gcdis_ray.methods.gcdis.model import load_discovery_model
 
     found = artifact(discovered)
-    spec = found.json("encoder_spec")
-    assert spec["snapshots"] == ["snapshot_6", "snapshot_8", "snapshot_10"]
+    told = found.json("method")
+    spec = told["spec"]
+    assert (told["name"], told["weights"], told["others"]) == ("gcdis", "encoder", [])
+    assert told["snapshots"] == [6, 8, 10]
     final = found.tensor_file("encoder").load()
     last = found.tensor_file("snapshot_10").load()
     assert all(bool((final[name] == last[name]).all()) for name in final)
@@ -63,7 +69,7 @@ def test_encoder_spec_rebuilds_the_model(discovered):
 def test_members_of_options_are_absent_without_them(discovered):
     options = {"holdout", "holdout_curve", "pruning", "agreement"}
     assert not options & set(artifact(discovered).manifest.files)
-    assert "groups" not in artifact(discovered).json("encoder_spec")
+    assert artifact(discovered).json("method")["groups"] is None
 
 
 def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
@@ -97,11 +103,11 @@ PRUNE = PruneConfig(
 def test_clusters_are_what_pruning_left(local_work):
     work = run_discover(local_work, CONFIG.model_copy(update={"prune": PRUNE}))
     found, rows = artifact(work), work.table("assignments").read().to_pylist()
-    spec, pruning = found.json("encoder_spec"), found.json("pruning")
-    size = len(spec["groups"])
-    assert pruning["num_outputs"] == spec["num_classes"] == 2 + 2 * 3
+    told, pruning = found.json("method"), found.json("pruning")
+    size = len(told["groups"])
+    assert pruning["num_outputs"] == told["spec"]["num_classes"] == 2 + 2 * 3
     assert 2 <= size == pruning["num_clusters"] < 8
-    assert spec["groups"][:2] == [[0], [1]]
+    assert told["groups"][:2] == [[0], [1]]
     names = [row["name"] for row in found.json("discovered_classes")]
     assert names == ["cat", "dog", *(f"novel {n + 1}" for n in range(size - 2))]
     assert sum(row["members"] for row in pruning["outputs"]) == len(rows) == 12
@@ -122,7 +128,7 @@ def test_pruning_changes_no_byte_of_training_and_hidden_classes_are_free_cluster
     hold_out = HoldOutConfig(share=0.5)
     plain = CONFIG.model_copy(update={"hold_out": hold_out})
     other = StageWork(
-        Attempt(LocalStorage(str(tmp_path / "other")), "stage/key", "attempt-0"),
+        Attempt(LocalStorage(str(tmp_path / "other")), "stage/key", "attempt-0", SCHEMAS),
         local_work._runtime,
         local_work._compute,
         0,
@@ -132,12 +138,12 @@ def test_pruning_changes_no_byte_of_training_and_hidden_classes_are_free_cluster
     same = PRUNE.model_copy(update={"over_provision": 1.0})
     work = run_discover(other, plain.model_copy(update={"prune": same}))
     pruned = work.files
-    changed = {"encoder_spec", "discovered_classes", "assignments", "holdout"}
+    changed = {"method", "discovered_classes", "assignments", "holdout"}
     assert pruned.keys() - whole.keys() == {"pruning", "agreement"}
     for name in whole.keys() - changed:
         assert [r.sha256 for r in pruned[name]] == [r.sha256 for r in whole[name]], name
-    assert artifact(work).json("encoder_spec")["groups"][0] == [0]
-    assert artifact(work).json("encoder_spec")["num_known"] == 1
+    assert artifact(work).json("method")["groups"][0] == [0]
+    assert [row["known"] for row in artifact(work).json("discovered_classes")][:2] == [True, False]
     assert 0 <= artifact(work).json("holdout")["accuracy"] <= 1
 
 
@@ -147,27 +153,30 @@ def test_fewer_classes_than_known_is_refused(local_work):
     work.write_json("classes", CLASSES)
     work.write_json("class_count", {"num_classes": 1})
     with pytest.raises(ArtifactError, match="1 classes in all, but 2 are known"):
-        discover.run(dict.fromkeys(discover.TAKES, artifact(work)), CONFIG, work)
+        discover.run(inputs_of(discover, artifact(work)), CONFIG, work)
+
+
+def _gcdis(**options):
+    return discover.Config.model_validate({"gcdis": options})
 
 
 def test_snapshot_steps_end_at_the_last_step():
-    config = discover.Config.model_validate({"training": {"steps": 100}})
-    assert config.snapshot_steps(100) == [52, 64, 76, 88, 100]
+    options = _gcdis(training={"steps": 100}).options
+    assert options.snapshot_steps(100) == [52, 64, 76, 88, 100]
     with pytest.raises(ConfigError, match=r"1 step.* leave no room for two snapshots"):
-        discover.Config.model_validate({"training": {"steps": 1}})
+        _gcdis(training={"steps": 1})
     with pytest.raises(ValueError, match="two crops per part"):
-        discover.Config.model_validate({"training": {"batch_size": 6, "micro_batches": 4}})
+        _gcdis(training={"batch_size": 6, "micro_batches": 4})
     late = {"losses": {"clustering_from": 0.7}}
     with pytest.raises(ValueError, match="knows no novel class"):
-        discover.Config.model_validate({"discovery": late})
-    assert discover.Config.model_validate({"discovery": late, "snapshots_from": 0.7})
+        _gcdis(discovery=late)
+    assert _gcdis(discovery=late, snapshots_from=0.7)
 
 
 def _with_encoder(**encoder):
-    return discover.Config.model_validate(
-        CONFIG.model_dump()
-        | {"model": CONFIG.model.model_dump() | {"encoder": {"input_px": 32, **encoder}}}
-    )
+    options = CONFIG.options.model_dump()
+    options["model"]["encoder"] = {"input_px": 32, **encoder}
+    return _gcdis(**options)
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +198,7 @@ def test_discover_on_mobilenet_needs_its_file_only_to_start(local_work, weights,
     assert found.table("assignments").read().num_rows == sum(map(len, SHARDS))
     expected = build_backbone("mobilenet_v2", read_weights(file))
     file.unlink()
-    spec = found.json("encoder_spec")
+    spec = found.json("method")["spec"]
     assert "weights" not in spec["model"]["encoder"]
     model = load_discovery_model(spec, found.tensor_file("encoder").load())
     images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
@@ -209,9 +218,9 @@ def test_key_follows_the_weights_and_not_their_path(weights):
 
 def test_forecast_counts_the_body_without_its_file(weights):
     config = _with_encoder(**weights | {"weights": "elsewhere"})
-    sizes = {"crop": Size(10, 1000)}
+    sizes = {"crops": Size(10, 1000)}
     per_snapshot = 4 * 2_200_000
-    assert discover.forecast(config, sizes).bytes > (config.snapshots + 1) * per_snapshot
+    assert discover.forecast(config, sizes).bytes > (config.options.snapshots + 1) * per_snapshot
 
 
 @pytest.mark.parametrize(
@@ -231,8 +240,8 @@ def test_contradictions_of_the_encoder_are_named(weights, change, message):
 
 
 def test_a_missing_or_other_weights_file_stops_a_run_before_it_starts(weights):
-    _with_encoder(**weights).check_files()
+    discover.check(_with_encoder(**weights), {})
     with pytest.raises(ConfigError, match="cannot read the weights"):
-        _with_encoder(**weights | {"weights": "nowhere"}).check_files()
+        discover.check(_with_encoder(**weights | {"weights": "nowhere"}), {})
     with pytest.raises(ConfigError, match="the config wants 000"):
-        _with_encoder(**weights | {"weights_sha256": "0" * 64}).check_files()
+        discover.check(_with_encoder(**weights | {"weights_sha256": "0" * 64}), {})

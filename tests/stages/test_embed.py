@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from scene_tables import TINY, FakeArtifact, memory_table, memory_tensors
+from stage_inputs import inputs_of
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.inference import detector_spec
@@ -27,7 +28,7 @@ def _encoded(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _inputs(**members: Any) -> FakeArtifact:
+def _inputs(**members: Any) -> dict[str, Any]:
     rng = np.random.default_rng(0)
     rows = [
         {
@@ -43,7 +44,7 @@ def _inputs(**members: Any) -> FakeArtifact:
         for n in range(70)
     ]
     crops = memory_table("crops", [rows[:3], [], rows[3:]])
-    return FakeArtifact({"crops": crops, **members})
+    return {"crop": FakeArtifact({"crops": crops}), "propose": FakeArtifact(members)}
 
 
 def _config(**values: Any) -> embed.Config:
@@ -58,7 +59,7 @@ def _vectors(work) -> torch.Tensor:
 
 
 def test_every_crop_gets_a_unit_vector_in_its_shard(local_work) -> None:
-    embed.run(_inputs(), _config(), local_work)
+    embed.run(inputs_of(embed, _inputs()), _config(), local_work)
     vectors = _vectors(local_work)
     assert vectors.shape == (70, 400)
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(70))
@@ -66,7 +67,7 @@ def test_every_crop_gets_a_unit_vector_in_its_shard(local_work) -> None:
 
 
 def test_use_mask_changes_what_is_seen(local_work) -> None:
-    embed.run(_inputs(), _config(use_mask=False), local_work)
+    embed.run(inputs_of(embed, _inputs()), _config(use_mask=False), local_work)
     assert _vectors(local_work).shape == (70, 200)
 
 
@@ -75,14 +76,14 @@ def test_the_proposers_features(local_work) -> None:
     inputs = _inputs(
         proposer=memory_tensors(model.state_dict()), proposer_spec=detector_spec(TINY, 1)
     )
-    embed.run(inputs, _config(backbone="proposer", input_px=64), local_work)
+    embed.run(inputs_of(embed, inputs), _config(backbone="proposer", input_px=64), local_work)
     vectors = _vectors(local_work)
     assert vectors.shape == (70, 2 * TINY.fpn_channels)
     assert float(vectors.std(dim=0).max()) > 1e-4
     kept = local_work.tensor_file("backbone").load()
     assert all(bool((kept[name] == value).all()) for name, value in model.state_dict().items())
     with pytest.raises(ConfigError, match="no trained proposer"):
-        embed.run(_inputs(), _config(backbone="proposer"), local_work)
+        embed.run(inputs_of(embed, _inputs()), _config(backbone="proposer"), local_work)
 
 
 def test_weights_travel_in_the_artifact_and_are_in_the_key(local_work, tmp_path: Path) -> None:
@@ -95,9 +96,10 @@ def test_weights_travel_in_the_artifact_and_are_in_the_key(local_work, tmp_path:
     config = _config(backbone="mobilenet_v2", weights=str(path), sha256=digest, input_px=32)
     assert embed.source(config) == digest
     assert "weights" not in config.key_fields()
-    small = _inputs().table("crops").shard(0).to_pylist()
-    inputs = FakeArtifact({"crops": memory_table("crops", [small])})
-    embed.run(inputs, config, local_work)
+    inputs = _inputs()
+    small = inputs["crop"].table("crops").shard(0).to_pylist()
+    inputs["crop"] = FakeArtifact({"crops": memory_table("crops", [small])})
+    embed.run(inputs_of(embed, inputs), config, local_work)
     path.unlink()
     assert local_work.tensor_file("backbone").load()["features.0.0.weight"].shape == (32, 3, 3, 3)
     assert local_work.table("embeddings").num_rows == 3

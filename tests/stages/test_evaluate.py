@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from perfect_run import SPLITS, perfect_run, png, score
 from scene_tables import FakeArtifact, memory_table, rectangle_scenes
+from stage_inputs import inputs_of
 
 from gcdis_ray.stages import evaluate, predict
 from gcdis_ray.store.artifacts import Table
@@ -116,10 +117,17 @@ def test_trust_is_held_against_the_truth() -> None:
 def test_heat_counts_labeled_and_unlabeled_crops() -> None:
     artifacts, predictions = perfect_run()
     shards = _rows(artifacts["discover"].table("assignments"))
-    for row in (row for shard in shards for row in shard):
-        row["temperature"] = 0.25 if row["cluster_id"] == 0 else 0.5
-        row["headness"] = 0.125 if row["class_index"] == 0 else 0.0
-    artifacts["discover"].members["assignments"] = memory_table("assignments", shards)
+    heat = [
+        {
+            "crop_index": row["crop_index"],
+            "temperature": 0.25 if row["cluster_id"] == 0 else 0.5,
+            "headness": 0.125 if row["class_index"] == 0 else 0.0,
+        }
+        for shard in shards
+        for row in shard
+    ]
+    members = artifacts["discover"].members
+    members["headness"] = memory_table("headness", [heat[::-1]])  # in whatever order
     red, green, _, never = score(artifacts, predictions)["per_class"]
     num_labeled = sum(row["class_index"] == 0 for shard in shards for row in shard)
     assert num_labeled > 0
@@ -188,9 +196,42 @@ def test_without_crops_to_map_by_half_of_the_validation_images_are_used_and_name
     assert metrics["detection"]["mask_ap"]["novel"] == pytest.approx(1)
 
 
+@pytest.mark.parametrize("truth", [True, False])
+def test_a_recipe_without_labels_and_predictions_has_its_metrics_and_says_why(
+    local_work, truth: bool
+) -> None:
+    artifacts, _ = perfect_run(truth=truth)
+    del artifacts["label"]
+    artifacts["discover"].members.pop("headness")
+    config = evaluate.Config(kmeans_n_init=2, mapping={"source": "detections"})  # pyright: ignore[reportArgumentType]
+    evaluate.run(inputs_of(evaluate, artifacts), config, local_work)
+    metrics = _read_json(local_work, "metrics")
+    assert metrics["discovery"]["accuracy"]["all"] == (1 if truth else None)
+    assert metrics["discovery"]["num_crops_scored"] == (32 if truth else 0)
+    detection = metrics["detection"]
+    assert detection["reason"] == "the recipe predicts nothing"
+    assert (
+        detection["mask_ap"] == detection["box_ap"] == {"all": None, "known": None, "novel": None}
+    )
+    assert detection["mapping"]["source"] == "train_gt"
+    assert "no predictions to map by" in detection["mapping"]["note"]
+    if truth:
+        assert detection["mapping"]["class_to_category"] == {"0": 1, "1": 3, "2": 2}
+        assert metrics["coverage"]["num_unlabeled_crops"] == 32
+        assert metrics["trust"]["accuracy"] == 1
+        assert metrics["trust"]["calibration_error"] == pytest.approx(0.1)  # they say 0.9
+        assert sum(b["num_crops"] for b in metrics["probability_bins"]) == 32
+    assert not metrics.get("stability_bins")
+    assert not metrics.get("reliability_bins")
+    assert all(row.get("temperature") is None for row in metrics["per_class"])
+    assert {row["size"] for row in metrics["clusters"]} != {0}
+    assert evaluate.summary(FakeArtifact({"metrics": metrics}))  # pyright: ignore[reportArgumentType]
+
+
 def test_the_stage_scores_what_predict_has_made(local_work) -> None:
     artifacts, _ = perfect_run()
-    predict.run(artifacts, predict.Config(min_score=0.0), local_work)  # pyright: ignore[reportArgumentType]
+    inputs = inputs_of(predict, artifacts)
+    predict.run(inputs, predict.Config(min_score=0.0), local_work)
     predictions = local_work.table("predictions")
     assert [shard.rows for shard in predictions.shards][:3] == [
         0,
@@ -202,7 +243,7 @@ def test_the_stage_scores_what_predict_has_made(local_work) -> None:
     assert limits == {"min_score": 0.0, "max_per_image": 300}
     artifacts["predict"] = FakeArtifact({"predictions": predictions, "limits": limits})
     config = evaluate.Config(kmeans_on_pixels=False)
-    evaluate.run(artifacts, config, local_work)  # pyright: ignore[reportArgumentType]
+    evaluate.run(inputs_of(evaluate, artifacts), config, local_work)
     metrics = _read_json(local_work, "metrics")
     assert metrics["discovery"]["accuracy"]["all"] == 1
     assert metrics["discovery"]["kmeans_pixels_accuracy"]["all"] is None

@@ -52,7 +52,7 @@ def new_work(tmp_path: Path) -> Callable[[], StageWork]:
 
     def make() -> StageWork:
         attempt = Attempt(
-            LocalStorage(str(tmp_path / f"out{next(numbers)}")), "ingest/k", "attempt-0"
+            LocalStorage(str(tmp_path / f"out{next(numbers)}")), "ingest/k", "attempt-0", SCHEMAS
         )
         return StageWork(attempt, lambda: LocalRuntime(compute), compute, 0, lambda progress: None)
 

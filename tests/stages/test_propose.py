@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import torch
 from scene_tables import TINY, FakeArtifact, boxes_only, rectangle_scenes
+from stage_inputs import inputs_of
+from tables import SCHEMAS
 
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.instances.inference import detector_spec
@@ -39,7 +41,7 @@ def _config(**changes):
 
 
 def test_finds_the_rectangles_of_unlabeled_images(rectangles, local_work):
-    propose.run({"ingest": rectangles.ingest}, _config(), local_work)
+    propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), _config(), local_work)
     assert set(local_work.files) == {"proposals", "history", "proposer", "proposer_spec"}
     found = local_work.table("proposals")
     assert [found.shard(i).num_rows > 0 for i in range(5)] == [False, False, False, True, False]
@@ -61,7 +63,7 @@ class TestBoxesOnly:
     def _earlier(self, folder, detector=TINY, spec=None):
         """An artifact of an earlier run on disk, and what pins it."""
         storage = LocalStorage(str(folder))
-        attempt = Attempt(storage, "propose/key", "attempt-0")
+        attempt = Attempt(storage, "propose/key", "attempt-0", SCHEMAS)
         files = {
             "proposer": [attempt.tensors("proposer", build_mask_rcnn(detector, 1, 7).state_dict())],
             "proposer_spec": [attempt.json("proposer_spec", spec or detector_spec(detector, 1))],
@@ -72,7 +74,7 @@ class TestBoxesOnly:
         return {"artifact": str(path), "sha256": files["proposer"][0].sha256}
 
     def test_the_mask_head_fills_in(self, rectangles, local_work):
-        propose.run(self._ingest(rectangles, every=2), _config(), local_work)
+        propose.run(inputs_of(propose, self._ingest(rectangles, every=2)), _config(), local_work)
         assert local_work.counts["objects_without_mask"] == 18
         truth = {r["instance_id"]: r for rows in rectangles.truth.values() for r in rows}
         made = local_work.table("instance_masks")
@@ -89,14 +91,14 @@ class TestBoxesOnly:
         with pytest.raises(
             DataError, match=r"36 of 36 labeled objects have a box.*learn from"
         ) as e:
-            propose.run(self._ingest(rectangles), _config(), local_work)
+            propose.run(inputs_of(propose, self._ingest(rectangles)), _config(), local_work)
         assert e.value.where == "stages.propose.init"
         assert not local_work.files
 
     def test_an_earlier_mask_head_stays_as_it_was(self, rectangles, local_work, tmp_path):
         config = _config(init=self._earlier(tmp_path), training={"steps": 2, "batch_size": 2})
-        config.check_files()
-        propose.run(self._ingest(rectangles), config, local_work)
+        propose.check(config, {})
+        propose.run(inputs_of(propose, self._ingest(rectangles)), config, local_work)
         start = local_work.tensor_file("init").load()
         end = local_work.tensor_file("proposer").load()
         same = {name for name in start if torch.equal(start[name], end[name])}
@@ -106,14 +108,14 @@ class TestBoxesOnly:
 
     def test_all_goes_on_learning_where_some_have_masks(self, rectangles, local_work, tmp_path):
         config = _config(init=self._earlier(tmp_path), training={"steps": 2, "batch_size": 2})
-        propose.run(self._ingest(rectangles, every=2), config, local_work)
+        propose.run(inputs_of(propose, self._ingest(rectangles, every=2)), config, local_work)
         start = local_work.tensor_file("init").load()
         end = local_work.tensor_file("proposer").load()
         assert not any(torch.equal(start[name], end[name]) for name in start)
 
     def test_rectangles_if_told_so(self, rectangles, local_work):
         config = _config(box_masks="rectangle", training={"steps": 2, "batch_size": 2})
-        propose.run(self._ingest(rectangles), config, local_work)
+        propose.run(inputs_of(propose, self._ingest(rectangles)), config, local_work)
         made = local_work.table("instance_masks").read().to_pylist()
         truth = {r["instance_id"]: r for rows in rectangles.truth.values() for r in rows}
         assert len(made) == 36
@@ -123,39 +125,39 @@ class TestBoxesOnly:
 
     def test_left_out_if_told_so(self, rectangles, local_work):
         config = _config(box_masks="leave_out", training={"steps": 2, "batch_size": 2})
-        propose.run(self._ingest(rectangles, every=2), config, local_work)
+        propose.run(inputs_of(propose, self._ingest(rectangles, every=2)), config, local_work)
         assert "instance_masks" not in local_work.files
         with pytest.raises(DataError, match="leaves none"):
-            propose.run(self._ingest(rectangles), config, local_work)
+            propose.run(inputs_of(propose, self._ingest(rectangles)), config, local_work)
 
     def test_masks_from_a_file_bring_no_mask_head(self, rectangles, local_work):
         config = _config(source="external", external={"results": "nowhere.json"})
         with pytest.raises(DataError, match="no mask head"):
-            propose.run(self._ingest(rectangles, every=2), config, local_work)
+            propose.run(inputs_of(propose, self._ingest(rectangles, every=2)), config, local_work)
 
     def test_objects_with_masks_are_trained_on_as_ever(self, rectangles, local_work):
         config = _config(training={"steps": 2, "batch_size": 2})
-        propose.run({"ingest": rectangles.ingest}, config, local_work)
+        propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), config, local_work)
         assert set(local_work.files) == {"proposals", "history", "proposer", "proposer_spec"}
         assert not local_work.counts
 
     def test_an_init_that_cannot_be_used(self, tmp_path):
         earlier = self._earlier(tmp_path)
-        _config(init=earlier).check_files()
+        propose.check(_config(init=earlier), {})
         for init, match in (
             (earlier | {"artifact": str(tmp_path)}, "no artifact of stage propose"),
             (earlier | {"sha256": "0" * 64}, earlier["sha256"]),
             (self._earlier(tmp_path / "b", spec={"source": "model"}), "does not describe"),
         ):
             with pytest.raises(ConfigError, match=match):
-                _config(init=init).check_files()
+                propose.check(_config(init=init), {})
         wide = TINY.model_copy(update={"min_side_px": 96, "max_side_px": 96}).model_dump()
         with pytest.raises(ConfigError, match="max_side_px 64, here 96"):
-            _config(init=earlier, detector=wide).check_files()
+            propose.check(_config(init=earlier, detector=wide), {})
         manifest = Path(earlier["artifact"]) / "manifest.json"
         manifest.write_text(manifest.read_text().replace('"proposer"', '"other"'))
         with pytest.raises(ConfigError, match="holds no proposer"):
-            _config(init=earlier).check_files()
+            propose.check(_config(init=earlier), {})
 
     def test_an_init_in_a_bucket(self, tmp_path, s3_endpoint):
         earlier, uri = self._earlier(tmp_path), f"s3://bucket/{tmp_path.name}/propose/key"
@@ -164,7 +166,7 @@ class TestBoxesOnly:
             there.write(name, here.read(name))
         init = earlier | {"artifact": uri, "endpoint": s3_endpoint}
         config = _config(init=init)
-        config.check_files()
+        propose.check(config, {})
         assert config.key_fields() == _config(init=earlier).key_fields()
         spec, weights = (
             next(name for name in here.names("") if part in name)
@@ -179,7 +181,7 @@ class TestBoxesOnly:
         ):
             there.delete([gone])
             with pytest.raises(ConfigError, match=match) as caught:
-                config.check_files()
+                propose.check(config, {})
             assert caught.value.where == "stages.propose.init.artifact"
 
     def test_key_holds_what_the_weights_are_not_where(self, tmp_path):
@@ -210,7 +212,7 @@ class TestExternal:
     def test_masks_become_proposals(self, rectangles, local_work, tmp_path):
         stranger = {"image_id": 100, "segmentation": [], "score": 1}
         config = self._config(self._results(rectangles, tmp_path, stranger))
-        propose.run({"ingest": rectangles.ingest}, config, local_work)
+        propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), config, local_work)
         assert "proposer" not in local_work.files
         assert local_work.counts["external_other_images"] == 1
         found = local_work.table("proposals").read().to_pylist()
@@ -222,12 +224,14 @@ class TestExternal:
         broken = {"image_id": 400, "segmentation": [[1, 2]], "score": 1}
         path = self._results(rectangles, tmp_path, broken)
         with pytest.raises(DataError, match="1 of 13 masks cannot be used"):
-            propose.run({"ingest": rectangles.ingest}, self._config(path), local_work)
+            propose.run(
+                inputs_of(propose, {"ingest": rectangles.ingest}), self._config(path), local_work
+            )
 
     def test_unusable_within_the_limit(self, rectangles, local_work, tmp_path):
         broken = {"image_id": 400, "segmentation": [[1, 2]], "score": 1}
         config = self._config(self._results(rectangles, tmp_path, broken), max_rejected=0.1)
-        propose.run({"ingest": rectangles.ingest}, config, local_work)
+        propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), config, local_work)
         assert local_work.table("quarantine").num_rows == 1
         assert local_work.table("proposals").num_rows == 12
 
@@ -255,7 +259,7 @@ class TestExternal:
         Prefix(uri, s3_endpoint).write("masks.json", path.read_bytes())
         there = self._config(f"{uri}/masks.json", endpoint=s3_endpoint)
         assert propose.source(there) == propose.source(self._config(path))
-        propose.run({"ingest": rectangles.ingest}, there, local_work)
+        propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), there, local_work)
         assert local_work.table("proposals").num_rows == 12
 
     def test_where_the_file_is_served_is_in_no_key(self, tmp_path):

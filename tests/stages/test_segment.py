@@ -13,6 +13,7 @@ from scene_tables import (
     memory_tensors,
     rectangle_scenes,
 )
+from stage_inputs import inputs_of
 
 from gcdis_ray.errors import ArtifactError, DataError
 from gcdis_ray.instances.detector_config import DetectorConfig
@@ -86,7 +87,11 @@ def _config(steps, **changes):
 
 
 def test_learns_known_and_discovered_classes(rectangles, inputs, local_work):
-    segment.run(inputs, _config(80, augment={"scale_jitter": 0, "color_jitter": 0}), local_work)
+    segment.run(
+        inputs_of(segment, inputs),
+        _config(80, augment={"scale_jitter": 0, "color_jitter": 0}),
+        local_work,
+    )
     assert set(local_work.files) == {"segmenter", "history", "segmenter_spec", "segmenter_classes"}
     spec = detector_spec(TINY, 3, _config(1).classifier)
     detect = Detect(local_work.tensor_file("segmenter"), spec, "validation", "predictions", 0.3)
@@ -111,7 +116,7 @@ def _final(work):
 
 def test_starts_from_the_proposer(inputs, local_work):
     frozen = _config(1, detector=TINY.model_copy(update={"frozen_stages": 1}).model_dump())
-    segment.run(inputs, frozen, local_work)
+    segment.run(inputs_of(segment, inputs), frozen, local_work)
     proposer = inputs["propose"].tensor_file("proposer").load()
     name = "backbone.body.conv1.weight"
     assert torch.equal(_final(local_work)[name], proposer[name])
@@ -122,7 +127,11 @@ def test_external_masks_start_from_scratch(inputs, local_work):
     external = FakeArtifact(
         {"proposals": members["proposals"], "proposer_spec": {"source": "external"}}
     )
-    segment.run({**inputs, "propose": external}, _config(1, detector=TINY.model_dump()), local_work)
+    segment.run(
+        inputs_of(segment, {**inputs, "propose": external}),
+        _config(1, detector=TINY.model_dump()),
+        local_work,
+    )
     assert "segmenter" in local_work.files
 
 
@@ -154,7 +163,7 @@ class TestBoxesOnly:
 
     @pytest.mark.parametrize("model_masks", ["ignore", "use"])
     def test_made_masks_teach_only_if_told_so(self, bare, local_work, model_masks):
-        segment.run(bare, _config(2, model_masks=model_masks), local_work)
+        segment.run(inputs_of(segment, bare), _config(2, model_masks=model_masks), local_work)
         losses = self._mask_losses(local_work)
         assert losses
         assert all((loss > 0) == (model_masks == "use") for loss in losses)
@@ -169,15 +178,19 @@ class TestBoxesOnly:
     def test_a_mask_head_that_can_learn_from_nothing(self, bare, local_work):
         config = _config(2, init_from_proposer=False)
         with pytest.raises(DataError, match="mask head can learn from nothing"):
-            segment.run(bare, config, local_work)
-        segment.run(bare, _config(2, init_from_proposer=False, model_masks="use"), local_work)
+            segment.run(inputs_of(segment, bare), config, local_work)
+        segment.run(
+            inputs_of(segment, bare),
+            _config(2, init_from_proposer=False, model_masks="use"),
+            local_work,
+        )
 
 
 def test_another_architecture_than_the_proposers(inputs, local_work):
     wide = DetectorConfig.model_validate(TINY.model_dump() | {"width": 24})
     config = _config(1, detector=wide.model_dump())
     with pytest.raises(ArtifactError, match="init_from_proposer"):
-        segment.run(inputs, config, local_work)
+        segment.run(inputs_of(segment, inputs), config, local_work)
 
 
 def test_memory_is_not_in_the_key():

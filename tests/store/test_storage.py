@@ -15,6 +15,7 @@ from unittest import mock
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tables import SCHEMAS
 
 from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
@@ -93,7 +94,7 @@ def test_storage_pickles(storage: Storage):
 
 
 def test_units_survive_an_attempt(storage: Storage):
-    attempt = Attempt(storage, "discover/k", "attempt-1")
+    attempt = Attempt(storage, "discover/k", "attempt-1", SCHEMAS)
     writer = GroupWriter(attempt, ("history",))
     for index in (0, 2):
         writer.write(index, ShardOutput({"history": _history(index + 1)}, {"seen": index}))
@@ -109,10 +110,10 @@ def test_units_survive_an_attempt(storage: Storage):
 
 @pytest.mark.parametrize("damage", ["flip", "cut", "grow", "remove"])
 def test_damage_is_found(storage: Storage, damage: str):
-    attempt = Attempt(storage, "count/k1", "attempt-1")
+    attempt = Attempt(storage, "count/k1", "attempt-1", SCHEMAS)
     record = attempt.table("history", _history(5))
     manifest = commit(storage, _manifest({"history": [record]}))
-    artifact = open_artifact(storage, manifest)
+    artifact = open_artifact(storage, manifest, SCHEMAS)
     assert artifact.table("history").read().num_rows == 5
     path = f"count/k1/{record.path}"
     data = storage.read(path)
@@ -131,7 +132,7 @@ def test_damage_is_found(storage: Storage, damage: str):
 
 
 def test_many_finished_units_are_read_together(storage: Storage):
-    attempt = Attempt(storage, "discover/k", "attempt-1")
+    attempt = Attempt(storage, "discover/k", "attempt-1", SCHEMAS)
     for index in range(40):
         attempt.finish(f"history/{index:05d}", {}, {"seen": index})
     running, most, lock = 0, 0, threading.Lock()
@@ -156,12 +157,12 @@ def test_many_finished_units_are_read_together(storage: Storage):
 
 def test_gc_keeps_what_a_manifest_names(storage: Storage):
     done, other = "0" * 24, "1" * 24
-    used = Attempt(storage, f"count/{done}", "attempt-used")
+    used = Attempt(storage, f"count/{done}", "attempt-used", SCHEMAS)
     files = {"history": [used.table("history", _history(2))]}
     manifest = commit(storage, dataclasses.replace(_manifest(files), key=done))
-    Attempt(storage, f"count/{done}", "attempt-lost").table("history", _history(9))
+    Attempt(storage, f"count/{done}", "attempt-lost", SCHEMAS).table("history", _history(9))
     storage.write(f"count/{done}/train/checkpoint", b"x")
-    Attempt(storage, f"count/{other}", "attempt-running").table("history", _history(1))
+    Attempt(storage, f"count/{other}", "attempt-running", SCHEMAS).table("history", _history(1))
     storage.write("count/mine/notes", b"not an artifact")
     storage.write("photos/images/a.jpg", b"not a stage")
     assert list(collect(storage, ["count"], 24, delete=True)) == []  # everything is younger
@@ -169,7 +170,7 @@ def test_gc_keeps_what_a_manifest_names(storage: Storage):
     lost, train = f"count/{done}/attempt-lost", f"count/{done}/train"
     assert gone == {lost, train, f"count/{other}"}
     list(collect(storage, ["count"], -1, delete=True))
-    assert open_artifact(storage, manifest).table("history").read().num_rows == 2
+    assert open_artifact(storage, manifest, SCHEMAS).table("history").read().num_rows == 2
     assert storage.folders("count") == [done, "mine"]
     assert storage.folders("photos") == ["images"]
 
@@ -181,7 +182,7 @@ def test_extension_types_are_refused(tmp_path: Path):
     )
     sink = pa.BufferOutputStream()
     pq.write_table(pa.table({"step": [1], "name": ["x"], "value": tensor}), sink)
-    record = Attempt(storage, "count/k1", "attempt-1")._write(
+    record = Attempt(storage, "count/k1", "attempt-1", SCHEMAS)._write(
         "history/part-00000.parquet", sink.getvalue().to_pybytes(), 1
     )
     artifact = open_artifact(storage, _manifest({"history": [record]}))
