@@ -27,6 +27,7 @@ def semi_supervised_kmeans(
     *,
     iterations: int = 50,
     restarts: int = 10,
+    tolerance: float = 0.0,
 ) -> Tensor:
     """Centres of known classes then of clusters found among the unlabeled samples (Vaze et al.).
 
@@ -35,6 +36,8 @@ def semi_supervised_kmeans(
     Args:
         vectors_MD: unit rows.
         labels_M: known class of a labeled sample, -1 of an unlabeled one.
+        iterations, restarts, tolerance: of each k-means, and how many of them, of which the best
+            stays.
 
     Returns:
         (K, D) unit rows. A known class without a labeled sample gets no cluster and zeros, as do
@@ -52,7 +55,7 @@ def semi_supervised_kmeans(
         labels_N=packed_M,
         n_init=restarts,
         max_iterations=iterations,
-        tolerance=0.0,
+        tolerance=tolerance,
     )
     centers_KD = vectors_MD.new_zeros(num_classes, vectors_MD.shape[1])
     centers_KD[present] = found.centers_KD[: len(present)]

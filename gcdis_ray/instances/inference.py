@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
+from torch import Tensor
 
 from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import ImageFiles
@@ -36,7 +37,12 @@ def detector_spec(
 
 
 def load_detector(weights: TensorFile, spec: Mapping[str, Any], device: str) -> Detector:
-    """The detector that a stage stored, ready to infer on ``device``.
+    """The detector that a stage stored, ready to infer on ``device``: :func:`open_detector`."""
+    return open_detector(weights.load(), spec, device)
+
+
+def open_detector(weights: Mapping[str, Tensor], spec: Mapping[str, Any], device: str) -> Detector:
+    """A detector with these weights.
 
     Args:
         spec: its :func:`detector_spec`, whose ``kind`` says which detector it is.
@@ -53,7 +59,7 @@ def load_detector(weights: TensorFile, spec: Mapping[str, Any], device: str) -> 
     detector = detector.model_copy(update={"weights": None})  # all weights are in the artifact
     classifier = ClassifierConfig(**spec["classifier"]) if spec["classifier"] else None
     model = build_mask_rcnn(detector, spec["num_classes"], 0, classifier)
-    model.load_state_dict(weights.load())
+    model.load_state_dict(weights)
     return model.to(device).eval()
 
 

@@ -16,7 +16,6 @@ from pydantic import Field
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
-from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.objective import Measurement, Objective, Probe
 from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
@@ -24,8 +23,6 @@ from gcdis_ray.store.members import Inputs, document, table, tensors
 from gcdis_ray.store.schemas import schema
 
 if TYPE_CHECKING:
-    import torch
-
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
     from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
@@ -263,6 +260,7 @@ def _draw(
     import torch
 
     from gcdis_ray.clustering.class_count.points import draw, principal_components
+    from gcdis_ray.data.crops.crop_vectors import read_vectors
 
     labels_N = torch.cat(
         [
@@ -276,26 +274,11 @@ def _draw(
             rows = draw(labels_N, how, work.seed * 1000 + number)
         except DataError as error:
             raise error.at("stages.count", "set stages.count.num_novel") from error
-        points_ND = principal_components(_read_rows(embeddings, rows), how.dims)
+        points_ND = principal_components(read_vectors(embeddings, rows), how.dims)
         tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
     work.write_tensors("points", tensors)
     sizes = torch.bincount(labels_N + 1, minlength=num_known + 1).tolist()
     return work.tensor_file("points"), sizes
-
-
-def _read_rows(embeddings: Table, rows: torch.Tensor) -> torch.Tensor:
-    """Embeddings of these rows, in this order; one shard is in memory at a time."""
-    import torch
-
-    order = torch.argsort(rows)
-    wanted, first, parts = rows[order], 0, []
-    for shard in embeddings.iter_shards(["embedding"]):
-        here = wanted[(wanted >= first) & (wanted < first + len(shard))] - first
-        first += len(shard)
-        if len(here):
-            parts.append(torch.tensor(matrix(shard["embedding"])[here.numpy()]))
-    found = torch.cat(parts)
-    return torch.empty_like(found).index_copy_(0, order, found)
 
 
 def _run(

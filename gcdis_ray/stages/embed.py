@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +23,8 @@ from gcdis_ray.store.artifacts import Size, TensorFile
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import EMBEDDINGS
 
-if TYPE_CHECKING:
-    from gcdis_ray.models.backbones import FrozenBackbone
-
 ID = "embed"
-VERSION = 1
+VERSION = 2
 TAKES = ("crops", optional("proposer_spec"), optional("proposer"))
 GIVES = (
     table("embeddings", EMBEDDINGS),
@@ -38,7 +35,6 @@ SEEDED = False
 
 NEEDS_WEIGHTS = ("mobilenet_v2", "resnet50")
 _DIMENSIONS = {"wavelet": 330, "mobilenet_v2": 1280, "resnet50": 2048, "proposer": 256}  # about
-_BATCH = 64  # fixed: sums inside a convolution may depend on it
 
 
 class Config(StageConfig):
@@ -91,28 +87,30 @@ def _weights_path(config: Config) -> Path | None:
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """One vector a crop, and the weights if they come from a file."""
-    path = _weights_path(config)
-    weights = path.stat().st_size if path and path.is_file() else 0
+    """One vector a crop, and the weights of the backbone if it has any."""
+    path, weights = _weights_path(config), 0
+    if path and path.is_file():
+        weights = path.stat().st_size
+    elif config.backbone == "proposer" and "proposer" in inputs:
+        weights = inputs["proposer"].weight_bytes
     rows = inputs["crops"].rows
     num_bytes = 4 * rows * _DIMENSIONS[config.backbone] + weights
-    return Size(rows, num_bytes, inputs["crops"].bytes + weights)
+    return Size(rows, num_bytes, inputs["crops"].bytes + weights, weights)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write table ``embeddings``, JSON ``embed_spec`` and, if weights are used, the tensors
-    ``backbone``: workers read them from there, so only the driver needs the file."""
+    ``backbone``. Whoever embeds a crop reads them from there: workers, so that only the driver
+    needs the file, and methods that meet crops which are new."""
     spec: dict[str, Any] = {
         "backbone": config.backbone,
         "input_px": config.input_px,
         "use_mask": config.use_mask,
     }
-    weights = None
     if path := _weights_path(config):
         from gcdis_ray.models.backbones import read_weights
 
         work.write_tensors("backbone", read_weights(path, config.sha256))
-        weights = work.tensor_file("backbone")
         spec["weights_sha256"] = source(config)
     elif config.backbone == "proposer":
         if not inputs.has("proposer"):
@@ -121,14 +119,15 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
                 where="stages.embed.backbone",
                 fix="use backbone: wavelet",
             )
-        weights, spec["detector"] = inputs.tensor_file("proposer"), inputs.json("proposer_spec")
-    task = EmbedCrops(spec, weights)
-    work.map_shards(task, [inputs.table("crops")], gives=("embeddings",))
+        work.write_tensors("backbone", inputs.tensor_file("proposer").load())
+        spec["detector"] = inputs.json("proposer_spec")
+    weights = work.tensor_file("backbone") if work.has("backbone") else None
+    work.map_shards(EmbedShards(spec, weights), [inputs.table("crops")], gives=("embeddings",))
     work.write_json("embed_spec", spec)
 
 
 @dataclass(frozen=True)
-class EmbedCrops:
+class EmbedShards:
     """Shard task over ``[crops]`` that gives ``embeddings``, row by row."""
 
     spec: Mapping[str, Any]
@@ -136,34 +135,14 @@ class EmbedCrops:
     wants_gpu = True
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
-        from gcdis_ray.data.crops.crop_store import decode_crops
+        from gcdis_ray.methods.embedding import open_embedding
 
-        backbone = self._backbone(device)
+        embed = open_embedding(self.spec, self.weights.load() if self.weights else None, device)
 
         def run(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
-            parts = [np.zeros((0, 1), dtype=np.float32)]
-            for start in range(0, crops.num_rows, _BATCH):
-                batch = crops.slice(start, _BATCH)
-                images, masks = decode_crops(
-                    batch["jpeg"].to_pylist(), batch["mask_png"].to_pylist(), self.spec["input_px"]
-                )
-                seen = masks.to(device) if self.spec["use_mask"] else None
-                parts.append(backbone(images.to(device), seen).cpu().numpy())
-            vectors_ND = np.concatenate(parts[1:] or parts)
-            return {"embeddings": _table(crops, vectors_ND)}
+            return {"embeddings": _table(crops, embed(crops))}
 
         return run
-
-    def _backbone(self, device: str) -> FrozenBackbone:
-        from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
-
-        if self.spec["backbone"] != "proposer" or self.weights is None:
-            tensors = self.weights.load() if self.weights is not None else None
-            return build_backbone(self.spec["backbone"], tensors).to(device)
-        from gcdis_ray.instances.inference import load_detector
-
-        detector = load_detector(self.weights, self.spec["detector"], device)
-        return PyramidFeatures(detector.pyramid)
 
 
 def _table(crops: pa.Table, vectors_ND: np.ndarray) -> pa.Table:

@@ -130,14 +130,6 @@ def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> Non
     assert {"class_count", "points", "trials"} == one.keys()
 
 
-def test_a_draw_reads_its_rows_in_its_order() -> None:
-    table = _inputs()["embed"].table("embeddings")
-    everything = table.read(["embedding"])["embedding"].to_pylist()
-    rows = torch.tensor([100, 3, 41, 40, 39, 239])
-    got = count._read_rows(table, rows)
-    torch.testing.assert_close(got, torch.tensor([everything[n] for n in rows.tolist()]))
-
-
 def test_known_classes_without_crops_still_count(local_work) -> None:
     inputs = _inputs(num_classes=4, num_known=2)
     more = inputs["ingest"].json("classes") + [{"class_index": c} for c in range(2, 30)]

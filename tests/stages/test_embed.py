@@ -80,6 +80,8 @@ def test_the_proposers_features(local_work) -> None:
     vectors = _vectors(local_work)
     assert vectors.shape == (70, 2 * TINY.fpn_channels)
     assert float(vectors.std(dim=0).max()) > 1e-4
+    kept = local_work.tensor_file("backbone").load()
+    assert all(bool((kept[name] == value).all()) for name, value in model.state_dict().items())
     with pytest.raises(ConfigError, match="no trained proposer"):
         embed.run(inputs_of(embed, _inputs()), _config(backbone="proposer"), local_work)
 

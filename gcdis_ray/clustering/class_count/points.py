@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gcdis_ray.clustering.kmeans import Backend
+from gcdis_ray.clustering.principal_axes import principal_axes
 from gcdis_ray.errors import DataError
 
 UNLABELED = 10_000  # drawn unless a number is given, or
@@ -95,6 +96,5 @@ def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, se
 
 def principal_components(points_ND: Tensor, dims: int) -> Tensor:
     """The ``dims`` directions of most variance, rows scaled to length 1. Fewer if D is smaller."""
-    centered = (points_ND - points_ND.mean(dim=0)).double()
-    _, vectors = torch.linalg.eigh(centered.T @ centered)
-    return F.normalize((centered @ vectors[:, -dims:]).to(points_ND.dtype), dim=1)
+    mean_D, axes_DC = principal_axes(points_ND, dims)
+    return F.normalize(((points_ND - mean_D).double() @ axes_DC).to(points_ND.dtype), dim=1)

@@ -1,0 +1,69 @@
+"""How crops become vectors of the frozen embeddings.
+
+Stage embed does it once for all crops it knows; a method that works on embeddings does it again for
+crops that are new, with what it has kept: the same function of the same spec and weights.
+
+Shape letters: N crops, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from gcdis_ray.data.crops.crop_store import decode_crops
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.models.backbones import FrozenBackbone
+
+EmbedCrops = Callable[[pa.Table], NDArray[np.float32]]
+_BATCH = 64  # fixed: sums inside a convolution may depend on it
+
+
+def open_embedding(
+    spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
+) -> EmbedCrops:
+    """Args:
+        spec: document ``embed_spec``: ``backbone``, ``input_px``, ``use_mask`` and, for backbone
+            ``proposer``, ``detector``, its spec.
+        weights: of the backbone; None for one that has none.
+
+    Returns:
+        a function of crops (columns ``jpeg``, ``mask_png``) that gives their unit vectors, (N, D)
+        float32. Where there is no crop, D is 1.
+
+    Raises:
+        ConfigError: the weights do not fit the backbone.
+    """
+    backbone = _backbone(spec, weights, device)
+
+    def embed(crops: pa.Table) -> NDArray[np.float32]:
+        parts = [np.zeros((0, 1), dtype=np.float32)]
+        for start in range(0, crops.num_rows, _BATCH):
+            batch = crops.slice(start, _BATCH)
+            images, masks = decode_crops(
+                batch["jpeg"].to_pylist(), batch["mask_png"].to_pylist(), spec["input_px"]
+            )
+            seen = masks.to(device) if spec["use_mask"] else None
+            parts.append(backbone(images.to(device), seen).cpu().numpy())
+        return np.concatenate(parts[1:] or parts)
+
+    return embed
+
+
+def _backbone(
+    spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
+) -> FrozenBackbone:
+    from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
+
+    if spec["backbone"] != "proposer" or weights is None:
+        return build_backbone(spec["backbone"], weights).to(device)
+    from gcdis_ray.instances.inference import open_detector
+
+    return PyramidFeatures(open_detector(weights, spec["detector"], device).pyramid)

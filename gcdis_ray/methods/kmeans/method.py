@@ -1,0 +1,127 @@
+"""Discovery without training: k-means on the frozen embeddings, as a method.
+
+Implements :class:`gcdis_ray.methods.method.Method`. What it keeps are the centres, how vectors are
+laid out before they are compared with them, and the weights of the backbone: all it takes to sort
+crops that nobody had seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ArtifactError
+from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.methods.kmeans.model import NearestCentre
+    from gcdis_ray.runtime.base import Work
+
+VERSION = 1
+USES_EMBEDDINGS = True
+SNAPSHOTS = False
+MEASURES = False
+_CENTRES, _BACKBONE = "kmeans_centres", "kmeans_backbone"
+GIVES = (tensors(_CENTRES, optional=True), tensors(_BACKBONE, optional=True))
+_CLASSES = 100  # about, for a forecast
+
+
+class Config(StageConfig):
+    """Nothing here is fitted to a data set. Centring costs nothing: features of photographs share
+    a large common part, beside which the cosines of any two crops differ little. Fewer components
+    help where most of the features vary for reasons that have nothing to do with classes; how many
+    differs from backbone to backbone, so all are kept."""
+
+    algorithm: Literal["semi_supervised", "plain"] = Field(
+        "semi_supervised",
+        description="semi_supervised: labeled crops stay in the cluster of their class; plain: "
+        "labels only name the clusters, once they are found",
+    )
+    centre: bool = Field(
+        True, description="subtract the mean of all crops before vectors are scaled to length 1"
+    )
+    components: int | None = Field(
+        None, ge=1, le=4096, description="principal components that are kept; none: all dimensions"
+    )
+    n_init: int = Field(10, ge=1, le=1000, description="starts, of which the best stays")
+    max_iterations: int = Field(100, ge=1, le=100_000, description="of each start")
+    tolerance: float = Field(
+        1e-4,
+        ge=0,
+        le=1,
+        description="stop when the squared shift of all centres is below this share of the "
+        "variance",
+    )
+    max_crops: int = Field(
+        100_000,
+        ge=1000,
+        le=100_000_000,
+        description="crops that centres are found on, drawn at random; they are held in memory",
+    )
+    temperature: float = Field(
+        0.1, gt=0, le=10, description="of the softmax over cosines that gives probabilities"
+    )
+
+
+def check(config: Config) -> None:
+    """There is no file to look at."""
+
+
+def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
+    """Vectors are read three times, for their labels, to find centres and to assign; as they are
+    compared, they go with the assignments."""
+    embeddings = inputs["embeddings"]
+    weights = embeddings.weight_bytes
+    vectors = embeddings.bytes - weights
+    width = vectors // (4 * max(embeddings.rows, 1))
+    kept = min(config.components or width, width)
+    projected = 4 * width * kept if config.components else 0
+    stored = weights + projected + 4 * (width + _CLASSES * kept)
+    left = 4 * kept * embeddings.rows + stored
+    return Size(embeddings.rows, left, 3 * vectors + weights + stored, stored)
+
+
+def fit(problem: Problem, config: Config, work: Work) -> Fitted:
+    """Leave tensors ``kmeans_centres`` and, of a backbone with weights, ``kmeans_backbone``.
+
+    Raises:
+        ArtifactError: the problem has no embeddings.
+        DataError: there is no crop.
+    """
+    from gcdis_ray.methods.kmeans.model import find_centres
+
+    space = problem.space
+    if space is None:
+        raise ArtifactError("k-means works on embeddings, and there are none", where="embeddings")
+    work.write_tensors(_CENTRES, find_centres(problem, space.table("embeddings"), config))
+    others = ()
+    if space.has("backbone"):
+        work.write_tensors(_BACKBONE, space.tensor_file("backbone").load())
+        others = (_BACKBONE,)
+    spec = {"embed_spec": space.json("embed_spec"), "temperature": config.temperature}
+    return Fitted(spec, _CENTRES, others)
+
+
+def load(
+    spec: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    others: Mapping[str, Mapping[str, Tensor]],
+    device: str,
+) -> NearestCentre:
+    from gcdis_ray.methods.kmeans.model import NearestCentre, Space
+
+    return NearestCentre(
+        Space.of(weights).to(device),
+        weights["centres_KC"].to(device),
+        float(spec["temperature"]),
+        spec["embed_spec"],
+        others.get(_BACKBONE),
+    )
