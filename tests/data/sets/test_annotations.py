@@ -171,7 +171,7 @@ def test_sorted_runs_give_every_row_once_and_in_order(
 class MemoryPieces:
     """Pieces of a run, in memory."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, schema: pa.Schema) -> None:
         self._pieces: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
