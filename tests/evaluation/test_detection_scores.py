@@ -230,9 +230,9 @@ def test_gathered_rows_are_the_same_in_fewer_shards(
     schema = OBJECT_COUNTS
     shards = [pa.Table.from_pylist(rows[n : n + 2], schema) for n in range(0, 17, 2)]
     shards.insert(3, OBJECT_COUNTS.empty_table())
-    table = gather(_table("object_counts", shards), local_work.spool("object_counts"))
+    table = gather(_table("object_counts", shards), OBJECT_COUNTS, local_work)
     assert table.num_shards == 3
     assert table.read().to_pylist() == rows
     assert matches_of_classes(table, 5).tolist() == [6, 6, 5, 0, 0]
-    none = gather(_table("object_counts", []), local_work.spool("object_counts"))
+    none = gather(_table("object_counts", []), OBJECT_COUNTS, local_work)
     assert (none.num_shards, none.num_rows) == (1, 0)

@@ -58,7 +58,7 @@ def _segmentation(rectangles, **changes):
                     "crop_index": len(labels[2]),
                     "image_id": image_id,
                     "source_id": number,
-                    "class_index": 3 + half,
+                    "cluster_id": 3 + half,
                     "probability": 0.9,
                     "stability": 0.1 + half,
                     "reliability": 0.25 + 0.75 * half,

@@ -156,12 +156,12 @@ def _proposal(proposal_id, truth):
     return {**row, "proposal_id": proposal_id, "objectness": 0.9, "origin": "model"}
 
 
-def _pseudo(image_id, source_id, class_index, reliability):
+def _pseudo(image_id, source_id, cluster_id, reliability):
     return {
         "crop_index": source_id,
         "image_id": image_id,
         "source_id": source_id,
-        "class_index": class_index,
+        "cluster_id": cluster_id,
         "probability": 0.9,
         "stability": reliability,
         "reliability": reliability,

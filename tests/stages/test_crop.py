@@ -20,6 +20,7 @@ from stage_inputs import inputs_of
 from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
+from gcdis_ray.data.crops.crop_cutting import cut_crops, cut_image
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.attempt import Attempt
@@ -256,7 +257,7 @@ def test_shrinking_is_the_area_average_of_colours_and_mask(
     full = rng.random((height, width)) < 0.5
     full[0, 0] = full[-1, -1] = True  # the box is the image
     config = crop.Config(max_side_px=side, context=0)
-    row = crop.cut_image(pixels, [coco_rle.encode(full)], config)[0]
+    row = cut_image(pixels, [coco_rle.encode(full)], config.cut)[0]
     shrink = min(1, side / max(height, width))
     size = max(1, round(width * shrink)), max(1, round(height * shrink))
     want = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
@@ -299,9 +300,9 @@ def test_images_cut_together_or_alone_give_the_same_bytes(cut, monkeypatch: pyte
     rles = [[mask_of(*box) for box in boxes[i : i + 4]] for i in (0, 3, 5, 8)]
     sizes, config = np.array([(HEIGHT, WIDTH)] * 4), crop.Config(max_side_px=16)
     ahead = iter(pictures)
-    together = crop.cut_crops(ahead, sizes[:3], rles[:3], config)
+    together = cut_crops(ahead, sizes[:3], rles[:3], config.cut)
     assert next(ahead) is pictures[3]
-    alone = [crop.cut_image(*each, config) for each in zip(pictures[:3], rles, strict=False)]
+    alone = [cut_image(*each, config.cut) for each in zip(pictures[:3], rles, strict=False)]
     assert together == [one for each in alone for one in each]
     objects = [instance(i, box, 1 + i % 2) for i, box in enumerate(boxes)]
     many = cut(objects, [])
@@ -339,7 +340,7 @@ def test_real_photographs(shared_data: Path):
                 continue
             annotation = parse_annotation(raw, image.height_px, image.width_px)
             assert annotation.mask_rle
-            row = crop.cut_image(pixels, [annotation.mask_rle], config)[0]
+            row = cut_image(pixels, [annotation.mask_rle], config.cut)[0]
             x0, y0, x1, y1 = row["window_xyxy"]
             full = coco_rle.decode(annotation.mask_rle, *pixels.shape[:2])
             _, mask = decoded(row)

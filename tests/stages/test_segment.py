@@ -58,7 +58,7 @@ def inputs(rectangles):
                         "crop_index": row["instance_id"],
                         "image_id": image_id,
                         "source_id": row["instance_id"],
-                        "class_index": row["class_index"],
+                        "cluster_id": row["class_index"],
                         "probability": 0.9,
                         "stability": 1.0,
                         "reliability": 1.0,

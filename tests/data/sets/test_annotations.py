@@ -154,7 +154,7 @@ def test_sorted_runs_give_every_row_once_and_in_order(
         for number, key in enumerate(keys)
     ]
     random.Random(len(keys)).shuffle(rows)
-    runs = SortedRuns(MemoryPieces, "annotation_runs", ("instance_id",), run_bytes)
+    runs = SortedRuns(MemoryPieces, "annotation_runs", schema, ("instance_id",), run_bytes)
     for start in range(0, len(rows), batch):
         runs.add(pa.Table.from_pylist(rows[start : start + batch], schema))
     runs.flush()
@@ -172,7 +172,7 @@ def test_sorted_runs_give_every_row_once_and_in_order(
 class MemoryPieces:
     """Pieces of a run, in memory."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, schema: pa.Schema) -> None:
         self._pieces: list[pa.Table] = []
 
     def add(self, table: pa.Table) -> None:
