@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -45,6 +47,10 @@ def labels_of(known: int, labeled: int = 10) -> np.ndarray:
     return np.where((known > BLOB) & (labeled > PART), BLOB, -1)
 
 
+def configured(**options: Any) -> Config:
+    return Config.model_validate(options)
+
+
 def clusters(found: dict[str, torch.Tensor]) -> np.ndarray:
     points = Space.of(found).place(vectors())
     return (points @ found["centres_KC"].T).argmax(dim=1).numpy()
@@ -53,7 +59,7 @@ def clusters(found: dict[str, torch.Tensor]) -> np.ndarray:
 @pytest.mark.parametrize("components", [None, 5])
 @pytest.mark.parametrize("algorithm", ["semi_supervised", "plain"])
 def test_known_classes_come_first_and_novel_ones_are_found(algorithm, components):
-    config = Config(algorithm=algorithm, components=components)
+    config = configured(algorithm=algorithm, components=components)
     found = find_centres(problem(3), embeddings(labels_of(3)), config)
     cluster = clusters(found)
     np.testing.assert_array_equal(cluster[BLOB < 3], BLOB[BLOB < 3])
@@ -66,7 +72,7 @@ def test_known_classes_come_first_and_novel_ones_are_found(algorithm, components
 
 @pytest.mark.parametrize("algorithm", ["semi_supervised", "plain"])
 def test_the_seed_decides_all(algorithm):
-    table, config = embeddings(labels_of(2)), Config(algorithm=algorithm, components=4)
+    table, config = embeddings(labels_of(2)), configured(algorithm=algorithm, components=4)
     one, two = (find_centres(problem(2), table, config) for _ in range(2))
     assert one.keys() == two.keys() == {"centres_KC", "mean_D", "axes_DC"}
     assert all(torch.equal(one[name], two[name]) for name in one)
@@ -75,7 +81,7 @@ def test_the_seed_decides_all(algorithm):
 @pytest.mark.parametrize("algorithm", ["semi_supervised", "plain"])
 def test_withheld_labels_are_not_looked_at(algorithm):
     labels, hold_out = labels_of(4), HoldOut(hidden=(1,), visible=(0, 2, 3))
-    config = Config(algorithm=algorithm)
+    config = configured(algorithm=algorithm)
     found = find_centres(problem(4, hold_out), embeddings(labels), config)
     withheld = np.where(labels == 1, -1, labels)
     told = np.where(withheld > 1, withheld - 1, withheld)
@@ -87,28 +93,28 @@ def test_withheld_labels_are_not_looked_at(algorithm):
 @pytest.mark.parametrize("algorithm", ["semi_supervised", "plain"])
 def test_a_known_class_without_labeled_crops_has_no_centre(algorithm):
     labels = np.where(labels_of(3) == 1, -1, labels_of(3))
-    config = Config(algorithm=algorithm)
+    config = configured(algorithm=algorithm)
     centres = find_centres(problem(3), embeddings(labels), config)["centres_KC"]
     assert centres.any(dim=1).tolist() == [True, False, True, True, True, True]
 
 
 def test_more_outputs_than_crops():
     found = find_centres(
-        problem(2, outputs=500), embeddings(labels_of(2)), Config(algorithm="plain", n_init=1)
+        problem(2, outputs=500), embeddings(labels_of(2)), configured(algorithm="plain", n_init=1)
     )
     assert int(found["centres_KC"].any(dim=1).sum()) == len(BLOB)
 
 
 def test_nothing_is_subtracted_unless_asked():
     table = embeddings(labels_of(3))
-    assert not find_centres(problem(3), table, Config(centre=False))["mean_D"].any()
-    mean = find_centres(problem(3), table, Config())["mean_D"]
+    assert not find_centres(problem(3), table, configured(centre=False))["mean_D"].any()
+    mean = find_centres(problem(3), table, configured())["mean_D"]
     torch.testing.assert_close(mean, vectors().mean(dim=0))
 
 
 def test_without_crops_there_is_an_error_that_says_so():
     with pytest.raises(DataError, match="no crop"):
-        find_centres(problem(1), memory_table("embeddings", [[], []]), Config())
+        find_centres(problem(1), memory_table("embeddings", [[], []]), configured())
 
 
 def test_two_classes_in_one_cluster_get_a_cluster_each():
@@ -133,6 +139,6 @@ def test_a_draw_holds_some_of_every_labeled_class():
 
 
 def test_centres_are_found_on_a_draw_where_crops_are_many(monkeypatch):
-    config = Config().model_copy(update={"max_crops": 90})
+    config = configured().model_copy(update={"max_crops": 90})
     found = find_centres(problem(3), embeddings(labels_of(3)), config)
     np.testing.assert_array_equal(clusters(found)[BLOB < 3], BLOB[BLOB < 3])

@@ -8,13 +8,14 @@ import pytest
 import torch
 from scene_tables import TINY, FakeArtifact, memory_tensors
 from small_discovery import CLASSES, SHARDS, WriteCrops, artifact
+from stage_inputs import inputs_of
 
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.methods.kmeans.model import NearestCentre
 from gcdis_ray.methods.method import StoredMethod
 from gcdis_ray.stages import discover, embed
 from gcdis_ray.store.artifacts import Size
-from gcdis_ray.store.members import Inputs
 
 
 def run_kmeans(work, backbone: str = "wavelet", **options):
@@ -27,11 +28,9 @@ def run_kmeans(work, backbone: str = "wavelet", **options):
         members["proposer"] = memory_tensors(build_mask_rcnn(TINY, 1, seed=0).state_dict())
         members["proposer_spec"] = detector_spec(TINY, 1)
     config = embed.Config.model_validate({"backbone": backbone})
-    embed.run(FakeArtifact(members), config, work)
+    embed.run(inputs_of(embed, FakeArtifact(members)), config, work)
     config = discover.Config.model_validate({"method": "kmeans", **options})
-    taken = ("classes", "crops", "embeddings", "class_count")
-    inputs = Inputs(dict.fromkeys(taken, artifact(work)), ["embeddings"])
-    discover.run(inputs, config, work)
+    discover.run(inputs_of(discover, artifact(work)), config, work)
     return artifact(work)
 
 
@@ -83,6 +82,7 @@ def test_an_output_without_a_centre_is_never_named(local_work):
     found = run_kmeans(local_work)
     stored = StoredMethod.read(found)
     trained = stored.open("cpu")
+    assert isinstance(trained, NearestCentre)
     trained.centres_KC[3] = 0
     told = trained.infer(all_crops(found, True)).probabilities_NC
     assert not told[:, 3].any()
