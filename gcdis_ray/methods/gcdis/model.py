@@ -59,7 +59,7 @@ def _build_encoder(config: ModelConfig) -> Encoder:
 
 
 def load_discovery_model(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DiscoveryModel:
-    """f_d in eval mode from ``encoder_spec`` and a member of weights, which holds all of them."""
+    """f_d in eval mode from the method's spec and a member of weights, which holds all of them."""
     config = ModelConfig(**spec["model"]).starting_at(None)
     model = build_discovery_model(config, int(spec["num_classes"]))
     model.load_state_dict(dict(tensors))
