@@ -16,6 +16,7 @@ from gcdis_ray.config import RunConfig, run_config_model, validate
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.plugins import Plugins
 from gcdis_ray.recipes.recipe import Node, Recipe
+from gcdis_ray.stages.stage import Stage
 from gcdis_ray.store.members import Need, declared, need
 
 _RECIPES = Plugins(
@@ -77,11 +78,17 @@ def wire(recipe: Recipe) -> Graph:
     """Meet every need.
 
     Raises:
-        ConfigError: two nodes of one name; a need that no earlier node meets; sealed members taken
-            without the right to.
+        ConfigError: two nodes of one name, or two stages of one ID; a need that no earlier
+            node meets; sealed members taken without the right to.
     """
     graph: dict[str, Wired] = {}
+    owners: dict[str, Stage] = {}
     for node in recipe.nodes:
+        if owners.setdefault(node.stage.ID, node.stage) is not node.stage:
+            raise ConfigError(
+                f"its stage's ID {node.stage.ID!r} is another stage's: their artifacts would mix",
+                where=f"node {node.name}",
+            )
         if node.name in graph:
             raise ConfigError("there are two of this name", where=f"node {node.name}")
         if node.configured_by is not None and node.configured_by not in graph:

@@ -14,7 +14,7 @@ _PEEK = SimpleNamespace(**{**vars(guess), "TAKES": ("tosses", "answers")})
 LEAK = Recipe((*_START, Node("opinion", _PEEK), Node("marks", grade)))
 
 _HINT = SimpleNamespace(**{**vars(grade), "ID": "toy_hint", "GIVES": (document("hint"),)})
-_HINTED = SimpleNamespace(**{**vars(guess), "TAKES": ("tosses", "hint")})
+_HINTED = SimpleNamespace(**{**vars(guess), "ID": "toy_hinted", "TAKES": ("tosses", "hint")})
 LATE_LEAK = Recipe(
     (*_START, Node("opinion", guess), Node("hint", _HINT), Node("second_opinion", _HINTED))
 )
