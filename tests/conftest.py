@@ -33,6 +33,7 @@ settings.load_profile("full")  # unless --hypothesis-profile says otherwise
 TESTS = Path(__file__).parent
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What the two processes of a test run hand out between them, longest first: all that needs
     Ray, since two Rays on two cores starve each other; all that needs the small run; every other
