@@ -9,8 +9,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from unittest import mock
 
 import pytest
@@ -33,25 +34,38 @@ settings.load_profile("full")  # unless --hypothesis-profile says otherwise
 TESTS = Path(__file__).parent
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+@lru_cache
+def _group(path: Path) -> str:
+    """What the two processes of a test run hand out between them as one: all files with a test that
+    needs Ray, since two Rays on two cores starve each other; all that need the small run; every
+    other file, so that what a module sets up is set up once."""
+    text = path.read_text()
+    if "mark.ray" in text and path != Path(__file__):
+        return "ray"
+    return "small-run" if "small_run:" in text else path.stem
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return _group(config.rootpath / nodeid.partition("::")[0])
+
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What the two processes of a test run hand out between them, longest first: all that needs
-    Ray, since two Rays on two cores starve each other; all that needs the small run; every other
-    file as a whole, so that what a module sets up is set up once."""
-
-    def needs_run(item: pytest.Item) -> bool:
-        return "small_run" in getattr(item, "fixturenames", ())
-
-    def group(item: pytest.Item) -> str:
-        if item.get_closest_marker("ray"):
-            return "ray"
-        return "small-run" if needs_run(item) else item.path.stem
-
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(group(item)))
+    """The longest first. Ray's tests that need the small run come last: the other process makes
+    it."""
     rank = {"ray": 0, "small-run": 1}
-    # Ray's tests that need the run come last: the other process is making it.
-    items.sort(key=lambda item: (rank.get(group(item), 2), needs_run(item)))
+
+    def order(item: pytest.Item) -> tuple[int, bool]:
+        needs_run = "small_run" in getattr(item, "fixturenames", ())
+        return rank.get(_group(item.path), 2), needs_run
+
+    items.sort(key=order)
 
 
 class SmallRun(NamedTuple):
