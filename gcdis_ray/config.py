@@ -105,7 +105,7 @@ class ComputeConfig(Closed):
 
 
 class RunConfig(Closed):
-    """A whole run. Recipes add ``stages``, one closed model per stage."""
+    """A whole run. Recipes add ``stages``, one closed model per node."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$", description="of the run")
     recipe: str = "gcdis"
@@ -173,8 +173,10 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
         *parents, last = path.split(".")
         node = data
         for name in parents:
-            node = node.setdefault(name, {})
-            if node is None or not isinstance(node, dict):
+            if node.get(name) is None:  # absent, or a section without a line in it
+                node[name] = {}
+            node = node[name]
+            if not isinstance(node, dict):
                 raise ConfigError(f"{name!r} is a value, not a section", where=f"--set {path}")
         try:
             node[last] = yaml.safe_load(value)

@@ -62,4 +62,15 @@ class Plugins:
         return [module.name for module in pkgutil.iter_modules(path) if self.is_one(module)]
 
     def _plugged(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self.group)}
+        """Raises ConfigError: a name stands for two parts."""
+        found: dict[str, EntryPoint] = {}
+        own = self._own()
+        for point in entry_points(group=self.group):
+            earlier = found.setdefault(point.name, point)
+            if point.name in own or earlier.value != point.value:
+                raise ConfigError(
+                    f"{self.what} {point.name!r} is there twice",
+                    where=f"entry points {self.group}",
+                    fix="rename one, or remove a package that brings it",
+                )
+        return found

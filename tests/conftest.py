@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -19,8 +20,7 @@ from examples import PROFILES
 from hypothesis import settings
 from made_once import made_once
 
-from gcdis_ray.config import ComputeConfig
-from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run import work
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.store.storage import LocalStorage
 
@@ -42,7 +42,7 @@ def _group(path: Path) -> str:
     text = path.read_text()
     if "mark.ray" in text and path != Path(__file__):
         return "ray"
-    return "small-run" if "small_run:" in text else path.stem
+    return "small-run" if re.search(r"[(,] ?small_run\b", text) else path.stem
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -160,15 +160,8 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> SmallRun:
 
 
 @pytest.fixture
-def local_work(tmp_path: Path) -> Iterator[StageWork]:
+def local_work(tmp_path: Path) -> StageWork:
     """A stage's Work on the local runtime and a temporary folder."""
     from tables import SCHEMAS
 
-    from gcdis_ray.runtime.local import LocalRuntime
-
-    compute = ComputeConfig(runtime="local", workers=1, threads=1)
-    runtime = LocalRuntime(compute)
-    storage = LocalStorage(str(tmp_path / "storage"))
-    attempt = Attempt(storage, "stage/key", "attempt-0", SCHEMAS)
-    yield StageWork(attempt, lambda: runtime, compute, 0, lambda progress: None)
-    runtime.close()
+    return work.local_work(LocalStorage(str(tmp_path / "storage")), SCHEMAS)

@@ -32,7 +32,7 @@ HOMES = {
     "boto3": ("store/s3",),
     "faiss": ("clustering/kmeans",),
     "detectron2": ("instances/detectron2",),
-    "pycocotools": ("masks/", "metrics/"),
+    "pycocotools": ("masks/",),
     "matplotlib": ("report/",),
     "jinja2": ("report/",),
     "optuna": ("sweeps/space",),

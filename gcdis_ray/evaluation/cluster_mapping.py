@@ -207,7 +207,7 @@ def _mask(row: Mapping[str, Any]) -> str | None:
 def counts_table(pairs: Mapping[tuple[int, int], int]) -> pa.Table:
     """(output, category_id) -> how often, as a shard of ``cluster_counts``."""
     rows = [
-        {"class_index": output, "category_id": category_id, "count": count}
+        {"cluster_id": output, "category_id": category_id, "count": count}
         for (output, category_id), count in sorted(pairs.items())
     ]
     return pa.Table.from_pylist(rows, schema=CLUSTER_COUNTS)
@@ -222,7 +222,7 @@ def counts_of_crops(truth: CropTruth, cluster_U: NDArray[np.integer]) -> pa.Tabl
     keep = truth.category_U >= 0
     return pa.table(
         {
-            "class_index": cluster_U[keep].astype(np.int32),
+            "cluster_id": cluster_U[keep].astype(np.int32),
             "category_id": truth.category_U[keep],
             "count": np.ones(int(keep.sum()), np.int64),
         },
@@ -240,7 +240,7 @@ def match_outputs(
     """
     table = pa.concat_tables([CLUSTER_COUNTS.empty_table(), *counts])
     pairs = count_pairs(
-        table["class_index"].to_numpy(),
+        table["cluster_id"].to_numpy(),
         classes.columns(table["category_id"].to_numpy()),
         num_outputs,
         len(classes),

@@ -8,51 +8,10 @@ from typing import Any
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.cluster_mapping import OutputMap
-from gcdis_ray.evaluation.detection_curves import score_matches
-from gcdis_ray.evaluation.detection_matches import MatchShard
-from gcdis_ray.evaluation.scored_images import Terms, in_mapping_half
+from gcdis_ray.evaluation.scored_images import Terms
 from gcdis_ray.metrics import discovery
-from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Table
 
 _KINDS = ("mask", "box")
-
-
-def score_detections(
-    predictions: Table,
-    truth_images: Table,
-    truth_instances: Table,
-    classes: ClassColumns,
-    outputs: OutputMap,
-    terms: Terms,
-    work: Work,
-) -> dict[str, Any]:
-    """Scores as of :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, shard by shard.
-
-    With ``split_val`` they are those of the images that the map was not counted on.
-    """
-    match = MatchShard(
-        category_ids=tuple(row["category_id"] for row in classes.categories),
-        class_to_category=outputs.categories(classes),
-        rules=terms.rules,
-        max_per_image=terms.best,
-        drop=outputs.rule.drop,
-    )
-    found = work.map_shards(
-        match,
-        [predictions, truth_images, truth_instances],
-        gives=("matches", "object_counts", "match_totals"),
-        args=_other_half(truth_images) if outputs.rule.source == "split_val" else None,
-    )
-    return score_matches(found, classes.categories, terms.rules, work)
-
-
-def _other_half(truth_images: Table) -> list[dict[str, list[int]]]:
-    args = []
-    for shard in truth_images.iter_shards(["image_id"]):
-        ids = shard["image_id"].to_numpy()
-        args.append({"image_ids": ids[~in_mapping_half(ids.tolist())].tolist()})
-    return args
 
 
 @dataclass(frozen=True)

@@ -123,7 +123,7 @@ def _assigned(
     output_P = np.searchsorted(outputs, counts.ids_K)[counts.output_P]
     table = pa.table(
         {
-            "class_index": output_P.astype(np.int32),
+            "cluster_id": output_P.astype(np.int32),
             "category_id": categories[counts.class_P],
             "count": counts.count_P,
         },

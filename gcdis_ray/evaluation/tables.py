@@ -21,7 +21,7 @@ CLASS_OBJECTS = schema(  # true objects of the images of a shard
 )
 
 CLUSTER_COUNTS = schema(  # how often, within a shard, an output met a true class
-    class_index=pa.int32(), category_id=pa.int64(), count=pa.int64()
+    cluster_id=pa.int32(), category_id=pa.int64(), count=pa.int64()
 )
 
 MATCHES = schema(  # detections that count towards AP, see metrics.ap_rows

@@ -26,7 +26,7 @@ _MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools
 _OUTSIDE_TOLERANCE_PX = 2.0  # polygons may leave the image by a rounding error; they are clipped
 
 
-def _coco() -> Any:
+def coco_mask() -> Any:
     """pycocotools' functions, loaded when first needed: planning a run must not load them."""
     from pycocotools import mask
 
@@ -84,7 +84,7 @@ def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px
     largest = int(runs.max()) if runs.size else 0
     _check_total(largest if largest > _MAX_PIXELS else int(runs.sum()), height_px, width_px)
     raw = {"size": [height_px, width_px], "counts": runs.tolist()}
-    packed = _coco().frPyObjects([raw], height_px, width_px)[0]["counts"]
+    packed = coco_mask().frPyObjects([raw], height_px, width_px)[0]["counts"]
     return packed.decode("ascii") if isinstance(packed, bytes) else packed
 
 
@@ -156,7 +156,7 @@ def _rle_from_polygons(polygons: Sequence[Any], height_px: int, width_px: int) -
         pieces.append(points.tolist())
     if not pieces:
         raise DataError("mask: no polygon with three or more points")
-    merged = _coco().merge(_coco().frPyObjects(pieces, height_px, width_px))["counts"]
+    merged = coco_mask().merge(coco_mask().frPyObjects(pieces, height_px, width_px))["counts"]
     return merged.decode("ascii") if isinstance(merged, bytes) else merged
 
 
@@ -220,7 +220,7 @@ def areas(rles: Sequence[str], height_px: int, width_px: int) -> np.ndarray:
     """(N,) float64: set pixels of each mask."""
     if not rles:
         return np.zeros(0)
-    return _coco().area(_objects(rles, height_px, width_px)).astype(np.float64)
+    return coco_mask().area(_objects(rles, height_px, width_px)).astype(np.float64)
 
 
 def area(rle: str, height_px: int, width_px: int) -> float:
@@ -232,7 +232,7 @@ def bbox_xyxy(rle: str, height_px: int, width_px: int) -> tuple[float, float, fl
     """The tight box of one mask, all zero for an empty mask."""
     if not area(rle, height_px, width_px):
         return 0.0, 0.0, 0.0, 0.0
-    x0, y0, width, height = _coco().toBbox(_objects([rle], height_px, width_px))[0].tolist()
+    x0, y0, width, height = coco_mask().toBbox(_objects([rle], height_px, width_px))[0].tolist()
     return x0, y0, x0 + width, y0 + height
 
 
@@ -257,7 +257,7 @@ def iou_matrix(
         return np.zeros((len(rles), len(others)))
     crowd = [int(flag) for flag in iscrowd] if iscrowd is not None else [0] * len(others)
     return np.asarray(
-        _coco().iou(
+        coco_mask().iou(
             _objects(rles, height_px, width_px),
             _objects(others, height_px, width_px),
             crowd,

@@ -20,6 +20,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.plugins import Plugins
 from gcdis_ray.store.artifacts import Size, TensorFile
@@ -33,6 +34,12 @@ if TYPE_CHECKING:
 _METHODS = Plugins(
     "method", "gcdis_ray.methods", lambda module: module.ispkg, group="gcdis_ray.methods"
 )
+
+
+_PARTS = (
+    "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "check", "forecast",
+    "fit", "load",
+)  # fmt: skip
 
 
 class Inferred(NamedTuple):
@@ -132,8 +139,18 @@ def method_names() -> list[str]:
 
 
 def load_method(name: str) -> Method:
-    """The module of a method. Raises ConfigError: there is none, or it cannot be loaded."""
-    return _METHODS.load(name, _room, where="stages.discover.method")
+    """The module of a method.
+
+    Raises:
+        ConfigError: there is none, it cannot be loaded, or it does not hold what :class:`Method`
+            says.
+    """
+    where = "stages.discover.method"
+    method = _METHODS.load(name, _room, where=where)
+    absent = [part for part in _PARTS if not hasattr(method, part)]
+    if absent:
+        raise ConfigError(f"method {name} has no {', '.join(absent)}", where=where)
+    return method
 
 
 def _room(package: Any) -> Method:

@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pycocotools import mask
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import as_column, flags
+from gcdis_ray.masks.coco_rle import coco_mask
 from gcdis_ray.metrics.boxes import box_iou
 from gcdis_ray.metrics.detection_matching import LEAST_IOU_T, Bools, Edges, Floats, Ints
 
-coco_mask: Any = mask  # its annotations are narrower than what it takes
+_COCO = coco_mask()
 _EDGES_AT_ONCE = 1 << 20
 _RLES_AT_ONCE = 1 << 14
 _MASKS_AT_ONCE = 255  # pycocotools' area counts them in a byte
@@ -67,8 +67,8 @@ def as_rle(value: Any, size: list[int]) -> dict[str, Any]:
     if min(size) < 1:
         raise DataError("polygons need the image's height and width")
     if not len(value) or isinstance(value[0], int):
-        return coco_mask.frPyObjects({"size": size, "counts": value}, *size)
-    return coco_mask.merge(coco_mask.frPyObjects(value, *size))
+        return _COCO.frPyObjects({"size": size, "counts": value}, *size)
+    return _COCO.merge(_COCO.frPyObjects(value, *size))
 
 
 def mask_areas(masks: Masks, rows: Ints) -> Floats:
@@ -76,14 +76,14 @@ def mask_areas(masks: Masks, rows: Ints) -> Floats:
     rles, areas = masks.rles(rows), np.zeros(len(rows))
     for low in range(0, len(rles), _MASKS_AT_ONCE):
         part = slice(low, low + _MASKS_AT_ONCE)
-        areas[part] = coco_mask.area(rles[part])
+        areas[part] = _COCO.area(rles[part])
     return areas
 
 
 def tight_boxes(masks: Masks, rows: Ints) -> Floats:
     """(N, 4) x, y, width, height of these masks."""
     rles = masks.rles(rows)
-    return np.asarray(coco_mask.toBbox(rles)) if rles else np.zeros((0, 4))
+    return np.asarray(_COCO.toBbox(rles)) if rles else np.zeros((0, 4))
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def mask_edges(detections: Masks, objects: Masks, crowd_G: Bools, pairs: Pairs) 
         crowd = crowd_G[rows_g].tolist()
         d = g = 0
         for num_d, num_g in zip(part.num_d.tolist(), part.num_g.tolist(), strict=True):
-            iou = coco_mask.iou(rles_d[d : d + num_d], rles_g[g : g + num_g], crowd[g : g + num_g])
+            iou = _COCO.iou(rles_d[d : d + num_d], rles_g[g : g + num_g], crowd[g : g + num_g])
             row, column = np.nonzero(iou >= LEAST_IOU_T[0])
             if len(row):
                 parts.append((rows_d[row + d], rows_g[column + g], iou[row, column]))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.data.images.image_files import listed_images
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.report.view import RunView, printable
 from gcdis_ray.store.artifacts import Artifact
 
@@ -45,7 +46,7 @@ def sample_points(view: RunView, member: str, number: int) -> tuple[np.ndarray, 
         offset += shard.num_rows
         if chosen.num_rows:
             kept_index.append(chosen["crop_index"].to_numpy())
-            kept_rows.append(np.array(chosen["embedding"].to_pylist(), dtype=np.float64))
+            kept_rows.append(matrix(chosen["embedding"]).astype(np.float64))
     return np.concatenate(kept_index), principal_components(np.concatenate(kept_rows))
 
 

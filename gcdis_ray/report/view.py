@@ -5,7 +5,7 @@ It speaks of members; which stage gives one is the recipe's business.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NotRequired, TypedDict
 
@@ -17,7 +17,7 @@ class StageRow(TypedDict):
 
     name: str
     key: str
-    state: str  # cached | done | missing | failed | ...
+    state: str  # done | interrupted | missing
     seconds: float | None
     rows: int | None
     bytes: int | None
@@ -70,6 +70,11 @@ class RunView:
         """The run as a node has left it: without what came after."""
         names = list(self.artifacts)
         there = {n: self.artifacts[n] for n in names[: names.index(name) + 1]}
+        return replace(self, artifacts=there)
+
+    def without(self, names: Collection[str]) -> RunView:
+        """The run without what some nodes have given."""
+        there = {name: a for name, a in self.artifacts.items() if name not in names}
         return replace(self, artifacts=there)
 
     def table(self, member: str) -> Table | None:

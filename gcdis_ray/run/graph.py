@@ -7,6 +7,7 @@ members, may be taken only by stages that say so.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -52,6 +53,9 @@ class Wired:
         return self.node.configured_by or self.node.name
 
 
+_NAME = re.compile("[a-z][a-z0-9_]*")
+_STAGE = ("ID", "VERSION", "TAKES", "GIVES", "SEEDED", "Config", "forecast", "run")
+
 Graph = Mapping[str, Wired]  # by the node's name, in order
 
 
@@ -84,6 +88,7 @@ def wire(recipe: Recipe) -> Graph:
     graph: dict[str, Wired] = {}
     owners: dict[str, Stage] = {}
     for node in recipe.nodes:
+        _check_node(node, graph)
         if owners.setdefault(node.stage.ID, node.stage) is not node.stage:
             raise ConfigError(
                 f"its stage's ID {node.stage.ID!r} is another stage's: their artifacts would mix",
@@ -91,13 +96,34 @@ def wire(recipe: Recipe) -> Graph:
             )
         if node.name in graph:
             raise ConfigError("there are two of this name", where=f"node {node.name}")
-        if node.configured_by is not None and node.configured_by not in graph:
-            raise ConfigError(
-                f"is configured by {node.configured_by!r}, which is no earlier node",
-                where=f"node {node.name}",
-            )
         graph[node.name] = _wire(node, graph)
     return graph
+
+
+def _check_node(node: Node, earlier: Graph) -> None:
+    """What a node has to be by itself, and as one that another's section configures."""
+    where = f"node {node.name}"
+    if not _NAME.fullmatch(node.name) or node.name.startswith("model_"):
+        raise ConfigError("a name is of small letters, digits and underscores", where=where)
+    absent = [name for name in _STAGE if not hasattr(node.stage, name)]
+    if absent:
+        raise ConfigError(f"its stage does not say {', '.join(absent)}", where=where)
+    names = [member.name for member in node.stage.GIVES]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"its stage declares {twice} twice", where=where)
+    if node.configured_by is None:
+        return
+    owner = earlier.get(node.configured_by)
+    if owner is None or owner.node.configured_by is not None:
+        raise ConfigError(
+            f"is configured by {node.configured_by!r}, which is no earlier node with a section",
+            where=where,
+        )
+    if owner.node.stage.Config is not node.stage.Config or node.fixes:
+        raise ConfigError(
+            f"is configured by {node.configured_by!r}: it needs the same Config, and fixes nothing",
+            where=where,
+        )
 
 
 def _wire(node: Node, earlier: Graph) -> Wired:
@@ -141,15 +167,16 @@ def _giver(want: Need, node: Node, earlier: Graph) -> str | None:
 
 def _is_sealed(want: Need, giver: Wired) -> bool:
     gives = giver.node.stage.GIVES
-    members = gives if want.whole else [declared(gives, want.member)]
-    return giver.opens_sealed or any(member.sealed for member in members if member)
+    members = gives if want.whole else [m for m in gives if m.names(want.member)]
+    return giver.opens_sealed or any(member.sealed for member in members)
 
 
 def make_config(data: Mapping[str, Any], where: str) -> RunConfig:
     """A config from plain data, with what its recipe fixes, validated against the recipe."""
     recipe = str(data.get("recipe", "gcdis"))
     graph, model = load_recipe(recipe), _config_model(recipe)
-    filled, sections = dict(data), data.get("stages") or {}
+    filled, sections = dict(data), data.get("stages")
+    sections = {} if sections is None else sections
     if isinstance(sections, Mapping):  # if not, validation says so
         filled["stages"] = sections = dict(sections)
         for name, wired in graph.items():

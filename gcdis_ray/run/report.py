@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -30,18 +30,28 @@ def view_of(pipeline: Pipeline) -> RunView:
     )
 
 
-def offered_sections(stages: Mapping[str, Stage], view: RunView) -> list[Section]:
-    """What the stages that are done show of a run: each of the run as it has left it.
+def offered_sections(
+    stages: Mapping[str, Stage], view: RunView, openers: Collection[str] = ()
+) -> list[Section]:
+    """What the stages that are done show of a run: each of the run as it has left it, without what
+    is sealed unless it may open that.
 
     Args:
         stages: by node, in the recipe's order.
+        openers: nodes that may open sealed members.
     """
+    sealed = {*openers, *(n for n, stage in stages.items() if _gives_sealed(stage))}
     found: list[Section] = []
     for name, stage in stages.items():
         hook = offered(stage, "sections")
         if hook and name in view.artifacts:
-            found += hook(view.until(name))
+            seen = view.until(name)
+            found += hook(seen if name in openers else seen.without(sealed - {name}))
     return found
+
+
+def _gives_sealed(stage: Stage) -> bool:
+    return any(member.sealed for member in getattr(stage, "GIVES", ()))
 
 
 def write_run_report(
@@ -62,7 +72,8 @@ def write_run_report(
     if only_if_missing and name in pipeline.storage.list("reports"):
         return f"{pipeline.storage.uri}/{name}"
     stages = {name: node.stage for name, node in pipeline.nodes.items()}
-    page = write_report(view, offered_sections(stages, view)).encode()
+    openers = {name for name, node in pipeline.nodes.items() if node.wired.opens_sealed}
+    page = write_report(view, offered_sections(stages, view, openers)).encode()
     if output:
         try:
             Path(output).write_bytes(page)

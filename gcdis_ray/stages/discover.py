@@ -12,7 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-from pydantic import Field, create_model, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    create_model,
+    model_serializer,
+    model_validator,
+)
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
@@ -67,14 +73,16 @@ class Discovery(StageConfig):
             return data
         name = data.get("method", "gcdis")
         load_method(str(name))
-        others = [other for other in method_names() if other != name and data.get(other)]
+        others = [
+            other for other in method_names() if other != name and data.get(other) not in (None, {})
+        ]
         if others:
             raise ConfigError(
                 f"options of {others[0]}, and the method is {name}",
                 where=f"stages.discover.{others[0]}",
-                fix=f"take them out, or set stages.discover.method: {others[0]}",
+                fix=f"take them out, or choose a recipe whose method is {others[0]}",
             )
-        return {**data, name: data.get(name) or {}}
+        return {**data, name: {} if data.get(name) is None else data[name]}
 
     @model_validator(mode="after")
     def _method_can(self) -> Discovery:
@@ -93,6 +101,13 @@ class Discovery(StageConfig):
             )
         return self
 
+    @model_serializer(mode="wrap")
+    def _without_other_methods(self, plain: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A config says nothing of methods that it does not use: they may not be installed where
+        it is read."""
+        others = {name for name in method_names() if name != self.method}
+        return {name: value for name, value in plain(self).items() if name not in others}
+
     def key_fields(self) -> dict[str, Any]:
         shared = {"method", "top_k", "hold_out", "prune"}
         return self.model_dump(mode="json", include=shared) | {
@@ -102,6 +117,12 @@ class Discovery(StageConfig):
 
 
 def _config() -> type[Discovery]:
+    for name in {*Discovery.model_fields, "options"} & set(method_names()):
+        raise ConfigError(
+            f"a method cannot be called {name!r}: the stage has an option of that name",
+            where="stages.discover.method",
+            fix="rename the entry point",
+        )
     sections: dict[str, Any] = {
         name: (load_method(name).Config | None, None) for name in method_names()
     }

@@ -204,7 +204,8 @@ def score(
     from gcdis_ray.evaluation.class_columns import ClassColumns
     from gcdis_ray.evaluation.cluster_mapping import map_outputs
     from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
-    from gcdis_ray.evaluation.detection_block import Detection, score_detections
+    from gcdis_ray.evaluation.detection_block import Detection
+    from gcdis_ray.evaluation.detection_matches import score_detections
     from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
 
     images, instances = inputs.table("truth_images"), inputs.table("truth_instances")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
 from typing import Any, Literal, Protocol
 
 import pyarrow as pa
@@ -37,7 +36,9 @@ class Member:
 
     def names(self, member: str) -> bool:
         """Whether it declares the member of that name."""
-        return fnmatchcase(member, self.name)
+        if self.name.endswith("*"):
+            return member.startswith(self.name[:-1])
+        return member == self.name
 
 
 def table(name: str, schema: pa.Schema, *, optional: bool = False, sealed: bool = False) -> Member:
@@ -49,8 +50,8 @@ def document(name: str, *, optional: bool = False, sealed: bool = False) -> Memb
     return Member(name, "json", None, optional, sealed)
 
 
-def tensors(name: str, *, optional: bool = False) -> Member:
-    return Member(name, "tensors", None, optional)
+def tensors(name: str, *, optional: bool = False, sealed: bool = False) -> Member:
+    return Member(name, "tensors", None, optional, sealed)
 
 
 def schemas_of(members: Iterable[Member]) -> dict[str, pa.Schema]:

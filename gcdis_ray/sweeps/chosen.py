@@ -8,7 +8,7 @@ import yaml
 
 from gcdis_ray.config import RunConfig, apply_overrides
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.run.pipeline import make_config
+from gcdis_ray.run.graph import make_config
 from gcdis_ray.store.storage import open_storage
 
 

@@ -205,7 +205,9 @@ def with_values(config: RunConfig, values: Values, where: str) -> RunConfig:
         *parents, last = path.split(".")
         node = data
         for name in parents:
-            node = node.setdefault(name, {})
+            if node.get(name) is None:
+                node[name] = {}
+            node = node[name]
             if not isinstance(node, dict):
                 raise ConfigError(f"{name!r} is a value, not a section", where=f"{where}: {path}")
         node[last] = deepcopy(value)

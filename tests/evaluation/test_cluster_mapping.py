@@ -44,7 +44,7 @@ def test_classes_are_columns_by_rising_category():
 
 
 def counts(*rows: tuple[int, int, int]) -> pa.Table:
-    names = ("class_index", "category_id", "count")
+    names = ("cluster_id", "category_id", "count")
     return table("cluster_counts", [dict(zip(names, row, strict=True)) for row in rows])
 
 
@@ -108,7 +108,7 @@ def count(images: list[list[int]], **changes: Any) -> dict[tuple[int, int], int]
     for n in range(len(images)):
         shard = run(n, table("predictions", rows[n]), table("truth_instances", truth[n]))
         for row in shard["cluster_counts"].to_pylist():
-            pair = row["class_index"], row["category_id"]
+            pair = row["cluster_id"], row["category_id"]
             total[pair] = total.get(pair, 0) + row["count"]
     return total
 
@@ -185,7 +185,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
         nothing = encode_window(np.zeros((1, 1), bool), 0, 0, 64, 64)
         rows += [row | {"mask_rle": nothing} for row in rows[:1]]
         for row in run(shard, images, table("truth_instances", rows))["cluster_counts"].to_pylist():
-            pair = row["class_index"], row["category_id"]
+            pair = row["cluster_id"], row["category_id"]
             total[pair] = total.get(pair, 0) + row["count"]
         for image in images.to_pylist():
             if image["split"] == "validation":

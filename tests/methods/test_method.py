@@ -32,7 +32,8 @@ def toy(**changes: Any) -> SimpleNamespace:
             spec=spec, weights=weights, others=others, device=device, num_outputs=2, width=1
         )
 
-    common = dict(VERSION=3, Config=Options, GIVES=(), load=load)
+    unused = dict(check=None, forecast=None, fit=None)
+    common = dict(VERSION=3, Config=Options, GIVES=(), load=load, **unused)
     abilities = dict(USES_EMBEDDINGS=False, SNAPSHOTS=False, MEASURES=False)
     return SimpleNamespace(**common | abilities | changes)
 

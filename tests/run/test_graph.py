@@ -41,6 +41,8 @@ def stage(gives: Sequence[str | Member] = (), takes: Sequence[str | Need] = ()) 
         GIVES=members,
         SEEDED=False,
         Config=Config,
+        forecast=None,
+        run=None,
     )
 
 
@@ -50,6 +52,33 @@ def wired(*nodes: Node) -> dict[str, dict[str, str]]:
 
 
 # ------------------------------------------------------------ wiring
+
+
+def test_a_node_has_to_be_one():
+    bare = stage(["a"])
+    del bare.TAKES
+    other = stage(["b"])
+    other.Config = Inner
+    paper, chain = Node("paper", stage(["a"])), Node("chain", stage(), configured_by="paper")
+    for nodes, told in (
+        ([Node("model_dump", stage())], "small letters"),
+        ([Node("a.b", stage())], "small letters"),
+        ([Node("bare", bare)], "does not say TAKES"),
+        ([Node("two", stage(["a", "a"]))], r"declares \['a'\] twice"),
+        ([paper, Node("two", other, configured_by="paper")], "needs the same Config"),
+        ([paper, Node("two", stage(), configured_by="paper", fixes={"rows": 3})], "fixes nothing"),
+        ([paper, chain, Node("two", stage(), configured_by="chain")], "no earlier node"),
+    ):
+        with pytest.raises(ConfigError, match=told) as error:
+            wired(*nodes)
+        assert error.value.where == f"node {nodes[-1].name}"
+
+
+def test_what_is_sealed_by_name_is_sealed_beside_a_pattern():
+    gives = [document("x_*"), document("x_truth", sealed=True)]
+    with pytest.raises(ConfigError, match="sealed"):
+        wired(Node("one", stage(gives)), Node("two", stage([], ["x_truth"])))
+    assert wired(Node("one", stage(gives)), Node("two", stage([], ["x_rest"])))["two"]
 
 
 def test_two_stages_of_one_identity_are_refused_and_one_stage_may_come_twice():
