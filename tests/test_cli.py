@@ -221,7 +221,7 @@ def test_a_missing_image_is_named(gcdis, folder: Path):
     ("override", "names"),
     [
         ("stages.ingest.roott=x", "root"),
-        ("stages.discover.trainin.steps=1", "training"),
+        ("stages.discover.gcdis.trainin.steps=1", "training"),
         ("compute.workers=many", "compute.workers"),
         ("stages.count.num_novel=-3", "num_novel"),
         ("seed=1.5", "seed"),

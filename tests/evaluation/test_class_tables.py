@@ -42,7 +42,7 @@ def arrays(rows: list[tuple]) -> tuple[CropTruth, dict, dict, np.ndarray]:
     given = np.array([0 if row[0] else -1 for row in rows], dtype=np.int32)
     assigned = {"class_index": given, "headness": heat, "temperature": heat + 1}
     pseudo = {
-        "class_index": np.array([rows[n][2] for n in free], dtype=np.int32),
+        "cluster_id": np.array([rows[n][2] for n in free], dtype=np.int32),
         "reliability": heat[free],
     }
     return truth, assigned, pseudo, np.array([rows[n][3] for n in free], dtype=np.int64)

@@ -185,7 +185,7 @@ def test_extension_types_are_refused(tmp_path: Path):
     record = Attempt(storage, "count/k1", "attempt-1", SCHEMAS)._write(
         "history/part-00000.parquet", sink.getvalue().to_pybytes(), 1
     )
-    artifact = open_artifact(storage, _manifest({"history": [record]}))
+    artifact = open_artifact(storage, _manifest({"history": [record]}), SCHEMAS)
     with pytest.raises(ArtifactError):
         artifact.table("history").read()
 
