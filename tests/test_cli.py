@@ -16,6 +16,7 @@ from scene_tables import FakeArtifact
 
 from gcdis_ray import cli
 from gcdis_ray.cli import main
+from gcdis_ray.stages import evaluate
 
 
 @pytest.fixture
@@ -321,7 +322,7 @@ def test_bad_image_lists(folder: Path, where: str, capsys: pytest.CaptureFixture
 
 
 def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    capsys: pytest.CaptureFixture[str],
 ):
     ap = {"all": 0.1, "known": 0.2, "novel": None}
     mapping = {"source": "split_val", "scope": "all", "drop": "before_topk", "leak_free": True}
@@ -336,8 +337,10 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
         },
         "class_count": {"estimate": 3, "discovered": 3, "truth": 3},
     }
-    monkeypatch.setattr(cli, "_metrics", lambda pipeline: metrics)
-    cli._print_metrics(mock.Mock(config=mock.Mock(oracle=False)))
+    artifact = mock.Mock(**{"json.return_value": metrics})
+    pipeline = mock.Mock(config=mock.Mock(oracle=False), nodes={"marks": mock.Mock(stage=evaluate)})
+    pipeline.artifacts.return_value = {"marks": artifact}
+    cli._print_summaries(pipeline)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
         "mask AP all 0.100 known 0.200 novel n/a",

@@ -66,11 +66,12 @@ def _with_other_truth(
 def test_no_byte_before_evaluate_depends_on_them_nor_on_the_runtime(
     tmp_path: Path, small_run, ray_address
 ):
-    """The whole small run again, trained by two workers of Ray."""
+    """The whole small run again, on Ray."""
     overrides = [
         *_with_other_truth(small_run, tmp_path, unlabeled=_permuted, validation=_permuted),
         "compute.runtime=ray",
         f"compute.address={ray_address}",
+        "compute.workers=1",
         "compute.data_workers=1",
     ]
     done = gcdis("run", overrides)

@@ -108,7 +108,8 @@ def test_what_is_hidden_is_hidden(method: str) -> None:
     job = estimator.jobs([])[0]
     assert job.draw == 0
     one = estimator.run(job, drawn)
-    with mock.patch(f"gcdis_ray.clustering.class_count.{method}.hidden_classes") as fold:
+    module = {"mixture": "mixture", "holdout": "hidden_classes"}[method]
+    with mock.patch(f"gcdis_ray.clustering.class_count.{module}.hidden_classes") as fold:
         fold.return_value = [hidden]
         two = estimator.run(job, Points(drawn.points_ND, others))
     assert [(t.num_classes, t.silhouette, t.inertia) for t in one] == [
