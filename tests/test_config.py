@@ -136,9 +136,9 @@ def test_unknown_key_at_every_level_suggests_the_near_one(path: str):
     wrong = name[:-1] + "_"
     prefix = f"{path}." if path else ""
     method = ["stages.discover.method=kmeans"] if "kmeans" in path else []
-    data = apply_overrides(MINIMAL, [*method, f"{prefix}{wrong}=1"])
+    overrides = [*method, f"{prefix}{wrong}=1"]
     with pytest.raises(ConfigError) as caught:
-        validate(MODEL, data, "test")
+        validate(MODEL, apply_overrides(MINIMAL, overrides), "test")
     assert wrong in str(caught.value)
     hints = ("did you mean", "valid:", "is a value, not a section")  # the last: a list or section
     assert any(hint in str(caught.value) for hint in hints)
