@@ -29,7 +29,7 @@ from gcdis_ray.evaluation.crop_truth import (
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import Terms, in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
-from gcdis_ray.methods.method import StoredMethod
+from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.metrics.cluster_classes import Scope, count_pairs, dense, match_clusters
 from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.metrics.one_to_one import greedy_pairs

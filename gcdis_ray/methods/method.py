@@ -3,16 +3,16 @@
 A method is a room of :mod:`gcdis_ray.methods` with a module ``method.py``, or the module that an
 entry point of group ``gcdis_ray.methods`` names; both hold what :class:`Method` says. It learns
 from a :class:`~gcdis_ray.methods.problem.Problem` and leaves members in the artifact of stage
-discover; a :class:`StoredMethod` names them. Opened where it runs, it is a :class:`Trained` and
-says of crops, seen or new, which class they are in.
+discover (:mod:`~gcdis_ray.methods.stored_method`). Opened where it runs, it is a :class:`Trained`
+and says of crops, seen or new, which class they are in.
 
 Shape letters: N crops, K outputs, C clusters, D embedding, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
@@ -23,8 +23,8 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.plugins import Plugins
-from gcdis_ray.store.artifacts import Size, TensorFile
-from gcdis_ray.store.members import Member, Members
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import Member
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -157,93 +157,3 @@ def _room(package: Any) -> Method:
     import importlib
 
     return importlib.import_module(f"{package.__name__}.method")  # pyright: ignore[reportReturnType]
-
-
-@dataclass(frozen=True)
-class StoredMethod:
-    """A trained method as it lies in an artifact. Small to pickle: workers load what they need.
-
-    Args:
-        name: of the method.
-        snapshots: by finished steps, oldest first.
-        groups: outputs of each cluster, if outputs were dropped or joined after training.
-    """
-
-    name: str
-    spec: Mapping[str, Any]
-    weights: TensorFile
-    others: Mapping[str, TensorFile] = field(default_factory=dict)
-    snapshots: Mapping[int, TensorFile] = field(default_factory=dict)
-    groups: Sequence[Sequence[int]] | None = None
-
-    @classmethod
-    def of(
-        cls, name: str, fitted: Fitted, tensor_file: Callable[[str], TensorFile]
-    ) -> StoredMethod:
-        """Args: tensor_file: gives the tensors of a member."""
-        return cls(
-            name,
-            fitted.spec,
-            tensor_file(fitted.weights),
-            {other: tensor_file(other) for other in fitted.others},
-            {step: tensor_file(f"snapshot_{step}") for step in fitted.snapshots},
-        )
-
-    @classmethod
-    def read(cls, members: Members) -> StoredMethod:
-        """As document ``method`` says (:func:`method_document`)."""
-        told = members.json("method")
-        fitted = Fitted(
-            told["spec"], told["weights"], tuple(told["others"]), tuple(told["snapshots"])
-        )
-        found = cls.of(told["name"], fitted, members.tensor_file)
-        return found.grouped(told["groups"])
-
-    def grouped(self, groups: Sequence[Sequence[int]] | None) -> StoredMethod:
-        """The same with outputs joined to clusters."""
-        return replace(self, groups=groups)
-
-    @property
-    def uses_embeddings(self) -> bool:
-        return load_method(self.name).USES_EMBEDDINGS
-
-    def open(self, device: str) -> Trained:
-        """The method as training left it."""
-        return self._load(self.weights, self._others(), device)
-
-    def open_snapshots(self, device: str) -> list[Trained]:
-        """The method as it was at each snapshot, oldest first."""
-        others = self._others()
-        return [self._load(weights, others, device) for weights in self.snapshots.values()]
-
-    def _others(self) -> dict[str, dict[str, Tensor]]:
-        return {name: file.load() for name, file in self.others.items()}
-
-    def _load(
-        self, weights: TensorFile, others: Mapping[str, Mapping[str, Tensor]], device: str
-    ) -> Trained:
-        from gcdis_ray.methods.groups import Grouped
-
-        trained = load_method(self.name).load(self.spec, weights.load(), others, device)
-        return trained if self.groups is None else Grouped(trained, self.groups)
-
-
-def method_document(
-    name: str, fitted: Fitted, groups: Sequence[Sequence[int]] | None
-) -> dict[str, Any]:
-    """The document ``method`` of an artifact: plain JSON."""
-    return {
-        "name": name,
-        "spec": dict(fitted.spec),
-        "weights": fitted.weights,
-        "others": list(fitted.others),
-        "snapshots": list(fitted.snapshots),
-        "groups": groups,
-    }
-
-
-def with_embeddings(crops: pa.Table, embeddings: pa.Table | None) -> pa.Table:
-    """Crops with the column ``embedding`` of the same shard of ``embeddings``, if there is one."""
-    if embeddings is None:
-        return crops
-    return crops.append_column("embedding", embeddings["embedding"])

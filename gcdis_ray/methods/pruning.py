@@ -13,8 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
-from gcdis_ray.methods.method import StoredMethod
 from gcdis_ray.methods.pruning_config import PruneConfig
+from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.methods.tables import AGREEMENT
 
 Floats = NDArray[np.float32]

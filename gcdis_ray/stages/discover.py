@@ -24,16 +24,10 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.methods.hold_out_config import HoldOutConfig, HoldOutOfTrials
-from gcdis_ray.methods.method import (
-    Method,
-    StoredMethod,
-    load_method,
-    method_document,
-    method_names,
-    with_embeddings,
-)
+from gcdis_ray.methods.method import Method, load_method, method_names
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.pruning_config import PruneConfig
+from gcdis_ray.methods.stored_method import StoredMethod, method_document, with_embeddings
 from gcdis_ray.methods.tables import AGREEMENT
 from gcdis_ray.stages.objective import Objective, Reading, TrialSection
 from gcdis_ray.store.artifacts import Artifact, Size, Table

@@ -22,7 +22,8 @@ from gcdis_ray.clustering.reliability import (
 )
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.methods.method import StoredMethod, load_method, with_embeddings
+from gcdis_ray.methods.method import load_method
+from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.discover import Discovery
 from gcdis_ray.store.artifacts import Size, Table

@@ -24,7 +24,7 @@ from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.masks.coco_rle import encode_window
 from gcdis_ray.methods.gcdis.inference import infer_crops
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
-from gcdis_ray.methods.method import StoredMethod
+from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.stages import crop
 

@@ -15,7 +15,8 @@ from gcdis_ray import plugins
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods import method as methods
-from gcdis_ray.methods.method import Fitted, StoredMethod, load_method, method_document
+from gcdis_ray.methods.method import Fitted, load_method
+from gcdis_ray.methods.stored_method import StoredMethod, method_document
 from gcdis_ray.stages import discover
 from gcdis_ray.stages.discover import Discovery
 

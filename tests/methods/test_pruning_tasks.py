@@ -11,9 +11,9 @@ from small_discovery import CONFIG, crop_row
 
 from gcdis_ray.methods.gcdis.inference import infer_crops
 from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
-from gcdis_ray.methods.method import StoredMethod
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 from gcdis_ray.methods.pruning_config import PruneConfig
+from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.methods.tables import AGREEMENT
 from gcdis_ray.store.schemas import CROPS as CROPS_SCHEMA
 from gcdis_ray.store.schemas import check_schema

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,13 +26,11 @@ from gcdis_ray.data.crops.crop_vectors import read_vectors
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.methods.embedding import EmbedCrops, open_embedding
+from gcdis_ray.methods.kmeans.config import Config
 from gcdis_ray.methods.method import Inferred
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.metrics.cluster_classes import count_matrix
 from gcdis_ray.store.artifacts import Table
-
-if TYPE_CHECKING:
-    from gcdis_ray.methods.kmeans.method import Config
 
 _LABELED = 20  # crops of each class that a draw contains at least, if there are so many
 

@@ -1,0 +1,105 @@
+"""A trained method as it lies in an artifact: what names its members, and how it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from gcdis_ray.methods.groups import Grouped
+from gcdis_ray.methods.method import Fitted, Trained, load_method
+from gcdis_ray.store.artifacts import TensorFile
+from gcdis_ray.store.members import Members
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class StoredMethod:
+    """A trained method as it lies in an artifact. Small to pickle: workers load what they need.
+
+    Args:
+        name: of the method.
+        snapshots: by finished steps, oldest first.
+        groups: outputs of each cluster, if outputs were dropped or joined after training.
+    """
+
+    name: str
+    spec: Mapping[str, Any]
+    weights: TensorFile
+    others: Mapping[str, TensorFile] = field(default_factory=dict)
+    snapshots: Mapping[int, TensorFile] = field(default_factory=dict)
+    groups: Sequence[Sequence[int]] | None = None
+
+    @classmethod
+    def of(
+        cls, name: str, fitted: Fitted, tensor_file: Callable[[str], TensorFile]
+    ) -> StoredMethod:
+        """Args: tensor_file: gives the tensors of a member."""
+        return cls(
+            name,
+            fitted.spec,
+            tensor_file(fitted.weights),
+            {other: tensor_file(other) for other in fitted.others},
+            {step: tensor_file(f"snapshot_{step}") for step in fitted.snapshots},
+        )
+
+    @classmethod
+    def read(cls, members: Members) -> StoredMethod:
+        """As document ``method`` says (:func:`method_document`)."""
+        told = members.json("method")
+        fitted = Fitted(
+            told["spec"], told["weights"], tuple(told["others"]), tuple(told["snapshots"])
+        )
+        found = cls.of(told["name"], fitted, members.tensor_file)
+        return found.grouped(told["groups"])
+
+    def grouped(self, groups: Sequence[Sequence[int]] | None) -> StoredMethod:
+        """The same with outputs joined to clusters."""
+        return replace(self, groups=groups)
+
+    @property
+    def uses_embeddings(self) -> bool:
+        return load_method(self.name).USES_EMBEDDINGS
+
+    def open(self, device: str) -> Trained:
+        """The method as training left it."""
+        return self._load(self.weights, self._others(), device)
+
+    def open_snapshots(self, device: str) -> list[Trained]:
+        """The method as it was at each snapshot, oldest first."""
+        others = self._others()
+        return [self._load(weights, others, device) for weights in self.snapshots.values()]
+
+    def _others(self) -> dict[str, dict[str, Tensor]]:
+        return {name: file.load() for name, file in self.others.items()}
+
+    def _load(
+        self, weights: TensorFile, others: Mapping[str, Mapping[str, Tensor]], device: str
+    ) -> Trained:
+        trained = load_method(self.name).load(self.spec, weights.load(), others, device)
+        return trained if self.groups is None else Grouped(trained, self.groups)
+
+
+def method_document(
+    name: str, fitted: Fitted, groups: Sequence[Sequence[int]] | None
+) -> dict[str, Any]:
+    """The document ``method`` of an artifact: plain JSON."""
+    return {
+        "name": name,
+        "spec": dict(fitted.spec),
+        "weights": fitted.weights,
+        "others": list(fitted.others),
+        "snapshots": list(fitted.snapshots),
+        "groups": groups,
+    }
+
+
+def with_embeddings(crops: pa.Table, embeddings: pa.Table | None) -> pa.Table:
+    """Crops with the column ``embedding`` of the same shard of ``embeddings``, if there is one."""
+    if embeddings is None:
+        return crops
+    return crops.append_column("embedding", embeddings["embedding"])
