@@ -182,7 +182,7 @@ def test_from_and_until(open_pipeline):
 
 
 def test_a_recipe_may_not_leak_the_ground_truth(monkeypatch: pytest.MonkeyPatch):
-    common = dict(VERSION=1, SEEDED=False, Config=Config)
+    common = dict(VERSION=1, SEEDED=False, Config=Config, forecast=None, run=None)
     truth = SimpleNamespace(
         ID="ground_truth", TAKES=(), GIVES=(document("truth", sealed=True),), **common
     )

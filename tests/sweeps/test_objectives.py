@@ -101,7 +101,8 @@ def test_a_probe_runs_its_givers_only():
 def stage(ID: str, takes: Any = (), gives: Any = (), *names: str) -> Any:
     """A stage of another package: what a graph and a sweep look at."""
     offers = [Objective(name, "max", "", read=lambda artifact: Reading(0.0)) for name in names]
-    return SimpleNamespace(ID=ID, TAKES=takes, GIVES=gives, objectives=lambda: offers)
+    unused = dict(VERSION=1, SEEDED=False, Config=None, forecast=None, run=None)
+    return SimpleNamespace(ID=ID, TAKES=takes, GIVES=gives, objectives=lambda: offers, **unused)
 
 
 def test_objectives_of_other_stages_are_found_and_the_graph_says_which_are_oracles():
