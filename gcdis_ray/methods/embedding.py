@@ -20,7 +20,7 @@ from gcdis_ray.data.crops.crop_store import decode_crops
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.models.backbones import FrozenBackbone
+    from gcdis_ray.backbones.frozen import FrozenBackbone
 
 EmbedCrops = Callable[[pa.Table], NDArray[np.float32]]
 _BATCH = 64  # fixed: sums inside a convolution may depend on it
@@ -60,7 +60,8 @@ def open_embedding(
 def _backbone(
     spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
 ) -> FrozenBackbone:
-    from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
+    from gcdis_ray.backbones.frozen import PyramidFeatures
+    from gcdis_ray.models.backbones import build_backbone
 
     if spec["backbone"] != "proposer" or weights is None:
         return build_backbone(spec["backbone"], weights).to(device)
