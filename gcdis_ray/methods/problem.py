@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.members import Members
 
@@ -28,6 +31,8 @@ class Problem:
             weight.
         space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
             None if the recipe embeds none.
+        placed_N: cluster in [0, num_outputs) of every crop by placing on the embeddings with the
+            labels that training is told of, known outputs first; None if nothing was placed.
     """
 
     crops: Table
@@ -37,6 +42,7 @@ class Problem:
     hold_out: HoldOut | None = None
     measure_every: int = 0
     space: Members | None = None
+    placed_N: NDArray[np.int64] | None = None
 
     @property
     def num_told(self) -> int:
