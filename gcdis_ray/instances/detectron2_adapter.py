@@ -35,6 +35,7 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
@@ -46,7 +47,6 @@ from gcdis_ray.instances.instance_heads import (
     mask_loss,
 )
 from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
-from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5")

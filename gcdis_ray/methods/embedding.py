@@ -20,7 +20,7 @@ from gcdis_ray.data.crops.crop_store import decode_crops
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.models.backbones import FrozenBackbone
+    from gcdis_ray.backbones.frozen import FrozenBackbone
 
 EmbedCrops = Callable[[pa.Table], NDArray[np.float32]]
 _BATCH = 64  # fixed: sums inside a convolution may depend on it
@@ -41,7 +41,7 @@ def open_embedding(
     Raises:
         ConfigError: the weights do not fit the backbone.
     """
-    backbone = _backbone(spec, weights, device)
+    backbone = open_backbone(spec, weights, device)
 
     def embed(crops: pa.Table) -> NDArray[np.float32]:
         parts = [np.zeros((0, 1), dtype=np.float32)]
@@ -57,10 +57,12 @@ def open_embedding(
     return embed
 
 
-def _backbone(
+def open_backbone(
     spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
 ) -> FrozenBackbone:
-    from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
+    """What embeds, in evaluation mode; arguments and errors as of :func:`open_embedding`."""
+    from gcdis_ray.backbones.frozen import PyramidFeatures
+    from gcdis_ray.models.backbones import build_backbone
 
     if spec["backbone"] != "proposer" or weights is None:
         return build_backbone(spec["backbone"], weights).to(device)

@@ -31,8 +31,8 @@ class Problem:
             weight.
         space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
             None if the recipe embeds none.
-        placed_N: cluster of every crop, below ``num_outputs``, known ones first: placed on the
-            embeddings before training, with the labels that training is told. None: nothing was.
+        placed_N: cluster in [0, num_outputs) of every crop by placing on the embeddings with the
+            labels that training is told of, known outputs first; None if nothing was placed.
     """
 
     crops: Table

@@ -76,7 +76,7 @@ class Config(StageConfig):
 
 def source(config: Config, show: object = None) -> str:
     """SHA-256 of the weights file; empty without one."""
-    from gcdis_ray.models.weights_file import file_sha256
+    from gcdis_ray.backbones.weights_file import file_sha256
 
     path = _weights_path(config)
     return file_sha256(path) if path else ""

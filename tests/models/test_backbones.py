@@ -13,16 +13,12 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import nn
 
+from gcdis_ray.backbones.frozen import PyramidFeatures
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from gcdis_ray.backbones.pooling import pool
+from gcdis_ray.backbones.wavelet import Wavelet
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.backbones import (
-    MobileNetV2,
-    PyramidFeatures,
-    Wavelet,
-    build_backbone,
-    pool,
-    read_weights,
-)
-from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from gcdis_ray.models.backbones import MobileNetV2, build_backbone, read_weights
 
 
 def _images(num: int = 3, side: int = 32, seed: int = 0) -> torch.Tensor:

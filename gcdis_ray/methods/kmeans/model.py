@@ -7,7 +7,7 @@ centres lie in, K outputs, L known classes that the method is told of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -19,8 +19,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from gcdis_ray.clustering import spaces
 from gcdis_ray.clustering.kmeans import kmeans, means, nearest
-from gcdis_ray.clustering.principal_axes import principal_axes
 from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 from gcdis_ray.data.crops.crop_vectors import read_vectors
 from gcdis_ray.errors import DataError
@@ -35,42 +35,15 @@ from gcdis_ray.store.artifacts import Table
 _LABELED = 20  # crops of each class that a draw contains at least, if there are so many
 
 
-@dataclass(frozen=True)
-class Space:
-    """Where vectors are compared: embeddings minus a mean, projected, scaled to length 1.
-
-    Args:
-        mean_D: float32; zeros if nothing is subtracted.
-        axes_DC: float32, a direction per column; None: all dimensions as they are.
-    """
-
-    mean_D: Tensor
-    axes_DC: Tensor | None
-
-    @classmethod
-    def fitted(cls, vectors_MD: Tensor, centre: bool, components: int | None) -> Space:
-        mean_D, axes_DC = vectors_MD.mean(dim=0), None
-        if components is not None:
-            mean_D, axes_DC = principal_axes(vectors_MD, components)
-            axes_DC = axes_DC.to(vectors_MD.dtype).contiguous()
-        return cls(mean_D if centre else torch.zeros_like(mean_D), axes_DC)
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Tensor]) -> Space:
-        """As :meth:`tensors` says."""
-        return cls(stored["mean_D"], stored.get("axes_DC"))
-
-    def tensors(self) -> dict[str, Tensor]:
-        axes = {} if self.axes_DC is None else {"axes_DC": self.axes_DC}
-        return {"mean_D": self.mean_D, **axes}
-
-    def to(self, device: str) -> Space:
-        return Space.of({name: tensor.to(device) for name, tensor in self.tensors().items()})
-
-    def place(self, vectors_ND: Tensor) -> Tensor:
-        """Unit rows (N, C) of embeddings (N, D), on the device of the space."""
-        moved_ND = vectors_ND.to(self.mean_D.device) - self.mean_D
-        return F.normalize(moved_ND if self.axes_DC is None else moved_ND @ self.axes_DC, dim=1)
+def fit_space(vectors_MD: Tensor, config: Config) -> spaces.Space:
+    """Where vectors are compared, in float32."""
+    if config.components is not None:
+        space = spaces.principal(vectors_MD, config.components)
+        if not config.centre:
+            space = replace(space, mean_D=torch.zeros_like(space.mean_D))
+    else:
+        space = spaces.centred(vectors_MD) if config.centre else spaces.raw(vectors_MD)
+    return space.to("cpu", torch.float32)
 
 
 def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[str, Tensor]:
@@ -79,7 +52,7 @@ def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[st
     Returns:
         ``centres_KC``, unit rows, known classes first, zeros for an output that no crop is nearest
         to: a known class without a labeled crop, or one of more outputs than there are crops; and
-        the tensors of the :class:`Space`.
+        the tensors of the :class:`~gcdis_ray.clustering.spaces.Space`.
 
     Raises:
         DataError: there is no crop.
@@ -91,7 +64,7 @@ def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[st
     generator = Generator().manual_seed(problem.seed)
     rows_M = draw(labels_N, config.max_crops, generator)
     vectors_MD, labels_M = read_vectors(embeddings, rows_M), labels_N[rows_M]
-    space = Space.fitted(vectors_MD, config.centre, config.components)
+    space = fit_space(vectors_MD, config)
     points_MC = space.place(vectors_MD)
     if config.algorithm == "semi_supervised":
         centres_KC = semi_supervised_kmeans(
@@ -190,7 +163,7 @@ class NearestCentre:
             :func:`gcdis_ray.methods.embedding.open_embedding`.
     """
 
-    space: Space
+    space: spaces.Space
     centres_KC: Tensor
     temperature: float
     embed_spec: Mapping[str, Any]
