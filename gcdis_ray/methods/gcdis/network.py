@@ -53,3 +53,7 @@ class DiscoveryModel(nn.Module):
         return Discovered(
             features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies
         )
+
+    def prototypes(self) -> Tensor:
+        """(K, F), unit rows."""
+        return self.classifier.prototypes()

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed, TrainingConfig
-from gcdis_ray.methods.placed_config import PlacedConfig
+from gcdis_ray.methods.heads_config import HeadsOnBodyConfig
 
 
 class NovelHeadsConfig(Closed):
@@ -60,7 +60,7 @@ class PseudoLabelConfig(Closed):
     )
 
 
-class Config(PlacedConfig):
+class Config(HeadsOnBodyConfig):
     """Defaults fit some thousand crops, a body that does not learn and a CPU. The paper trains a
     ResNet-18 for 500 epochs at lr 0.4 and batch 512, from ``start: random`` with ``sizes:
     uniform``, on two large and two small views; here there are two views."""

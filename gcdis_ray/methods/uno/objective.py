@@ -51,6 +51,4 @@ class UnoObjective(nn.Module):
         targets_HVnK = targets_nVHK.permute(2, 1, 0, 3)
         cosines_HVnK = cosines_NHK.float().unflatten(0, (views, -1)).permute(2, 0, 1, 3)
         pairs = zip(targets_HVnK, cosines_HVnK, strict=True)
-        return torch.stack(
-            [swapped_prediction_loss(*pair, self._temperature) for pair in pairs]
-        )
+        return torch.stack([swapped_prediction_loss(*pair, self._temperature) for pair in pairs])

@@ -20,6 +20,7 @@ from gcdis_ray.methods.look_ahead import look_ahead
 from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.remembered_crops import remembered_crops
+from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.methods.uno.config import Config
 from gcdis_ray.methods.uno.model import build_uno
 from gcdis_ray.methods.uno.objective import UnoObjective
@@ -35,16 +36,24 @@ class UnoTask(CropTask):
         problem: Problem,
         training: TrainingConfig,
         config: Config,
+        trunk: Trunk,
         *,
         snapshot_steps: Sequence[int] = (),
+        cache_mb: int = 2000,
     ) -> None:
-        super().__init__(problem, training, snapshot_steps)
+        super().__init__(problem, training, trunk, snapshot_steps=snapshot_steps, cache_mb=cache_mb)
         self.options = config
 
     def setup(self, device: torch.device) -> nn.Module:
         config, problem = self.options, self.problem
-        labels = self.see(config, device)
-        self.network = build_uno(config, problem.num_told, problem.num_outputs).to(device)
+        labels = self.open_crops(config.labeled_share, config.augment, device)
+        self.network = build_uno(
+            self.trunk.build_encoder(),
+            config.heads,
+            config.novel,
+            problem.num_told,
+            problem.num_outputs,
+        ).to(device)
         self.objective = UnoObjective(self.network, config.temperature)
         self.placed = PlacedClusters(problem, labels, config, device)
         shares_K = self.placed.shares_of_unlabeled()
@@ -66,13 +75,14 @@ class UnoTask(CropTask):
     @torch.no_grad()
     def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
         step = int(parts[0]["step"])
-        self.step_parts(parts, exchange)
+        self.share(parts, exchange)
         views = [torch.cat([part["images"], part["second"]]) for part in parts]
         seen = look_ahead(self.network, self.network.headed, views, self.config)
         cosines = {"targets": [found.cosines_NHK for found in seen]}
         cosines["over_targets"] = [found.over_NOJ for found in seen]
         targets = {
-            name: pseudo.take(cosines[name], parts, exchange) for name, pseudo in self.pseudo.items()
+            name: pseudo.take(cosines[name], parts, exchange)
+            for name, pseudo in self.pseudo.items()
         }
         return [
             part | {name: self._whole(name, rows[i], part, step) for name, rows in targets.items()}

@@ -1,0 +1,147 @@
+"""What methods that train heads on a body do alike: check, forecast, fit, open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.methods.heads_config import HeadsOnBodyConfig
+from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.tables import HOLDOUT_CURVE
+from gcdis_ray.methods.trunk import GIVES as TRUNK_GIVES
+from gcdis_ray.methods.trunk import Trunk, prepare_trunk
+from gcdis_ray.methods.trunk_check import check_trunk
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import Member, table, tensors
+from gcdis_ray.store.schemas import HISTORY
+
+if TYPE_CHECKING:
+    from gcdis_ray.methods.crop_task import CropTask
+    from gcdis_ray.runtime.base import Work
+
+GIVES: tuple[Member, ...] = (
+    tensors("encoder", optional=True),
+    tensors("snapshot_*", optional=True),
+    table("history", HISTORY, optional=True),
+    table("holdout_curve", HOLDOUT_CURVE, optional=True),
+    *TRUNK_GIVES,
+)
+_FEATURES, _CLASSES = 1280, 100  # about, for a forecast
+
+
+def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
+    """Raises:
+    ConfigError: there is no body to take, or nothing to place clusters on.
+    """
+    where = f"stages.discover.{config.method}"
+    check_trunk(config.encoder, givers, f"{where}.encoder")
+    if config.takes_placed and "embeddings" not in givers:
+        raise ConfigError(
+            "it starts from clusters placed on embeddings, and the recipe has none",
+            where=f"{where}.start",
+            fix=_ANEW,
+        )
+
+
+_ANEW = "take a recipe with stage embed, or set start: random, sizes: uniform and no anchor"
+
+
+def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
+    """The heads as often as there are snapshots, once the body, and cached views of every crop.
+    Crops are read."""
+    hidden, dim = config.heads.projection_hidden, config.heads.projection_dim
+    heads = 4 * (_FEATURES * (hidden + 2 * _CLASSES) + hidden * (hidden + dim))
+    embeddings = inputs.get("embeddings")
+    body = embeddings.weight_bytes if embeddings else 0
+    rows = inputs["crops"].rows
+    views = (
+        2 * _FEATURES * (1 + config.encoder.num_cached) * rows if config.encoder.num_cached else 0
+    )
+    weights = (config.snapshots + 1) * heads + body
+    return Size(max(700, rows), views + weights, inputs["crops"].bytes + views + weights, weights)
+
+
+def check_problem(problem: Problem, config: HeadsOnBodyConfig) -> None:
+    """Raises:
+    DataError: nothing that heads could learn to tell apart.
+    ConfigError: the config takes placed clusters, and there are none.
+    """
+    told = problem.told(_labels(problem))
+    num_crops = len(told)
+    if problem.num_known < 2:
+        raise DataError(
+            f"{problem.num_known} known class: labels have nothing to tell apart",
+            where="classes",
+            fix="label objects of two classes or more",
+        )
+    if problem.num_outputs < problem.num_told:
+        raise DataError(
+            f"{problem.num_outputs} outputs for {problem.num_told} known classes",
+            where="class_count",
+            fix="raise the number of classes",
+        )
+    if not bool((told >= 0).any()):
+        raise DataError(
+            f"none of {num_crops} crops is labeled", where="crops", fix="label some objects"
+        )
+    if problem.num_outputs > num_crops:
+        raise DataError(
+            f"{problem.num_outputs} outputs and {num_crops} crops",
+            where="class_count",
+            fix="lower the number of classes, or propose more objects",
+        )
+    if config.takes_placed and problem.placed_N is None:
+        raise ConfigError(
+            "it starts from placed clusters, and none were placed",
+            where=f"stages.discover.{config.method}.start",
+            fix=_ANEW,
+        )
+
+
+def _labels(problem: Problem) -> Any:
+    import torch
+
+    columns = problem.crops.read(["class_index"])
+    return torch.from_numpy(columns["class_index"].to_numpy().astype("int64"))
+
+
+def fit(
+    problem: Problem,
+    config: HeadsOnBodyConfig,
+    work: Work,
+    task_of: Callable[..., CropTask],
+    temperature: float,
+    told: Mapping[str, Any] | None = None,
+) -> Fitted:
+    """Leave tensors ``encoder`` and ``snapshot_<step>``, what the trunk leaves, table ``history``
+    and, with a hold-out, ``holdout_curve``.
+
+    Args:
+        task_of: (problem, training, config, trunk, snapshot_steps=, cache_mb=) -> the training.
+        temperature: of the softmax over cosines, for those that ask the network.
+        told: what else it takes to build the network again, as plain JSON.
+
+    Raises:
+        DataError, ConfigError: as of :func:`check_problem` and of the trunk.
+    """
+    check_problem(problem, config)
+    training = config.training.over(problem.crops.num_rows)
+    steps = config.snapshot_steps(training.steps)
+    trunk: Trunk = prepare_trunk(problem, config.encoder, config.augment, config.cache_px, work)
+    alone = replace(problem, space=None)  # of no use to training workers
+    work.fit(
+        task_of(alone, training, config, trunk, snapshot_steps=steps, cache_mb=config.cache_mb)
+    )
+    spec = dict(
+        trunk=trunk.spec.model_dump(mode="json"),
+        heads=config.heads.model_dump(mode="json"),
+        num_known=problem.num_told,
+        num_outputs=problem.num_outputs,
+        temperature=temperature,
+        **(told or {}),
+    )
+    return Fitted(spec, "encoder", trunk.members, tuple(steps))
