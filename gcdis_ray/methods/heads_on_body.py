@@ -43,11 +43,8 @@ def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
         raise ConfigError(
             "it starts from clusters placed on embeddings, and the recipe has none",
             where=f"{where}.start",
-            fix=_ANEW,
+            fix="take a recipe with stage embed, or set start: random and sizes: uniform",
         )
-
-
-_ANEW = "take a recipe with stage embed, or set start: random, sizes: uniform and no anchor"
 
 
 def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
@@ -65,10 +62,9 @@ def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
     return Size(max(700, rows), views + weights, inputs["crops"].bytes + views + weights, weights)
 
 
-def check_problem(problem: Problem, config: HeadsOnBodyConfig) -> None:
+def check_problem(problem: Problem) -> None:
     """Raises:
     DataError: nothing that heads could learn to tell apart.
-    ConfigError: the config takes placed clusters, and there are none.
     """
     told = problem.told(_labels(problem))
     num_crops = len(told)
@@ -93,12 +89,6 @@ def check_problem(problem: Problem, config: HeadsOnBodyConfig) -> None:
             f"{problem.num_outputs} outputs and {num_crops} crops",
             where="class_count",
             fix="lower the number of classes, or propose more objects",
-        )
-    if config.takes_placed and problem.placed_N is None:
-        raise ConfigError(
-            "it starts from placed clusters, and none were placed",
-            where=f"stages.discover.{config.method}.start",
-            fix=_ANEW,
         )
 
 
@@ -126,9 +116,12 @@ def fit(
         told: what else it takes to build the network again, as plain JSON.
 
     Raises:
-        DataError, ConfigError: as of :func:`check_problem` and of the trunk.
+        DataError, ConfigError: as of :func:`check_problem`, of the trunk and of placed clusters.
     """
-    check_problem(problem, config)
+    from gcdis_ray.methods.placed import check_placed
+
+    check_problem(problem)
+    check_placed(problem, config, f"stages.discover.{config.method}.start")
     training = config.training.over(problem.crops.num_rows)
     steps = config.snapshot_steps(training.steps)
     trunk: Trunk = prepare_trunk(problem, config.encoder, config.augment, config.cache_px, work)

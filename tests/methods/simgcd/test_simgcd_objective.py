@@ -81,11 +81,11 @@ def expected(model, part: dict[str, Any], config: LossesConfig) -> dict[str, flo
     }
     anchored = [-log_q[v * n + i][3] for v, i in rows if labels[i] < 0]
     free = losses["distillation"] + config.balance * losses["balance"] + losses["instance"]
-    losses["total"] = (1 - config.labeled) * free
-    losses["total"] += config.labeled * (losses["supervised"] + losses["class"])
     if config.anchor:
         losses["anchor"] = sum(anchored) / len(anchored) if anchored else 0.0
-        losses["total"] += config.anchor * losses["anchor"]
+        free += config.anchor * losses["anchor"]
+    losses["total"] = (1 - config.labeled) * free
+    losses["total"] += config.labeled * (losses["supervised"] + losses["class"])
     return losses
 
 
