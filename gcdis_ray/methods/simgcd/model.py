@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from gcdis_ray.methods.gcdis.config import HeadsConfig
-from gcdis_ray.methods.gcdis.network import DiscoveryModel, Encoder
+from gcdis_ray.methods.gcdis.network import DiscoveryModel
+from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 
 

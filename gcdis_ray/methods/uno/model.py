@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from gcdis_ray.methods.gcdis.config import HeadsConfig
-from gcdis_ray.methods.gcdis.network import Encoder
 from gcdis_ray.methods.uno.config import NovelHeadsConfig
 from gcdis_ray.methods.uno.network import NovelHead, UnoNetwork
+from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 
 
