@@ -6,23 +6,32 @@ Shape letters: N crops, M crops looked at, n crops of a part, K outputs, F featu
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.clustering.prototypes import fit_prototypes
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.crop_views import Views
 from gcdis_ray.methods.gcdis.network import DiscoveryModel
-from gcdis_ray.methods.placed_config import PlacedConfig
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
-from gcdis_ray.models.eval_mode import in_eval
 
 _MOST = 20_000  # crops that prototypes are fitted to
+
+
+class Taking(Protocol):
+    """What a config says of placed clusters: whether training takes them, and whose sizes clusters
+    are held to, ``placed`` or ``uniform``."""
+
+    @property
+    def takes_placed(self) -> bool: ...
+    @property
+    def sizes(self) -> str: ...
 
 
 class PlacedClusters:
@@ -34,7 +43,7 @@ class PlacedClusters:
     """
 
     def __init__(
-        self, problem: Problem, labels_N: Tensor, config: PlacedConfig, device: torch.device
+        self, problem: Problem, labels_N: Tensor, config: Taking, device: torch.device
     ) -> None:
         self._num_outputs, self._device = problem.num_outputs, device
         self._labels_N, self._config = labels_N, config
@@ -56,9 +65,7 @@ class PlacedClusters:
         if labeled_share is None or not num_told or not num_free:
             weight_N = torch.ones(len(told_N))
         else:
-            weight_N = torch.where(
-                told_N, labeled_share / num_told, (1 - labeled_share) / num_free
-            )
+            weight_N = torch.where(told_N, labeled_share / num_told, (1 - labeled_share) / num_free)
         return self._shares(weight_N)
 
     def shares_of_unlabeled(self) -> Tensor:
@@ -73,10 +80,13 @@ class PlacedClusters:
     def start(
         self,
         model: DiscoveryModel,
-        views: CropViews,
+        views: Views,
         parts: StepParts,
         temperature: float,
         seed: int,
+        *,
+        most: int = _MOST,
+        balanced: bool = False,
     ) -> None:
         """Before the first step: prototypes begin where they tell the clusters apart, and the batch
         norm of features where the crops' own statistics are. The prototype of an empty cluster
@@ -85,9 +95,13 @@ class PlacedClusters:
         Args:
             temperature: of the softmax over cosines.
             seed: of the choice of crops to look at, where there are many.
+            most: of these; one of every cluster is among them, if so many may be.
+            balanced: clusters count alike, not crops.
         """
         order = np.random.default_rng([seed, 1]).permutation(len(self._clusters_N))
-        rows_M = torch.from_numpy(np.sort(order[:_MOST]))
+        first = np.unique(self._clusters_N.numpy()[order], return_index=True)[1]
+        order = np.concatenate([order[first], np.delete(order, first)])
+        rows_M = torch.from_numpy(np.sort(order[:most]))
 
         def look(rows: Tensor) -> list[Tensor]:
             return [torch.cat([model.encoder(view)[0].float() for view in views.plain(rows)])]
@@ -102,19 +116,23 @@ class PlacedClusters:
             sums_KF = torch.zeros_like(start_KF).index_add_(0, clusters_M, features_MF)
             some_K1 = sums_KF.norm(dim=1, keepdim=True) > 0
             start_KF = torch.where(some_K1, F.normalize(sums_KF, dim=1), start_KF)
-            fitted_KF = fit_prototypes(features_MF, clusters_M, start_KF, temperature)
+            fitted_KF = fit_prototypes(
+                features_MF, clusters_M, start_KF, temperature, balanced=balanced
+            )
             model.classifier.place(parts.of_first(fitted_KF))
 
 
-def check_placed(problem: Problem, config: PlacedConfig) -> None:
-    """Raises:
+def check_placed(problem: Problem, config: Taking, where: str) -> None:
+    """Args: where: key that says where outputs begin.
+
+    Raises:
     ConfigError: the config takes placed clusters, and there are none.
     """
     if config.takes_placed and problem.placed_N is None:
         raise ConfigError(
             "no clusters were placed that training could start from",
-            where=f"stages.discover.{config.method}.start",
-            fix="take a recipe with embeddings, or set start: random and sizes: uniform",
+            where=where,
+            fix="take a recipe with embeddings, or set it to random",
         )
 
 

@@ -3,34 +3,37 @@
 The driver prepares a :class:`Trunk` (:func:`prepare_trunk`): it reads the weights once, keeps them
 in member ``trunk`` and, if views are cached, has them made (member ``views``). Training workers
 then ask it for views and for the encoder that learns. A stored method opens the frozen part again
-(:class:`~gcdis_ray.methods.crop_inputs.CropInputs`) and builds the same encoder (:func:`build_encoder`).
+(:class:`~gcdis_ray.methods.crop_inputs.CropInputs`) and builds the same encoder
+(:func:`build_encoder`).
 
 Shape letters: N crops, F features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from gcdis_ray.config import Closed, StageConfig
+from gcdis_ray.config import Closed
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
-from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.errors import ArtifactError
 from gcdis_ray.methods.encoder_config import EncoderConfig
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.trunk_check import FIXED, cannot_learn
 from gcdis_ray.store.artifacts import Table, TensorFile
 from gcdis_ray.store.members import Member, table, tensors
 from gcdis_ray.store.schemas import schema
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
-    from gcdis_ray.backbones.config import BackboneConfig
-    from gcdis_ray.methods.crop_views import Views
+    from gcdis_ray.data.crops.crop_store import CropStore
+    from gcdis_ray.methods.crop_views import CropViews, Views
+    from gcdis_ray.models.body_encoder import Encoder
     from gcdis_ray.models.encoder import AttentionOf
     from gcdis_ray.models.front import Front
     from gcdis_ray.runtime.base import Work
@@ -116,7 +119,7 @@ class Trunk:
             return views
         return FrontViews(views, build_front(self.spec, self._tensors(), str(device)))
 
-    def build_encoder(self, attention: AttentionOf | None = None) -> nn.Module:
+    def build_encoder(self, attention: AttentionOf | None = None) -> Encoder:
         """The part that learns, with the weights it starts at."""
         tensors = self._tensors() if self.spec.encoder.learns != "none" else None
         return build_encoder(self.spec, tensors, attention)
@@ -144,17 +147,14 @@ def prepare_trunk(
     """
     from gcdis_ray.methods.cached_views import CacheViews
 
-    stored = EncoderConfig.model_validate(encoder.stored())
     if encoder.body == "resnet":
-        side_px = encoder.side_px or 0
-        spec = TrunkSpec(encoder=stored, side_px=side_px, cache_px=_cache(cache_px, side_px))
-        return Trunk(spec)
+        return resnet_trunk(encoder, cache_px)
     told, weights = _of_embed(problem) if encoder.body == "embed" else _of_timm(encoder)
     if encoder.learns != "none" and told["backbone"] in FIXED:
         raise cannot_learn(told["backbone"], "encoder")
     side_px = int(told["input_px"])
     found = TrunkSpec(
-        encoder=stored,
+        encoder=EncoderConfig.model_validate(encoder.stored()),
         body=_measured(told, encoder, weights),
         side_px=side_px,
         cache_px=_cache(cache_px, side_px),
@@ -167,6 +167,13 @@ def prepare_trunk(
         task = CacheViews(found, file, augment, encoder.num_cached, problem.seed)
         views = work.map_shards(task, [problem.crops], gives=[VIEWS_MEMBER])[VIEWS_MEMBER]
     return Trunk(found, file, views)
+
+
+def resnet_trunk(encoder: EncoderConfig, cache_px: int | None) -> Trunk:
+    """Of a resnet, which takes nothing from anywhere. Arguments as of :func:`prepare_trunk`."""
+    side_px = encoder.side_px
+    assert side_px is not None
+    return Trunk(TrunkSpec(encoder=encoder, side_px=side_px, cache_px=_cache(cache_px, side_px)))
 
 
 def _cache(cache_px: int | None, side_px: int) -> int:
@@ -263,7 +270,7 @@ def build_encoder(
     spec: TrunkSpec,
     tensors: Mapping[str, Tensor] | None = None,
     attention: AttentionOf | None = None,
-) -> nn.Module:
+) -> Encoder:
     """The part that learns. Its forward gives features (N, F) and the saliencies of the stages
     ``attended``; ``num_features`` is F.
 

@@ -22,7 +22,7 @@ from gcdis_ray.backbones.backbone import Backbone, Tail
 from gcdis_ray.backbones.frozen import FeatureKind
 from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.backbones.pooling import pool
-from gcdis_ray.models.encoder import AttentionOf
+from gcdis_ray.models.encoder import AttentionOf, ResNetEncoder
 
 
 class RowEncoder(nn.Module):
@@ -126,6 +126,9 @@ class WholeEncoder(BodyEncoder):
         else:
             class_NC, map_NChw = self.body.tokens(images_N3SS)
         return joined(class_NC, map_NChw, masks_N1SS, self._kind), saliencies
+
+
+Encoder = ResNetEncoder | RowEncoder | TailEncoder | WholeEncoder
 
 
 def joined(
