@@ -23,6 +23,9 @@ MARKS = ("input_mean", "input_std", "same_padding")
 [0, 1], and whether strided convolutions pad as TensorFlow does."""
 
 
+NUM_STAGES = 4  # that blocks of a ViT are counted as
+
+
 class StageShape(NamedTuple):
     """One stage's map."""
 
@@ -48,7 +51,7 @@ class Backbone(nn.Module, ABC):
 
     ``num_features``: channels of the last map. ``num_blocks``: what :meth:`split` counts: stages
     of a CNN, blocks of a transformer. ``stages``: the maps of :meth:`stage_maps`; empty where there
-    are none. ``input_px``: side of the images that it was built for.
+    are none. ``input_px``: side of the images that it was built for, None for many.
     ``has_class``: there is a class token.
     """
 
@@ -58,10 +61,12 @@ class Backbone(nn.Module, ABC):
     num_features: int
     num_blocks: int
     stages: tuple[StageShape, ...] = ()
-    input_px: int
+    input_px: int | None
     has_class = False
 
-    def __init__(self, name: str, net: nn.Module, input_px: int, mean: Any, std: Any) -> None:
+    def __init__(
+        self, name: str, net: nn.Module, input_px: int | None, mean: Any, std: Any
+    ) -> None:
         super().__init__()
         self.name, self.net, self.input_px = name, net, input_px
         self.register_buffer("input_mean", torch.tensor(mean, dtype=torch.float32))
@@ -103,11 +108,26 @@ class Backbone(nn.Module, ABC):
         Raises:
             ConfigError: the network has no stages.
         """
-        return self.walk(images_N3HW, gate)[0]
+        return self.walk(images_N3HW, gate, to_end=False)[0]
 
-    def walk(self, images_N3HW: Tensor, gate: Gate | None) -> tuple[list[Tensor], Tensor]:
-        """:meth:`stage_maps`, and the last dense map that follows from them."""
+    def walk(
+        self, images_N3HW: Tensor, gate: Gate | None, to_end: bool = True
+    ) -> tuple[list[Tensor], Tensor]:
+        """:meth:`stage_maps`, and the last dense map that follows from them.
+
+        Args:
+            to_end: False: what follows the last stage is not computed.
+        """
         raise self.cannot("has no stages", "use a CNN such as resnet50")
+
+    @abstractmethod
+    def freeze(self, stages: int) -> None:
+        """Let the stem and the first stages learn nothing; a ViT's stage is a quarter of its
+        blocks. 0: all learns.
+
+        Raises:
+            ConfigError: the network has fewer stages.
+        """
 
     @abstractmethod
     def split(self, last: int) -> tuple[nn.Module, Tail]:

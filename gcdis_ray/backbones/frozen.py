@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcdis_ray.backbones.backbone import Backbone
+from gcdis_ray.backbones.config import Features
 from gcdis_ray.backbones.pooling import pool
 from gcdis_ray.errors import ConfigError
 
-Features = Literal["auto", "class_token", "patch_mean", "both"]
+FeatureKind = Literal["class_token", "patch_mean", "both"]
 
 
 class FrozenBackbone(nn.Module):
@@ -41,26 +42,31 @@ class FrozenBackbone(nn.Module):
         raise NotImplementedError
 
 
-class NetworkFeatures(FrozenBackbone):
-    """Features of a network's last map, its class token, or both, each of length 1 and joined.
-
-    Args:
-        features: ``auto`` is the mean of the map, with the class token before it if there is one.
+def feature_kind(backbone: Backbone, features: Features) -> FeatureKind:
+    """What ``auto`` is for a network: the mean of its last map, with the class token if it has one.
 
     Raises:
         ConfigError: a class token is wanted where there is none.
     """
+    if features == "auto":
+        return "both" if backbone.has_class else "patch_mean"
+    if features != "patch_mean" and not backbone.has_class:
+        raise ConfigError(
+            f"backbone {backbone.name} has no class token", fix="use features: patch_mean"
+        )
+    return features
+
+
+class NetworkFeatures(FrozenBackbone):
+    """Features of a network's last map, its class token, or both, each of length 1 and joined.
+
+    Raises:
+        ConfigError: see :func:`feature_kind`.
+    """
 
     def __init__(self, backbone: Backbone, features: Features) -> None:
         super().__init__()
-        self.backbone = backbone
-        if features == "auto":
-            features = "both" if backbone.has_class else "patch_mean"
-        elif features != "patch_mean" and not backbone.has_class:
-            raise ConfigError(
-                f"backbone {backbone.name} has no class token", fix="use features: patch_mean"
-            )
-        self.kind: Literal["class_token", "patch_mean", "both"] = features
+        self.backbone, self.kind = backbone, feature_kind(backbone, features)
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
         class_NC, map_NCHW = self.backbone.tokens(images_N3HW)

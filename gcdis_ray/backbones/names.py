@@ -9,11 +9,13 @@ from typing import Any
 import timm
 from timm.models import get_pretrained_cfg
 
+from gcdis_ray.backbones.config import LabelUse
 from gcdis_ray.errors import ConfigError
 
 _OLD_NAMES = {"mobilenet_v2": "mobilenetv2_100"}
-_LABELS = re.compile(r"(^|_)(in1k|in12k|in21k|in22k|jft|inat)|(^|_)ft_")
-_NO_LABELS = re.compile(r"lvd|sat493m|dino|mae|openai|laion|clip|webli|dfn|merged2b|eupe|untrained")
+_TUNED = re.compile(r"(^|_)ft_")  # on labels, whatever came before
+_NO_LABELS = re.compile(r"lvd|sat493m|dino|mae|mim_|openai|laion|clip|webli|dfn|merged2b")
+_LABELS = re.compile(r"(^|_)(in1k|in12k|in21k|in22k|jft|inat)")
 
 
 def check_name(model: str) -> None:
@@ -40,12 +42,14 @@ def published(model: str) -> Any:
     return get_pretrained_cfg(model)
 
 
-def label_use(model: str) -> bool | str:
+def label_use(model: str) -> LabelUse:
     """Whether timm's weights of this name learned from labels: ``True``, ``False``, ``"unknown"``.
 
     Captions of images count as none: they name no class of a list.
     """
     tag = getattr(published(model), "tag", None) or ""
-    if _LABELS.search(tag):
+    if _TUNED.search(tag):
         return True
-    return False if _NO_LABELS.search(f"{model} {tag}") else "unknown"
+    if _NO_LABELS.search(f"{model} {tag}"):
+        return False
+    return True if _LABELS.search(tag) else "unknown"

@@ -54,13 +54,15 @@ def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
     return tensors | {"input_mean": torch.tensor(mean), "input_std": torch.tensor(std)}
 
 
-def build_backbone(model: str, tensors: Mapping[str, Tensor] | None, input_px: int) -> Backbone:
+def build_backbone(
+    model: str, tensors: Mapping[str, Tensor] | None, input_px: int | None
+) -> Backbone:
     """A network, in train mode and with all parameters free.
 
     Args:
         tensors: of :func:`read_weights`; None: fresh ones from torch's generator.
         input_px: side of the images it will see. A plain ViT takes any multiple of its patch, some
-            other networks take one side only.
+            other networks take one side only. None: images of many sides.
 
     Raises:
         ConfigError: an unknown name, or a network that cannot take such images.
@@ -86,8 +88,12 @@ def default_side(model: str) -> int:
     return _COMMON_PX
 
 
-def check_side(model: str, input_px: int) -> None:
-    """Raise ConfigError unless the network can take images of this side. Nothing is computed."""
+def check_side(model: str, input_px: int) -> Backbone:
+    """The network on the meta device: nothing is computed.
+
+    Raises:
+        ConfigError: it cannot take images of this side.
+    """
     with torch.device("meta"):
         backbone = build_backbone(model, None, input_px)
         try:
@@ -97,6 +103,7 @@ def check_side(model: str, input_px: int) -> None:
                 f"backbone {model} cannot take images of {input_px} px: {str(error)[:120]}",
                 fix=f"use {default_side(model)}, which it was trained on",
             ) from error
+    return backbone
 
 
 def _create(model: str) -> Any:
@@ -112,19 +119,20 @@ def _normalisation(net: Any) -> tuple[list[float], list[float]]:
     return list(net.pretrained_cfg["mean"]), list(net.pretrained_cfg["std"])
 
 
-def _fit_side(backbone: Backbone, input_px: int) -> None:
+def _fit_side(backbone: Backbone, input_px: int | None) -> None:
     net: Any = backbone.net
-    if isinstance(backbone, TokenBackbone) and input_px % backbone.patch:
+    if isinstance(backbone, TokenBackbone) and input_px and input_px % backbone.patch:
         below = max(input_px // backbone.patch, 1) * backbone.patch
         raise backbone.cannot(
             f"has patches of {backbone.patch} px, and {input_px} px is no multiple",
             f"use {below} or {below + backbone.patch} px",
         )
-    if getattr(net, "dynamic_img_size", False):
-        return
     own = int(net.pretrained_cfg["input_size"][-1])
-    if input_px == own or not net.pretrained_cfg.get("fixed_input_size", False):
+    free = getattr(net, "dynamic_img_size", False) or not net.pretrained_cfg["fixed_input_size"]
+    if free or input_px == own:
         return
+    if input_px is None:
+        raise backbone.cannot("takes images of one side only", "use a CNN or a plain ViT")
     try:
         net.set_input_size(img_size=(input_px, input_px))
     except (AttributeError, TypeError, AssertionError, ValueError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""Installed packages that hold weights: the one table of them. No package is run to find its file."""
+"""Installed packages that hold weights: the one table of them. None is run to find its file."""
 
 from __future__ import annotations
 

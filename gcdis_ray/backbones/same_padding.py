@@ -13,8 +13,7 @@ def pad_as_tensorflow(net: nn.Module) -> None:
     """Make every strided convolution pad its input as TensorFlow does: the odd pixel comes right
     and below. At stride 1 both are the same."""
     for module in net.modules():
-        strided = isinstance(module, nn.Conv2d) and max(module.stride) > 1
-        if strided and module.padding != (0, 0):
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1 and module.padding != (0, 0):
             module.padding = (0, 0)
             module.register_forward_pre_hook(_pad)
 

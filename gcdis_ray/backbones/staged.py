@@ -12,6 +12,7 @@ from gcdis_ray.backbones.backbone import Backbone, Gate, StageShape, Tail
 from gcdis_ray.backbones.modes import in_eval
 
 _FIRST_STRIDE = 4
+_SIDE_PX = 64  # of what the parts are compared on
 _HEAD = ("global_pool", "head", "head_drop", "fc", "classifier", "fc_norm")
 
 
@@ -20,7 +21,7 @@ class StagedBackbone(Backbone):
     before it is relied on: :meth:`walk` and :meth:`split` compare the parts with the whole once.
     """
 
-    def __init__(self, name: str, net: Any, input_px: int, mean: Any, std: Any) -> None:
+    def __init__(self, name: str, net: Any, input_px: int | None, mean: Any, std: Any) -> None:
         super().__init__(name, net, input_px, mean, std)
         self._last_axis = getattr(net, "output_fmt", "NCHW") == "NHWC"
         self._parts, stages = _parts(net)
@@ -34,10 +35,14 @@ class StagedBackbone(Backbone):
         net: Any = self.net
         return None, self._front(net.forward_features(self.normalised(images_N3HW)))
 
-    def walk(self, images_N3HW: Tensor, gate: Gate | None) -> tuple[list[Tensor], Tensor]:
+    def walk(
+        self, images_N3HW: Tensor, gate: Gate | None, to_end: bool = True
+    ) -> tuple[list[Tensor], Tensor]:
         self._check_parts(images_N3HW)
         x, maps = self.normalised(images_N3HW), []
         for part in self._parts:
+            if len(maps) == len(self.stages) and not to_end:
+                break
             x = self.net.get_submodule(part)(x)
             if part in self._stages:
                 found = self._front(x)
@@ -47,9 +52,19 @@ class StagedBackbone(Backbone):
                 maps.append(found)
         return maps, self._front(x)
 
+    def freeze(self, stages: int) -> None:
+        if not stages:
+            return
+        if stages > len(self.stages):
+            raise self.cannot(f"has {len(self.stages)} stages, not {stages}", "freeze fewer")
+        last = next(part for part, k in self._stages.items() if k == stages - 1)
+        for part in self._parts[: self._parts.index(last) + 1]:
+            self.net.get_submodule(part).requires_grad_(False)
+
     def split(self, last: int) -> tuple[nn.Module, Tail]:
         self.check_last(last)
-        self._check_parts(self.input_mean.new_zeros(1, 3, self.input_px, self.input_px))
+        side = self.input_px or _SIDE_PX
+        self._check_parts(self.input_mean.new_zeros(1, 3, side, side))
         at = len(self._parts)
         if self._blocks:
             after = self._parts.index(self._blocks[-1]) + 1

@@ -8,7 +8,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gcdis_ray.backbones.backbone import Backbone, Tail
+from gcdis_ray.backbones.backbone import NUM_STAGES, Backbone, Tail
 
 
 def is_tokens(net: Any) -> bool:
@@ -25,7 +25,7 @@ class TokenBackbone(Backbone):
     """Position embeddings are interpolated to the images given, by timm, in every forward pass: the
     stored ones stay those of the weights."""
 
-    def __init__(self, name: str, net: Any, input_px: int, mean: Any, std: Any) -> None:
+    def __init__(self, name: str, net: Any, input_px: int | None, mean: Any, std: Any) -> None:
         super().__init__(name, net, input_px, mean, std)
         self.patch = int(net.patch_embed.patch_size[0])
         self.num_features, self.num_blocks = int(net.num_features), len(net.blocks)
@@ -40,8 +40,8 @@ class TokenBackbone(Backbone):
             norm=True,
             intermediates_only=True,
         )
-        map_NChw, prefix_NTC = found if isinstance(found, tuple) else (found, None)
-        return (prefix_NTC[:, 0] if self.has_class else None), map_NChw
+        map_NChw, prefix_NTC = found if self.has_class else (_first(found), None)
+        return (None if prefix_NTC is None else prefix_NTC[:, 0]), map_NChw
 
     def keys(self, images_N3HW: Tensor) -> Tensor:
         net: Any = self.net
@@ -58,6 +58,14 @@ class TokenBackbone(Backbone):
         keys_NTHd = _keys(attention, seen[0]).unflatten(-1, (heads, -1))
         keys_NHTd = attention.k_norm(keys_NTHd.transpose(1, 2))
         return keys_NHTd[:, :, net.num_prefix_tokens :]
+
+    def freeze(self, stages: int) -> None:
+        net: Any = self.net
+        if stages:
+            net.requires_grad_(False)
+            first = stages * self.num_blocks // NUM_STAGES
+            net.blocks[first:].requires_grad_(True)
+            net.norm.requires_grad_(True)
 
     def split(self, last: int) -> tuple[nn.Module, Tail]:
         self.check_last(last)
@@ -116,6 +124,11 @@ def _block(net: Any, block: nn.Module, x_NTC: Tensor) -> Tensor:
     return block(x_NTC, rope=rope.get_embed(shape=(side, side)))
 
 
+def _first(found: Any) -> Tensor:
+    """The map, which timm gives alone where there are no tokens before the patches."""
+    return found[0] if isinstance(found, tuple) else found
+
+
 def _keys(attention: Any, x_NTC: Tensor) -> Tensor:
     """What an attention compares its queries with: (N, T, heads * d)."""
     if getattr(attention, "k_proj", None) is not None:
@@ -123,51 +136,3 @@ def _keys(attention: Any, x_NTC: Tensor) -> Tensor:
     weight = attention.qkv.weight.chunk(3)[1]
     bias = attention.qkv.bias
     return F.linear(x_NTC, weight, None if bias is None else bias.chunk(3)[1])
-
-
-class SimplePyramid(nn.Module):
-    """Four maps of strides 4, 8, 16 and 32 px from a ViT's last one (Li et al. 2022, "Exploring
-    Plain Vision Transformer Backbones for Object Detection", section 3).
-
-    A patch counts as the power of two px that is nearest: images are scaled by patch over that, so
-    that the strides hold whatever the patch, and any image of whole 32 px fits.
-    """
-
-    STRIDES = (4, 8, 16, 32)
-
-    def __init__(self, backbone: TokenBackbone) -> None:
-        super().__init__()
-        self.base = min(self.STRIDES, key=lambda s: abs(math.log2(s / backbone.patch)))
-        self.scale, width = backbone.patch / self.base, backbone.num_features
-        self.levels = nn.ModuleList(_level(width, self.base, stride) for stride in self.STRIDES)
-        self.channels = tuple(_channels(width, self.base, stride) for stride in self.STRIDES)
-
-    def resized(self, images_N3HW: Tensor) -> Tensor:
-        """Images in which a patch shows ``base`` px of those given."""
-        if self.scale == 1:
-            return images_N3HW
-        size = [round(side * self.scale) for side in images_N3HW.shape[2:]]
-        return F.interpolate(images_N3HW, size, mode="bilinear", antialias=True)
-
-    def forward(self, map_NChw: Tensor) -> list[Tensor]:
-        return [level(map_NChw) for level in self.levels]
-
-
-def _channels(width: int, base: int, stride: int) -> int:
-    return max(width * stride // base, 16) if stride < base else width
-
-
-def _level(width: int, base: int, stride: int) -> nn.Module:
-    """From stride ``base`` to ``stride``: transposed convolutions upwards, pooling downwards."""
-    if stride >= base:
-        return nn.MaxPool2d(stride // base) if stride > base else nn.Identity()
-    layers: list[nn.Module] = []
-    at, channels = base, width
-    while at > stride:
-        at //= 2
-        out = _channels(width, base, at)
-        if layers:
-            layers += [nn.GroupNorm(1, channels), nn.GELU()]
-        layers.append(nn.ConvTranspose2d(channels, out, 2, stride=2))
-        channels = out
-    return nn.Sequential(*layers)

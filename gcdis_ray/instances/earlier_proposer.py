@@ -16,7 +16,7 @@ from gcdis_ray.store.artifacts import Manifest
 from gcdis_ray.store.source import SourceFolder, source_folder
 
 _ARTIFACT = "stages.propose.init.artifact"
-_START = frozenset({"weights", "weights_sha256"})  # where that proposer itself began
+_START = frozenset({"weights", "weights_sha256", "download", "backbone_lr"})  # how it was trained
 
 
 class EarlierProposer(Closed):
