@@ -63,36 +63,18 @@ def classification_loss(
     return total / torch.as_tensor(count, dtype=total.dtype, device=total.device).clamp(min=1e-6)
 
 
-def balance_loss(
-    cosines_NK: Tensor, mass_K: Tensor, temperature: float, wanted_K: Tensor | None = None
-) -> Tensor:
+def balance_loss(cosines_NK: Tensor, mass_K: Tensor, temperature: float) -> Tensor:
     """Mean-entropy regulariser (SimGCD), linearised at the running cluster mass.
 
-    sum_k mean_i(q_ik) log(m_k / w_k), m the normalised mass: its gradient is that of
-    KL(mean q || w) at m, so small batches of many classes pull as steadily as large ones. It is
-    lowest when probability moves to clusters that are rarer than wanted.
+    sum_k mean_i(q_ik) log(m_k), m the normalised mass: its gradient is that of -H(mean q) at
+    m, so small batches of many classes pull as steadily as large ones. It is lowest when
+    probability moves to rare clusters.
 
     Args:
-        wanted_K: w, shares that sum to 1, none of them 0; None: all alike, as in SimGCD, where the
-            term is -H(mean q) but for a constant.
+        mass_K: only ratios matter. Divided by the shares w that clusters should have, it makes the
+            gradient that of KL(mean q || w): lowest when probability moves to clusters that are
+            rarer than wanted.
     """
     share_K = mass_K.clamp(min=1e-8) / mass_K.clamp(min=1e-8).sum()
     mean_K = torch.softmax(cosines_NK / temperature, dim=1).mean(dim=0)
-    log_K = share_K.log() if wanted_K is None else (share_K / wanted_K).log()
-    return (mean_K * log_K).sum()
-
-
-def anchor_loss(
-    cosines_NK: Tensor, anchors_N: Tensor, temperature: float, count: Tensor | float
-) -> Tensor:
-    """Cross-entropy of crops to the clusters they were placed in: sum over anchored crops of
-    -log q_{i, a_i}, over ``count``.
-
-    A departure from the papers: trained on few crops, clusters drift from a placing that was
-    better than they are.
-
-    Args:
-        anchors_N: cluster a_i, -1 for a crop that is free.
-        count: as in :func:`classification_loss`.
-    """
-    return classification_loss(cosines_NK, anchors_N, temperature, count)
+    return (mean_K * share_K.log()).sum()

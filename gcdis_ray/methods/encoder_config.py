@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from gcdis_ray.backbones.config import DOWNLOAD, MODEL, SHA256, WEIGHTS, BackboneConfig, Features
 from gcdis_ray.config import Closed
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 
 Trainable = Literal["none", "all"] | int
 CACHED_VIEWS = 4
@@ -150,8 +151,13 @@ class EncoderConfig(Closed):
     def _is_set(self, name: str) -> bool:
         return getattr(self, name) != type(self).model_fields[name].default
 
-    def check_start(self) -> None:
+    def check_start(self, augment: CropAugmentConfig) -> None:
         """What a training needs to start, and a trained model does not. Raises ValueError."""
+        if self.num_cached and augment.background:
+            raise ValueError(
+                "views are cached crop by crop, and augment.background takes another crop's: set "
+                "it to 0, or encoder.cached_views: 0"
+            )
         if self.backbone is not None and self.weights is None and self.learns != "all":
             raise ValueError(
                 f"encoder: {self.body} is to stay as it is, and has no weights: set weights, or "

@@ -65,9 +65,7 @@ class PlacedClusters:
         if labeled_share is None or not num_told or not num_free:
             weight_N = torch.ones(len(told_N))
         else:
-            weight_N = torch.where(
-                told_N, labeled_share / num_told, (1 - labeled_share) / num_free
-            )
+            weight_N = torch.where(told_N, labeled_share / num_told, (1 - labeled_share) / num_free)
         return self._shares(weight_N)
 
     def shares_of_unlabeled(self) -> Tensor:

@@ -147,17 +147,14 @@ def prepare_trunk(
     """
     from gcdis_ray.methods.cached_views import CacheViews
 
-    stored = EncoderConfig.model_validate(encoder.stored())
     if encoder.body == "resnet":
-        side_px = encoder.side_px or 0
-        spec = TrunkSpec(encoder=stored, side_px=side_px, cache_px=_cache(cache_px, side_px))
-        return Trunk(spec)
+        return resnet_trunk(encoder, cache_px)
     told, weights = _of_embed(problem) if encoder.body == "embed" else _of_timm(encoder)
     if encoder.learns != "none" and told["backbone"] in FIXED:
         raise cannot_learn(told["backbone"], "encoder")
     side_px = int(told["input_px"])
     found = TrunkSpec(
-        encoder=stored,
+        encoder=EncoderConfig.model_validate(encoder.stored()),
         body=_measured(told, encoder, weights),
         side_px=side_px,
         cache_px=_cache(cache_px, side_px),
@@ -170,6 +167,13 @@ def prepare_trunk(
         task = CacheViews(found, file, augment, encoder.num_cached, problem.seed)
         views = work.map_shards(task, [problem.crops], gives=[VIEWS_MEMBER])[VIEWS_MEMBER]
     return Trunk(found, file, views)
+
+
+def resnet_trunk(encoder: EncoderConfig, cache_px: int | None) -> Trunk:
+    """Of a resnet, which takes nothing from anywhere. Arguments as of :func:`prepare_trunk`."""
+    side_px = encoder.side_px
+    assert side_px is not None
+    return Trunk(TrunkSpec(encoder=encoder, side_px=side_px, cache_px=_cache(cache_px, side_px)))
 
 
 def _cache(cache_px: int | None, side_px: int) -> int:

@@ -1,17 +1,4 @@
-"""Frozen backbones that place a crop in a feature space before anything is learned about it.
-
-``wavelet`` needs no weights. ``mobilenet_v2`` and ``resnet50`` read weights that the user brings:
-
-- a ``.safetensors`` file in torchvision's layout (``mobilenet_v2`` / ``resnet50`` state dict;
-  the classifier may be missing), RGB scaled to [0, 1] and normalised with ImageNet's mean and std;
-- for ``mobilenet_v2`` also a ``.npz`` file with batch norm already folded in: per layer
-  ``L.weight_int8`` (out, in, kh, kw), ``L.scale`` (out), ``L.bias`` (out) in torchvision's layer
-  names; these come from TensorFlow: SAME padding, RGB / 127.5 - 1.
-
-Weights trained with class labels know names of many "novel" classes; results should say so.
-
-Shape letters: N crops, C channels, H W pixels, D features.
-"""
+"""MobileNetV2 with folded batch norm, as weights files in torchvision's layout give it."""
 
 from __future__ import annotations
 
@@ -31,7 +18,6 @@ from torch import Tensor, nn
 from gcdis_ray.backbones.frozen import FrozenBackbone
 from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.backbones.pooling import pool
-from gcdis_ray.backbones.wavelet import Wavelet
 from gcdis_ray.backbones.weights_file import read_pinned
 from gcdis_ray.errors import ConfigError
 
@@ -137,30 +123,6 @@ def same_padding(map_NCHW: Tensor, kernel: int, stride: int) -> list[int]:
     return [p for pad in pads for p in (pad // 2, pad - pad // 2)]
 
 
-class ResNet50(FrozenBackbone):
-    """torchvision's ResNet-50 without its classifier. 2048 features."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, state: Mapping[str, Tensor], where: str) -> None:
-        super().__init__()
-        from torchvision.models import resnet50
-
-        net = resnet50(weights=None)
-        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        try:
-            net.load_state_dict(kept)
-        except RuntimeError as error:
-            raise _not_these(where, "resnet50", str(error).split("\n")[1].strip()) from error
-        self._trunk = nn.Sequential(*list(net.children())[:-2]).eval()
-        _register_normalisation(self, IMAGENET_MEAN, IMAGENET_STD)
-
-    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        return pool(self._trunk((images_N3HW - self.mean) / self.std), masks_N1HW)
-
-
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` or ``.npz`` file; nothing in it can run code.
 
@@ -183,30 +145,13 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def build_backbone(
-    name: str, weights: Mapping[str, Tensor] | None = None, where: str = "weights"
+    name: str, weights: Mapping[str, Tensor], where: str = "weights"
 ) -> FrozenBackbone:
-    """A frozen backbone in evaluation mode.
-
-    Args:
-        name: wavelet, mobilenet_v2 or resnet50.
-        weights: from :func:`read_weights`; none for ``wavelet``.
-        where: named in errors.
+    """A frozen MobileNetV2 in evaluation mode.
 
     Raises:
-        ConfigError: an unknown name; weights are missing or do not fit.
+        ConfigError: weights do not fit.
     """
-    if name not in ("wavelet", "mobilenet_v2", "resnet50"):
-        raise ConfigError(f"unknown backbone {name!r}")
-    if name == "wavelet":
-        return Wavelet().eval()
-    if weights is None:
-        raise ConfigError(
-            f"backbone {name} needs weights",
-            where=where,
-            fix="give a safetensors file in torchvision's layout, or use backbone: wavelet",
-        )
-    if name == "resnet50":
-        return ResNet50(weights, where).eval()
     try:
         if any(key.endswith(".weight_int8") for key in weights):
             return MobileNetV2(_quantised_layers(weights), True, (0.5,) * 3, (0.5,) * 3).eval()

@@ -27,7 +27,8 @@ def test_a_cnns_maps_and_parts_are_timms(model: str) -> None:
     mean, std = (network.net.pretrained_cfg[key] for key in ("mean", "std"))
     normalised = (images - torch.tensor(mean).view(3, 1, 1)) / torch.tensor(std).view(3, 1, 1)
     own = timm.create_model(model, num_classes=0, features_only=True).eval()
-    shapes = [(c, r) for c, r in zip(own.feature_info.channels(), own.feature_info.reduction())]
+    info = own.feature_info
+    shapes = list(zip(info.channels(), info.reduction(), strict=True))
     with torch.no_grad():
         want = network.net.forward_features(normalised)
         assert torch.equal(network(images), want)

@@ -1,4 +1,4 @@
-"""Weights from files, the hub's cache and a package: the right ones, in timm's names, or an error."""
+"""Weights from files, the hub's cache and a package: in timm's names, or an error."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_the_hubs_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     config = BackboneConfig.model_validate({"model": "test_vit.r160_in1k", "weights": "hub"})
-    with pytest.raises(ConfigError, match="not in the hub's local cache .*timm/test_vit"):
+    with pytest.raises(ConfigError, match=r"not in the hub's local cache .*timm/test_vit"):
         config.check()
     folder = tmp_path / "models--timm--test_vit.r160_in1k"
     (folder / "refs").mkdir(parents=True)
