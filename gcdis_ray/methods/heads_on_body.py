@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError, DataError
-from gcdis_ray.methods.heads_config import HeadsOnBodyConfig
+from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 from gcdis_ray.methods.method import Fitted
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.tables import HOLDOUT_CURVE
@@ -30,7 +30,7 @@ GIVES: tuple[Member, ...] = (
     table("holdout_curve", HOLDOUT_CURVE, optional=True),
     *TRUNK_GIVES,
 )
-_FEATURES, _CLASSES = 1280, 100  # about, for a forecast
+_CLASSES = 100  # about, for a forecast
 
 
 def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
@@ -48,18 +48,20 @@ def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
 
 
 def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
-    """The heads as often as there are snapshots, once the body, and cached views of every crop.
-    Crops are read."""
-    hidden, dim = config.heads.projection_hidden, config.heads.projection_dim
-    heads = 4 * (_FEATURES * (hidden + 2 * _CLASSES) + hidden * (hidden + dim))
-    embeddings = inputs.get("embeddings")
-    body = embeddings.weight_bytes if embeddings else 0
-    rows = inputs["crops"].rows
-    views = (
-        2 * _FEATURES * (1 + config.encoder.num_cached) * rows if config.encoder.num_cached else 0
+    """What learns as often as there are snapshots, the body and cached views once. Crops are read,
+    and all of that."""
+    from gcdis_ray.methods.discovery_model import build_discovery_model
+    from gcdis_ray.methods.trunk_size import trunk_size
+    from gcdis_ray.models.body_encoder import RowEncoder
+    from gcdis_ray.models.stored import stored_bytes
+
+    size = trunk_size(config.encoder, inputs)
+    heads = config.num_heads * stored_bytes(
+        lambda: build_discovery_model(RowEncoder(size.num_features), config.heads, _CLASSES)
     )
-    weights = (config.snapshots + 1) * heads + body
-    return Size(max(700, rows), views + weights, inputs["crops"].bytes + views + weights, weights)
+    weights = (config.snapshots + 1) * (size.learning + heads) + size.stored
+    stored = weights + size.views
+    return Size(700, stored, inputs["crops"].bytes + stored, weights)
 
 
 def check_problem(problem: Problem) -> None:

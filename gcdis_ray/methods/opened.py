@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gcdis_ray.methods.crop_inputs import CropInputs
-from gcdis_ray.methods.gcdis.config import HeadsConfig
+from gcdis_ray.methods.heads_config import HeadsConfig
 from gcdis_ray.methods.trained_network import TrainedNetwork
 from gcdis_ray.methods.trunk import TrunkSpec, build_encoder
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from gcdis_ray.config import Closed, TrainingConfig
-from gcdis_ray.methods.heads_config import HeadsOnBodyConfig
+from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 
 
 class LossesConfig(Closed):

@@ -45,11 +45,11 @@ def load(
     others: Mapping[str, Mapping[str, Tensor]],
     device: str,
 ) -> TrainedNetwork:
+    from gcdis_ray.methods.discovery_model import build_discovery_model
     from gcdis_ray.methods.opened import open_network
-    from gcdis_ray.methods.simgcd.model import build_simgcd
 
     return open_network(
-        lambda encoder, heads: build_simgcd(encoder, heads, spec["num_outputs"]),
+        lambda encoder, heads: build_discovery_model(encoder, heads, spec["num_outputs"]),
         spec,
         weights,
         others,

@@ -18,7 +18,7 @@ from gcdis_ray.losses.contrastive import (
     instance_contrastive_loss,
 )
 from gcdis_ray.losses.swapped import swapped_prediction_loss
-from gcdis_ray.methods.gcdis.network import Discovered, DiscoveryModel
+from gcdis_ray.methods.discovery_model import Discovered, DiscoveryModel
 from gcdis_ray.methods.simgcd.config import LossesConfig
 
 

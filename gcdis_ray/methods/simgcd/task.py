@@ -1,7 +1,7 @@
 """Training of SimGCD: two views, a student that teaches itself, no momentum encoder and no queue.
 
-A step: each part draws crops and two views of each; both go through the student; what it says of one
-view, sharpened and without gradient, is what it has to say of the other
+A step: each part draws crops and two views of each; both go through the student; what it says of
+one view, sharpened and without gradient, is what it has to say of the other
 (:class:`~gcdis_ray.methods.simgcd.objective.SimGCDObjective`).
 """
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.methods.cluster_mass import ClusterMass
 from gcdis_ray.methods.crop_task import CropTask
+from gcdis_ray.methods.discovery_model import DiscoveryModel, build_discovery_model
 from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.remembered_crops import remembered_crops
 from gcdis_ray.methods.simgcd.config import Config
-from gcdis_ray.methods.simgcd.model import build_simgcd
 from gcdis_ray.methods.simgcd.objective import SimGCDObjective
 from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.training.task import Exchange
@@ -28,6 +28,8 @@ from gcdis_ray.training.task import Exchange
 
 class SimGCDTask(CropTask):
     """See the module's docstring. Its parts are there once it is set up."""
+
+    network: DiscoveryModel
 
     def __init__(
         self,
@@ -46,7 +48,7 @@ class SimGCDTask(CropTask):
         training, problem, config = self.config, self.problem, self.options
         labels = self.open_crops(config.labeled_share, config.augment, device)
         encoder = self.trunk.build_encoder()
-        self.network = build_simgcd(encoder, config.heads, problem.num_outputs).to(device)
+        self.network = build_discovery_model(encoder, config.heads, problem.num_outputs).to(device)
         self.objective = SimGCDObjective(self.network, config.losses, training.micro_batches)
         remembered = remembered_crops(config.losses.balance_crops, problem.num_outputs, len(labels))
         self.mass = ClusterMass(problem.num_outputs, remembered, training.batch_size, device)

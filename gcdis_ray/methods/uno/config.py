@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed, TrainingConfig
-from gcdis_ray.methods.heads_config import HeadsOnBodyConfig
+from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 
 
 class NovelHeadsConfig(Closed):
@@ -72,6 +72,10 @@ class Config(HeadsOnBodyConfig):
     novel: NovelHeadsConfig = NovelHeadsConfig.model_validate({})
     pseudo_labels: PseudoLabelConfig = PseudoLabelConfig.model_validate({})
     temperature: float = Field(0.1, gt=0, le=1, description="of the softmax over cosines")
+
+    @property
+    def num_heads(self) -> int:
+        return self.novel.heads + self.novel.over_heads
 
     @property
     def takes_placed(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gcdis_ray.methods.gcdis.config import HeadsConfig
+from gcdis_ray.methods.heads_config import HeadsConfig
 from gcdis_ray.methods.uno.config import NovelHeadsConfig
 from gcdis_ray.methods.uno.network import NovelHead, UnoNetwork
 from gcdis_ray.models.body_encoder import Encoder

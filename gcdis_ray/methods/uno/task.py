@@ -1,9 +1,9 @@
 """Training of UNO: one cross-entropy for labels and pseudo-labels.
 
-A step: each part draws crops and two views of each; all heads look at them ahead of the step, and of
-all parts together come the pseudo-labels (:class:`~gcdis_ray.methods.uno.pseudo_labels.PseudoLabels`);
-then every head learns to say of one view what was said of the other
-(:class:`~gcdis_ray.methods.uno.objective.UnoObjective`).
+A step: each part draws crops and two views of each; all heads look at them ahead of the step, and
+of all parts together come the pseudo-labels
+(:class:`~gcdis_ray.methods.uno.pseudo_labels.PseudoLabels`); then every head learns to say of one
+view what was said of the other (:class:`~gcdis_ray.methods.uno.objective.UnoObjective`).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gcdis_ray.methods.remembered_crops import remembered_crops
 from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.methods.uno.config import Config
 from gcdis_ray.methods.uno.model import build_uno
+from gcdis_ray.methods.uno.network import UnoNetwork
 from gcdis_ray.methods.uno.objective import UnoObjective
 from gcdis_ray.methods.uno.pseudo_labels import PseudoLabels, told
 from gcdis_ray.training.task import Exchange
@@ -30,6 +31,8 @@ from gcdis_ray.training.task import Exchange
 
 class UnoTask(CropTask):
     """See the module's docstring. Its parts are there once it is set up."""
+
+    network: UnoNetwork
 
     def __init__(
         self,

@@ -20,7 +20,7 @@ PAPER: dict[str, Any] = {"start": "random", "sizes": "uniform", "losses": {"bala
 HELD: dict[str, Any] = {"hold_out": HoldOut((0,), (1,)), "measure_every": 2}
 
 
-def task(steps: int = 6, **options: Any) -> SimGCDTask:
+def task(steps: int = 6, **options: Any) -> Any:
     return make(SimGCDTask, Config, steps, **options)
 
 

@@ -22,7 +22,7 @@ RANDOM: dict[str, Any] = {"start": "random", "sizes": "uniform", **SMALL}
 HELD: dict[str, Any] = {"hold_out": HoldOut((0,), (1,)), "measure_every": 2, **OVER}
 
 
-def task(steps: int = 6, **options: Any) -> UnoTask:
+def task(steps: int = 6, **options: Any) -> Any:
     return make(UnoTask, Config, steps, **options)
 
 
