@@ -21,7 +21,13 @@ from gcdis_ray.store.schemas import CROPS
 
 MODEL = ModelConfig.model_validate(
     {
-        "encoder": {"body": "resnet", "input_px": 16, "blocks": [1, 1], "widths": [8, 16], "stem_width": 8},
+        "encoder": {
+            "body": "resnet",
+            "input_px": 16,
+            "blocks": [1, 1],
+            "widths": [8, 16],
+            "stem_width": 8,
+        },
         "heads": {"projection_hidden": 16, "projection_dim": 8},
     }
 )
