@@ -161,8 +161,8 @@ def objectives() -> Sequence[Objective]:
         Objective(
             "holdout_accuracy",
             "max",
-            "accuracy on crops whose labels discovery did not see: the mean of that on classes hidden "
-            "whole and that on the others",
+            "accuracy on crops whose labels discovery did not see: the mean of that on hidden "
+            "classes and that on the others",
             read=_holdout_accuracy,
             member="holdout",
             live="holdout_accuracy",

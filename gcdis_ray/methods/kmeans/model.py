@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from gcdis_ray.clustering import spaces
-from gcdis_ray.clustering.kmeans import kmeans, means, nearest
+from gcdis_ray.clustering.kmeans import kmeans
+from gcdis_ray.clustering.partitions import name_clusters
 from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 from gcdis_ray.data.crops.crop_vectors import read_vectors
 from gcdis_ray.errors import DataError
@@ -29,7 +29,6 @@ from gcdis_ray.methods.embedding import EmbedCrops, open_embedding
 from gcdis_ray.methods.kmeans.config import Config
 from gcdis_ray.methods.method import Inferred
 from gcdis_ray.methods.problem import Problem
-from gcdis_ray.metrics.cluster_classes import count_matrix
 from gcdis_ray.store.artifacts import Table
 
 _LABELED = 20  # crops of each class that a draw contains at least, if there are so many
@@ -119,36 +118,6 @@ def _plain(
     centres_KC = centres_JC.new_zeros(problem.num_outputs, centres_JC.shape[1])
     centres_KC[output_J] = centres_JC
     return centres_KC
-
-
-def name_clusters(
-    points_MC: Tensor, labels_M: Tensor, centres_JC: Tensor, num_known: int
-) -> Tensor:
-    """Output of each of J clusters: (J,) int64, all different.
-
-    Known classes that have labels are matched to clusters one to one, so that most labeled crops
-    are in the cluster of their class; among equal matchings the one whose clusters lie nearest to
-    the classes' means. The other clusters are novel, in the order they have.
-
-    Args:
-        points_MC, centres_JC: unit rows.
-        labels_M: known class of each point below ``num_known``, -1 of an unlabeled one.
-    """
-    told_M = labels_M >= 0
-    points_TC, labels_T = points_MC[told_M], labels_M[told_M]
-    output_J = torch.full((len(centres_JC),), -1, dtype=torch.int64)
-    if len(points_TC):
-        cluster_T = nearest(points_TC, centres_JC)[0]
-        agree_JL = count_matrix(cluster_T.numpy(), labels_T.numpy(), len(centres_JC), num_known)
-        mean_LC, size_L = means(points_TC, labels_T, num_known)
-        near_JL = (centres_JC @ F.normalize(mean_LC, dim=1).T).double().numpy()
-        present = np.flatnonzero(size_L.numpy())
-        value_JL = agree_JL + near_JL / (2 * num_known + 1)  # all together, less than a crop
-        clusters, columns = linear_sum_assignment(value_JL[:, present], maximize=True)
-        output_J[clusters] = torch.from_numpy(present[columns])
-    novel = torch.nonzero(output_J < 0).flatten()
-    output_J[novel] = num_known + torch.arange(len(novel))
-    return output_J
 
 
 @dataclass(frozen=True)
