@@ -111,6 +111,10 @@ class Config(StageConfig):
         return chosen
 
 
+def starts_placed(config: Config) -> bool:
+    return False
+
+
 def check(config: Config) -> None:
     encoder = config.model.encoder
     if encoder.weights is not None:
