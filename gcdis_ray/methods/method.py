@@ -71,6 +71,10 @@ class Trained(Protocol):
         """What stands for each output, unit rows. Methods with snapshots only."""
         ...
 
+    def at(self, weights: Mapping[str, Tensor]) -> Trained:
+        """The same with the weights of a snapshot. Methods with snapshots only."""
+        ...
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -119,8 +123,15 @@ class Method(Protocol):
         (``Problem.placed_N``)."""
         ...
 
-    def check(self, config: Any) -> None:
-        """Look at the files that it needs. Raises ConfigError if one cannot be used."""
+    def check(self, config: Any, givers: Mapping[str, StageConfig]) -> None:
+        """Look at the files that it needs, and at the stages.
+
+        Args:
+            givers: config of the stage that gives each member that stage discover takes.
+
+        Raises:
+            ConfigError: something cannot be used.
+        """
         ...
 
     def forecast(self, config: Any, inputs: Mapping[str, Size]) -> Size:

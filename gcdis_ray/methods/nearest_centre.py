@@ -69,5 +69,8 @@ class NearestCentre:
         probabilities_NK = torch.softmax(logits_NK, dim=1)
         return Inferred(probabilities_NK.cpu().numpy(), points_NC.cpu().numpy())
 
+    def at(self, weights: Mapping[str, Tensor]) -> NearestCentre:
+        raise NotImplementedError("a method of centres has no snapshots")
+
     def prototypes_KF(self) -> NDArray[np.float32]:
         return self.centres_KC.cpu().numpy()

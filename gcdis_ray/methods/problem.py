@@ -33,6 +33,8 @@ class Problem:
             classes that training is told of first; None if nothing places them.
         space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
             None if the recipe embeds none.
+        placed_N: cluster in [0, num_outputs) of every crop by placing on the embeddings with the
+            labels that training is told of, known outputs first; None if nothing was placed.
     """
 
     crops: Table
@@ -43,6 +45,7 @@ class Problem:
     measure_every: int = 0
     placed_N: NDArray[np.int64] | None = None
     space: Members | None = None
+    placed_N: NDArray[np.int64] | None = None
 
     @property
     def num_told(self) -> int:

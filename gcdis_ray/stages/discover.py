@@ -163,7 +163,7 @@ def check(config: Discovery, givers: Mapping[str, StageConfig]) -> None:
             where="stages.discover.method",
             fix="choose another method, or another recipe",
         )
-    method.check(config.options)
+    method.check(config.options, givers)
 
 
 def objectives() -> Sequence[Objective]:

@@ -9,11 +9,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from gcdis_ray.models.encoder import ResNetEncoder
+from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
-from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
-
-Encoder = ResNetEncoder | MobileNetEncoder
 
 
 class Discovered(NamedTuple):
@@ -47,8 +44,9 @@ class DiscoveryModel(nn.Module):
         width = encoder.num_features
         self.norm = nn.BatchNorm1d(width, affine=False) if feature_norm else nn.Identity()
 
-    def forward(self, images_NCHW: Tensor) -> Discovered:
-        features_NF, saliencies = self.encoder(images_NCHW)
+    def forward(self, seen: Tensor) -> Discovered:
+        """Args: seen: what a trunk's views show of N crops."""
+        features_NF, saliencies = self.encoder(seen)
         features_NF = self.norm(features_NF)
         return Discovered(
             features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies

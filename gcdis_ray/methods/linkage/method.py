@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.methods.linkage.config import Config
 from gcdis_ray.methods.method import Fitted
@@ -36,7 +37,7 @@ def starts_placed(config: Config) -> bool:
     return True
 
 
-def check(config: Config) -> None:
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
     """There is no file to look at."""
 
 
