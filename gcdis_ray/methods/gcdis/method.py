@@ -30,7 +30,7 @@ from gcdis_ray.store.schemas import HISTORY
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.gcdis.network import DiscoveryModel
+    from gcdis_ray.methods.discovery_model import DiscoveryModel
     from gcdis_ray.methods.trained_network import TrainedNetwork
     from gcdis_ray.runtime.base import Work
 

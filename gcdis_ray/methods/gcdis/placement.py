@@ -14,8 +14,8 @@ from torch.nn import functional as F
 from gcdis_ray.clustering.linkage import semi_supervised_linkage
 from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
 from gcdis_ray.methods.crop_views import Views
+from gcdis_ray.methods.discovery_model import DiscoveryModel
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig
-from gcdis_ray.methods.gcdis.network import DiscoveryModel
 from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts

@@ -1,7 +1,7 @@
 """UNO's network with its loss: the module that training optimises.
 
-Shape letters: V = 2 views, n crops of a part, H heads, O over-clustering heads, K outputs, J outputs
-of an over-clustering head.
+Shape letters: V = 2 views, n crops of a part, H heads, O over-clustering heads, K outputs, J
+outputs of an over-clustering head.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class UnoObjective(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Args:
-        batch: ``images`` and ``second`` (n, ...), two views; what each view is said to be, ``targets``
-            (n, V, H, K) and ``over_targets`` (n, V, O, J), rows of zeros for crops left out.
+        batch: ``images`` and ``second`` (n, ...), two views; what each view is said to be,
+            ``targets`` (n, V, H, K) and ``over_targets`` (n, V, O, J), rows of zeros for crops
+            left out.
         """
         found = self.model.headed(torch.cat([batch["images"], batch["second"]]))
         with torch.autocast(batch["images"].device.type, enabled=False):  # temperatures divide
