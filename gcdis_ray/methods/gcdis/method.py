@@ -85,6 +85,10 @@ class Config(SnapshotConfig):
         return self
 
 
+def starts_placed(config: Config) -> bool:
+    return config.discovery.takes_placed
+
+
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
     if config.discovery.takes_placed and "embeddings" not in givers:
         raise ConfigError(
