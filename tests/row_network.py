@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from gcdis_ray.methods.gcdis.network import DiscoveryModel
+from gcdis_ray.methods.discovery_model import DiscoveryModel
 from gcdis_ray.models.heads import CosineClassifier, Projector
 
 

@@ -8,57 +8,63 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.methods.crop_batches import CropBatches
-from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.crop_views import Views
 from gcdis_ray.methods.hold_out_curve import HoldOutCurve
-from gcdis_ray.methods.placed_config import PlacedConfig
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
-from gcdis_ray.models.eval_mode import in_eval
+from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 
 class CropTask(TrainingTask):
     """Draws the crops of a step, measures the hold-out, and keeps snapshots of its network.
 
-    :meth:`setup` of a method calls :meth:`see` and makes ``network``, which says of views what class
-    they show (``cosines_NK``); its state is a snapshot.
+    :meth:`setup` of a method calls :meth:`open_crops` and makes ``network``, which says of what it
+    sees of crops which class they are in (``cosines_NK``); its state is a snapshot.
 
     Args:
         snapshot_steps: finished steps after which weights are kept.
+        cache_mb: crops or their views kept in memory up to this size; changes no result.
     """
 
     member = "encoder"
-    views: CropViews
+    views: Views
     batches: CropBatches
     curve: HoldOutCurve
     network: nn.Module
 
     def __init__(
-        self, problem: Problem, training: TrainingConfig, snapshot_steps: Sequence[int]
+        self,
+        problem: Problem,
+        training: TrainingConfig,
+        trunk: Trunk,
+        *,
+        snapshot_steps: Sequence[int] = (),
+        cache_mb: int = 2000,
     ) -> None:
         self.problem, self.config, self.seed = problem, training, problem.seed
+        self.trunk, self._cache_mb = trunk, cache_mb
         self._snapshot_steps = frozenset(snapshot_steps)
 
-    def see(self, config: PlacedConfig, device: torch.device) -> Tensor:
+    def open_crops(
+        self, labeled_share: float | None, augment: CropAugmentConfig, device: torch.device
+    ) -> Tensor:
         """Make ``views``, ``batches`` and ``curve``.
 
         Returns:
             (N,) int64 on the CPU, the output each crop is trained on, -1 for an unlabeled one.
         """
-        store = CropStore(self.problem.crops, config.cache_px, config.cache_mb)
-        labels = self.problem.told(store.labels)
-        encoder = config.encoder
-        self.views = CropViews(
-            store, encoder.input_px, mask_input=encoder.mask_input, device=device
-        )
+        self.views = self.trunk.open_views(self.problem.crops, device, self._cache_mb)
+        labels_N = self.problem.told(self.views.labels)
         self.batches = CropBatches(
-            self.views, labels, self.config, config.labeled_share, config.augment, self.seed
+            self.views, labels_N, self.config, labeled_share, augment, self.seed
         )
-        self.curve = HoldOutCurve(self.problem, store.labels)
-        return labels
+        self.curve = HoldOutCurve(self.problem, self.views.labels)
+        return labels_N
 
     def remembered(self) -> Mapping[str, Any]:
         """Parts, by name, with a ``state`` that outlives a step."""
@@ -67,8 +73,8 @@ class CropTask(TrainingTask):
     def batch(self, step: int, part: int) -> dict[str, Any]:
         return self.batches.batch(step, part)
 
-    def step_parts(self, parts: Sequence[Mapping[str, Any]], exchange: Exchange) -> StepParts:
-        """Those of this rank; kept until the step is over."""
+    def share(self, parts: Sequence[Mapping[str, Any]], exchange: Exchange) -> StepParts:
+        """What this rank does of the step at hand; remembered until it is over."""
         numbers = [int(part["part"]) for part in parts]
         self.here = StepParts(numbers, self.config.micro_batches, exchange)
         return self.here
@@ -78,9 +84,10 @@ class CropTask(TrainingTask):
         """The hold-out, if it is due."""
         if self.curve.is_due(finished):
             with in_eval(self.network):
-                self.curve.measure(finished, self.here, self._clusters)
+                self.curve.measure(finished, self.here, self.clusters)
 
-    def _clusters(self, rows: Tensor) -> Tensor:
+    def clusters(self, rows: Tensor) -> Tensor:
+        """Output of each of these crops, as they are, (n,) int64."""
         found = [self.network(view).cosines_NK for view in self.views.plain(rows)]
         return torch.cat(found).argmax(dim=1)
 

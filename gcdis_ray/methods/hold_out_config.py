@@ -8,8 +8,8 @@ from gcdis_ray.config import Closed
 
 
 class HoldOutConfig(Closed):
-    """Pseudo-novel hold-out: labels that are withheld, to measure how well classes are found without
-    a label of any novel one. For tuning: stage label refuses what comes of it."""
+    """Pseudo-novel hold-out: labels that are withheld, to measure how well classes are found
+    without a label of any novel one. For tuning: stage label refuses what comes of it."""
 
     share: float = Field(
         0.0,

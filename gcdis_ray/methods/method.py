@@ -38,7 +38,7 @@ _METHODS = Plugins(
 
 _PARTS = (
     "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "check", "forecast",
-    "fit", "load",
+    "fit", "load", "starts_placed",
 )  # fmt: skip
 
 
@@ -117,6 +117,11 @@ class Method(Protocol):
     def SNAPSHOTS(self) -> bool: ...
     @property
     def MEASURES(self) -> bool: ...
+
+    def starts_placed(self, config: Any) -> bool:
+        """Whether it starts at clusters that crops were placed in by their embeddings
+        (``Problem.placed_N``)."""
+        ...
 
     def check(self, config: Any, givers: Mapping[str, StageConfig]) -> None:
         """Look at the files that it needs, and at the stages.

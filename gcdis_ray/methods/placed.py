@@ -17,7 +17,7 @@ from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.clustering.prototypes import fit_prototypes
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.crop_views import Views
-from gcdis_ray.methods.gcdis.network import DiscoveryModel
+from gcdis_ray.methods.discovery_model import DiscoveryModel
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
 

@@ -17,7 +17,6 @@ from torch import Tensor
 
 from gcdis_ray.methods.crop_inputs import CropInputs
 from gcdis_ray.methods.method import Inferred
-from gcdis_ray.models.heads import CosineClassifier
 
 
 class Said(Protocol):
@@ -32,9 +31,11 @@ class Said(Protocol):
 class Network(Protocol):
     """On a device and in eval mode."""
 
-    classifier: CosineClassifier
-
     def __call__(self, seen: Tensor, /) -> Said: ...
+
+    def prototypes(self) -> Tensor:
+        """What stands for each output, unit rows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -71,4 +72,4 @@ class TrainedNetwork:
         return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())
 
     def prototypes_KF(self) -> NDArray[np.float32]:
-        return self.network.classifier.prototypes().cpu().numpy()
+        return self.network.prototypes().detach().cpu().numpy()

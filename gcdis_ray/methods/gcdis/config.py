@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from gcdis_ray.config import Closed
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.methods.encoder_config import EncoderConfig
+from gcdis_ray.methods.heads_config import HeadsConfig
 
 
 class AttentionConfig(Closed):
@@ -31,15 +32,6 @@ class AttentionConfig(Closed):
         max_length=6,
         description="loss weight of the mask's contour pixels per stage; the last repeats",
     )
-
-
-class HeadsConfig(Closed):
-    """Projection head and cosine classifier; the paper has 2048 hidden, 256 out and no norms."""
-
-    projection_hidden: int = Field(256, ge=8, le=8192)
-    projection_dim: int = Field(128, ge=8, le=2048)
-    projection_norm: bool = Field(True, description="batch norm inside the projection head")
-    feature_norm: bool = Field(True, description="batch norm on the encoder's features")
 
 
 class TemperatureConfig(Closed):

@@ -30,7 +30,7 @@ from gcdis_ray.store.schemas import HISTORY
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.gcdis.network import DiscoveryModel
+    from gcdis_ray.methods.discovery_model import DiscoveryModel
     from gcdis_ray.methods.trained_network import TrainedNetwork
     from gcdis_ray.runtime.base import Work
 
@@ -83,6 +83,10 @@ class Config(SnapshotConfig):
                 "set model.encoder.trainable: all and cached_views: 0, or attention.enabled: false"
             )
         return self
+
+
+def starts_placed(config: Config) -> bool:
+    return config.discovery.takes_placed
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:

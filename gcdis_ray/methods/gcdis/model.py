@@ -7,13 +7,11 @@ from typing import Any
 
 from torch import Tensor
 
+from gcdis_ray.methods.discovery_model import DiscoveryModel, build_discovery_model
 from gcdis_ray.methods.gcdis.attention import soft_attention
-from gcdis_ray.methods.gcdis.config import HeadsConfig, ModelConfig
-from gcdis_ray.methods.gcdis.network import DiscoveryModel
+from gcdis_ray.methods.gcdis.config import ModelConfig
 from gcdis_ray.methods.trunk import TrunkSpec, build_encoder
-from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.encoder import AttentionOf
-from gcdis_ray.models.heads import CosineClassifier, Projector
 
 _OPEN = 3.0  # logit of S, 0.95: trained layers do not know maps that are muted
 
@@ -24,18 +22,6 @@ def attention_of(config: ModelConfig) -> AttentionOf | None:
         return None
     start = 0.0 if config.encoder.body == "resnet" else _OPEN
     return soft_attention(config.attention.pools, config.attention.reduction, start)
-
-
-def build_discovery_model(encoder: Encoder, heads: HeadsConfig, num_classes: int) -> DiscoveryModel:
-    """f_d on an encoder, its heads with fresh weights from torch's global generator."""
-    projector = Projector(
-        encoder.num_features,
-        heads.projection_hidden,
-        heads.projection_dim,
-        norm=heads.projection_norm,
-    )
-    classifier = CosineClassifier(encoder.num_features, num_classes)
-    return DiscoveryModel(encoder, projector, classifier, feature_norm=heads.feature_norm)
 
 
 def load_discovery_model(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> DiscoveryModel:

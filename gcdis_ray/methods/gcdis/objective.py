@@ -19,10 +19,10 @@ from gcdis_ray.losses.contrastive import (
     contrastive_log_probabilities,
     instance_contrastive_loss,
 )
+from gcdis_ray.methods.discovery_model import Discovered, DiscoveryModel
 from gcdis_ray.methods.gcdis.attention_loss import attention_loss
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.headness import headness
-from gcdis_ray.methods.gcdis.network import Discovered, DiscoveryModel
 
 
 class DiscoveryObjective(nn.Module):

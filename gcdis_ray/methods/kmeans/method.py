@@ -21,7 +21,7 @@ from gcdis_ray.store.members import tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.kmeans.model import NearestCentre
+    from gcdis_ray.methods.nearest_centre import NearestCentre
     from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -31,6 +31,10 @@ MEASURES = False
 _CENTRES, _BACKBONE = "kmeans_centres", "kmeans_backbone"
 GIVES = (tensors(_CENTRES, optional=True), tensors(_BACKBONE, optional=True))
 _CLASSES = 100  # about, for a forecast
+
+
+def starts_placed(config: Config) -> bool:
+    return False
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
@@ -79,7 +83,7 @@ def load(
     device: str,
 ) -> NearestCentre:
     from gcdis_ray.clustering.spaces import Space
-    from gcdis_ray.methods.kmeans.model import NearestCentre
+    from gcdis_ray.methods.nearest_centre import NearestCentre
 
     return NearestCentre(
         Space.of(weights).to(device),

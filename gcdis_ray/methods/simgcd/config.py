@@ -7,7 +7,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from gcdis_ray.config import Closed, TrainingConfig
-from gcdis_ray.methods.placed_config import PlacedConfig
+from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 
 
 class LossesConfig(Closed):
@@ -47,7 +47,7 @@ class LossesConfig(Closed):
     class_temperature: float = Field(0.07, gt=0, le=10, description="of SupCon")
 
 
-class Config(PlacedConfig):
+class Config(HeadsOnBodyConfig):
     """Defaults fit some thousand crops, a body that does not learn and a CPU. The paper trains the
     last block of a ViT-B/16 (DINO) for 200 epochs at lr 0.1 and batch 128, from ``start: random``
     with ``sizes: uniform``."""

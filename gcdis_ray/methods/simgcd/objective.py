@@ -18,18 +18,18 @@ from gcdis_ray.losses.contrastive import (
     instance_contrastive_loss,
 )
 from gcdis_ray.losses.swapped import swapped_prediction_loss
-from gcdis_ray.methods.gcdis.network import Discovered, DiscoveryModel
+from gcdis_ray.methods.discovery_model import Discovered, DiscoveryModel
 from gcdis_ray.methods.simgcd.config import LossesConfig
 
 
 class SimGCDObjective(nn.Module):
     """``forward(batch)`` gives the named losses of one part of a step.
 
-    total = (1 - lambda) (distillation + balance + instance) + lambda (supervised + class) + anchor,
-    each with its weight: equation 9 of the paper and what is ours (anchor, 0 in the paper).
+    total = (1 - lambda) (distillation + balance + instance + anchor) + lambda (supervised + class),
+    each with its weight: sections 3.2 and 4.1 of the paper, and the anchor, which is ours.
 
-    Detached probabilities of the last forwards, summed over crops, wait in ``seen_mass`` (one (1, K)
-    per part, in order) until the task collects them.
+    Detached probabilities of the last forwards, summed over crops, wait in ``seen_mass`` (one (1,
+    K) per part, in order) until the task collects them.
     """
 
     def __init__(self, model: DiscoveryModel, config: LossesConfig, parts: int) -> None:
@@ -66,12 +66,11 @@ class SimGCDObjective(nn.Module):
         free = losses["distillation"] + config.balance * losses["balance"]
         free = free + config.contrastive * losses["instance"]
         taught = losses["supervised"] + config.contrastive * losses["class"]
-        total = (1 - config.labeled) * free + config.labeled * taught
         if config.anchor:
             anchors = batch["anchors"].repeat(2)
             losses["anchor"] = classification_loss(cosines, anchors, heat, 2 * batch["num_anchors"])
-            total = total + config.anchor * losses["anchor"]
-        return losses | {"total": total}
+            free = free + config.anchor * losses["anchor"]
+        return losses | {"total": (1 - config.labeled) * free + config.labeled * taught}
 
     def _contrast(self, projections: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Both views of the part are anchors and keys; the class-wise loss knows labeled crops

@@ -7,7 +7,7 @@ from typing import ClassVar, Self
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed, TrainingConfig
-from gcdis_ray.methods.placed_config import PlacedConfig
+from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 
 
 class NovelHeadsConfig(Closed):
@@ -60,7 +60,7 @@ class PseudoLabelConfig(Closed):
     )
 
 
-class Config(PlacedConfig):
+class Config(HeadsOnBodyConfig):
     """Defaults fit some thousand crops, a body that does not learn and a CPU. The paper trains a
     ResNet-18 for 500 epochs at lr 0.4 and batch 512, from ``start: random`` with ``sizes:
     uniform``, on two large and two small views; here there are two views."""
@@ -72,6 +72,10 @@ class Config(PlacedConfig):
     novel: NovelHeadsConfig = NovelHeadsConfig.model_validate({})
     pseudo_labels: PseudoLabelConfig = PseudoLabelConfig.model_validate({})
     temperature: float = Field(0.1, gt=0, le=1, description="of the softmax over cosines")
+
+    @property
+    def num_heads(self) -> int:
+        return self.novel.heads + self.novel.over_heads
 
     @property
     def takes_placed(self) -> bool:

@@ -11,7 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gcdis_ray.methods.gcdis.network import Discovered, Encoder
+from gcdis_ray.methods.discovery_model import Discovered
+from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 
 _FORGET = 0.02  # of the running losses by which heads are told apart, per step

@@ -1,7 +1,7 @@
 """UNO's network with its loss: the module that training optimises.
 
-Shape letters: V = 2 views, n crops of a part, H heads, O over-clustering heads, K outputs, J outputs
-of an over-clustering head.
+Shape letters: V = 2 views, n crops of a part, H heads, O over-clustering heads, K outputs, J
+outputs of an over-clustering head.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ class UnoObjective(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Args:
-        batch: ``images`` and ``second`` (n, ...), two views; what each view is said to be, ``targets``
-            (n, V, H, K) and ``over_targets`` (n, V, O, J), rows of zeros for crops left out.
+        batch: ``images`` and ``second`` (n, ...), two views; what each view is said to be,
+            ``targets`` (n, V, H, K) and ``over_targets`` (n, V, O, J), rows of zeros for crops
+            left out.
         """
         found = self.model.headed(torch.cat([batch["images"], batch["second"]]))
         with torch.autocast(batch["images"].device.type, enabled=False):  # temperatures divide
@@ -51,6 +52,4 @@ class UnoObjective(nn.Module):
         targets_HVnK = targets_nVHK.permute(2, 1, 0, 3)
         cosines_HVnK = cosines_NHK.float().unflatten(0, (views, -1)).permute(2, 0, 1, 3)
         pairs = zip(targets_HVnK, cosines_HVnK, strict=True)
-        return torch.stack(
-            [swapped_prediction_loss(*pair, self._temperature) for pair in pairs]
-        )
+        return torch.stack([swapped_prediction_loss(*pair, self._temperature) for pair in pairs])

@@ -1,7 +1,7 @@
 """What crops of a step are said to be: labeled ones by their label, others by optimal transport.
 
-The transport is over all unlabeled crops of a step and some of earlier steps, whatever the number of
-parts and workers, by view and head.
+The transport is over all unlabeled crops of a step and some of earlier steps, whatever the number
+of parts and workers, by view and head.
 
 Shape letters: V = 2 views, n crops of a part, M crops of the step and remembered ones, H heads, K
 outputs of each, L known ones.

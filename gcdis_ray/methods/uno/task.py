@@ -1,9 +1,9 @@
 """Training of UNO: one cross-entropy for labels and pseudo-labels.
 
-A step: each part draws crops and two views of each; all heads look at them ahead of the step, and of
-all parts together come the pseudo-labels (:class:`~gcdis_ray.methods.uno.pseudo_labels.PseudoLabels`);
-then every head learns to say of one view what was said of the other
-(:class:`~gcdis_ray.methods.uno.objective.UnoObjective`).
+A step: each part draws crops and two views of each; all heads look at them ahead of the step, and
+of all parts together come the pseudo-labels
+(:class:`~gcdis_ray.methods.uno.pseudo_labels.PseudoLabels`); then every head learns to say of one
+view what was said of the other (:class:`~gcdis_ray.methods.uno.objective.UnoObjective`).
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from gcdis_ray.methods.look_ahead import look_ahead
 from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.remembered_crops import remembered_crops
+from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.methods.uno.config import Config
 from gcdis_ray.methods.uno.model import build_uno
+from gcdis_ray.methods.uno.network import UnoNetwork
 from gcdis_ray.methods.uno.objective import UnoObjective
 from gcdis_ray.methods.uno.pseudo_labels import PseudoLabels, told
 from gcdis_ray.training.task import Exchange
@@ -30,21 +32,31 @@ from gcdis_ray.training.task import Exchange
 class UnoTask(CropTask):
     """See the module's docstring. Its parts are there once it is set up."""
 
+    network: UnoNetwork
+
     def __init__(
         self,
         problem: Problem,
         training: TrainingConfig,
         config: Config,
+        trunk: Trunk,
         *,
         snapshot_steps: Sequence[int] = (),
+        cache_mb: int = 2000,
     ) -> None:
-        super().__init__(problem, training, snapshot_steps)
+        super().__init__(problem, training, trunk, snapshot_steps=snapshot_steps, cache_mb=cache_mb)
         self.options = config
 
     def setup(self, device: torch.device) -> nn.Module:
         config, problem = self.options, self.problem
-        labels = self.see(config, device)
-        self.network = build_uno(config, problem.num_told, problem.num_outputs).to(device)
+        labels = self.open_crops(config.labeled_share, config.augment, device)
+        self.network = build_uno(
+            self.trunk.build_encoder(),
+            config.heads,
+            config.novel,
+            problem.num_told,
+            problem.num_outputs,
+        ).to(device)
         self.objective = UnoObjective(self.network, config.temperature)
         self.placed = PlacedClusters(problem, labels, config, device)
         shares_K = self.placed.shares_of_unlabeled()
@@ -66,13 +78,14 @@ class UnoTask(CropTask):
     @torch.no_grad()
     def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
         step = int(parts[0]["step"])
-        self.step_parts(parts, exchange)
+        self.share(parts, exchange)
         views = [torch.cat([part["images"], part["second"]]) for part in parts]
         seen = look_ahead(self.network, self.network.headed, views, self.config)
         cosines = {"targets": [found.cosines_NHK for found in seen]}
         cosines["over_targets"] = [found.over_NOJ for found in seen]
         targets = {
-            name: pseudo.take(cosines[name], parts, exchange) for name, pseudo in self.pseudo.items()
+            name: pseudo.take(cosines[name], parts, exchange)
+            for name, pseudo in self.pseudo.items()
         }
         return [
             part | {name: self._whole(name, rows[i], part, step) for name, rows in targets.items()}

@@ -81,18 +81,19 @@ def expected(model, part: dict[str, Any], config: LossesConfig) -> dict[str, flo
     }
     anchored = [-log_q[v * n + i][3] for v, i in rows if labels[i] < 0]
     free = losses["distillation"] + config.balance * losses["balance"] + losses["instance"]
-    losses["total"] = (1 - config.labeled) * free
-    losses["total"] += config.labeled * (losses["supervised"] + losses["class"])
     if config.anchor:
         losses["anchor"] = sum(anchored) / len(anchored) if anchored else 0.0
-        losses["total"] += config.anchor * losses["anchor"]
+        free += config.anchor * losses["anchor"]
+    losses["total"] = (1 - config.labeled) * free
+    losses["total"] += config.labeled * (losses["supervised"] + losses["class"])
     return losses
 
 
 @pytest.mark.parametrize("labels", [LABELS, [-1] * 4, [0, 1, 0], [1, -1, -1]])
 @pytest.mark.parametrize("changes", [{}, {"labeled": 0.8, "balance": 4.0, "anchor": 0.7}])
 def test_every_loss_equals_its_formula(labels: list[int], changes: dict[str, float]):
-    config, model, part = LossesConfig(**changes), row_model(F, K), batch(labels)
+    config = LossesConfig.model_validate(changes)
+    model, part = row_model(F, K), batch(labels)
     with torch.no_grad():
         found = SimGCDObjective(model, config, parts=1)(part)
     wanted = expected(model, part, config)
@@ -112,7 +113,7 @@ def test_the_balance_draws_as_the_divergence_from_the_wanted_sizes_does(uniform:
     """KL(mean q || shares), of which maximal entropy is the case of equal shares."""
     shares = torch.full((K,), 1 / K) if uniform else torch.tensor([0.1, 0.2, 0.3, 0.4])
     model, part = row_model(F, K), batch(LABELS, shares=shares)
-    objective = SimGCDObjective(model, LossesConfig(), parts=1)
+    objective = SimGCDObjective(model, LossesConfig.model_validate({}), parts=1)
     ours = gradients(objective(part)["balance"], model)
     cosines = model(torch.cat([part["images"], part["second"]])).cosines_NK
     mean = torch.softmax(cosines / 0.1, dim=1).mean(dim=0)
@@ -123,7 +124,7 @@ def test_the_balance_draws_as_the_divergence_from_the_wanted_sizes_does(uniform:
 def test_no_gradient_passes_through_the_view_that_teaches():
     model, part = row_model(F, K), batch(LABELS)
     part["images"].requires_grad_()
-    objective = SimGCDObjective(model, LossesConfig(), parts=1)
+    objective = SimGCDObjective(model, LossesConfig.model_validate({}), parts=1)
     part["second"] = part["images"].detach() * 100  # says the same, more surely
     losses = objective(part)
     losses["distillation"].backward()
@@ -135,7 +136,7 @@ def test_no_gradient_passes_through_the_view_that_teaches():
 
 def test_what_was_seen_waits_for_the_task():
     model, part = row_model(F, K), batch(LABELS)
-    objective = SimGCDObjective(model, LossesConfig(), parts=2)
+    objective = SimGCDObjective(model, LossesConfig.model_validate({}), parts=2)
     objective(part)
     (mass,) = objective.seen_mass
     assert mass.shape == (1, K)

@@ -95,7 +95,7 @@ def test_state_brings_the_memory_back():
 
 def test_a_step_without_an_unlabeled_crop_has_none():
     training = TrainingConfig(batch_size=2, micro_batches=1)
-    pseudo = PseudoLabels(PseudoLabelConfig(), training, HEADS, KNOWN, SHARES, 0)
+    pseudo = PseudoLabels(PseudoLabelConfig.model_validate({}), training, HEADS, KNOWN, SHARES, 0)
     part = dict(part=0, labels=torch.tensor([0, 1]), instances=torch.arange(2))
     (found,) = pseudo.take([torch.zeros(4, HEADS, K)], [part], AllParts())
     assert found.shape == (2, 2, HEADS, K)

@@ -1,19 +1,21 @@
-"""Configuration of a training that starts from placed clusters. No torch: ``plan`` reads this."""
+"""Configuration of methods that train heads on a body, from placed clusters. No torch: ``plan``
+reads this."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
-from gcdis_ray.methods.gcdis.config import EncoderConfig, HeadsConfig
+from gcdis_ray.methods.encoder_config import EncoderConfig
+from gcdis_ray.methods.heads_config import HeadsConfig
 from gcdis_ray.methods.snapshot_config import SnapshotConfig
 
 
-class PlacedConfig(SnapshotConfig):
-    """An encoder with heads, the crops it is shown, and what it takes from the clusters that were
-    placed before training."""
+class HeadsOnBodyConfig(SnapshotConfig):
+    """A body, heads on its features, the crops they are shown, and what is taken from the clusters
+    that were placed before training."""
 
     encoder: EncoderConfig = EncoderConfig.model_validate({})
     heads: HeadsConfig = HeadsConfig.model_validate({})
@@ -30,14 +32,26 @@ class PlacedConfig(SnapshotConfig):
     labeled_share: float | None = Field(
         0.5, gt=0, lt=1, description="share of labeled crops in a batch; null: crops as they come"
     )
-    cache_px: int = Field(40, ge=16, le=2048, description="side at which crops are kept")
+    cache_px: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="side at which crops are kept; null: a quarter more than they are shown at",
+    )
     augment: CropAugmentConfig = CropAugmentConfig.model_validate({})
 
     def key_fields(self) -> dict[str, Any]:
-        weights = {"encoder": {"weights"}}
-        return super().key_fields() | self.model_dump(
-            mode="json", include={"encoder"}, exclude=weights
-        )
+        return super().key_fields() | {"encoder": self.encoder.key_fields()}
+
+    @model_validator(mode="after")
+    def _encoder_can_start(self) -> Self:
+        self.encoder.check_start(self.augment)
+        return self
+
+    @property
+    def num_heads(self) -> int:
+        """Projections that are trained, for a forecast."""
+        return 1
 
     @property
     def takes_placed(self) -> bool:

@@ -1,4 +1,4 @@
-"""The discovery model f_d: an encoder and its two heads.
+"""An encoder with two heads, a projection and a cosine classifier: f_d of GCDIS, SimGCD's network.
 
 Shape letters: N crops, F feature channels, D projection, K clusters.
 """
@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from gcdis_ray.methods.heads_config import HeadsConfig
 from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
 
@@ -51,3 +52,19 @@ class DiscoveryModel(nn.Module):
         return Discovered(
             features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies
         )
+
+    def prototypes(self) -> Tensor:
+        """(K, F), unit rows."""
+        return self.classifier.prototypes()
+
+
+def build_discovery_model(encoder: Encoder, heads: HeadsConfig, num_classes: int) -> DiscoveryModel:
+    """On an encoder, its heads with fresh weights from torch's global generator."""
+    projector = Projector(
+        encoder.num_features,
+        heads.projection_hidden,
+        heads.projection_dim,
+        norm=heads.projection_norm,
+    )
+    classifier = CosineClassifier(encoder.num_features, num_classes)
+    return DiscoveryModel(encoder, projector, classifier, feature_norm=heads.feature_norm)
