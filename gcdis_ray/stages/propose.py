@@ -99,7 +99,13 @@ class Config(StageConfig):
     )
     min_score: float = Field(0.3, ge=0, le=1, description="lowest objectness kept")
     nms_iou: float = Field(0.7, gt=0, le=1, description="box overlap at which the better one stays")
-    max_per_image: int = Field(50, ge=1, le=10_000)
+    max_per_image: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="the best so many of an image are kept: average recall is measured on them, "
+        "and stages.crop.max_proposals_per_image says how many of them become crops",
+    )
     image_cache_mb: int = Field(1024, ge=1, le=1_000_000, description="image files held in memory")
 
     @classmethod
