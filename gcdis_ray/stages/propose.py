@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "propose"
-VERSION = 1
+VERSION = 2
 TAKES = ("images", optional("image_index"), "instances", optional("source"))
 GIVES = (
     table("proposals", PROPOSALS),
@@ -303,4 +303,5 @@ def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    work.write_json("proposer_spec", {"source": "external"})
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "external", "detector": detector})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -124,15 +126,11 @@ def test_starts_from_the_proposer(inputs, local_work):
 
 def test_external_masks_start_from_scratch(inputs, local_work):
     members = inputs["propose"].members
-    external = FakeArtifact(
-        {"proposals": members["proposals"], "proposer_spec": {"source": "external"}}
-    )
-    segment.run(
-        inputs_of(segment, {**inputs, "propose": external}),
-        _config(1, detector=TINY.model_dump()),
-        local_work,
-    )
-    assert "segmenter" in local_work.files
+    spec = {"source": "external", "detector": TINY.model_dump(mode="json")}
+    external = FakeArtifact({"proposals": members["proposals"], "proposer_spec": spec})
+    segment.run(inputs_of(segment, {**inputs, "propose": external}), _config(1), local_work)
+    made = json.loads(local_work.opener.read_bytes(local_work.files["segmenter_spec"][0]))
+    assert made["detector"] == spec["detector"]
 
 
 class TestBoxesOnly:
