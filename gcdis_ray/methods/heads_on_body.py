@@ -33,6 +33,10 @@ GIVES: tuple[Member, ...] = (
 _CLASSES = 100  # about, for a forecast
 
 
+def starts_placed(config: HeadsOnBodyConfig) -> bool:
+    return config.takes_placed
+
+
 def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
     """Raises:
     ConfigError: there is no body to take, or nothing to place clusters on.
