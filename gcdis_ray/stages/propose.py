@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "propose"
-VERSION = 1
+VERSION = 2
 TAKES = ("images", optional("image_index"), "instances", optional("source"))
 GIVES = (
     table("proposals", PROPOSALS),
@@ -99,7 +99,13 @@ class Config(StageConfig):
     )
     min_score: float = Field(0.3, ge=0, le=1, description="lowest objectness kept")
     nms_iou: float = Field(0.7, gt=0, le=1, description="box overlap at which the better one stays")
-    max_per_image: int = Field(50, ge=1, le=10_000)
+    max_per_image: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="the best so many of an image are kept: average recall is measured on them, "
+        "and stages.crop.max_proposals_per_image says how many of them become crops",
+    )
     image_cache_mb: int = Field(1024, ge=1, le=1_000_000, description="image files held in memory")
 
     @classmethod
@@ -303,4 +309,5 @@ def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    work.write_json("proposer_spec", {"source": "external"})
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "external", "detector": detector})
