@@ -34,13 +34,14 @@ import ablation_data
 import numpy as np
 import torch
 
-from gcdis_ray.clustering.class_count.points import prepare
+from gcdis_ray.clustering.class_count.judged_space import POWERS
+from gcdis_ray.clustering.class_count.points import prepare, settled
 from gcdis_ray.clustering.class_count.trials import run_all
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.stages import count
 
-SPACES = ("principal", "half_whitened", "whitened")
+SPACES = ("chosen", *POWERS)
 PARTS = ("blobs", "digits", "caltech", "coco")
 CLASSES = (2, 200)  # of a scene, at least and at most
 SEPARATION = (6.0, 8.0, 11.0)  # mean distance of two centers, in standard deviations of a class
@@ -149,6 +150,8 @@ def run(case: Case, config: count.Config, seed: int) -> Iterator[Outcome]:
     sizes = torch.bincount(labels + 1).tolist()
     began = time.perf_counter()
     how = count.settings(config)
+    space = config.space or "chosen"
+    how = settled(how, points, labels)
     draws = [prepare(points, labels, how, seed * 1000 + n) for n in range(config.num_seeds)]
     drawn = time.perf_counter() - began
     trials, seconds = {}, {}
@@ -161,7 +164,7 @@ def run(case: Case, config: count.Config, seed: int) -> Iterator[Outcome]:
     seconds["combined"] = drawn + sum(seconds[method] for method in count.COMBINED)
     for method, found in count.class_counts(config, sizes, seed, trials).items():
         yield Outcome(
-            case.part, config.space, method, case.truth, found.num_classes, *found.interval,
+            case.part, space, method, case.truth, found.num_classes, *found.interval,
             seconds[method], len(sizes) - 1, len(labels), case.overlap,
         )  # fmt: skip
 
@@ -240,7 +243,8 @@ def main() -> None:
     with (args.out / "outcomes.jsonl").open("a") as log:
         for case in cases(args):
             for space in args.spaces:
-                config = count.Config.model_validate({"space": space, "also": args.also})
+                chosen = None if space == "chosen" else space
+                config = count.Config.model_validate({"space": chosen, "also": args.also})
                 for o in run(case, config, seed=0):
                     outcomes.append(o)
                     log.write(json.dumps(o._asdict()) + "\n")

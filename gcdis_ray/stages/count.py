@@ -24,6 +24,7 @@ from gcdis_ray.store.schemas import schema
 
 if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
+    from gcdis_ray.clustering.class_count.judged_space import PointSpace
     from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
     from gcdis_ray.report.section import Section
@@ -80,10 +81,11 @@ class Config(StageConfig):
         "25, and four unlabeled crops a class",
     )  # fmt: skip
     dims: int = Field(128, ge=1, le=4096, description="principal components of the embeddings")
-    space: Literal["principal", "half_whitened", "whitened"] = Field(
-        "half_whitened",
+    space: Literal["principal", "half_whitened", "whitened"] | None = Field(
+        None,
         description="how much a component counts. principal: as its spread; half_whitened: as the "
-        "square root of it; whitened: all alike",
+        "square root of it; whitened: all alike; none: so that labeled crops lie nearest to those "
+        "of their class",
     )
     num_seeds: int = Field(
         5, ge=1, le=100, description="draws of crops; each hides other known classes"
@@ -182,7 +184,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
         total = num_known + config.num_novel
         result: dict[str, Any] = {
             "num_classes": total, "interval": [total, total], "curve": [], "warning": None,
-            "combines": [], "others": [],
+            "space": None, "combines": [], "others": [],
         }  # fmt: skip
     else:
         result = _estimate(inputs.table("embeddings"), num_known, config, work)
@@ -195,10 +197,11 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
 
 
 def _estimate(embeddings: Table, num_known: int, config: Config, work: Work) -> dict[str, Any]:
-    points, sizes = _draw(embeddings, num_known, config, work)
+    points, sizes, space = _draw(embeddings, num_known, config, work)
     trials = _run(estimators(config, sizes, work.seed), points, work)
     counts = class_counts(config, sizes, work.seed, trials)
     return _document(counts.pop(config.method)) | {
+        "space": space,
         "combines": list(COMBINED) if config.method == "combined" else [],
         "others": [{"method": method, **_document(count)} for method, count in counts.items()],
     }
@@ -290,11 +293,12 @@ def _document(count: ClassCount) -> dict[str, Any]:
 
 def _draw(
     embeddings: Table, num_known: int, config: Config, work: Work
-) -> tuple[TensorFile, list[int]]:
-    """Write the draws; also the number of unlabeled crops, then of those of each known class."""
+) -> tuple[TensorFile, list[int], PointSpace | None]:
+    """Write the draws; also the number of unlabeled crops, then of those of each known class; and
+    the space, which is chosen on the first draw."""
     import torch
 
-    from gcdis_ray.clustering.class_count.points import draw, place
+    from gcdis_ray.clustering.class_count.points import draw, place, settled
     from gcdis_ray.data.crops.crop_vectors import read_vectors
 
     labels_N = torch.cat(
@@ -309,11 +313,13 @@ def _draw(
             rows = draw(labels_N, how, work.seed * 1000 + number)
         except DataError as error:
             raise error.at("stages.count", "set stages.count.num_novel") from error
-        points_ND = place(read_vectors(embeddings, rows), how)
+        vectors_ND = read_vectors(embeddings, rows)
+        how = settled(how, vectors_ND, labels_N[rows])
+        points_ND = place(vectors_ND, how)
         tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
     work.write_tensors("points", tensors)
     sizes = torch.bincount(labels_N + 1, minlength=num_known + 1).tolist()
-    return work.tensor_file("points"), sizes
+    return work.tensor_file("points"), sizes, how.space
 
 
 def _run(

@@ -8,17 +8,17 @@ Shape letters: N points, D dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gcdis_ray.clustering.class_count.judged_space import POWERS, PointSpace, judged_space
 from gcdis_ray.clustering.kmeans import Backend
-from gcdis_ray.clustering.spaces import half_whitened, principal, whitened
+from gcdis_ray.clustering.spaces import scaled
 from gcdis_ray.errors import DataError
 
-PointSpace = Literal["principal", "half_whitened", "whitened"]
 UNLABELED = 10_000  # drawn unless a number is given, or
 UNLABELED_PER_CLASS = 30  # per known class, if that is more: classes of few crops must be seen
 
@@ -29,7 +29,8 @@ class CountSettings:
 
     Args:
         dims: principal components that are kept.
-        space: how much each of them counts; see :mod:`gcdis_ray.clustering.spaces`.
+        space: how much each of them counts, see :mod:`gcdis_ray.clustering.spaces`; None: yet to be
+            :func:`settled`.
         max_labeled_per_class, max_unlabeled: points drawn at most. Labeled points beyond a few
             dozen per class only make the known classes heavier than the novel ones. Unlabeled
             ones, if None: UNLABELED, or UNLABELED_PER_CLASS per labeled class if that is more.
@@ -39,7 +40,7 @@ class CountSettings:
     """
 
     dims: int = 128
-    space: PointSpace = "half_whitened"
+    space: PointSpace | None = None
     max_labeled_per_class: int = 60
     max_unlabeled: int | None = None
     n_init: int = 2
@@ -93,10 +94,22 @@ def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, se
         DataError: no labeled or no unlabeled point.
     """
     rows = draw(labels_N, settings, seed)
+    settings = settled(settings, embeddings_ND[rows], labels_N[rows])
     return Points(place(embeddings_ND[rows], settings), labels_N[rows])
+
+
+def settled(settings: CountSettings, embeddings_ND: Tensor, labels_N: Tensor) -> CountSettings:
+    """The settings with a space: theirs, or the one that labels find best.
+
+    Args:
+        embeddings_ND, labels_N: of a draw.
+    """
+    if settings.space is not None:
+        return settings
+    return replace(settings, space=judged_space(embeddings_ND, labels_N, settings.dims))
 
 
 def place(embeddings_ND: Tensor, settings: CountSettings) -> Tensor:
     """Unit rows along the directions of most variance, fewer than ``dims`` if fewer have any."""
-    fits = {"principal": principal, "half_whitened": half_whitened, "whitened": whitened}
-    return fits[settings.space](embeddings_ND, settings.dims).place(embeddings_ND)
+    assert settings.space is not None, "the space is settled"
+    return scaled(embeddings_ND, settings.dims, POWERS[settings.space]).place(embeddings_ND)
