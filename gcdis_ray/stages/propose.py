@@ -127,8 +127,14 @@ class Config(StageConfig):
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
-    if config.source == "model" and config.init is not None:
+    if config.source != "model":
+        return
+    if config.init is not None:
         config.init.read(config.detector)
+    elif config.detector.backbone != "small" or config.detector.weights is not None:
+        from gcdis_ray.instances.detector_backbone import check_body
+
+        check_body(config.detector, "stages.propose.detector")
 
 
 def source(config: Config, show: object = None) -> str:

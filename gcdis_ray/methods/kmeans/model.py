@@ -6,30 +6,20 @@ centres lie in, K outputs, L known classes that the method is told of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
-import pyarrow as pa
 import torch
-from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from gcdis_ray.clustering import spaces
-from gcdis_ray.clustering.kmeans import kmeans, means, nearest
+from gcdis_ray.clustering.kmeans import kmeans
+from gcdis_ray.clustering.partitions import name_clusters
 from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 from gcdis_ray.data.crops.crop_vectors import read_vectors
 from gcdis_ray.errors import DataError
-from gcdis_ray.files.arrow_columns import matrix
-from gcdis_ray.methods.embedding import EmbedCrops, open_embedding
 from gcdis_ray.methods.kmeans.config import Config
-from gcdis_ray.methods.method import Inferred
 from gcdis_ray.methods.problem import Problem
-from gcdis_ray.metrics.cluster_classes import count_matrix
 from gcdis_ray.store.artifacts import Table
 
 _LABELED = 20  # crops of each class that a draw contains at least, if there are so many
@@ -119,82 +109,3 @@ def _plain(
     centres_KC = centres_JC.new_zeros(problem.num_outputs, centres_JC.shape[1])
     centres_KC[output_J] = centres_JC
     return centres_KC
-
-
-def name_clusters(
-    points_MC: Tensor, labels_M: Tensor, centres_JC: Tensor, num_known: int
-) -> Tensor:
-    """Output of each of J clusters: (J,) int64, all different.
-
-    Known classes that have labels are matched to clusters one to one, so that most labeled crops
-    are in the cluster of their class; among equal matchings the one whose clusters lie nearest to
-    the classes' means. The other clusters are novel, in the order they have.
-
-    Args:
-        points_MC, centres_JC: unit rows.
-        labels_M: known class of each point below ``num_known``, -1 of an unlabeled one.
-    """
-    told_M = labels_M >= 0
-    points_TC, labels_T = points_MC[told_M], labels_M[told_M]
-    output_J = torch.full((len(centres_JC),), -1, dtype=torch.int64)
-    if len(points_TC):
-        cluster_T = nearest(points_TC, centres_JC)[0]
-        agree_JL = count_matrix(cluster_T.numpy(), labels_T.numpy(), len(centres_JC), num_known)
-        mean_LC, size_L = means(points_TC, labels_T, num_known)
-        near_JL = (centres_JC @ F.normalize(mean_LC, dim=1).T).double().numpy()
-        present = np.flatnonzero(size_L.numpy())
-        value_JL = agree_JL + near_JL / (2 * num_known + 1)  # all together, less than a crop
-        clusters, columns = linear_sum_assignment(value_JL[:, present], maximize=True)
-        output_J[clusters] = torch.from_numpy(present[columns])
-    novel = torch.nonzero(output_J < 0).flatten()
-    output_J[novel] = num_known + torch.arange(len(novel))
-    return output_J
-
-
-@dataclass(frozen=True)
-class NearestCentre:
-    """Says which centre a crop lies nearest to. Implements
-    :class:`gcdis_ray.methods.method.Trained`.
-
-    Args:
-        centres_KC: unit rows, or zeros for an output that stands for nothing.
-        temperature: of the softmax over cosines.
-        embed_spec, backbone: how crops without an embedding get one; see
-            :func:`gcdis_ray.methods.embedding.open_embedding`.
-    """
-
-    space: spaces.Space
-    centres_KC: Tensor
-    temperature: float
-    embed_spec: Mapping[str, Any]
-    backbone: Mapping[str, Tensor] | None
-
-    @property
-    def num_outputs(self) -> int:
-        return len(self.centres_KC)
-
-    @property
-    def width(self) -> int:
-        return self.centres_KC.shape[1]
-
-    @cached_property
-    def _embed(self) -> EmbedCrops:
-        return open_embedding(self.embed_spec, self.backbone, str(self.centres_KC.device))
-
-    def infer(self, crops: pa.Table) -> Inferred:
-        if not crops.num_rows:
-            return Inferred(
-                np.zeros((0, self.num_outputs), np.float32), np.zeros((0, self.width), np.float32)
-            )
-        if "embedding" in crops.column_names:
-            vectors_ND = torch.tensor(matrix(crops["embedding"]))
-        else:
-            vectors_ND = torch.from_numpy(self._embed(crops))
-        points_NC = self.space.place(vectors_ND)
-        logits_NK = points_NC @ self.centres_KC.T / self.temperature
-        logits_NK[:, ~self.centres_KC.any(dim=1)] = -torch.inf
-        probabilities_NK = torch.softmax(logits_NK, dim=1)
-        return Inferred(probabilities_NK.cpu().numpy(), points_NC.cpu().numpy())
-
-    def prototypes_KF(self) -> NDArray[np.float32]:
-        return self.centres_KC.cpu().numpy()
