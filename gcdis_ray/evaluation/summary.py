@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gcdis_ray.words import estimate
+
 _KINDS, _THIRDS = ("all", "known", "novel"), ("head", "mid", "tail")
 _ACCURACY = "accuracy"
 _ROWS = (  # title, section and name in the metrics, parts
@@ -54,7 +56,9 @@ def metrics_lines(metrics: Mapping[str, Any]) -> list[str]:
         if note := mapping.get("note"):
             lines.append(f"{'':<22} {note}")
     count = metrics["class_count"]
-    told = {part: str(count[part]) for part in ("estimate", "discovered", "truth")}
+    told = {part: _known(count[part]) for part in ("estimate", "discovered", "truth")}
+    if interval := count.get("interval"):
+        told["estimate"] = estimate(count["estimate"], *interval)
     return [*lines, _line("class count", told)]
 
 
@@ -77,6 +81,10 @@ def _of_crops(metrics: Mapping[str, Any]) -> str:
 
 def _line(title: str, values: Mapping[str, str]) -> str:
     return f"{title:<22} " + "   ".join(f"{part} {value}" for part, value in values.items())
+
+
+def _known(value: int | None) -> str:
+    return "n/a" if value is None else f"{value:,}"
 
 
 def _number(value: float | None) -> str:

@@ -12,7 +12,7 @@ COUNT = {"estimate": 9, "discovered": 8, "truth": None}
 def test_only_what_was_measured_has_a_line():
     metrics = {"discovery": {}, "detection": {}, "class_count": COUNT}
     assert metrics_lines(metrics) == [
-        "class count            estimate 9   discovered 8   truth None"
+        "class count            estimate 9   discovered 8   truth n/a"
     ]
 
 
@@ -58,7 +58,7 @@ def test_every_number_stands_in_its_place(leak_free: bool):
         f"AP scored by           rules lvis; mapping: source split_val, scope all, drop after_topk "
         f"({leak})",
         "                       half of the images are scored",
-        "class count            estimate 9   discovered 8   truth None",
+        "class count            estimate 9   discovered 8   truth n/a",
     ]
 
 
@@ -78,3 +78,12 @@ def test_training_that_lost_says_so(end: float, start: float | None, warned: boo
     )
     assert below_start({"discovery": discovery}) == (line if warned else None)
     assert below_start({"discovery": {"accuracy": {"all": None}}}) is None
+
+
+@pytest.mark.parametrize(
+    ("interval", "words"),
+    [([8, 11], "9 (8 to 11)"), ([5, 11], "5 to 11, at best 9"), ([9, 9], "9")],
+)
+def test_a_range_comes_first_where_the_number_is_hardly_known(interval, words: str):
+    metrics = {"discovery": {}, "detection": {}, "class_count": COUNT | {"interval": interval}}
+    assert metrics_lines(metrics)[-1].startswith(f"class count            estimate {words}   ")
