@@ -113,6 +113,11 @@ ASSIGNMENTS = schema(
     embedding=pa.list_(pa.float32()),  # projection, L2-normalised
 )
 
+PLACED = schema(  # where discovery starts from: clusters of all crops before it trains
+    crop_index=pa.int64(),
+    cluster_id=pa.int32(),  # below the number of known classes: the known class of that index
+)
+
 PSEUDO_LABELS = schema(
     crop_index=pa.int64(),
     image_id=pa.int64(),
