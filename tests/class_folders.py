@@ -1,4 +1,4 @@
-"""Small images in folders that are named by their classes: one colour a class."""
+"""Small images in folders that are named by their classes: one pattern a class."""
 
 from __future__ import annotations
 
@@ -9,18 +9,22 @@ from typing import Any
 import cv2
 import numpy as np
 
-COLORS = {
-    "cat": (220, 60, 60), "dog": (60, 220, 60), "owl": (60, 60, 220), "fox": (220, 220, 60),
-}  # fmt: skip
+PATTERNS = {  # bright where true, by height and width in [0, 1]
+    "cat": lambda y, x: y < 0.5,
+    "dog": lambda y, x: x < 0.5,
+    "owl": lambda y, x: (y - 0.5) ** 2 + (x - 0.5) ** 2 < 0.1,
+    "fox": lambda y, x: y + x > 1,
+}
 NUM_LABELED = {"cat": 6, "dog": 6}
 NUM_UNLABELED = {"cat": 5, "dog": 5, "owl": 6, "fox": 6}
 
 
 def picture(name: str, seed: int, height: int = 24, width: int = 30) -> bytes:
-    """A PNG of nearly one colour, that of its class."""
-    noise = np.random.default_rng(seed).integers(-40, 40, (height, width, 3))
-    pixels = np.clip(np.array(COLORS[name]) + noise, 0, 255).astype(np.uint8)
-    return cv2.imencode(".png", pixels)[1].tobytes()
+    """A PNG of the pattern of its class, with noise."""
+    y, x = np.mgrid[:height, :width] / [[[height]], [[width]]]
+    noise = np.random.default_rng(seed).integers(-20, 20, (height, width))
+    grey = np.clip(np.where(PATTERNS[name](y, x), 200, 60) + noise, 0, 255)
+    return cv2.imencode(".png", grey.astype(np.uint8))[1].tobytes()
 
 
 def make_class_folders(root: Path, counts: Mapping[str, int], seed: int = 0) -> None:

@@ -22,6 +22,7 @@ from gcdis_ray.masks.coco_rle import iou_matrix
 from gcdis_ray.metrics.boxes import box_iou_matrix
 from gcdis_ray.metrics.one_to_one import greedy_pairs
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")
@@ -65,7 +66,7 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
 
 def _shown(proposals: Sequence[Row], objects: Sequence[Row]) -> NDArray[np.float64]:
     """How well the proposals of an image show its objects, (len(proposals), len(objects))."""
-    if proposals[0]["origin"] == "image":
+    if proposals[0]["origin"] == WHOLE_IMAGE:
         return np.full((1, len(objects)), float(len(objects) == 1))
     return overlap(proposals, objects)
 

@@ -13,7 +13,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.instances.external_masks import proposal_id
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.schemas import INSTANCE_MASKS, PROPOSALS
+from gcdis_ray.store.schemas import INSTANCE_MASKS, PROPOSALS, WHOLE_IMAGE
 from gcdis_ray.words import counted, cut
 
 _EXAMPLES = 3
@@ -76,4 +76,4 @@ class WholeImages:
 def _whole(image: Mapping[str, Any]) -> dict[str, Any]:
     height, width = image["height_px"], image["width_px"]
     mask = coco_rle.rle_from_counts([0, height * width], height, width)
-    return {"mask_rle": mask, "area_px": float(height * width), "origin": "image"}
+    return {"mask_rle": mask, "area_px": float(height * width), "origin": WHOLE_IMAGE}

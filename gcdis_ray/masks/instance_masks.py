@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -55,19 +56,19 @@ def with_made_masks(instances: pa.Table, made: pa.Table | None) -> pa.Table:
     rows = instances.to_pylist()
     for row in rows:
         mask = made_of.get(row["instance_id"])
-        if mask is None or (row["mask_rle"] is not None and mask["origin"] != "image"):
+        if mask is None or (row["mask_rle"] is not None and mask["origin"] != WHOLE_IMAGE):
             continue
         row["mask_rle"] = mask["mask_rle"]
         if "area_px" in row:
             row["area_px"] = mask["area_px"]
-        if mask["origin"] == "image" and {"bbox_xyxy", "height_px", "width_px"} <= row.keys():
+        if mask["origin"] == WHOLE_IMAGE and {"bbox_xyxy", "height_px", "width_px"} <= row.keys():
             row["bbox_xyxy"] = [0, 0, row["width_px"], row["height_px"]]
     return pa.Table.from_pylist(rows, instances.schema)
 
 
 def count_origins(crops: Table, made: Table | None) -> dict[str, int]:
     """Labeled crops by where their mask is from: ``annotated``, ``model``, ``box`` or ``image``."""
-    counts = {"annotated": 0, "model": 0, "box": 0, "image": 0}
+    counts = {"annotated": 0, "model": 0, "box": 0, WHOLE_IMAGE: 0}
     for index in range(crops.num_shards):
         origin_of = {}
         if made is not None:

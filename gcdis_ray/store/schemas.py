@@ -11,6 +11,7 @@ import pyarrow as pa
 from gcdis_ray.errors import ArtifactError
 
 BOX = pa.list_(pa.float32(), 4)  # x0, y0, x1, y1 in absolute pixels, fixed-size list
+WHOLE_IMAGE = "image"  # origin of the mask of an object that is its image
 
 
 def schema(**columns: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:

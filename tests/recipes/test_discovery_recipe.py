@@ -71,6 +71,9 @@ def test_class_folders_from_end_to_end(by_folders):
     assert metrics["coverage"]["crop_recall"] == 1
     assert metrics["coverage"]["labeled_crops_by_mask"]["image"] == 12
     assert metrics["detection"]["reason"] == "the recipe predicts nothing"
+    assert metrics["proposals"]["reason"] == "every image is an object: none was looked for"
+    named = [row["name"] for row in artifacts["discover"].json("discovered_classes")]
+    assert sorted(named) == ["cat", "dog", "novel 1", "novel 2"]
     assert "clustering accuracy" in printed
     assert "AP" not in printed
     status = json.loads(here(["status", str(folder / "crops.yaml"), "--json"]).stdout)
@@ -127,7 +130,7 @@ def test_without_truth_it_says_so(tmp_path: Path):
     assert metrics["discovery"]["accuracy"]["all"] is None
     assert metrics["discovery"]["reason"] == "no ground truth for unlabeled images"
     assert metrics["class_count"]["truth"] is None
-    assert "no ground truth for unlabeled images" in printed
+    assert "clustering accuracy    n/a: no ground truth for unlabeled images" in printed
     assert list(artifacts) == STAGES
 
 
