@@ -5,17 +5,11 @@ Shape letters: M samples, D dimension, K classes, L known classes.
 
 from __future__ import annotations
 
-import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
-from scipy.spatial.distance import squareform
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from gcdis_ray.clustering.kmeans import kmeans
-
-_APART = 1000.0  # distance of two known classes: more than any average of cosines
-_MOST_OUTLIERS = 200  # clusters beyond the wanted number that are looked at
 
 
 def semi_supervised_kmeans(
@@ -63,71 +57,6 @@ def semi_supervised_kmeans(
         repeat = torch.arange(num_classes - num_known, device=present.device) % num_novel
         centers_KD[num_known:] = found.centers_KD[len(present) :][repeat]
     return F.normalize(centers_KD, dim=1)
-
-
-def semi_supervised_linkage(
-    vectors_MD: Tensor,
-    labels_M: Tensor,
-    num_known: int,
-    num_classes: int,
-    *,
-    min_share: float = 0.0,
-    labeled_stretch: float = 1.0,
-) -> Tensor:
-    """Cluster of every sample by average linkage of cosines, labels kept.
-
-    k-means prefers clusters of equal mass: with a long tail it splits frequent classes and lumps
-    rare ones. Average linkage does not care for mass. Samples of one known class start as one
-    cluster, and two known classes never join.
-
-    Time and memory grow with M squared: 6,000 samples take a second and 300 MB.
-
-    Args:
-        vectors_MD: unit rows.
-        labels_M: known class of a labeled sample, -1 of an unlabeled one.
-        min_share: clusters of fewer unlabeled samples than this share are outliers: they do not
-            count as classes and join the nearest cluster that does.
-        labeled_stretch: factor on distances between labeled and unlabeled samples. Training on
-            labels draws labeled samples together; more than 1 keeps a look-alike novel class from
-            joining them whole.
-
-    Returns:
-        (M,) known classes first, then novel clusters from large to small. Fewer than
-        ``num_classes`` where there are too few samples.
-    """
-    vectors, labels = vectors_MD.cpu().double().numpy(), labels_M.cpu().numpy()
-    if len(vectors) < 2:
-        return torch.where(labels_M < 0, num_known, labels_M).clamp(max=num_classes - 1)
-    distances = np.maximum(1 - vectors @ vectors.T, 0)
-    told = np.flatnonzero(labels >= 0)
-    same = labels[told][:, None] == labels[told][None]
-    distances[np.ix_(told, told)] = np.where(same, 0.0, _APART)
-    rest = np.flatnonzero(labels < 0)
-    distances[np.ix_(told, rest)] *= labeled_stretch
-    distances[np.ix_(rest, told)] *= labeled_stretch
-    np.fill_diagonal(distances, 0)
-    tree = linkage(squareform(distances, checks=False), "average")
-    smallest = min_share * np.count_nonzero(labels < 0)
-    absent = num_known - len(np.unique(labels[told]))  # known classes without a labeled sample
-    wanted = min(max(num_classes - absent, 1), len(vectors))
-    for count in range(wanted, len(vectors) + 1):
-        raw = fcluster(tree, count, "maxclust") - 1
-        sizes = np.bincount(raw).astype(float)
-        counted = sizes >= smallest
-        counted[raw[told]] = True
-        if counted.sum() >= wanted or count == wanted + _MOST_OUTLIERS:
-            break
-    order = np.argsort(-np.where(counted, sizes, 0), kind="stable")
-    kept = [k for k in order if counted[k]]
-    names = np.full(len(sizes), -1)
-    names[raw[told]] = labels[told]
-    free = [k for k in kept if names[k] < 0][: num_classes - num_known]
-    names[free] = num_known + np.arange(len(free))
-    means = np.stack([vectors[raw == k].mean(axis=0) for k in range(len(sizes))])
-    named = np.flatnonzero(names >= 0)
-    names[names < 0] = names[named[(means[names < 0] @ means[named].T).argmax(axis=1)]]
-    clusters = np.where(labels >= 0, labels, names[raw])
-    return torch.from_numpy(clusters).to(labels_M)
 
 
 def fit_prototypes(

@@ -8,11 +8,17 @@ from gcdis_ray.config import Closed
 
 
 class HoldOutConfig(Closed):
-    """Pseudo-novel hold-out: known classes whose labels are withheld, to measure how well novel
-    classes are found without a label of any. For tuning: stage label refuses what comes of it."""
+    """Pseudo-novel hold-out: labels that are withheld, to measure how well classes are found
+    without a label of any novel one. For tuning: stage label refuses what comes of it."""
 
     share: float = Field(
-        0.0, ge=0, le=0.9, description="of the known classes, at least one and not all; 0: off"
+        0.0,
+        ge=0,
+        le=0.9,
+        description="of the known classes, hidden whole: at least one and not all; 0: off",
+    )
+    withheld: float = Field(
+        1 / 3, ge=0, le=0.9, description="of the labels of each other known class, but never all"
     )
     seed: int = Field(0, ge=0, le=2**31 - 1, description="which of them")
     every: int = Field(

@@ -1,4 +1,4 @@
-"""How well withheld classes are found while a method trains.
+"""How well crops with withheld labels are sorted while a method trains.
 
 Shape letter: M crops looked at.
 """
@@ -21,13 +21,13 @@ class HoldOutCurve:
     """Measured on a sample of the crops whose labels are withheld; empty without a hold-out.
 
     Args:
-        labels_N: int64 on the CPU, known class of each crop, hidden or not; -1 for none.
+        labels_N: int64 on the CPU, known class of each crop, withheld or not; -1 for none.
     """
 
     def __init__(self, problem: Problem, labels_N: Tensor) -> None:
         self._hold_out = hold_out = problem.hold_out
         self._every = problem.measure_every if hold_out else 0
-        self._points: list[list[float]] = []  # finished steps, accuracy on withheld classes
+        self._points: list[list[float]] = []  # finished steps, score
         if hold_out is not None:
             self._rows, self._classes = hold_out.sample(labels_N.numpy())
 
@@ -45,9 +45,9 @@ class HoldOutCurve:
         assert self._hold_out is not None
         rows_M = torch.from_numpy(self._rows)
         (clusters_M,) = parts.look(rows_M, lambda rows: [clusters_of(rows)])
-        accuracy, _ = self._hold_out.accuracy(clusters_M.cpu().numpy(), self._classes)
-        if accuracy is not None:
-            self._points.append([finished, accuracy])
+        score = self._hold_out.score(clusters_M.cpu().numpy(), self._classes).mean
+        if score is not None:
+            self._points.append([finished, score])
 
     def at(self, finished: int) -> Mapping[str, float]:
         """``holdout_accuracy``, if it was measured just then."""

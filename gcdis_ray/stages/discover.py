@@ -161,7 +161,8 @@ def objectives() -> Sequence[Objective]:
         Objective(
             "holdout_accuracy",
             "max",
-            "accuracy on known classes whose labels discovery did not see",
+            "accuracy on crops whose labels discovery did not see: the mean of that on hidden "
+            "classes and that on the others",
             read=_holdout_accuracy,
             member="holdout",
             live="holdout_accuracy",
@@ -259,12 +260,13 @@ def _score_hold_out(
 ) -> None:
     """Write document ``holdout``."""
     cluster_N = work.table("assignments").read(["cluster_id"])["cluster_id"].to_numpy()
-    accuracy, visible_accuracy = hold_out.accuracy(cluster_N, labels)
+    found = hold_out.score_all(cluster_N, labels)
     measured = work.has("holdout_curve")
     score = dict(
         hidden_classes=[named[index]["name"] for index in hold_out.hidden],
-        accuracy=accuracy,
-        visible_accuracy=visible_accuracy,
+        accuracy=found.mean,
+        known_accuracy=found.known,
+        novel_accuracy=found.novel,
         curve=work.table("holdout_curve").read().to_pylist() if measured else [],
     )
     work.write_json("holdout", score)

@@ -16,7 +16,7 @@ from toy_training import FolderCheckpoints, digests, toy_plan
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods import hold_out
-from gcdis_ray.methods.hold_out import HoldOut, choose_hidden
+from gcdis_ray.methods.hold_out import HoldOut, Score, choose_hidden
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.training.loop import train
 from gcdis_ray.training.plan import Progress
@@ -49,7 +49,8 @@ def test_accuracy_is_that_of_the_best_one_to_one_map(classes, pairs):
     held = HoldOut(*classes)
     pairs = [(k, y) for k, y in pairs if y < len(held.hidden) + len(held.visible)]
     cluster_N, labels_N = np.array(pairs, dtype=np.int32).reshape(-1, 2).T
-    hidden, visible = held.accuracy(cluster_N, labels_N)
+    known_N = labels_N >= 0
+    visible, hidden = held.score(cluster_N[known_N], labels_N[known_N])
     if not np.isin(labels_N, held.hidden).any():
         assert hidden is None
     else:
@@ -60,8 +61,20 @@ def test_accuracy_is_that_of_the_best_one_to_one_map(classes, pairs):
 
 def test_a_crop_in_the_cluster_of_a_visible_class_is_wrong():
     held = HoldOut(hidden=(1,), visible=(0, 2))
-    labels_N = np.array([1, 1, 1, 1, -1])
-    assert held.accuracy(np.array([1, 1, 1, 4, 4]), labels_N) == (0.25, None)
+    labels_N = np.array([1, 1, 1, 1, -1, 2])
+    assert held.score_all(np.array([1, 1, 1, 4, 4, 1]), labels_N) == (None, 0.25)
+
+
+def test_withheld_crops_of_visible_classes_count_as_much_as_hidden_classes():
+    held = HoldOut(hidden=(1,), visible=(0, 2), withheld=(4, 6))
+    labels_N = np.array([1, 1, 1, 1, 0, 0, 2, -1])
+    assert held.told(labels_N).tolist() == [-1, -1, -1, -1, -1, 0, -1, -1]
+    assert held.judged(labels_N).tolist() == [0, 1, 2, 3, 4, 6]
+    found = held.score_all(np.array([2, 2, 2, 3, 0, 0, 3, 3]), labels_N)
+    assert found == (0.5, 0.75)
+    assert found.mean == 0.625
+    assert Score(None, 0.5).mean == 0.5
+    assert Score(None, None).mean is None
 
 
 @pytest.mark.parametrize(
@@ -76,8 +89,12 @@ def test_a_share_is_hidden_and_one_class_at_least_is_not(share, num_known, num_h
     assert len(held.hidden) == num_hidden
     assert sorted(held.hidden + held.visible) == list(range(num_known))
     told_N = held.told(labels_N)
-    for label, output in zip(labels_N, told_N, strict=True):
-        assert output == (held.visible.index(label) if label in held.visible else -1)
+    for row, (label, output) in enumerate(zip(labels_N, told_N, strict=True)):
+        told = label in held.visible and row not in held.withheld
+        assert output == (held.visible.index(label) if told else -1)
+    sizes = np.bincount(labels_N[list(held.withheld)], minlength=num_known)
+    for label in held.visible:  # a third of 40 / (known + 1) crops each
+        assert sizes[label] == round((labels_N == label).sum() / 3)
     assert held == choose_hidden(labels_N, num_known, config)
 
 
@@ -91,7 +108,7 @@ def test_the_seed_says_which_and_a_class_without_crops_is_never_hidden():
         choose_hidden(np.array([1, 1, -1]), 2, HoldOutConfig(share=0.5))
 
 
-def test_sample_is_of_hidden_classes_alone(monkeypatch: pytest.MonkeyPatch):
+def test_sample_is_of_withheld_labels_alone(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(hold_out, "MAX_MEASURED", 3)
     labels_N = np.array(MIXED)
     rows, classes = HELD.sample(labels_N)

@@ -51,7 +51,7 @@ class Density:
         from sklearn.cluster import HDBSCAN
 
         step = -(-len(points.labels_N) // self.max_points)
-        points_ND = points.points_ND[::step, -self.dims :]  # components ascend in variance
+        points_ND = points.points_ND[::step, : self.dims]  # by falling variance
         label_N = points.labels_N[::step].numpy()
         trials = []
         for value in job.parameters:

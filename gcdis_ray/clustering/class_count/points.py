@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from gcdis_ray.clustering.kmeans import Backend
-from gcdis_ray.clustering.principal_axes import principal_axes
+from gcdis_ray.clustering.spaces import principal
 from gcdis_ray.errors import DataError
 
 UNLABELED = 10_000  # drawn unless a number is given, or
@@ -96,5 +95,4 @@ def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, se
 
 def principal_components(points_ND: Tensor, dims: int) -> Tensor:
     """The ``dims`` directions of most variance, rows scaled to length 1. Fewer if D is smaller."""
-    mean_D, axes_DC = principal_axes(points_ND, dims)
-    return F.normalize(((points_ND - mean_D).double() @ axes_DC).to(points_ND.dtype), dim=1)
+    return principal(points_ND, dims).place(points_ND)

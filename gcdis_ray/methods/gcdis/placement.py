@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gcdis_ray.clustering.prototypes import (
-    fit_prototypes,
-    semi_supervised_kmeans,
-    semi_supervised_linkage,
-)
+from gcdis_ray.clustering.linkage import semi_supervised_linkage
+from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
 from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig
 from gcdis_ray.methods.gcdis.network import DiscoveryModel
@@ -69,14 +66,15 @@ class Placement:
     def _clusters(self, projections_MD: Tensor, labels_M: Tensor) -> Tensor:
         config = self._config
         if config.start == "linkage":
-            return semi_supervised_linkage(
-                projections_MD,
-                labels_M,
+            found = semi_supervised_linkage(
+                projections_MD.cpu().double().numpy(),
+                labels_M.cpu().numpy(),
                 self._num_known,
                 self._num_classes,
                 min_share=config.min_share,
                 labeled_stretch=config.labeled_stretch,
             )
+            return torch.from_numpy(found).to(labels_M)
         centers_KD = semi_supervised_kmeans(
             projections_MD,
             labels_M,

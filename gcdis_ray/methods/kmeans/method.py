@@ -77,7 +77,8 @@ def load(
     others: Mapping[str, Mapping[str, Tensor]],
     device: str,
 ) -> NearestCentre:
-    from gcdis_ray.methods.kmeans.model import NearestCentre, Space
+    from gcdis_ray.clustering.spaces import Space
+    from gcdis_ray.methods.kmeans.model import NearestCentre
 
     return NearestCentre(
         Space.of(weights).to(device),

@@ -7,7 +7,7 @@ centres lie in, K outputs, L known classes that the method is told of.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,12 +15,12 @@ import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from gcdis_ray.clustering.kmeans import kmeans, means, nearest
-from gcdis_ray.clustering.principal_axes import principal_axes
+from gcdis_ray.clustering import spaces
+from gcdis_ray.clustering.kmeans import kmeans
+from gcdis_ray.clustering.partitions import name_clusters
 from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 from gcdis_ray.data.crops.crop_vectors import read_vectors
 from gcdis_ray.errors import DataError
@@ -29,48 +29,20 @@ from gcdis_ray.methods.embedding import EmbedCrops, open_embedding
 from gcdis_ray.methods.kmeans.config import Config
 from gcdis_ray.methods.method import Inferred
 from gcdis_ray.methods.problem import Problem
-from gcdis_ray.metrics.cluster_classes import count_matrix
 from gcdis_ray.store.artifacts import Table
 
 _LABELED = 20  # crops of each class that a draw contains at least, if there are so many
 
 
-@dataclass(frozen=True)
-class Space:
-    """Where vectors are compared: embeddings minus a mean, projected, scaled to length 1.
-
-    Args:
-        mean_D: float32; zeros if nothing is subtracted.
-        axes_DC: float32, a direction per column; None: all dimensions as they are.
-    """
-
-    mean_D: Tensor
-    axes_DC: Tensor | None
-
-    @classmethod
-    def fitted(cls, vectors_MD: Tensor, centre: bool, components: int | None) -> Space:
-        mean_D, axes_DC = vectors_MD.mean(dim=0), None
-        if components is not None:
-            mean_D, axes_DC = principal_axes(vectors_MD, components)
-            axes_DC = axes_DC.to(vectors_MD.dtype).contiguous()
-        return cls(mean_D if centre else torch.zeros_like(mean_D), axes_DC)
-
-    @classmethod
-    def of(cls, stored: Mapping[str, Tensor]) -> Space:
-        """As :meth:`tensors` says."""
-        return cls(stored["mean_D"], stored.get("axes_DC"))
-
-    def tensors(self) -> dict[str, Tensor]:
-        axes = {} if self.axes_DC is None else {"axes_DC": self.axes_DC}
-        return {"mean_D": self.mean_D, **axes}
-
-    def to(self, device: str) -> Space:
-        return Space.of({name: tensor.to(device) for name, tensor in self.tensors().items()})
-
-    def place(self, vectors_ND: Tensor) -> Tensor:
-        """Unit rows (N, C) of embeddings (N, D), on the device of the space."""
-        moved_ND = vectors_ND.to(self.mean_D.device) - self.mean_D
-        return F.normalize(moved_ND if self.axes_DC is None else moved_ND @ self.axes_DC, dim=1)
+def fit_space(vectors_MD: Tensor, config: Config) -> spaces.Space:
+    """Where vectors are compared, in float32."""
+    if config.components is not None:
+        space = spaces.principal(vectors_MD, config.components)
+        if not config.centre:
+            space = replace(space, mean_D=torch.zeros_like(space.mean_D))
+    else:
+        space = spaces.centred(vectors_MD) if config.centre else spaces.raw(vectors_MD)
+    return space.to("cpu", torch.float32)
 
 
 def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[str, Tensor]:
@@ -79,7 +51,7 @@ def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[st
     Returns:
         ``centres_KC``, unit rows, known classes first, zeros for an output that no crop is nearest
         to: a known class without a labeled crop, or one of more outputs than there are crops; and
-        the tensors of the :class:`Space`.
+        the tensors of the :class:`~gcdis_ray.clustering.spaces.Space`.
 
     Raises:
         DataError: there is no crop.
@@ -91,7 +63,7 @@ def find_centres(problem: Problem, embeddings: Table, config: Config) -> dict[st
     generator = Generator().manual_seed(problem.seed)
     rows_M = draw(labels_N, config.max_crops, generator)
     vectors_MD, labels_M = read_vectors(embeddings, rows_M), labels_N[rows_M]
-    space = Space.fitted(vectors_MD, config.centre, config.components)
+    space = fit_space(vectors_MD, config)
     points_MC = space.place(vectors_MD)
     if config.algorithm == "semi_supervised":
         centres_KC = semi_supervised_kmeans(
@@ -148,36 +120,6 @@ def _plain(
     return centres_KC
 
 
-def name_clusters(
-    points_MC: Tensor, labels_M: Tensor, centres_JC: Tensor, num_known: int
-) -> Tensor:
-    """Output of each of J clusters: (J,) int64, all different.
-
-    Known classes that have labels are matched to clusters one to one, so that most labeled crops
-    are in the cluster of their class; among equal matchings the one whose clusters lie nearest to
-    the classes' means. The other clusters are novel, in the order they have.
-
-    Args:
-        points_MC, centres_JC: unit rows.
-        labels_M: known class of each point below ``num_known``, -1 of an unlabeled one.
-    """
-    told_M = labels_M >= 0
-    points_TC, labels_T = points_MC[told_M], labels_M[told_M]
-    output_J = torch.full((len(centres_JC),), -1, dtype=torch.int64)
-    if len(points_TC):
-        cluster_T = nearest(points_TC, centres_JC)[0]
-        agree_JL = count_matrix(cluster_T.numpy(), labels_T.numpy(), len(centres_JC), num_known)
-        mean_LC, size_L = means(points_TC, labels_T, num_known)
-        near_JL = (centres_JC @ F.normalize(mean_LC, dim=1).T).double().numpy()
-        present = np.flatnonzero(size_L.numpy())
-        value_JL = agree_JL + near_JL / (2 * num_known + 1)  # all together, less than a crop
-        clusters, columns = linear_sum_assignment(value_JL[:, present], maximize=True)
-        output_J[clusters] = torch.from_numpy(present[columns])
-    novel = torch.nonzero(output_J < 0).flatten()
-    output_J[novel] = num_known + torch.arange(len(novel))
-    return output_J
-
-
 @dataclass(frozen=True)
 class NearestCentre:
     """Says which centre a crop lies nearest to. Implements
@@ -190,7 +132,7 @@ class NearestCentre:
             :func:`gcdis_ray.methods.embedding.open_embedding`.
     """
 
-    space: Space
+    space: spaces.Space
     centres_KC: Tensor
     temperature: float
     embed_spec: Mapping[str, Any]

@@ -10,10 +10,12 @@ import torch
 import torch.nn.functional as F
 from scene_tables import memory_table
 
+from gcdis_ray.clustering.partitions import name_clusters
+from gcdis_ray.clustering.spaces import Space
 from gcdis_ray.errors import DataError
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.kmeans.method import Config
-from gcdis_ray.methods.kmeans.model import Space, draw, find_centres, name_clusters
+from gcdis_ray.methods.kmeans.model import draw, find_centres
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.store.artifacts import Table
 
