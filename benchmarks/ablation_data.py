@@ -15,8 +15,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from gcdis_ray.backbones.weights_file import file_sha256
 from gcdis_ray.data.samples.digits import KNOWN_DIGITS, write_scenes
-from gcdis_ray.models.weights_file import file_sha256
 
 Record = dict[str, Any]
 SPLITS = ("labeled", "unlabeled", "validation")

@@ -1,21 +1,29 @@
-"""Residual backbones with a feature pyramid, from a few channels for a CPU to ResNet-101."""
+"""Backbones with a feature pyramid: residual blocks of a few channels, or a network of timm."""
 
 from __future__ import annotations
 
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
+from gcdis_ray.backbones.backbone import Backbone
+from gcdis_ray.backbones.config import BackboneConfig
+from gcdis_ray.backbones.network import build_backbone, read_weights
+from gcdis_ray.backbones.norms import (
+    frozen_batch_norm,
+    group_norm,
+    has_batch_norm,
+    use_group_norm,
+)
+from gcdis_ray.backbones.pyramid import PyramidMaps
+from gcdis_ray.backbones.weights import read_tensors
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.detector_config import DetectorConfig
-from gcdis_ray.models.backbones import read_weights
-from gcdis_ray.models.mobilenet_body import CHANNELS, MobileNetBody
 
 
 class SmallResNet(nn.Module):
@@ -45,53 +53,132 @@ class SmallResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
-def _group_norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(math.gcd(32, channels // 4), channels)  # at most 32 groups, at least of 4
+class TimmPyramid(nn.Module):
+    """A network of timm under a feature pyramid of levels ``0`` to ``3``, and perhaps ``pool``.
+
+    Args:
+        maps: of the network.
+        fpn_channels: of every level.
+        pooled: whether there is a level above the network's.
+        mean, std: (3, 1, 1), the normalisation of the images given, of RGB values in [0, 255]. The
+            network has its own.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self, maps: PyramidMaps, fpn_channels: int, pooled: bool, mean: Tensor, std: Tensor
+    ) -> None:
+        super().__init__()
+        self.body = maps
+        top = LastLevelMaxPool() if pooled else None
+        self.fpn = FeaturePyramidNetwork(list(maps.channels), fpn_channels, top)
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+
+    def forward(self, images_N3HW: Tensor) -> dict[str, Tensor]:
+        maps = self.body((images_N3HW * self.std + self.mean) / 255)
+        return self.fpn({str(level): found for level, found in enumerate(maps)})
 
 
 def build_pyramid(config: DetectorConfig, mean: Tensor, std: Tensor) -> nn.Module:
     """Backbone and pyramid: ``forward((B, 3, H, W)) -> {name: (B, fpn_channels, h, w)}``.
 
-    Weights are drawn from torch's generator, or read from ``config.weights``.
+    Weights are drawn from torch's generator, or read from ``config.weights``. What learns at
+    another rate than the rest says so by its attribute ``lr_share``.
 
     Args:
         mean, std: (3, 1, 1), how the images are normalised, of RGB values in [0, 255].
 
     Raises:
-        ConfigError: the weights file is missing, is not the pinned one or does not fit.
+        ConfigError: the weights file is missing, is not the pinned one or does not fit; the network
+            cannot be a detector's.
     """
-    if config.backbone == "mobilenet_v2":
-        mobilenet = MobileNetBody(mean, std)
+    body = config.body()
+    return _small(config) if body is None else _of_timm(config, body, mean, std)
+
+
+def check_body(config: DetectorConfig, where: str) -> None:
+    """What has to hold before a detector is trained.
+
+    Args:
+        where: key of the detector's section, for errors.
+
+    Raises:
+        ConfigError: see :func:`build_pyramid`.
+    """
+    body = config.body()
+    if body is None:
         if config.weights is not None:
-            mobilenet.load(config.weights, str(config.weights_sha256))
-        fpn = FeaturePyramidNetwork(list(CHANNELS), config.fpn_channels)
-        return nn.Sequential(OrderedDict(body=mobilenet, fpn=fpn))
-    norm = FrozenBatchNorm2d if config.norm == "frozen_batch" else _group_norm
-    if config.backbone == "small":
-        body = SmallResNet(config.width, config.blocks, norm)
-        channels = [config.width * 2**i for i in range(len(config.blocks))]
+            read_plain(config)
+        return
+    body.check(where)
+    with torch.device("meta"):
+        bare = config.model_copy(update={"weights": None})
+        try:
+            _of_timm(bare, body.model_copy(update={"weights": None}), *torch.ones(2, 3, 1, 1))
+        except ConfigError as error:
+            raise error.at(f"{where}.backbone") from error
+        if body.weights is not None and config.norm != "frozen_batch":
+            network = build_backbone(body.model, None, None)
+            _check_norm(network, where)
+
+
+def _of_timm(
+    config: DetectorConfig, body: BackboneConfig, mean: Tensor, std: Tensor
+) -> TimmPyramid:
+    tensors = read_weights(body) if body.weights is not None else None
+    network = build_backbone(body.model, tensors, None)
+    if config.norm == "frozen_batch":
+        network.net = frozen_batch_norm(network.net)
+    elif tensors is not None:
+        _check_norm(network, "detector")
     else:
-        body = getattr(resnet, config.backbone)(weights=None, norm_layer=norm)
-        body.fc = nn.Identity()
-        last = body.inplanes
-        channels = [last // 8, last // 4, last // 2, last]
+        use_group_norm(network.net)
+    network.freeze(config.frozen_stages)
+    pyramid = TimmPyramid(
+        PyramidMaps(network), config.fpn_channels, config.num_levels == 5, mean, std
+    )
+    network.lr_share = config.backbone_lr  # pyright: ignore[reportArgumentType]
+    return pyramid
+
+
+def _check_norm(network: Backbone, where: str) -> None:
+    if has_batch_norm(network.net):
+        raise ConfigError(
+            f"the weights of {network.name} come with batch statistics",
+            where=f"{where}.norm",
+            fix="use norm: frozen_batch",
+        )
+
+
+def _small(config: DetectorConfig) -> BackboneWithFPN:
+    norm = FrozenBatchNorm2d if config.norm == "frozen_batch" else group_norm
+    body = SmallResNet(config.width, config.blocks, norm)
+    channels = [config.width * 2**i for i in range(len(config.blocks))]
     if config.weights is not None:
-        tensors = read_resnet(config.weights, str(config.weights_sha256))
-        load_backbone(body, tensors, config.weights)
+        load_backbone(body, read_plain(config), config.weights)
     stem = ["conv1", "bn1"] if config.frozen_stages else []
     for name in stem + [f"layer{i + 1}" for i in range(config.frozen_stages)]:
         if hasattr(body, name):
             getattr(body, name).requires_grad_(False)
     return_layers = {f"layer{i + 1}": str(i) for i in range(len(channels))}
-    backbone = BackboneWithFPN(body, return_layers, channels, config.fpn_channels)
-    if config.backbone == "small":
-        backbone.fpn.extra_blocks = None  # torchvision would add a pooled level
-    return backbone
+    pyramid = BackboneWithFPN(body, return_layers, channels, config.fpn_channels)
+    pyramid.fpn.extra_blocks = None  # torchvision would add a pooled level
+    pyramid.body.lr_share = config.backbone_lr  # pyright: ignore[reportArgumentType]
+    return pyramid
 
 
-def read_resnet(path: str, sha256: str) -> dict[str, Tensor]:
-    """Tensors of a ResNet in torchvision's names, without its classifier."""
-    tensors = read_weights(Path(path), sha256)
+def read_plain(config: DetectorConfig) -> dict[str, Tensor]:
+    """Tensors of a body that is not timm's, in the names of its file, without a classifier ``fc``.
+
+    Raises:
+        ConfigError: no such file, no SHA-256 or another one, or not a file of tensors.
+    """
+    named = {"model": config.backbone, "weights": config.weights, "sha256": config.weights_sha256}
+    file = BackboneConfig.model_validate(named)
+    tensors = read_tensors(file.read_bytes(), str(config.weights))
     return {name: value for name, value in tensors.items() if not name.startswith("fc.")}
 
 

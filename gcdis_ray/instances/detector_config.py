@@ -7,8 +7,19 @@ from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gcdis_ray.backbones.config import (
+    DOWNLOAD,
+    MODEL,
+    NAMED_WEIGHTS,
+    SHA256,
+    WEIGHTS,
+    BackboneConfig,
+    LabelUse,
+)
 from gcdis_ray.config import Closed
 from gcdis_ray.errors import ConfigError
+
+_DETECTRON2 = ("resnet18", "resnet34", "resnet50", "resnet101")
 
 
 class ClassifierConfig(Closed):
@@ -26,29 +37,36 @@ class DetectorConfig(Closed):
     The defaults suit small images on a CPU; a standard ResNet-50-FPN is ``backbone: resnet50``,
     ``norm: frozen_batch`` with ``weights``, ``fpn_channels: 256``, ``box_channels: 1024``,
     ``mask_channels: 256``, ``mask_convs: 4``, five anchor sizes and ``min_side_px: 800``.
-    ``mobilenet_v2`` needs ``weights`` and keeps them as they are: a cheap start for photographs.
     """
 
     library: Literal["torchvision", "detectron2"] = Field(
         "torchvision", description="what it is built from; detectron2 is installed separately"
     )
-    backbone: Literal["small", "mobilenet_v2", "resnet18", "resnet34", "resnet50", "resnet101"] = (
-        "small"
+    backbone: str = Field(
+        "small",
+        description=f"small: residual blocks of our own, from scratch; or {MODEL}. A CNN gives the "
+        "maps of its stages, a ViT a simple pyramid over its last one. With library detectron2: "
+        "resnet18, 34, 50 or 101",
     )
     width: int = Field(32, ge=8, le=256, multiple_of=8, description="channels of the first stage")
     blocks: tuple[int, ...] = Field(
         (1, 1, 1), min_length=2, max_length=4, description="residual blocks per stage, one a level"
     )
     norm: Literal["group", "frozen_batch"] = Field(
-        "group", description="frozen_batch keeps the statistics of the weights it must be given"
+        "group",
+        description="in place of batch norm, if the backbone has any; frozen_batch keeps the "
+        "statistics of the weights it must be given",
     )
-    weights: str | None = Field(
-        None, description="file of the backbone: safetensors, or for mobilenet_v2 also npz"
+    weights: str | None = Field(None, description=f"of the backbone: {WEIGHTS}")
+    weights_sha256: str | None = Field(None, pattern="^[0-9a-f]{64}$", description=SHA256)
+    download: bool = Field(False, description=DOWNLOAD)
+    backbone_lr: float = Field(
+        1.0, gt=0, le=1, description="learning rate of the backbone over that of the rest"
     )
-    weights_sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
-    )
-    frozen_stages: int = Field(0, ge=0, le=4, description="stem and first stages left as loaded")
+    frozen_stages: int = Field(
+        0, ge=0, le=4, description="stem and first stages left as loaded; a "
+        "ViT's stage is a quarter of its blocks",
+    )  # fmt: skip
     fpn_channels: int = Field(64, ge=16, le=1024, description="channels of every pyramid level")
     anchor_sizes_px: tuple[float, ...] = Field(
         (20.0, 40.0, 80.0), min_length=1, max_length=6, description="side of the anchors per level"
@@ -77,18 +95,41 @@ class DetectorConfig(Closed):
 
     @property
     def num_levels(self) -> int:
-        """Pyramid levels: one per stage, and torchvision's pooled one above a standard ResNet."""
-        return {"small": len(self.blocks), "mobilenet_v2": 4}.get(self.backbone, 5)
+        """Pyramid levels: one per stage, four for timm's networks, and perhaps a pooled one above
+        these, which there is an anchor size for."""
+        if self.backbone == "small":
+            return len(self.blocks)
+        if self.library == "detectron2":
+            return 5
+        return 5 if len(self.anchor_sizes_px) == 5 else 4
+
+    def body(self) -> BackboneConfig | None:
+        """The network of timm; None for a body of our own or of detectron2's."""
+        if self.backbone == "small" or self.library == "detectron2":
+            return None
+        return BackboneConfig(
+            model=self.backbone,
+            weights=self.weights,
+            sha256=self.weights_sha256,
+            download=self.download,
+        )
 
     def located(self) -> Self:
         """The same with an absolute path: workers may run in another folder."""
-        if self.weights is None:
+        if self.weights is None or self.weights in NAMED_WEIGHTS:
             return self
         return self.model_copy(update={"weights": str(Path(self.weights).resolve())})
 
     def key_fields(self) -> dict[str, Any]:
         """Plain data for an artifact's key: what the weights are, not where they lie."""
-        return self.model_dump(mode="json", exclude={"weights"})
+        fields = self.model_dump(mode="json", exclude={"weights", "download"})
+        body = self.body()
+        return fields | ({"weights_sha256": body.key_fields()["sha256"]} if body else {})
+
+    def trained_with_labels(self) -> LabelUse:
+        """Whether the backbone's weights have learned names of classes."""
+        body = self.body()
+        return body.trained_with_labels() if body else "unknown" if self.weights else False
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
@@ -98,11 +139,11 @@ class DetectorConfig(Closed):
                 where="detector.anchor_sizes_px",
                 fix=f"give {self.num_levels} sizes, smallest first",
             )
-        if self.library == "detectron2" and not self.backbone.startswith("resnet"):
+        if self.library == "detectron2" and self.backbone not in _DETECTRON2:
             raise ConfigError(
                 f"detectron2 has no backbone {self.backbone!r}",
                 where="detector.backbone",
-                fix="use a resnet, or library: torchvision",
+                fix=f"use one of {', '.join(_DETECTRON2)}, or library: torchvision",
             )
         if self.max_side_px < self.min_side_px:
             raise ConfigError(
@@ -116,16 +157,16 @@ class DetectorConfig(Closed):
                 where="detector.norm",
                 fix="set detector.weights, or use norm: group",
             )
-        if self.backbone == "mobilenet_v2" and self.weights is None:
+        if self.weights in NAMED_WEIGHTS and self.body() is None:
             raise ConfigError(
-                "backbone mobilenet_v2 is not trained here and needs weights",
+                f"weights: {self.weights} are of timm's networks",
                 where="detector.weights",
-                fix="set detector.weights, or use backbone: small",
+                fix="name a file, or a backbone of timm with library: torchvision",
             )
-        if (self.weights is None) != (self.weights_sha256 is None):
+        if self.weights is None and self.weights_sha256 is not None:
             raise ConfigError(
-                "a weights file and its checksum belong together",
-                where="detector.weights_sha256",
-                fix="set both detector.weights and detector.weights_sha256 (sha256sum FILE)",
+                "a checksum, but no weights",
+                where="detector.weights",
+                fix="set detector.weights, or remove detector.weights_sha256",
             )
         return self

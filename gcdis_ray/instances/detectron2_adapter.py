@@ -35,8 +35,9 @@ from detectron2.structures import BitMasks, Boxes, Instances
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.detector_backbone import load_backbone, read_resnet
+from gcdis_ray.instances.detector_backbone import load_backbone, read_plain
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.instance_heads import (
     BoxDetections,
@@ -46,7 +47,6 @@ from gcdis_ray.instances.instance_heads import (
     mask_loss,
 )
 from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
-from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _STAGES = ("res2", "res3", "res4", "res5")
 _LEVELS = ("p2", "p3", "p4", "p5")
@@ -202,10 +202,10 @@ def _build_backbone(config: DetectorConfig) -> FPN:
         out_features=list(_STAGES),
     )
     if config.weights is not None:
-        tensors = read_resnet(config.weights, str(config.weights_sha256))
-        load_backbone(body, _renamed(tensors), config.weights)
+        load_backbone(body, _renamed(read_plain(config)), config.weights)
     if config.frozen_stages:
         body.freeze(config.frozen_stages + 1)  # detectron2 counts the stem as the first
+    body.lr_share = config.backbone_lr
     return FPN(body, list(_STAGES), config.fpn_channels, top_block=LastLevelMaxPool())
 
 

@@ -8,15 +8,15 @@ from typing import Any
 
 from pydantic import Field
 
+from gcdis_ray.backbones.weights_file import check_pinned
 from gcdis_ray.config import ENDPOINT, Closed
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.instances.detector_config import DetectorConfig
-from gcdis_ray.models.weights_file import check_pinned
 from gcdis_ray.store.artifacts import Manifest
 from gcdis_ray.store.source import SourceFolder, source_folder
 
 _ARTIFACT = "stages.propose.init.artifact"
-_START = frozenset({"weights", "weights_sha256"})  # where that proposer itself began
+_START = frozenset({"weights", "weights_sha256", "download", "backbone_lr"})  # how it was trained
 
 
 class EarlierProposer(Closed):

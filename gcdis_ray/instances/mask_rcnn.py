@@ -18,6 +18,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import MultiScaleRoIAlign
 
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.detector_backbone import build_pyramid
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
@@ -31,7 +32,6 @@ from gcdis_ray.instances.instance_heads import (
     Target,
 )
 from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
-from gcdis_ray.models.imagenet import IMAGENET_MEAN_255, IMAGENET_STD_255
 
 _PADDED_TO = 32  # px; the largest stride of a backbone stage
 

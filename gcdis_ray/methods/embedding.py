@@ -16,11 +16,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.data.crops.crop_store import decode_crops
+from gcdis_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.models.backbones import FrozenBackbone
+    from gcdis_ray.backbones.frozen import FrozenBackbone
 
 EmbedCrops = Callable[[pa.Table], NDArray[np.float32]]
 _BATCH = 64  # fixed: sums inside a convolution may depend on it
@@ -30,8 +31,8 @@ def open_embedding(
     spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
 ) -> EmbedCrops:
     """Args:
-        spec: document ``embed_spec``: ``backbone``, ``input_px``, ``use_mask`` and, for backbone
-            ``proposer``, ``detector``, its spec.
+        spec: document ``embed_spec``: ``backbone``, ``input_px``, ``use_mask``; of a network of
+            timm ``features``; of backbone ``proposer`` ``detector``, its spec.
         weights: of the backbone; None for one that has none.
 
     Returns:
@@ -39,7 +40,7 @@ def open_embedding(
         float32. Where there is no crop, D is 1.
 
     Raises:
-        ConfigError: the weights do not fit the backbone.
+        ArtifactError: the weights are missing.
     """
     backbone = _backbone(spec, weights, device)
 
@@ -60,10 +61,20 @@ def open_embedding(
 def _backbone(
     spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
 ) -> FrozenBackbone:
-    from gcdis_ray.models.backbones import PyramidFeatures, build_backbone
+    from gcdis_ray.backbones.frozen import NetworkFeatures, PyramidFeatures
+    from gcdis_ray.backbones.wavelet import Wavelet
 
-    if spec["backbone"] != "proposer" or weights is None:
-        return build_backbone(spec["backbone"], weights).to(device)
-    from gcdis_ray.instances.inference import open_detector
+    if spec["backbone"] == "wavelet":
+        return Wavelet().to(device).eval()
+    if weights is None:
+        raise ArtifactError(
+            f"the weights of backbone {spec['backbone']} are gone", where="backbone"
+        )
+    if spec["backbone"] == "proposer":
+        from gcdis_ray.instances.inference import open_detector
 
-    return PyramidFeatures(open_detector(weights, spec["detector"], device).pyramid)
+        return PyramidFeatures(open_detector(weights, spec["detector"], device).pyramid)
+    from gcdis_ray.backbones.network import build_backbone
+
+    network = build_backbone(spec["backbone"], weights, spec["input_px"])
+    return NetworkFeatures(network, spec["features"]).to(device).eval()

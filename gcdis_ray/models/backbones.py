@@ -1,24 +1,11 @@
-"""Frozen backbones that place a crop in a feature space before anything is learned about it.
-
-``wavelet`` needs no weights. ``mobilenet_v2`` and ``resnet50`` read weights that the user brings:
-
-- a ``.safetensors`` file in torchvision's layout (``mobilenet_v2`` / ``resnet50`` state dict;
-  the classifier may be missing), RGB scaled to [0, 1] and normalised with ImageNet's mean and std;
-- for ``mobilenet_v2`` also a ``.npz`` file with batch norm already folded in: per layer
-  ``L.weight_int8`` (out, in, kh, kw), ``L.scale`` (out), ``L.bias`` (out) in torchvision's layer
-  names; these come from TensorFlow: SAME padding, RGB / 127.5 - 1.
-
-Weights trained with class labels know names of many "novel" classes; results should say so.
-
-Shape letters: N crops, C channels, H W pixels, D features.
-"""
+"""MobileNetV2 with folded batch norm, as weights files in torchvision's layout give it."""
 
 from __future__ import annotations
 
 import io
 import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -28,9 +15,11 @@ import torch.nn.functional as F
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from gcdis_ray.backbones.frozen import FrozenBackbone
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
+from gcdis_ray.backbones.pooling import pool
+from gcdis_ray.backbones.weights_file import read_pinned
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from gcdis_ray.models.weights_file import read_pinned
 
 # expansion, channels, blocks, stride of each group of inverted residuals (Sandler et al. 2018)
 INVERTED_RESIDUALS = (
@@ -42,101 +31,6 @@ INVERTED_RESIDUALS = (
     (6, 160, 3, 2),
     (6, 320, 1, 1),
 )
-
-
-class FrozenBackbone(nn.Module):
-    """Crops -> features of length 1. Subclasses say how a map of features is made."""
-
-    def forward(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        """Args:
-            images_N3HW: uint8 RGB of one size.
-            masks_N1HW: uint8, 0 or 255: pool over the object only. None: over the whole crop.
-
-        Returns:
-            (N, D) float32, L2-normalised.
-        """
-        with torch.inference_mode():
-            features = self.features(images_N3HW.float() / 255, masks_N1HW)
-        return F.normalize(features, dim=1)
-
-    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        """(N, D) features of images in [0, 1]."""
-        raise NotImplementedError
-
-
-def pool(map_NCHW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-    """Mean of a feature map, over the object if masks are given: (N, C).
-
-    A cell counts by the share of it that the mask covers; an object without any pixel counts
-    everywhere.
-    """
-    if masks_N1HW is None:
-        return map_NCHW.mean(dim=(2, 3))
-    weight = F.adaptive_avg_pool2d(masks_N1HW.float() / 255, (map_NCHW.shape[2], map_NCHW.shape[3]))
-    total = weight.sum(dim=(2, 3), keepdim=True)
-    weight = torch.where(total > 0, weight, torch.ones_like(weight))
-    return (map_NCHW * weight).sum(dim=(2, 3)) / weight.sum(dim=(2, 3))
-
-
-# ---------------------------------------------------------------- without weights
-
-
-class Wavelet(FrozenBackbone):
-    """Oriented edge energy, pooled on a grid: a fixed filter bank, nothing learned.
-
-    First derivatives of a Gaussian (a steerable wavelet), their energy shared out to eight
-    orientations, averaged over the cells of a grid, square-rooted and normalised per
-    source, so that contrast and lighting drop out. Sources are the luminance (orientations modulo
-    180 degrees: a light object on dark is a dark one on light) and, if masks are given, the mask's
-    outline (modulo 360 degrees).
-    """
-
-    def __init__(
-        self,
-        sigmas_px: tuple[float, ...] = (1.5,),
-        num_orientations: int = 8,
-        grid: int = 5,
-    ) -> None:
-        super().__init__()
-        self.sigmas_px, self.grid = sigmas_px, grid
-        angle = 2 * math.pi * torch.arange(num_orientations) / num_orientations
-        self.register_buffer("angle_O", angle, persistent=False)
-        for n, sigma in enumerate(sigmas_px):
-            self.register_buffer(f"filters_{n}", _gaussian_derivatives(sigma), persistent=False)
-
-    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        light = images_N3HW.new_tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
-        sources = [((images_N3HW * light).sum(1, keepdim=True), 2)]
-        if masks_N1HW is not None:
-            sources.append((masks_N1HW.float() / 255, 1))
-        parts = []
-        for source_N1HW, symmetry in sources:
-            for n in range(len(self.sigmas_px)):
-                filters = self.get_buffer(f"filters_{n}")
-                parts.append(F.normalize(self._energy(source_N1HW, filters, symmetry), dim=1))
-        return torch.cat(parts, dim=1)
-
-    def _energy(self, source_N1HW: Tensor, filters_2133: Tensor, symmetry: int) -> Tensor:
-        """Square root of the energy per orientation and grid cell, (N, O * grid * grid)."""
-        edge = filters_2133.shape[-1] // 2
-        padded = F.pad(source_N1HW, (edge,) * 4, mode="replicate")
-        across, down = F.conv2d(padded, filters_2133).unbind(dim=1)
-        strength, direction = torch.hypot(across, down), torch.atan2(down, across) * symmetry
-        angle = self.get_buffer("angle_O")
-        share = torch.cos(direction[:, None] - angle.view(1, -1, 1, 1)).clamp(min=0)
-        energy = strength[:, None] * share ** (len(angle) // 2)
-        return F.adaptive_avg_pool2d(energy, self.grid).flatten(1).sqrt()
-
-
-def _gaussian_derivatives(sigma_px: float) -> Tensor:
-    """Derivatives of a Gaussian across and down, (2, 1, k, k), k = 2 * ceil(3 sigma) + 1."""
-    reach = math.ceil(3 * sigma_px)
-    x = torch.arange(-reach, reach + 1, dtype=torch.float32)
-    bell = torch.exp(-(x**2) / (2 * sigma_px**2))
-    bell = bell / bell.sum()
-    slope = -x / sigma_px**2 * bell
-    across = -bell[:, None] * slope[None, :]  # correlation: positive where it gets lighter
-    return torch.stack([across, across.T])[:, None]
 
 
 # ---------------------------------------------------------------- with the user's weights
@@ -229,47 +123,6 @@ def same_padding(map_NCHW: Tensor, kernel: int, stride: int) -> list[int]:
     return [p for pad in pads for p in (pad // 2, pad - pad // 2)]
 
 
-class ResNet50(FrozenBackbone):
-    """torchvision's ResNet-50 without its classifier. 2048 features."""
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, state: Mapping[str, Tensor], where: str) -> None:
-        super().__init__()
-        from torchvision.models import resnet50
-
-        net = resnet50(weights=None)
-        net.fc = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-        kept = {name: value for name, value in state.items() if not name.startswith("fc.")}
-        try:
-            net.load_state_dict(kept)
-        except RuntimeError as error:
-            raise _not_these(where, "resnet50", str(error).split("\n")[1].strip()) from error
-        self._trunk = nn.Sequential(*list(net.children())[:-2]).eval()
-        _register_normalisation(self, IMAGENET_MEAN, IMAGENET_STD)
-
-    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        return pool(self._trunk((images_N3HW - self.mean) / self.std), masks_N1HW)
-
-
-class PyramidFeatures(FrozenBackbone):
-    """Features of a trained detector: its pyramid's levels pooled and joined.
-
-    Args:
-        pyramid: RGB images (N, 3, H, W) in [0, 255] -> {name: (N, C, h, w)}.
-    """
-
-    def __init__(self, pyramid: Callable[[Tensor], Mapping[str, Tensor]]) -> None:
-        super().__init__()
-        self._pyramid = pyramid
-
-    def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
-        levels = self._pyramid(images_N3HW * 255)
-        pooled = [pool(level, masks_N1HW) for level in levels.values()]
-        return torch.cat([F.normalize(level, dim=1) for level in pooled], dim=1)
-
-
 def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
     """Tensors of a ``.safetensors`` or ``.npz`` file; nothing in it can run code.
 
@@ -292,30 +145,13 @@ def read_weights(path: Path, sha256: str | None = None) -> dict[str, Tensor]:
 
 
 def build_backbone(
-    name: str, weights: Mapping[str, Tensor] | None = None, where: str = "weights"
+    name: str, weights: Mapping[str, Tensor], where: str = "weights"
 ) -> FrozenBackbone:
-    """A frozen backbone in evaluation mode.
-
-    Args:
-        name: wavelet, mobilenet_v2 or resnet50.
-        weights: from :func:`read_weights`; none for ``wavelet``.
-        where: named in errors.
+    """A frozen MobileNetV2 in evaluation mode.
 
     Raises:
-        ConfigError: an unknown name; weights are missing or do not fit.
+        ConfigError: weights do not fit.
     """
-    if name not in ("wavelet", "mobilenet_v2", "resnet50"):
-        raise ConfigError(f"unknown backbone {name!r}")
-    if name == "wavelet":
-        return Wavelet().eval()
-    if weights is None:
-        raise ConfigError(
-            f"backbone {name} needs weights",
-            where=where,
-            fix="give a safetensors file in torchvision's layout, or use backbone: wavelet",
-        )
-    if name == "resnet50":
-        return ResNet50(weights, where).eval()
     try:
         if any(key.endswith(".weight_int8") for key in weights):
             return MobileNetV2(_quantised_layers(weights), True, (0.5,) * 3, (0.5,) * 3).eval()

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.encoder import AttentionOf
-from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.models.mobilenet_body import CHANNELS, TOP_CHANNELS, MobileNetBody
 
 

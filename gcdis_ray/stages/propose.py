@@ -130,15 +130,21 @@ class Config(StageConfig):
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    if config.source != "model":
+        return
     labeled = getattr(givers.get("instances"), "labeled", None)
-    if config.source == "model" and getattr(labeled, "has_class_folders", False):
+    if getattr(labeled, "has_class_folders", False):
         raise ConfigError(
             "class folders do not tell where objects are: a proposer can learn from nothing",
             where="stages.propose.source",
             fix="set it to image, or give labeled images an annotation file",
         )
-    if config.source == "model" and config.init is not None:
+    if config.init is not None:
         config.init.read(config.detector)
+    elif config.detector.backbone != "small" or config.detector.weights is not None:
+        from gcdis_ray.instances.detector_backbone import check_body
+
+        check_body(config.detector, "stages.propose.detector")
 
 
 def source(config: Config, show: object = None) -> str:

@@ -86,6 +86,13 @@ class Config(StageConfig):
         return super().key_fields() | {"detector": detector}
 
 
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    if config.detector and (config.detector.backbone != "small" or config.detector.weights):
+        from gcdis_ray.instances.detector_backbone import check_body
+
+        check_body(config.detector, "stages.segment.detector")
+
+
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """The weights; its longest table is the history of training."""
     from gcdis_ray.instances.mask_rcnn import build_mask_rcnn

@@ -26,7 +26,10 @@ _PER_SHARD = ((500, 16), (5_000, 32), (MANY_IMAGES, 64))  # images in all -> in 
 _BATCH = 4  # images of a step of the detectors
 # passes over the images, fewest and most steps: of the proposer, of the segmenter
 _PASSES = {False: ((8, 250, 1_000), (1.6, 100, 500)), True: ((24, 1_000, 90_000),) * 2}
-_SIDES_PX = {False: (256, 416), True: (800, 1333)}  # shorter and longer side, without a GPU and with
+_SIDES_PX = {
+    False: (256, 416),
+    True: (800, 1333),
+}  # shorter and longer side, without a GPU and with
 
 
 def compute(machine: Machine) -> dict[str, Any]:

@@ -199,7 +199,10 @@ def _by_files(contents: Contents, predicts: bool) -> Layout | None:
             apart[split] = _file_set(contents, by_role[split])
             notes[split] = f"of {by_role[split]}"
     if "unlabeled" not in apart:
-        for name in (*contents.folders_of("unlabeled", "."), *contents.folders_of("unlabeled", "images")):
+        for name in (
+            *contents.folders_of("unlabeled", "."),
+            *contents.folders_of("unlabeled", "images"),
+        ):
             apart["unlabeled"] = {"images": name}
             notes["unlabeled"] = f"all images in {name}: nothing is told, so nothing can be scored"
             break

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -93,9 +92,7 @@ def start(uri: str, machine: Machine | None = None) -> Start:
 
 
 def _data(root: str, layout: Layout) -> DataConfig:
-    return DataConfig.model_validate(
-        {"root": root, **layout.sets, "known_classes": layout.known}
-    )
+    return DataConfig.model_validate({"root": root, **layout.sets, "known_classes": layout.known})
 
 
 def _ingest(root: str, layout: Layout, labels: Labels) -> dict[str, Any]:

@@ -55,18 +55,40 @@ def build_strategy(
 
 
 def build_optimizer(module: nn.Module, config: TrainingConfig) -> Optimizer:
-    """The configured optimiser; weight decay spares 1-d parameters (biases, norms)."""
+    """The configured optimiser; weight decay spares 1-d parameters (biases, norms).
+
+    A submodule with an attribute ``lr_share`` learns at that share of the learning rate
+    (:func:`set_learning_rate`).
+    """
     trained = [p for p in module.parameters() if p.requires_grad]
     if not trained:
         raise ConfigError("the task has no trainable parameters", where="training")
+    share_of: dict[Tensor, float] = {}
+    for part in module.modules():
+        if (share := getattr(part, "lr_share", None)) is not None:
+            share_of |= dict.fromkeys(part.parameters(), float(share))
     groups = [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [
+                p for p in trained if share_of.get(p, 1.0) == share and (p.ndim > 1) == decays
+            ],
+            "weight_decay": config.weight_decay if decays else 0.0,
+            "lr": config.lr * share,
+            "lr_share": share,
+        }
+        for share in sorted({1.0, *share_of.values()}, reverse=True)
+        for decays in (True, False)
     ]
     groups = [group for group in groups if group["params"]]
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=config.lr)
     return torch.optim.SGD(groups, lr=config.lr, momentum=config.momentum)
+
+
+def set_learning_rate(optimizer: Optimizer, lr: float) -> None:
+    """Of every group, by its share."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_share"]
 
 
 def check_layout(stored: str, wanted: str, where: str) -> None:
@@ -125,8 +147,7 @@ class Replicated:
             if parameter.requires_grad and parameter.grad is None:  # used by no part of this step
                 parameter.grad = torch.zeros_like(parameter)
         nn.utils.clip_grad_norm_(self._module.parameters(), self._clip_norm)
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self._optimizer, lr)
         self._optimizer.step()
         self._optimizer.zero_grad(set_to_none=True)
 
@@ -191,8 +212,7 @@ class Zero:
         return {name: loss.detach() for name, loss in losses.items()}
 
     def step(self, lr: float) -> None:
-        for group in self._optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self._optimizer, lr)
         pairs = zip(self._parameters, self._gradients, strict=True)
         total = torch.stack([(parameter * gradient).sum() for parameter, gradient in pairs]).sum()
         self._engine.backward(total)  # whose gradient is exactly self._gradients

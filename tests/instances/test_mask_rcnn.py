@@ -313,8 +313,9 @@ class TestConfig:
             ({"anchor_sizes_px": (16.0,)}, "anchor_sizes_px"),
             ({"max_side_px": 32}, "max_side_px"),
             ({"norm": "frozen_batch"}, "norm"),
-            ({"weights": "file"}, "weights_sha256"),
-            ({"backbone": "mobilenet_v2", "blocks": (1, 1, 1, 1), **FOUR_LEVELS}, "weights"),
+            ({"weights": "hub"}, "weights"),
+            ({"weights_sha256": "0" * 64}, "weights"),
+            ({"backbone": "test_resnet", "anchor_sizes_px": (8.0,) * 3}, "anchor_sizes_px"),
         ],
     )
     def test_contradictions(self, change, key):

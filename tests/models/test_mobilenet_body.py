@@ -7,15 +7,12 @@ import hashlib
 import pytest
 import torch
 from safetensors.torch import save_file
-from scene_tables import TINY
 from torchvision.models import mobilenet_v2
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.models.backbones import build_backbone, read_weights
 from gcdis_ray.models.mobilenet_body import CHANNELS, MobileNetBody
 
-FOUR_LEVELS = {"anchor_sizes_px": (8.0, 16.0, 32.0, 64.0)}
 MEAN, STD = torch.tensor([120.0, 110.0, 100.0]), torch.tensor([50.0, 60.0, 70.0])
 
 
@@ -63,21 +60,6 @@ def test_published_weights(shared_data):
     with torch.no_grad():
         last = net._conv("features.18.0", body(images)["3"])
         assert torch.allclose(last, net.map(images), rtol=1e-3, atol=1e-4)
-
-
-def test_is_stored_but_never_trained(weights):
-    path, sha256, _ = weights
-    changes = {"backbone": "mobilenet_v2", "weights": str(path), "weights_sha256": sha256}
-    model = build_mask_rcnn(TINY.model_copy(update=changes | FOUR_LEVELS), 1, seed=0)
-    assert not any(p.requires_grad for p in model.backbone.body.parameters())
-    without = TINY.model_copy(update={"backbone": "mobilenet_v2"} | FOUR_LEVELS)
-    moved = build_mask_rcnn(without, 1, seed=1)
-    moved.load_state_dict(model.state_dict())
-    image = torch.rand(1, 3, 64, 64)
-    for one, two in zip(
-        model.backbone(image).values(), moved.backbone(image).values(), strict=True
-    ):
-        assert torch.equal(one, two)
 
 
 def test_other_files_are_refused(weights, tmp_path):

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -19,7 +20,9 @@ from stage_inputs import inputs_of
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.methods.embedding import open_embedding
 from gcdis_ray.stages import embed
+from gcdis_ray.store.artifacts import Size
 
 
 def _encoded(array: np.ndarray) -> bytes:
@@ -86,29 +89,82 @@ def test_the_proposers_features(local_work) -> None:
         embed.run(inputs_of(embed, _inputs()), _config(backbone="proposer"), local_work)
 
 
-def test_weights_travel_in_the_artifact_and_are_in_the_key(local_work, tmp_path: Path) -> None:
-    from torchvision.models import mobilenet_v2
-
-    torch.manual_seed(0)
-    path = tmp_path / "net.safetensors"
-    save_file(mobilenet_v2(weights=None).state_dict(), path)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    config = _config(backbone="mobilenet_v2", weights=str(path), sha256=digest, input_px=32)
-    assert embed.source(config) == digest
-    assert "weights" not in config.key_fields()
-    inputs = _inputs()
+def _few(inputs: dict[str, Any]) -> dict[str, Any]:
     small = inputs["crop"].table("crops").shard(0).to_pylist()
-    inputs["crop"] = FakeArtifact({"crops": memory_table("crops", [small])})
+    return inputs | {"crop": FakeArtifact({"crops": memory_table("crops", [small])})}
+
+
+def _stored(folder: Path, model: str) -> dict[str, str]:
+    torch.manual_seed(0)
+    path = folder / "net.safetensors"
+    save_file(timm.create_model(model).state_dict(), path)
+    return {"weights": str(path), "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+@pytest.mark.parametrize("model", ["test_vit", "test_resnet"])
+def test_weights_travel_in_the_artifact(local_work, tmp_path: Path, model: str) -> None:
+    file = _stored(tmp_path, model)
+    config = _config(backbone=model, input_px=32, **file)
+    embed.check(config, {})
+    inputs = _few(_inputs())
     embed.run(inputs_of(embed, inputs), config, local_work)
-    path.unlink()
-    assert local_work.tensor_file("backbone").load()["features.0.0.weight"].shape == (32, 3, 3, 3)
-    assert local_work.table("embeddings").num_rows == 3
+    Path(file["weights"]).unlink()
+    found = torch.tensor(local_work.table("embeddings").read()["embedding"].to_pylist())
     record = local_work.files["embed_spec"][0]
     spec = json.loads(local_work.table("embeddings").opener.read_bytes(record))
-    assert spec["weights_sha256"] == digest
+    assert spec["weights_sha256"] == file["sha256"]
+    assert spec["trained_with_labels"] == "unknown"
+    assert spec["features"] == ("both" if model == "test_vit" else "patch_mean")
+    again = open_embedding(spec, local_work.tensor_file("backbone").load(), "cpu")
+    crops = inputs["crop"].table("crops").read()
+    torch.testing.assert_close(torch.from_numpy(again(crops)), found)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(3))
 
 
-def test_a_network_without_weights_is_refused_at_once() -> None:
+def test_the_key_knows_what_the_weights_are_and_not_where(tmp_path: Path) -> None:
+    file = _stored(tmp_path, "test_vit")
+    here = _config(backbone="test_vit", **file)
+    there = _config(backbone="test_vit", weights="elsewhere", sha256=file["sha256"], download=True)
+    other = _config(backbone="test_vit", weights="elsewhere", sha256="0" * 64)
+    assert here.key_fields() == there.key_fields()
+    assert here.key_fields() != other.key_fields()
+    package = _config(backbone="tf_efficientnet_lite0", weights="package")
+    assert package.key_fields()["sha256"].startswith("57934424")
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "message"),
+    [
+        ({"backbone": "test_vitt"}, "backbone", "test_vit"),
+        ({"backbone": "mobilenet_v2"}, "backbone", "mobilenetv2_100"),
+        ({"sha256": None}, "weights", "need their SHA-256"),
+        ({"sha256": "0" * 64}, "weights", "the config wants 000"),
+        ({"weights": "nowhere"}, "weights", "cannot read"),
+        ({"weights": "package"}, "weights", "no weights package"),
+        ({"input_px": 50}, "input_px", "use 48 or 64 px"),
+        ({"backbone": "test_resnet", "features": "both"}, "features", "no class token"),
+    ],
+)
+def test_what_cannot_be_stops_a_run_before_it_starts(tmp_path, change, key, message) -> None:
+    config = _config(**{"backbone": "test_vit", "input_px": 32, **_stored(tmp_path, "test_vit")})
+    embed.check(config, {})
+    with pytest.raises(ConfigError, match=message) as raised:
+        embed.check(config.model_copy(update=change), {})
+    assert raised.value.where == f"stages.embed.{key}"
+
+
+def test_contradictions_are_named() -> None:
     with pytest.raises(ConfigError, match="needs weights"):
         _config(backbone="resnet50")
-    assert embed.source(_config()) == ""
+    with pytest.raises(ConfigError, match=r"stages\.embed\.weights"):
+        _config(weights="package")
+    with pytest.raises(ConfigError, match=r"stages\.embed\.features"):
+        _config(backbone="proposer", features="both")
+
+
+def test_forecast_counts_the_network() -> None:
+    config = _config(backbone="test_vit", weights="nowhere", sha256="0" * 64, input_px=32)
+    size = embed.forecast(config, {"crops": Size(10, 1000)})
+    weights = sum(p.numel() for p in timm.create_model("test_vit", num_classes=0).parameters())
+    assert size.weight_bytes == pytest.approx(4 * weights, rel=0.01)
+    assert size.bytes == size.weight_bytes + 4 * 64 * 10

@@ -12,10 +12,10 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from gcdis_ray.data.crops.view_draw import Erasing, chance, draw_views, uniform
 from gcdis_ray.data.crops.view_pixels import render_pixels
 from gcdis_ray.data.crops.view_tensors import render_tensors
-from gcdis_ray.models.imagenet import IMAGENET_MEAN, IMAGENET_STD
 
 if TYPE_CHECKING:
     from gcdis_ray.data.crops.augment_config import CropAugmentConfig

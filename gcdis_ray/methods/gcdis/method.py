@@ -16,13 +16,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from gcdis_ray.backbones.weights_file import check_format
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.method import Fitted, Inferred
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.tables import HEADNESS, HOLDOUT_CURVE
-from gcdis_ray.models.weights_file import check_format
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import table, tensors
 from gcdis_ray.store.schemas import HISTORY

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.methods.contrast_keys import ContrastKeys
@@ -29,7 +30,6 @@ from gcdis_ray.methods.hold_out_curve import HoldOutCurve
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
 from gcdis_ray.methods.teacher import Teacher
-from gcdis_ray.models.eval_mode import in_eval
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 

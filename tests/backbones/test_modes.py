@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from gcdis_ray.models.eval_mode import in_eval
+from gcdis_ray.backbones.modes import in_eval
 
 
 def test_every_submodule_gets_its_own_mode_back_whatever_happens():
