@@ -26,10 +26,7 @@ _PER_SHARD = ((500, 16), (5_000, 32), (MANY_IMAGES, 64))  # images in all -> in 
 _BATCH = 4  # images of a step of the detectors
 # passes over the images, fewest and most steps: of the proposer, of the segmenter
 _PASSES = {False: ((8, 250, 1_000), (1.6, 100, 500)), True: ((24, 1_000, 90_000),) * 2}
-_SIDES_PX = {
-    False: (256, 416),
-    True: (800, 1333),
-}  # shorter and longer side, without a GPU and with
+_SIDES_PX = {False: (256, 416), True: (800, 1333)}  # shorter and longer side; True: on a GPU
 
 
 def compute(machine: Machine) -> dict[str, Any]:
@@ -66,21 +63,27 @@ def storing(labels: Labels) -> dict[str, Any]:
 
 def embedding() -> dict[str, Any]:
     """Section ``embed``: pretrained, if the weights package is installed."""
-    try:
-        PACKAGES[BACKBONE].path()
-    except ConfigError as error:
-        why = f"weak on photographs. Better: {BACKBONE}, weights: package. {error.fix}"
+    if (missing := _not_installed()) is not None:
+        why = f"weak on photographs. Better: {BACKBONE}, weights: package. {missing}"
         return {"backbone": Chosen("wavelet", why), "input_px": 64}
     why = "ImageNet's, trained with labels: they know many novel classes by name"
     return {"backbone": BACKBONE, "weights": Chosen("package", why)}
 
 
-def discovery_stages(labels: Labels) -> dict[str, Any]:
+def _not_installed() -> str | None:
+    """How to get the weights package, unless it is there."""
+    try:
+        return None if PACKAGES[BACKBONE].path().is_file() else "its file is gone: install it again"
+    except ConfigError as error:
+        return error.fix
+
+
+def discovery_stages() -> dict[str, Any]:
     """Stages of recipe discovery after ingest, where every image is an object."""
     return {
         "propose": {"source": Chosen("image", "every image is one object")},
         "embed": embedding(),
-        "discover": {"method": Chosen("kmeans", "")},
+        "discover": {"method": "kmeans"},
     }
 
 
@@ -124,6 +127,11 @@ def _sized(detector: Mapping[str, Any], side_px: int | None, machine: Machine) -
     shorter, longer = _SIDES_PX[machine.gpus > 0]
     low = min(shorter, max(64, side_px or shorter))
     factor = low / detector["min_side_px"]
+    if (missing := _not_installed()) is not None:
+        why = f"from scratch, which is far worse than {BACKBONE}, weights: package. {missing}"
+        scratch = {"backbone": Chosen("small", why), "width": 32, "blocks": [1, 1, 1, 1]}
+        pretrained = ("backbone", "weights", "norm", "backbone_lr")
+        detector = scratch | {k: v for k, v in detector.items() if k not in pretrained}
     how = "a GPU" if machine.gpus else "cores alone"
     return {
         **detector,

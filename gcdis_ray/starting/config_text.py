@@ -25,26 +25,30 @@ def config_text(head: str, tree: Mapping[str, Any]) -> str:
 
     Args:
         head: lines of the comment at its top.
-        tree: sections by name. A value that is :class:`Chosen` has a comment. A mapping is written
-            in one line if it is a chosen value, or short and without one; else it is a section.
+        tree: sections by name. A value that is :class:`Chosen` has a comment. A mapping without
+            one inside is written in one line if it fits.
     """
     lines = [f"# {line}".rstrip() for line in head.splitlines()]
     return "\n".join([*lines, *_lines(tree, "")]) + "\n"
 
 
 def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
-    for key, entry in tree.items():
+    for place, (key, entry) in enumerate(tree.items()):
         if isinstance(entry, Mapping) and entry and not _is_short(key, entry, indent):
-            if not indent:
+            if not indent or (place and len(indent) == _DEEP):
                 yield ""
             yield f"{indent}{key}:"
             yield from _lines(entry, f"{indent}  ")
             continue
         value, why = (entry.value, entry.why) if isinstance(entry, Chosen) else (entry, "")
         line, comment = f"{indent}{key}: {_plain(value)}", f"# {' '.join(why.split())}"
-        if why and len(line) + 2 + len(comment) > _WIDTH:
+        fits = len(f"{line}  {comment}") <= _WIDTH
+        if why and not fits:
             yield f"{indent}{comment}"
-        yield f"{line}  {comment}" if why and len(line) + 2 + len(comment) <= _WIDTH else line
+        if isinstance(value, Mapping) and not fits:
+            yield from _lines({key: value}, indent)
+        else:
+            yield f"{line}  {comment}" if why and fits else line
 
 
 def _is_short(key: str, section: Mapping[str, Any], indent: str) -> bool:

@@ -19,8 +19,7 @@ from gcdis_ray.files.json_outline import Outline
 from gcdis_ray.store.source import SourceFolder
 
 Kind = Literal["annotations", "results", "lists"]
-Role = Literal["labeled", "unlabeled", "validation", "train"]
-_ROLES: Mapping[Role, tuple[str, ...]] = {  # the first that has a word of the name
+_ROLES: Mapping[str, tuple[str, ...]] = {  # the first that has a word of the name
     "unlabeled": ("unlabeled", "unlabelled", "unannotated"),
     "labeled": ("labeled", "labelled"),
     "validation": ("val", "valid", "validation", "minival", "test"),
@@ -35,8 +34,9 @@ def words(name: str) -> list[str]:
     return re.findall("[a-z]+", name.lower())
 
 
-def role_of(name: str) -> Role | None:
-    """Which set a file, folder or key is of, by the words of its name."""
+def role_of(name: str) -> str | None:
+    """Which set a file, folder or key is of, by the words of its name: ``labeled``, ``unlabeled``,
+    ``validation``, ``train``, or none of them."""
     found = set(words(name))
     return next((role for role, names in _ROLES.items() if found & set(names)), None)
 
@@ -117,13 +117,18 @@ class Contents:
             default=None,
         )
 
+    def results_beside(self, names: Iterable[str]) -> list[str]:
+        """Files of masks that lie at the top or in the folder of one of these files."""
+        at = {"", *(name.rpartition("/")[0] for name in names)}
+        return [name for name in self.of_kind("results") if name.rpartition("/")[0] in at]
+
     def class_folders(self, below: str) -> dict[str, int]:
         """Folders directly in ``below`` that have images in them -> how many."""
         start = "" if below == "." else f"{below}/"
         inside = (name[len(start) :] for name in self.images if name.startswith(start))
         return dict(Counter(name.partition("/")[0] for name in inside if "/" in name))
 
-    def folders_of(self, role: Role, below: str) -> list[str]:
+    def folders_of(self, role: str, below: str) -> list[str]:
         """Folders in ``below`` with images and a name of that role, the shortest first."""
         start = "" if below == "." else f"{below}/"
         names = [name for name in self.class_folders(below) if role_of(name) == role]

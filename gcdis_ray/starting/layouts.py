@@ -6,17 +6,18 @@ Nothing here looks at an annotation: names of files and folders, and of lists in
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
 from gcdis_ray.data.formats.open_file import open_file
 from gcdis_ray.data.sets.data_config import CLASS_FOLDERS
 from gcdis_ray.errors import DataError
-from gcdis_ray.starting.contents import Contents, Role, role_of, words
+from gcdis_ray.starting.contents import Contents, role_of, words
 from gcdis_ray.words import cut, some
 
 _SHARES: Mapping[str, float] = {"labeled": 0.4, "unlabeled": 0.4, "validation": 0.2}
+_APART = ("unlabeled", "validation")
 _LOOKED_AT = 5  # images of a file that are looked for
 _HALF = "by hash of the file name: adding images moves none"
 
@@ -36,6 +37,14 @@ class Layout:
     sets: Mapping[str, Mapping[str, Any]]
     known: Any
     notes: Mapping[str, str] = field(default_factory=dict)
+
+    def divided_by(self, seed: int) -> Layout:
+        """The same with other images in each part."""
+        sets = {
+            split: {**chosen, "part_seed": seed} if "part" in chosen else chosen
+            for split, chosen in self.sets.items()
+        }
+        return replace(self, sets=sets)
 
 
 def find_layout(contents: Contents, predicts: bool) -> Layout:
@@ -64,8 +73,8 @@ def find_layout(contents: Contents, predicts: bool) -> Layout:
     damaged = "".join(f"; {error}" for error in contents.damaged[:3])
     raise DataError(
         "found images, but nothing that tells which are labeled and how: no annotation file "
-        "(COCO, LVIS, Objects365, Visual Genome), no list of PASCAL VOC, no folders labeled/<class> "
-        f"and unlabeled{damaged}",
+        "(COCO, LVIS, Objects365, Visual Genome), no list of PASCAL VOC, no folders "
+        f"labeled/<class> and unlabeled{damaged}",
         where=contents.folder.uri,
         fix="add instances.json, or lay images out as labeled/<class>/<file> and unlabeled/<file>",
     )
@@ -93,7 +102,7 @@ def _by_lists(contents: Contents, predicts: bool) -> Layout | None:
     """An annotation file, and lists of image ids that divide its images."""
     files = [name for name in contents.of_kind("annotations") if role_of(name) is None]
     for lists in contents.of_kind("lists") if files else ():
-        keys: dict[Role, str] = {}
+        keys: dict[str, str] = {}
         for key in contents.lists(lists):
             role = role_of(key)
             if role is not None and "known" not in words(key):
@@ -101,24 +110,18 @@ def _by_lists(contents: Contents, predicts: bool) -> Layout | None:
         if not keys.keys() & {"labeled", "train"}:
             continue
         told = _best(files)
-        of_file = _file_set(contents, told)
-
-        def listed(
-            role: Role, of_file: dict[str, Any] = of_file, lists: str = lists, keys: Any = keys
-        ) -> dict[str, Any]:
-            return {**of_file, "image_ids": {"file": lists, "key": keys[role]}}
-
-        labeled: Role = "labeled" if "labeled" in keys else "train"
-        apart: dict[str, dict[str, Any]] = {
-            split: listed(split) for split in ("unlabeled", "validation") if split in keys
+        of_file, labeled = _file_set(contents, told), "labeled" if "labeled" in keys else "train"
+        listed = {
+            role: {**of_file, "image_ids": {"file": lists, "key": key}}
+            for role, key in keys.items()
         }
-        sets, divided = _divided(listed(labeled), apart, predicts)
-        notes = {split: f"{keys[role]!r} in {lists}" for split, role in (("labeled", labeled),)}
-        notes |= {split: f"{keys[split]!r} in {lists}" for split in apart if split in keys}
+        apart = {split: listed[split] for split in _APART if split in keys}
+        sets, divided = _divided(listed[labeled], apart, predicts)
+        notes = {"labeled": f"{keys[labeled]!r} in {lists}"}
+        notes |= {split: f"{keys[split]!r} in {lists}" for split in apart}
         notes |= {split: f"{share} of {keys[labeled]!r}, {_HALF}" for split, share in divided}
-        known, why = _known(contents)
-        what = f"{told}, divided by {lists}"
-        return Layout(what, sets, known, {**notes, "known": why})
+        known, notes["known"] = _known(contents)
+        return Layout(f"{told}, divided by {lists}", sets, known, notes)
     return None
 
 
@@ -135,7 +138,7 @@ def _file_set(contents: Contents, name: str) -> dict[str, Any]:
     at = contents.folder_of(names, name)
     if at is None:
         raise DataError(
-            f"lists images such as {some(names, 2, cut)}, and there is no such file below the folder"
+            f"lists images such as {some(names, 2, cut)}, and no such file is in the folder"
             if names
             else "lists no image",
             where=f"{contents.folder.uri}/{name}",
@@ -163,7 +166,7 @@ def _divided(
 ) -> tuple[dict[str, dict[str, Any]], list[tuple[str, str]]]:
     """Sets of which those that are missing are parts of the labeled one; and, of each part, how
     large it is."""
-    wanted = ("unlabeled", "validation") if predicts else ("unlabeled",)
+    wanted = _APART if predicts else _APART[:1]
     parts = ["labeled", *(split for split in wanted if split not in apart)]
     sets = {"labeled": dict(labeled)}
     sets |= {split: dict(apart[split]) for split in wanted if split in apart}
@@ -186,32 +189,24 @@ def _by_files(contents: Contents, predicts: bool) -> Layout | None:
     files = [*contents.of_kind("annotations"), *contents.voc_lists]
     if not files:
         return None
-    by_role: dict[Role | None, str] = {}
-    for role in (*dict.fromkeys(map(role_of, files)),):
-        by_role[role] = _best([name for name in files if role_of(name) == role])
+    roles = dict.fromkeys(map(role_of, files))
+    by_role = {role: _best([name for name in files if role_of(name) == role]) for role in roles}
     told = by_role.get("labeled") or by_role.get("train") or by_role.get(None)
     if told is None:
         return None
-    apart: dict[str, dict[str, Any]] = {}
-    notes = {"labeled": f"of {told}"}
-    for split in ("unlabeled", "validation"):
-        if split in by_role:
-            apart[split] = _file_set(contents, by_role[split])
-            notes[split] = f"of {by_role[split]}"
-    if "unlabeled" not in apart:
-        for name in (
-            *contents.folders_of("unlabeled", "."),
-            *contents.folders_of("unlabeled", "images"),
-        ):
-            apart["unlabeled"] = {"images": name}
-            notes["unlabeled"] = f"all images in {name}: nothing is told, so nothing can be scored"
-            break
+    used = {told, *(by_role[split] for split in _APART if split in by_role)}
+    apart = {split: _file_set(contents, by_role[split]) for split in _APART if split in by_role}
+    notes = {"labeled": f"of {told}", **{split: f"of {by_role[split]}" for split in apart}}
+    below = [name for at in (".", "images") for name in contents.folders_of("unlabeled", at)]
+    if "unlabeled" not in apart and below:
+        apart["unlabeled"] = {"images": below[0]}
+        notes["unlabeled"] = f"all in {below[0]}: nothing is told, so nothing can be scored"
     sets, divided = _divided(_file_set(contents, told), apart, predicts)
     notes |= {split: f"{share} of {told}, {_HALF}" for split, share in divided}
-    known, why = _known(contents)
-    left = sorted(set(files) - {told, *(by_role[s] for s in apart if s in by_role)})
-    what = told + (f"; {some(left, 3, cut)} left out" if left else "")
-    return Layout(what, sets, known, {**notes, "known": why})
+    known, notes["known"] = _known(contents)
+    left = sorted(set(files) - used)
+    what = told + (f"; left out: {some(left, 3, cut)}" if left else "")
+    return Layout(what, sets, known, notes)
 
 
 # ---------------------------------------------------------------- folders named by classes

@@ -12,7 +12,7 @@ import yaml
 
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import plan_data
-from gcdis_ray.errors import ConfigError
+from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.run.graph import make_config
 from gcdis_ray.starting.choices import compute, discovery_stages, segmenting_stages, storing
 from gcdis_ray.starting.config_text import Chosen, config_text
@@ -20,10 +20,12 @@ from gcdis_ray.starting.contents import Contents
 from gcdis_ray.starting.labels import Labels, read_labels
 from gcdis_ray.starting.layouts import Layout, find_layout
 from gcdis_ray.starting.machine import Machine
+from gcdis_ray.starting.results import unlabeled_masks
 from gcdis_ray.store.source import open_source
 from gcdis_ray.words import counted, some
 
 _MOST_NAMED = 5
+_DIVISIONS = 10  # of the images, that are tried
 
 
 @dataclass(frozen=True)
@@ -63,32 +65,55 @@ def start(uri: str, machine: Machine | None = None) -> Start:
     machine = machine or Machine.here()
     folder = open_source(uri, where="FOLDER")
     contents = Contents.read(folder)
-    layout = find_layout(contents, predicts=False)
-    labels = read_labels(_data(folder.uri, layout))
-    results = contents.of_kind("results")
+    layout, labels = _divided(folder.uri, find_layout(contents, predicts=False))
     if labels.are_images:
-        recipe, stages = "discovery", discovery_stages(labels)
+        recipe, stages = "discovery", discovery_stages()
     else:
-        layout = find_layout(contents, predicts=True)
+        layout, labels = _divided(folder.uri, find_layout(contents, predicts=True))
         config = _data(folder.uri, layout)
-        labels = read_labels(config)
-        masks = f"{folder.uri}/{results[0]}" if results else None
-        stages = segmenting_stages(labels, _shorter_side(config), machine, masks)
+        masks = unlabeled_masks(contents, config)
         recipe = "gcdis"
+        stages = segmenting_stages(labels, _shorter_side(config), machine, masks)
     found = _found(layout, labels, recipe)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(folder.uri).name).strip("._-")[:64]
+    name = name or "run"
     tree = {
-        "name": name or "run",
+        "name": name,
         "recipe": Chosen(recipe, found[-1]),
         "seed": 0,
-        "storage": f"runs/{name or 'run'}",
+        "storage": f"runs/{name}",
         "compute": compute(machine),
         "stages": {"ingest": _ingest(folder.uri, layout, labels), **stages},
     }
     head = "\n".join(["Written by gcdis init, to be changed at will. What it saw:", *found[:-1]])
     text = config_text(head, tree)
     make_config(yaml.safe_load(text), where=name)  # a mistake of ours is found here
-    return Start(name or "run", text, found)
+    return Start(name, text, found)
+
+
+def _divided(root: str, layout: Layout) -> tuple[Layout, Labels]:
+    """The layout with what its labeled images show. Where they are a part of all images, and known
+    classes are listed, it is the first of some divisions that leaves fewest of these without an
+    object.
+
+    Raises:
+        DataError: no labeled image shows an object of a known class.
+    """
+    best = layout, read_labels(_data(root, layout))
+    if "part" in layout.sets["labeled"] and layout.known != "all":
+        for seed in range(1, _DIVISIONS):
+            if not best[1].hidden:
+                break
+            other = layout.divided_by(seed)
+            labels = read_labels(_data(root, other))
+            best = min(best, (other, labels), key=lambda found: len(found[1].hidden))
+    if not best[1].shown:
+        raise DataError(
+            "no labeled image shows an object of a known class",
+            where=root,
+            fix="check which images are labeled, and which classes are known",
+        )
+    return best
 
 
 def _data(root: str, layout: Layout) -> DataConfig:
@@ -104,7 +129,8 @@ def _ingest(root: str, layout: Layout, labels: Labels) -> dict[str, Any]:
         names = [c.name for c in labels.shown]
         twice = len(set(names)) < len(names)
         known = [c.category_id for c in labels.shown] if twice else names
-        why += f"; without {counted(len(labels.hidden), 'class', 'classes')} that no labeled image shows"
+        absent = counted(len(labels.hidden), "class", "classes")
+        why += f"; without {absent} that no labeled image shows"
     return {
         "root": root,
         **{split: chosen(split, dict(value)) for split, value in layout.sets.items()},
