@@ -42,13 +42,13 @@ def _lines(tree: Mapping[str, Any], indent: str) -> Iterator[str]:
             continue
         value, why = (entry.value, entry.why) if isinstance(entry, Chosen) else (entry, "")
         line, comment = f"{indent}{key}: {_plain(value)}", f"# {' '.join(why.split())}"
-        fits = len(f"{line}  {comment}") <= _WIDTH
-        if why and not fits:
-            yield f"{indent}{comment}"
-        if isinstance(value, Mapping) and not fits:
-            yield from _lines({key: value}, indent)
+        if not why:
+            yield line
+        elif len(f"{line}  {comment}") <= _WIDTH:
+            yield f"{line}  {comment}"
         else:
-            yield f"{line}  {comment}" if why and fits else line
+            yield f"{indent}{comment}"
+            yield from _lines({key: value}, indent) if isinstance(value, Mapping) else [line]
 
 
 def _is_short(key: str, section: Mapping[str, Any], indent: str) -> bool:

@@ -20,13 +20,13 @@ _AT_ONCE = 4096
 
 @dataclass(frozen=True)
 class Labels:
-    """Of known classes; crowds are not counted.
+    """Crowds are not counted.
 
     Args:
         num_images: of every set.
-        objects: labeled objects.
+        objects: of known classes, on labeled images.
         masks: of these, with a mask.
-        most_per_image: labeled objects of one image.
+        most_per_image: objects of whatever class on one labeled image.
         shown: known classes that have one.
         hidden: known classes that have none: nothing could be learned about them.
         others: classes of the labeled set's files that are not known.
@@ -57,14 +57,16 @@ def read_labels(config: DataConfig) -> Labels:
     masks, per_image, per_class = 0, Counter[int](), Counter[int]()
     for row, raw in _annotations(plan):
         category_id = whole_number(raw.get("category_id"))
-        if row >= 0 and category_id in known and not raw.get("iscrowd"):
-            per_image[row] += 1
+        if row < 0 or raw.get("iscrowd"):
+            continue
+        per_image[row] += 1
+        if category_id in known:
             per_class[category_id] += 1
             masks += bool(raw.get("segmentation"))
     source = plan.sets["labeled"].source
     return Labels(
         num_images={split: len(images) for split, images in plan.images.items()},
-        objects=per_image.total(),
+        objects=per_class.total(),
         masks=masks,
         most_per_image=max(per_image.values(), default=0),
         shown=tuple(c for c in plan.known if per_class[c.category_id]),

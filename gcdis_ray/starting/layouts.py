@@ -138,7 +138,7 @@ def _file_set(contents: Contents, name: str) -> dict[str, Any]:
     at = contents.folder_of(names, name)
     if at is None:
         raise DataError(
-            f"lists images such as {some(names, 2, cut)}, and no such file is in the folder"
+            f"lists images such as {some(names[:2], 2, cut)}, and no such file is in the folder"
             if names
             else "lists no image",
             where=f"{contents.folder.uri}/{name}",

@@ -146,7 +146,7 @@ def _found(layout: Layout, labels: Labels, recipe: str) -> list[str]:
     lines.append(
         f"labeled objects of known classes: {labels.objects:,}, of "
         f"{counted(len(labels.shown), 'class', 'classes')}, {labels.masks:,} with a mask, "
-        f"at most {labels.most_per_image} in an image"
+        f"an image shows {labels.most_per_image} objects at most"
     )
     if labels.hidden:
         names = some([c.name for c in labels.hidden], _MOST_NAMED)
