@@ -114,8 +114,9 @@ def coco(folder: Path, data: Path) -> ImageSet:
 def _photographs(data: Path) -> list[str]:
     """Frozen embeddings of a pretrained net, for the k-means rows."""
     return [
-        "stages.embed.backbone=mobilenet_v2",
+        "stages.embed.backbone=mobilenetv2_100",
         f"stages.embed.weights={data / WEIGHTS}",
+        f"stages.embed.sha256='{file_sha256(data / WEIGHTS)}'",
         "stages.embed.input_px=224",
     ]
 

@@ -16,7 +16,13 @@ CONFIG = discover.Config.model_validate(
         "gcdis": {
             "training": {"steps": 10, "batch_size": 8, "micro_batches": 2, "lr": 0.01},
             "model": {
-                "encoder": {"input_px": 16, "blocks": [1], "widths": [8], "stem_width": 8},
+                "encoder": {
+                    "body": "resnet",
+                    "input_px": 16,
+                    "blocks": [1],
+                    "widths": [8],
+                    "stem_width": 8,
+                },
                 "heads": {"projection_hidden": 8, "projection_dim": 8},
             },
             "discovery": {
@@ -24,6 +30,7 @@ CONFIG = discover.Config.model_validate(
                 "cache_px": 16,
                 "momentum": 0.5,
                 "losses": {"clustering_from": 0.2},
+                "prototypes": {"start": "linkage"},
             },
             "snapshots": 3,
         }

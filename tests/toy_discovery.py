@@ -16,11 +16,18 @@ from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.trunk import Trunk, resnet_trunk
 from gcdis_ray.store.schemas import CROPS
 
 MODEL = ModelConfig.model_validate(
     {
-        "encoder": {"input_px": 16, "blocks": [1, 1], "widths": [8, 16], "stem_width": 8},
+        "encoder": {
+            "body": "resnet",
+            "input_px": 16,
+            "blocks": [1, 1],
+            "widths": [8, 16],
+            "stem_width": 8,
+        },
         "heads": {"projection_hidden": 16, "projection_dim": 8},
     }
 )
@@ -29,7 +36,7 @@ SETTINGS = {
     "queue_size": 21,
     "cache_px": 20,
     "losses": {"clustering_from": 0.4, "balance": 0.5},
-    "prototypes": {"restarts": 2},
+    "prototypes": {"start": "linkage", "restarts": 2},
     "augment": {"rotation_deg": 20, "noise": 0.05, "elastic": 0.1},
 }
 
@@ -80,12 +87,16 @@ def make(
     snapshot_steps: Sequence[int] | None = None,
     hold_out: HoldOut | None = None,
     measure_every: int = 0,
+    placed: Sequence[int] | None = None,
+    trunk: Trunk | None = None,
     **changes: Any,
 ) -> DiscoveryTask:
-    """A task; ``changes`` replace sections of the discovery config (and ``model``)."""
+    """A task, on a resnet if no other trunk is given; ``changes`` replace sections of the discovery
+    config (and ``model``)."""
     values = {"steps": steps, "batch_size": 12, "micro_batches": 2, "lr": 0.05}
     settings = {**SETTINGS, **changes}
     model = settings.pop("model", MODEL)
+    discovery = DiscoveryConfig.model_validate(settings)
     problem = Problem(
         crops=Crops(labels),  # type: ignore[arg-type]
         num_known=2,
@@ -93,12 +104,14 @@ def make(
         seed=5,
         hold_out=hold_out,
         measure_every=measure_every,
+        placed_N=None if placed is None else np.array(placed),
     )
     return DiscoveryTask(
         problem,
         TrainingConfig.model_validate({**values, **(training or {})}),
         model,
-        DiscoveryConfig.model_validate(settings),
+        discovery,
+        trunk or resnet_trunk(model.encoder, discovery.cache_px),
         snapshot_steps=[steps] if snapshot_steps is None else snapshot_steps,
     )
 

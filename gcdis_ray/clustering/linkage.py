@@ -132,13 +132,15 @@ class LabeledNodes:
         free_M = np.arange(num) >= num_told
         smallest = min_share * self.weight_M[free_M].sum()
         wanted = min(max(num_classes - (num_known - num_told), 1), num)
-        for count in range(wanted, num + 1):
+        count = wanted
+        while True:
             raw_M = fcluster(tree_P4, count, "maxclust") - 1 if num > 1 else np.zeros(1, np.int64)
             mass_C = np.bincount(raw_M, self.weight_M * free_M)
             counted_C = mass_C >= smallest
             counted_C[raw_M[:num_told]] = True
-            if counted_C.sum() >= wanted or count == wanted + _MOST_OUTLIERS:
+            if counted_C.sum() >= wanted or count == min(num, wanted + _MOST_OUTLIERS):
                 break
+            count += 1
         name_C = np.full(len(mass_C), -1)
         name_C[raw_M[:num_told]] = self.classes
         order = np.argsort(-mass_C, kind="stable")
@@ -176,7 +178,7 @@ def label_nodes(vectors_ND: Floats, labels_N: Ints, weight_N: Floats | None = No
     np.add.at(sum_CD, place, vectors_ND[told_N] * weight_N[told_N, None])
     return LabeledNodes(
         np.concatenate([sum_CD / weight_C[:, None], vectors_ND[~told_N]]).astype(np.float64),
-        np.concatenate([weight_C, weight_N[~told_N]]),
+        np.concatenate([weight_C, weight_N[~told_N]]).astype(np.float64),
         tuple(classes.tolist()),
     )
 

@@ -65,21 +65,26 @@ def fit_prototypes(
     start_KD: Tensor,
     temperature: float,
     *,
+    balanced: bool = False,
     steps: int = 100,
     lr: float = 0.02,
 ) -> Tensor:
     """Unit prototypes whose cosines with the features tell the given clusters apart.
 
-    Full-batch cross-entropy by Adam from ``start_KD``, each cluster counting alike. Centres
-    alone would not do: features also vary in directions that no cluster owns.
+    Full-batch cross-entropy by Adam from ``start_KD``. Centres alone would not do: features also
+    vary in directions that no cluster owns.
 
     Args:
         features_MD: unit rows.
         clusters_M: cluster of each row.
         temperature: of the softmax over cosines.
+        balanced: each cluster counts alike, not each row: rare clusters then take rows from
+            frequent ones.
     """
-    sizes_K = torch.bincount(clusters_M, minlength=len(start_KD)).clamp(min=1)
-    weight_M = 1.0 / sizes_K[clusters_M].to(features_MD.dtype)
+    weight_M = features_MD.new_ones(len(clusters_M))
+    if balanced:
+        sizes_K = torch.bincount(clusters_M, minlength=len(start_KD)).clamp(min=1)
+        weight_M = 1.0 / sizes_K[clusters_M].to(features_MD.dtype)
     weight_M = weight_M / weight_M.sum()
     with torch.enable_grad():
         prototypes = start_KD.clone().requires_grad_()

@@ -69,6 +69,11 @@ def balance_loss(cosines_NK: Tensor, mass_K: Tensor, temperature: float) -> Tens
     sum_k mean_i(q_ik) log(m_k), m the normalised mass: its gradient is that of -H(mean q) at
     m, so small batches of many classes pull as steadily as large ones. It is lowest when
     probability moves to rare clusters.
+
+    Args:
+        mass_K: only ratios matter. Divided by the shares w that clusters should have, it makes the
+            gradient that of KL(mean q || w): lowest when probability moves to clusters that are
+            rarer than wanted.
     """
     share_K = mass_K.clamp(min=1e-8) / mass_K.clamp(min=1e-8).sum()
     mean_K = torch.softmax(cosines_NK / temperature, dim=1).mean(dim=0)

@@ -6,6 +6,7 @@ Shape letters: N crops, S side of a view.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
@@ -14,11 +15,39 @@ from gcdis_ray.data.crops.augment import plain_view, random_view, with_mask, wob
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
 
-_PLAIN_ROWS = 256  # un-augmented crops per forward
+_PLAIN_ROWS = 256  # un-augmented crops per forward, if they are small
+_PLAIN_PIXELS = 2**20  # of them all
+
+
+class Views(Protocol):
+    """What shows crops to a network, by row number: as they are, or at random.
+
+    What it sees of N crops is one tensor: images as :class:`CropViews` has them, or rows (N, D)
+    that a frozen part of the network has made of them.
+    """
+
+    @property
+    def labels(self) -> Tensor:
+        """int64 on the CPU, known class of every crop, -1 of an unlabeled one."""
+        ...
+
+    def plain(self, rows_N: Tensor) -> Iterator[Tensor]:
+        """Un-augmented crops, some at a time and in order."""
+        ...
+
+    def random(
+        self, rows_N: Tensor, num_views: int, augment: CropAugmentConfig, generator: Generator
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Random views of every crop: what the network sees, and the mask, 0 or 1.
+
+        Args:
+            generator: of the CPU, wherever the views are.
+        """
+        ...
 
 
 class CropViews:
-    """Views of the crops of a store.
+    """Implements :class:`Views` on the crops of a store.
 
     Args:
         side_px: S.
@@ -37,9 +66,14 @@ class CropViews:
         self._store, self._side_px, self._mask_input = store, side_px, mask_input
         self._device = device or torch.device("cpu")
 
+    @property
+    def labels(self) -> Tensor:
+        return self._store.labels
+
     def plain(self, rows_N: Tensor) -> Iterator[Tensor]:
         """Un-augmented crops, (n, 3 or 4, S, S) float32, some at a time and in order."""
-        for rows in rows_N.split(_PLAIN_ROWS) if len(rows_N) else ():
+        most = min(_PLAIN_ROWS, max(_PLAIN_PIXELS // self._side_px**2, 8))
+        for rows in rows_N.split(most) if len(rows_N) else ():
             images, masks = plain_view(*self._store.get(rows), self._side_px)
             yield self._input(images, masks).to(self._device)
 

@@ -42,7 +42,7 @@ def open_embedding(
     Raises:
         ArtifactError: the weights are missing.
     """
-    backbone = _backbone(spec, weights, device)
+    backbone = open_backbone(spec, weights, device)
 
     def embed(crops: pa.Table) -> NDArray[np.float32]:
         parts = [np.zeros((0, 1), dtype=np.float32)]
@@ -58,9 +58,10 @@ def open_embedding(
     return embed
 
 
-def _backbone(
+def open_backbone(
     spec: Mapping[str, Any], weights: Mapping[str, Tensor] | None, device: str
 ) -> FrozenBackbone:
+    """What embeds, in evaluation mode; arguments and errors as of :func:`open_embedding`."""
     from gcdis_ray.backbones.frozen import NetworkFeatures, PyramidFeatures
     from gcdis_ray.backbones.wavelet import Wavelet
 

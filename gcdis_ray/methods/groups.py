@@ -5,14 +5,18 @@ Shape letters: N crops, K outputs, C clusters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.methods.method import Inferred, Trained
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,9 @@ class Grouped:
         return Inferred(
             group_probabilities(found.probabilities_NC, self.groups), found.embeddings_ND
         )
+
+    def at(self, weights: Mapping[str, Tensor]) -> Grouped:
+        return replace(self, trained=self.trained.at(weights))
 
     def prototypes_KF(self) -> NDArray[np.float32]:
         raise NotImplementedError("clusters of several outputs have no prototype of their own")

@@ -38,7 +38,7 @@ _METHODS = Plugins(
 
 _PARTS = (
     "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "check", "forecast",
-    "fit", "load",
+    "fit", "load", "starts_placed",
 )  # fmt: skip
 
 
@@ -69,6 +69,10 @@ class Trained(Protocol):
 
     def prototypes_KF(self) -> NDArray[np.float32]:
         """What stands for each output, unit rows. Methods with snapshots only."""
+        ...
+
+    def at(self, weights: Mapping[str, Tensor]) -> Trained:
+        """The same with the weights of a snapshot. Methods with snapshots only."""
         ...
 
 
@@ -114,8 +118,20 @@ class Method(Protocol):
     @property
     def MEASURES(self) -> bool: ...
 
-    def check(self, config: Any) -> None:
-        """Look at the files that it needs. Raises ConfigError if one cannot be used."""
+    def starts_placed(self, config: Any) -> bool:
+        """Whether it starts at clusters that crops were placed in by their embeddings
+        (``Problem.placed_N``)."""
+        ...
+
+    def check(self, config: Any, givers: Mapping[str, StageConfig]) -> None:
+        """Look at the files that it needs, and at the stages.
+
+        Args:
+            givers: config of the stage that gives each member that stage discover takes.
+
+        Raises:
+            ConfigError: something cannot be used.
+        """
         ...
 
     def forecast(self, config: Any, inputs: Mapping[str, Size]) -> Size:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.members import Members
 
@@ -26,8 +29,12 @@ class Problem:
         hold_out: known classes whose labels are withheld; the outputs of the others come first.
         measure_every: finished steps between measurements of ``hold_out``, 0 for none. Changes no
             weight.
+        placed_N: int64, the cluster in [0, num_outputs) of every crop before training, known
+            classes that training is told of first; None if nothing places them.
         space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
             None if the recipe embeds none.
+        placed_N: cluster in [0, num_outputs) of every crop by placing on the embeddings with the
+            labels that training is told of, known outputs first; None if nothing was placed.
     """
 
     crops: Table
@@ -36,7 +43,9 @@ class Problem:
     seed: int
     hold_out: HoldOut | None = None
     measure_every: int = 0
+    placed_N: NDArray[np.int64] | None = None
     space: Members | None = None
+    placed_N: NDArray[np.int64] | None = None
 
     @property
     def num_told(self) -> int:
@@ -51,6 +60,8 @@ class Problem:
         """
         import torch
 
-        if self.hold_out is None:
-            return labels_N
-        return torch.from_numpy(self.hold_out.told(labels_N.numpy()))
+        return torch.from_numpy(self.told_array(labels_N.numpy()))
+
+    def told_array(self, labels_N: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The same of an array."""
+        return labels_N if self.hold_out is None else self.hold_out.told(labels_N)

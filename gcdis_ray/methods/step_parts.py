@@ -41,6 +41,10 @@ class StepParts:
         columns = [list(column) for column in zip(*found, strict=True)]
         return [self.exchange.rows(column)[: len(rows_M)] for column in columns]
 
+    def mean(self, values: Sequence[Tensor]) -> Tensor:
+        """() over all parts, of a scalar that each part of this rank has."""
+        return self.exchange.rows([value[None] for value in values]).float().mean()
+
     def of_first(self, value: Tensor) -> Tensor:
         """The value that the first part has, on every rank: ranks may differ in the last bit."""
         return self.exchange.rows([value] * len(self.local))[: len(value)]

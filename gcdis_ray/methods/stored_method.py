@@ -14,7 +14,7 @@ from gcdis_ray.store.artifacts import TensorFile
 from gcdis_ray.store.members import Members
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    pass
 
 
 @dataclass(frozen=True)
@@ -67,21 +67,15 @@ class StoredMethod:
 
     def open(self, device: str) -> Trained:
         """The method as training left it."""
-        return self._load(self.weights, self._others(), device)
+        others = {name: file.load() for name, file in self.others.items()}
+        method = load_method(self.name)
+        trained = method.load(self.spec, self.weights.load(), others, device)
+        return trained if self.groups is None else Grouped(trained, self.groups)
 
     def open_snapshots(self, device: str) -> list[Trained]:
         """The method as it was at each snapshot, oldest first."""
-        others = self._others()
-        return [self._load(weights, others, device) for weights in self.snapshots.values()]
-
-    def _others(self) -> dict[str, dict[str, Tensor]]:
-        return {name: file.load() for name, file in self.others.items()}
-
-    def _load(
-        self, weights: TensorFile, others: Mapping[str, Mapping[str, Tensor]], device: str
-    ) -> Trained:
-        trained = load_method(self.name).load(self.spec, weights.load(), others, device)
-        return trained if self.groups is None else Grouped(trained, self.groups)
+        last = self.open(device)
+        return [last.at(weights.load()) for weights in self.snapshots.values()]
 
 
 def method_document(

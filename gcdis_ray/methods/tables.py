@@ -23,3 +23,12 @@ HEADNESS = schema(  # of every crop at the end of training
     temperature=pa.float32(),  # instance-wise
     headness=pa.float32(),
 )
+
+PLACING_TRIALS = schema(  # one way to place crops, judged by one way to withhold labels
+    split=pa.int32(),
+    space=pa.string(),
+    clusterer=pa.string(),
+    stretch=(pa.float64(), "null"),  # of linkage
+    known=(pa.float64(), "null"),  # accuracy on withheld crops of visible classes; null: none are
+    novel=(pa.float64(), "null"),  # of hidden classes
+)

@@ -1,21 +1,15 @@
-"""Residual encoder, with a gate after every stage if wanted.
-
-Parameter names follow torchvision's ResNet (``conv1``, ``bn1``, ``layer1.0.conv1``, ...), so that
-public ResNet weights load by name.
-"""
+"""Residual encoder from scratch, with a gate after every stage if wanted. Those of timm start at
+weights: :mod:`gcdis_ray.models.body_encoder`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gcdis_ray.errors import ConfigError
-from gcdis_ray.models.backbones import read_weights
 from gcdis_ray.models.folding import ConvNorm, conv_norm
 
 AttentionOf = Callable[[int, int], nn.Module]
@@ -126,29 +120,6 @@ class ResNetEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def load(self, path: str, sha256: str) -> None:
-        """Start at the weights of a safetensors file in torchvision's names, with its batch
-        statistics. Attention and the filter of a mask channel are not in it; the first stays
-        as it is, the second starts at zero.
-
-        Raises:
-            ConfigError: missing, another file than pinned, or not of this net.
-        """
-        tensors = read_weights(Path(path), sha256)
-        kept = {name: value for name, value in tensors.items() if not name.startswith("fc.")}
-        stem, extra = kept.get("conv1.weight"), self.conv1.in_channels - 3
-        if stem is not None and stem.ndim == 4 and stem.shape[1] == 3:
-            kept["conv1.weight"] = F.pad(stem, (0, 0, 0, 0, 0, extra))
-        kept |= {k: v for k, v in self.state_dict().items() if k.startswith("attention.")}
-        try:
-            self.load_state_dict(kept)
-        except RuntimeError as error:
-            raise ConfigError(
-                f"{path} does not fit the encoder: {str(error).splitlines()[1].strip()[:200]}",
-                where="encoder.weights",
-                fix="match the encoder's block, blocks, widths and stem to the file",
-            ) from error
 
     def forward(self, images_NCHW: Tensor) -> tuple[Tensor, list[Tensor]]:
         """Args: images normalised per channel. Returns features (N, C) and saliencies per stage,

@@ -29,7 +29,7 @@ RECIPE = Recipe(
         Node("crop", crop),
         Node("embed", embed),
         Node("count", count),
-        Node("discover", discover, fixes={"method": "gcdis"}),
+        Node("discover", discover),  # method gcdis unless the config names another
         Node("label", label),
         Node("segment", segment),
         Node("predict", predict),

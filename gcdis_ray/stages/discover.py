@@ -7,7 +7,7 @@ it is in. Which method, and how it learns, is in its room of :mod:`gcdis_ray.met
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,14 +25,15 @@ from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.methods.hold_out_config import HoldOutConfig, HoldOutOfTrials
 from gcdis_ray.methods.method import Method, load_method, method_names
+from gcdis_ray.methods.placing_config import PlacingConfig
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod, method_document, with_embeddings
-from gcdis_ray.methods.tables import AGREEMENT
+from gcdis_ray.methods.tables import AGREEMENT, PLACING_TRIALS
 from gcdis_ray.stages.objective import Objective, Reading, TrialSection
 from gcdis_ray.store.artifacts import Artifact, Size, Table
-from gcdis_ray.store.members import Inputs, Member, document, optional, table, whole
-from gcdis_ray.store.schemas import ASSIGNMENTS
+from gcdis_ray.store.members import Inputs, Member, document, optional, table, tensors, whole
+from gcdis_ray.store.schemas import ASSIGNMENTS, PLACED
 
 if TYPE_CHECKING:
     from gcdis_ray.methods.hold_out import HoldOut
@@ -52,6 +53,7 @@ class Discovery(StageConfig):
     method: str = Field("gcdis", description="which one discovers; its options are in its section")
     top_k: int = Field(5, ge=1, le=1000, description="probabilities kept per crop")
     hold_out: HoldOutConfig = HoldOutConfig.model_validate({})
+    placing: PlacingConfig = PlacingConfig.model_validate({})
     prune: PruneConfig = PruneConfig.model_validate({})
 
     @property
@@ -104,8 +106,11 @@ class Discovery(StageConfig):
 
     def key_fields(self) -> dict[str, Any]:
         shared = {"method", "top_k", "hold_out", "prune"}
+        method = load_method(self.method)
+        if method.starts_placed(self.options):
+            shared.add("placing")
         return self.model_dump(mode="json", include=shared) | {
-            "method_version": load_method(self.method).VERSION,
+            "method_version": method.VERSION,
             self.method: self.options.key_fields(),
         }
 
@@ -132,6 +137,10 @@ def _gives() -> tuple[Member, ...]:
             document("discovered_classes"),
             table("assignments", ASSIGNMENTS),
             document("holdout", optional=True),
+            table("placed", PLACED, optional=True),
+            document("placing", optional=True),
+            table("placing_trials", PLACING_TRIALS, optional=True),
+            tensors("placing_points", optional=True),
             table("agreement", AGREEMENT, optional=True),
             document("pruning", optional=True),
         )
@@ -147,13 +156,14 @@ GIVES = _gives()
 
 def check(config: Discovery, givers: Mapping[str, StageConfig]) -> None:
     method = load_method(config.method)
-    if method.USES_EMBEDDINGS and "embeddings" not in givers:
+    placed = method.starts_placed(config.options)
+    if (method.USES_EMBEDDINGS or placed) and "embeddings" not in givers:
         raise ConfigError(
             f"{config.method} works on embeddings, and the recipe has none",
             where="stages.discover.method",
             fix="choose another method, or another recipe",
         )
-    method.check(config.options)
+    method.check(config.options, givers)
 
 
 def objectives() -> Sequence[Objective]:
@@ -210,6 +220,7 @@ def sections(view: RunView) -> Sequence[Section]:
 
 def run(inputs: Inputs, config: Discovery, work: Work) -> None:
     from gcdis_ray.methods.hold_out import choose_hidden
+    from gcdis_ray.methods.placing import place
 
     crops = inputs.table("crops")
     classes = sorted(inputs.json("classes"), key=lambda row: row["class_index"])
@@ -237,6 +248,8 @@ def run(inputs: Inputs, config: Discovery, work: Work) -> None:
     if hold_out is not None:  # outputs of visible classes come first, all others are free
         known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]
     method: Method = load_method(config.method)
+    if method.starts_placed(config.options):
+        problem = replace(problem, placed_N=place(problem, config.placing, work))
     fitted = method.fit(problem, config.options, work)
     stored = StoredMethod.of(config.method, fitted, work.tensor_file)
     num_clusters = problem.num_outputs

@@ -144,11 +144,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     if config.backbone == "proposer" and "proposer" in inputs:
         weights = inputs["proposer"].weight_bytes
     elif not dimensions:
+        from gcdis_ray.backbones.frozen import feature_kind
         from gcdis_ray.backbones.network import check_side
         from gcdis_ray.models.stored import stored_bytes
 
         network = check_side(config.backbone, _side(config))
         weights, dimensions = stored_bytes(lambda: network), network.num_features
+        if feature_kind(network, config.features) == "both":
+            dimensions *= 2
     rows = inputs["crops"].rows
     num_bytes = 4 * rows * dimensions + weights
     return Size(rows, num_bytes, inputs["crops"].bytes + weights, weights)

@@ -161,3 +161,9 @@ def check_schema(name: str, table: pa.Table, want: pa.Schema) -> pa.Table:
         return pa.table([table[c.name].cast(c.type) for c in want], schema=want)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise ArtifactError(str(error), where=f"table {name!r}") from error
+
+
+PLACED = schema(  # the cluster of every crop before training
+    crop_index=pa.int64(),
+    cluster_id=pa.int32(),  # below the number of told classes: that class
+)

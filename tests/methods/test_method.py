@@ -30,7 +30,13 @@ def toy(**changes: Any) -> SimpleNamespace:
 
     def load(spec, weights, others, device):
         return SimpleNamespace(
-            spec=spec, weights=weights, others=others, device=device, num_outputs=2, width=1
+            spec=spec,
+            weights=weights,
+            others=others,
+            device=device,
+            num_outputs=2,
+            width=1,
+            at=lambda snapshot: load(spec, snapshot, others, device),
         )
 
     unused = dict(check=None, forecast=None, fit=None)
@@ -127,7 +133,7 @@ def test_what_a_method_cannot_do_is_refused(plugged):
 
 
 def test_a_method_on_embeddings_needs_them(monkeypatch: pytest.MonkeyPatch):
-    needy = toy(USES_EMBEDDINGS=True, check=lambda options: None)
+    needy = toy(USES_EMBEDDINGS=True, check=lambda options, givers: None)
     point = SimpleNamespace(name="toy", value="x", load=lambda: needy, dist=None)
     monkeypatch.setattr(plugins, "entry_points", lambda group: [point])
     config = discover._config().model_validate({"method": "toy"})

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
-import torch
-from mobilenet_files import torchvision_layout
 from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_discover
 from stage_inputs import inputs_of
 from tables import SCHEMAS
-from torch.nn import functional as F
 
-from gcdis_ray.data.crops.augment import normalize
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.stages import discover
-from gcdis_ray.store.artifacts import Size
 
 
 @pytest.fixture
@@ -171,77 +164,3 @@ def test_snapshot_steps_end_at_the_last_step():
     with pytest.raises(ValueError, match="knows no novel class"):
         _gcdis(discovery=late)
     assert _gcdis(discovery=late, snapshots_from=0.7)
-
-
-def _with_encoder(**encoder):
-    options = CONFIG.options.model_dump()
-    options["model"]["encoder"] = {"input_px": 32, **encoder}
-    return _gcdis(**options)
-
-
-@pytest.fixture(scope="module")
-def weights(tmp_path_factory):
-    path, sha256 = torchvision_layout(tmp_path_factory.mktemp("weights"))
-    return {"body": "mobilenet_v2", "weights": str(path), "weights_sha256": sha256}
-
-
-@pytest.mark.parametrize("frozen", [True, False])
-def test_discover_on_mobilenet_needs_its_file_only_to_start(local_work, weights, tmp_path, frozen):
-    from gcdis_ray.methods.gcdis.model import load_discovery_model
-    from gcdis_ray.models.backbones import build_backbone, read_weights
-
-    file = tmp_path / "weights.safetensors"
-    file.write_bytes(Path(weights["weights"]).read_bytes())
-    config = _with_encoder(**weights | {"weights": str(file), "frozen": frozen})
-    run_discover(local_work, config)
-    found = artifact(local_work)
-    assert found.table("assignments").read().num_rows == sum(map(len, SHARDS))
-    expected = build_backbone("mobilenet_v2", read_weights(file))
-    file.unlink()
-    spec = found.json("method")["spec"]
-    assert "weights" not in spec["model"]["encoder"]
-    model = load_discovery_model(spec, found.tensor_file("encoder").load())
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    body = model.encoder.body(normalize(images / 255))["top"].mean(dim=(2, 3))
-    same = torch.allclose(F.normalize(body, dim=1), expected(images, None), atol=1e-5)
-    assert same == frozen
-
-
-def test_key_follows_the_weights_and_not_their_path(weights):
-    here = _with_encoder(**weights)
-    moved = _with_encoder(**weights | {"weights": "elsewhere"})
-    other = _with_encoder(**weights | {"weights_sha256": "0" * 64})
-    assert here.key_fields() == moved.key_fields()
-    assert here.key_fields() != other.key_fields()
-    assert here.key_fields() != _with_encoder(**weights, frozen=True).key_fields()
-
-
-def test_forecast_counts_the_body_without_its_file(weights):
-    config = _with_encoder(**weights | {"weights": "elsewhere"})
-    sizes = {"crops": Size(10, 1000)}
-    per_snapshot = 4 * 2_200_000
-    assert discover.forecast(config, sizes).bytes > (config.options.snapshots + 1) * per_snapshot
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"weights": None}, "needs weights"),
-        ({"weights_sha256": None}, "no checksum"),
-        ({"mask_input": True}, "three channels"),
-        ({"body": "resnet", "frozen": True}, "only mobilenet_v2 can be frozen"),
-        ({"body": "resnet", "weights": None}, "no weights file"),
-    ],
-)
-def test_contradictions_of_the_encoder_are_named(weights, change, message):
-    with pytest.raises(ConfigError, match=message) as error:
-        _with_encoder(**weights | change)
-    assert "stages.discover.gcdis.model.encoder" in str(error.value)
-
-
-def test_a_missing_or_other_weights_file_stops_a_run_before_it_starts(weights):
-    discover.check(_with_encoder(**weights), {})
-    with pytest.raises(ConfigError, match="cannot read the weights"):
-        discover.check(_with_encoder(**weights | {"weights": "nowhere"}), {})
-    with pytest.raises(ConfigError, match="the config wants 000"):
-        discover.check(_with_encoder(**weights | {"weights_sha256": "0" * 64}), {})

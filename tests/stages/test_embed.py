@@ -167,4 +167,4 @@ def test_forecast_counts_the_network() -> None:
     size = embed.forecast(config, {"crops": Size(10, 1000)})
     weights = sum(p.numel() for p in timm.create_model("test_vit", num_classes=0).parameters())
     assert size.weight_bytes == pytest.approx(4 * weights, rel=0.01)
-    assert size.bytes == size.weight_bytes + 4 * 64 * 10
+    assert size.bytes == size.weight_bytes + 4 * 2 * 64 * 10

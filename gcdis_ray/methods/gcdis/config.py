@@ -2,104 +2,22 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from gcdis_ray.config import Closed
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
-from gcdis_ray.errors import ConfigError
-
-_ENCODER = "stages.discover.gcdis.model.encoder"
-
-
-class EncoderConfig(Closed):
-    """Encoder b. The paper is ResNet-50: ``block: bottleneck, blocks: [3, 4, 6, 3], widths: [256,
-    512, 1024, 2048], stem_width: 64, stem_kernel: 7, stem_stride: 2`` at 224 px.
-
-    ``body: mobilenet_v2`` starts from ``weights`` and takes nothing else from here but ``input_px``
-    and ``frozen``. Weights of a resnet are in torchvision's names, and ``block``, ``blocks``,
-    ``widths`` and stem must be those of the file (``stem_pool: true``).
-    """
-
-    body: Literal["resnet", "mobilenet_v2"] = "resnet"
-    weights: str | None = Field(
-        None,
-        description="file that training starts from: safetensors, or for mobilenet_v2 also npz",
-    )
-    weights_sha256: str | None = Field(
-        None, pattern="^[0-9a-f]{64}$", description="of that file; it is refused if it differs"
-    )
-    frozen: bool = Field(
-        False, description="keep a mobilenet_v2 as loaded: only attention and heads learn"
-    )
-    input_px: int = Field(32, ge=16, le=1024, description="side of the square crops it sees")
-    block: Literal["basic", "bottleneck"] = "basic"
-    blocks: tuple[int, ...] = Field((1, 1, 1), min_length=1, max_length=6)
-    widths: tuple[int, ...] = Field((32, 64, 128), min_length=1, max_length=6)
-    stem_width: int = Field(32, ge=4, le=512)
-    stem_kernel: Literal[3, 5, 7] = 3
-    stem_stride: Literal[1, 2] = 2
-    stem_pool: bool = Field(False, description="max-pool after the stem: a quarter of the cost")
-    mask_input: bool = Field(
-        False,
-        description="give the mask as a fourth channel. The paper shows it to the attention loss "
-        "only; as input it spares a small encoder from scratch most of the way to shape",
-    )
-
-    @model_validator(mode="after")
-    def _fits(self) -> EncoderConfig:
-        if len(self.blocks) != len(self.widths):
-            raise ValueError("blocks and widths need one entry per stage each")
-        if min(self.blocks) < 1 or min(self.widths) < 8 or any(w % 4 for w in self.widths):
-            raise ValueError("blocks must be at least 1, widths at least 8 and multiples of 4")
-        if self.weights is not None and self.weights_sha256 is None:
-            raise ConfigError(
-                "the weights file has no checksum",
-                where=f"{_ENCODER}.weights_sha256",
-                fix="set it (sha256sum FILE)",
-            )
-        if self.body == "mobilenet_v2" and self.mask_input:
-            raise ConfigError(
-                "mobilenet_v2 sees three channels, no mask",
-                where=f"{_ENCODER}.mask_input",
-                fix="set it to false, or use body: resnet",
-            )
-        if self.body == "resnet" and self.frozen:
-            raise ConfigError(
-                "only mobilenet_v2 can be frozen",
-                where=f"{_ENCODER}.frozen",
-                fix="set it to false, or use body: mobilenet_v2 with weights",
-            )
-        return self
-
-    def check_start(self) -> None:
-        """What a training needs to start, and a trained model does not.
-
-        Raises:
-            ConfigError: weights are missing.
-        """
-        if self.weights is not None:
-            return
-        if self.body == "mobilenet_v2":
-            raise ConfigError(
-                "body mobilenet_v2 is not trained from scratch here and needs weights",
-                where=f"{_ENCODER}.weights",
-                fix="set weights and weights_sha256 there, or use body: resnet",
-            )
-        if self.weights_sha256 is not None:
-            raise ConfigError(
-                "a checksum, but no weights file",
-                where=f"{_ENCODER}.weights",
-                fix="set both weights and weights_sha256, or none",
-            )
+from gcdis_ray.methods.encoder_config import EncoderConfig
+from gcdis_ray.methods.heads_config import HeadsConfig
 
 
 class AttentionConfig(Closed):
-    """Soft attention module after every stage; of a frozen encoder, after the last one only."""
+    """Soft attention module after every stage of an encoder that learns whole."""
 
-    enabled: bool = True
+    enabled: bool | None = Field(
+        None, description="null: of a resnet; another body has to be a CNN, with trainable: all"
+    )
     pools: tuple[int, ...] = Field(
         (4, 3, 2),
         min_length=1,
@@ -114,15 +32,6 @@ class AttentionConfig(Closed):
         max_length=6,
         description="loss weight of the mask's contour pixels per stage; the last repeats",
     )
-
-
-class HeadsConfig(Closed):
-    """Projection head and cosine classifier; the paper has 2048 hidden, 256 out and no norms."""
-
-    projection_hidden: int = Field(256, ge=8, le=8192)
-    projection_dim: int = Field(128, ge=8, le=2048)
-    projection_norm: bool = Field(True, description="batch norm inside the projection head")
-    feature_norm: bool = Field(True, description="batch norm on the encoder's features")
 
 
 class TemperatureConfig(Closed):
@@ -171,11 +80,25 @@ class LossesConfig(Closed):
     attention: float = Field(1.0, ge=0, le=100)
     contrastive: float = Field(1.0, ge=0, le=100, description="scale of both contrastive losses")
     clustering: float = Field(1.0, ge=0, le=100, description="scale of the clustering loss")
-    balance: float = Field(
-        0.0,
+    balance: float | None = Field(
+        None,
         ge=0,
         le=100,
-        description="mean-entropy regulariser (SimGCD) within the clustering loss; 0 = paper",
+        description="regulariser of the mean prediction (SimGCD) within the clustering loss; 0 = "
+        "paper; null: 1 with prototypes.start: placed, else 0",
+    )
+    balance_to: Literal["placed", "uniform"] | None = Field(
+        None,
+        description="sizes that clusters are held to, by the regulariser and by the target's "
+        "balance: those of the placed clusters, or all alike (paper); null: placed with "
+        "prototypes.start: placed, else uniform",
+    )
+    anchor: float | None = Field(
+        None,
+        ge=0,
+        le=100,
+        description="cross-entropy of unlabeled crops to the clusters that they were placed in, "
+        "within the clustering loss; 0 = paper; null: 1 with prototypes.start: placed, else 0",
     )
     clustering_on: Literal["all", "unlabeled"] = Field(
         "all",
@@ -194,23 +117,28 @@ class LossesConfig(Closed):
 
 class PrototypeConfig(Closed):
     """Start of the clustering loss: where prototypes begin. A departure from the paper, whose
-    prototypes start at random. When the clustering loss starts, after a share of training without
-    it (``losses.clustering_from`` above 0), the others place them where they tell apart clusters of
-    the momentum encoder's projections."""
+    prototypes start at random. When the clustering loss starts, they are fitted to clusters, in the
+    space that they lie in: to those placed on the embeddings before training, or to clusters of the
+    momentum encoder's projections, after a share of training without the loss
+    (``losses.clustering_from`` above 0)."""
 
-    start: Literal["linkage", "kmeans", "random"] = Field(
-        "linkage",
-        description="linkage: semi-supervised average linkage, best for a long tail of up to some "
-        "hundred classes; kmeans: semi-supervised k-means, for many crops; random: paper",
+    start: Literal["placed", "linkage", "kmeans", "random"] = Field(
+        "placed",
+        description="placed: clusters of the embeddings; linkage: semi-supervised average linkage "
+        "of projections, for encoders from scratch and up to some hundred classes; kmeans: "
+        "semi-supervised k-means of projections, for many crops; random: paper",
+    )
+    balanced: bool = Field(
+        False, description="clusters count alike when prototypes are fitted, not crops"
     )
     samples: int = Field(
         6000, ge=10, le=10_000_000, description="crops it looks at; linkage needs samples^2 memory"
     )
     min_share: float = Field(
-        0.005, ge=0, le=0.5, description="linkage: smaller clusters are outliers, not classes"
+        0.0, ge=0, le=0.5, description="linkage: smaller clusters are outliers, not classes"
     )
     labeled_stretch: float = Field(
-        1.5,
+        1.0,
         ge=0.1,
         le=10,
         description="linkage: factor on distances between labeled and unlabeled crops; more keeps "
@@ -226,19 +154,19 @@ class ModelConfig(Closed):
     attention: AttentionConfig = AttentionConfig.model_validate({})
     heads: HeadsConfig = HeadsConfig.model_validate({})
 
-    def starting_at(self, weights: str | None) -> Self:
-        """The same with another weights file, or without: weights come from elsewhere."""
-        encoder = self.encoder.model_copy(update={"weights": weights})
-        return self.model_copy(update={"encoder": encoder})
+    @property
+    def attends(self) -> bool:
+        """Whether soft attention gates the stages."""
+        wanted = self.attention.enabled
+        return self.encoder.body == "resnet" if wanted is None else wanted
 
-    def located(self) -> Self:
-        """The same with an absolute path: workers may run in another folder."""
-        weights = self.encoder.weights
-        return self.starting_at(None if weights is None else str(Path(weights).resolve()))
+    def stored(self) -> dict[str, Any]:
+        """Plain data of which a trained model is built again, beside its trunk's."""
+        return self.model_dump(mode="json", exclude={"encoder"})
 
     def key_fields(self) -> dict[str, Any]:
-        """Plain data for an artifact's key: what the weights are, not where they lie."""
-        return self.model_dump(mode="json", exclude={"encoder": {"weights"}})
+        """Plain data for an artifact's key."""
+        return self.stored() | {"encoder": self.encoder.key_fields()}
 
 
 class DiscoveryConfig(Closed):
@@ -267,9 +195,45 @@ class DiscoveryConfig(Closed):
         lt=1,
         description="share of labeled crops in a batch; null: crops as they come (paper's code)",
     )
-    cache_px: int = Field(40, ge=16, le=2048, description="side at which crops are kept")
+    cache_px: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="side at which crops are kept; null: a quarter more than the encoder sees",
+    )
     temperature: TemperatureConfig = TemperatureConfig.model_validate({})
     target: TargetConfig = TargetConfig.model_validate({})
     losses: LossesConfig = LossesConfig.model_validate({})
     augment: CropAugmentConfig = CropAugmentConfig.model_validate({})
     prototypes: PrototypeConfig = PrototypeConfig.model_validate({})
+
+    @property
+    def sizes(self) -> Literal["placed", "uniform"]:
+        """That clusters are held to."""
+        wanted = self.losses.balance_to
+        return wanted or ("placed" if self.prototypes.start == "placed" else "uniform")
+
+    @property
+    def anchor(self) -> float:
+        return self._placed_or(self.losses.anchor)
+
+    @property
+    def balance(self) -> float:
+        return self._placed_or(self.losses.balance)
+
+    @property
+    def takes_placed(self) -> bool:
+        """It cannot train without clusters that were placed before."""
+        return self.prototypes.start == "placed"
+
+    def _placed_or(self, weight: float | None) -> float:
+        return float(self.takes_placed) if weight is None else weight
+
+    @model_validator(mode="after")
+    def _numbers_are_of_one_placing(self) -> Self:
+        if not self.takes_placed and (self.anchor or self.sizes == "placed"):
+            raise ValueError(
+                f"prototypes.start: {self.prototypes.start} numbers clusters otherwise than those "
+                "placed before: leave losses.anchor at 0 and losses.balance_to at uniform"
+            )
+        return self

@@ -7,22 +7,22 @@ It learns from labeled and unlabeled crops at once. Implements
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from gcdis_ray.backbones.weights_file import check_format
 from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods import trunk
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
-from gcdis_ray.methods.method import Fitted, Inferred
+from gcdis_ray.methods.method import Fitted
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.snapshot_config import SnapshotConfig
 from gcdis_ray.methods.tables import HEADNESS, HOLDOUT_CURVE
+from gcdis_ray.methods.trunk_check import check_trunk
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import table, tensors
 from gcdis_ray.store.schemas import HISTORY
@@ -30,10 +30,11 @@ from gcdis_ray.store.schemas import HISTORY
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.gcdis.network import DiscoveryModel
+    from gcdis_ray.methods.discovery_model import DiscoveryModel
+    from gcdis_ray.methods.trained_network import TrainedNetwork
     from gcdis_ray.runtime.base import Work
 
-VERSION = 3
+VERSION = 4
 USES_EMBEDDINGS = False
 SNAPSHOTS = True
 MEASURES = True
@@ -44,102 +45,100 @@ GIVES = (
     table("headness", HEADNESS, optional=True),
     table("history", HISTORY, optional=True),
     table("holdout_curve", HOLDOUT_CURVE, optional=True),
+    *trunk.GIVES,
 )
+_AT = "stages.discover.gcdis"
+_CLASSES = 100  # about, for a forecast
 
 
-class Config(StageConfig):
-    """Defaults fit some thousand crops and a CPU. The paper's scale: ``model.encoder`` as its
-    docstring says at 224 px, ``attention.pools: [18, 12, 8]``, projection 2048 -> 256 without
-    norms, queue 65536, momentum 0.999, ``prototypes.start: random``, SGD at lr 0.1 and batch 256.
+class Config(SnapshotConfig):
+    """Defaults fit some hundred to some thousand photographs and a CPU: a body that does not learn,
+    with cached views, held to where crops were placed. The paper's scale: ``model.encoder`` as its
+    docstring says, ``attention.pools: [18, 12, 8]``, projection 2048 -> 256 without norms, queue
+    65536, momentum 0.999, ``prototypes.start: random``, SGD at lr 0.1 and batch 256.
     """
 
+    method: ClassVar[str] = "gcdis"
     training: TrainingConfig = TrainingConfig.model_validate(
         {"steps": 800, "batch_size": 96, "optimizer": "adamw", "lr": 2e-3, "weight_decay": 0.01}
     )
     model: ModelConfig = ModelConfig.model_validate({})
     discovery: DiscoveryConfig = DiscoveryConfig.model_validate({})
-    snapshots: int = Field(5, ge=2, le=100, description="weights kept to judge reliability")
-    snapshots_from: float = Field(
-        0.4, ge=0, lt=1, description="share of training before the first of them is counted"
-    )
-    cache_mb: int = Field(
-        2000,
-        ge=0,
-        le=10_000_000,
-        description="decoded crops in memory; beyond it, they stay encoded in a scratch file",
-    )
-
-    @classmethod
-    def not_in_key(cls) -> frozenset[str]:
-        return frozenset({"cache_mb"})
 
     def key_fields(self) -> dict[str, Any]:
         return super().key_fields() | {"model": self.model.key_fields()}
 
     @model_validator(mode="after")
-    def _can_run(self) -> Config:
-        if self.training.batch_size < 2 * self.training.micro_batches:
-            raise ValueError("batch norm needs two crops per part: raise training.batch_size")
-        if self.training.epochs is None:
-            self.snapshot_steps(self.training.steps)
-        self.model.encoder.check_start()
-        late = 1 - self.snapshots_from
-        if self.snapshots_from + late / self.snapshots <= self.discovery.losses.clustering_from:
+    def _can_run(self) -> Self:
+        encoder, augment = self.model.encoder, self.discovery.augment
+        encoder.check_start(augment)
+        if self.first_snapshot() <= self.discovery.losses.clustering_from:
             raise ValueError(
                 "a snapshot before clustering starts knows no novel class: raise snapshots_from to "
                 "discovery.losses.clustering_from or above"
             )
+        if self.model.attention.enabled and encoder.learns != "all":
+            raise ValueError(
+                "attention gates stages that learn, and what enters the rest of the body is fixed: "
+                "set model.encoder.trainable: all and cached_views: 0, or attention.enabled: false"
+            )
         return self
 
-    def snapshot_steps(self, steps: int) -> list[int]:
-        """Equally spaced over the last part of ``steps``; the last one is the final step.
 
-        Raises:
-            ConfigError: fewer than two of them differ.
-        """
-        late = 1 - self.snapshots_from
-        shares = [
-            self.snapshots_from + late * (k + 1) / self.snapshots for k in range(self.snapshots)
-        ]
-        chosen = sorted({max(1, round(share * steps)) for share in shares})
-        if len(chosen) < 2:
-            raise ConfigError(
-                f"{steps} step(s) leave no room for two snapshots",
-                where="stages.discover.gcdis.training",
-                fix="train for more steps or epochs",
-            )
-        return chosen
+def starts_placed(config: Config) -> bool:
+    return config.discovery.takes_placed
 
 
-def check(config: Config) -> None:
-    encoder = config.model.encoder
-    if encoder.weights is not None:
-        check_format(Path(encoder.weights), encoder.weights_sha256)
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    if config.discovery.takes_placed and "embeddings" not in givers:
+        raise ConfigError(
+            "prototypes start where crops were placed on embeddings, and the recipe has none",
+            where=f"{_AT}.discovery.prototypes.start",
+            fix="set it to linkage, kmeans or random, or choose another recipe",
+        )
+    encoder, attends = config.model.encoder, config.model.attends
+    check_trunk(encoder, givers, f"{_AT}.model.encoder", attends=attends)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """The model as often as there are snapshots. Crops are read, and the model."""
+    """What learns as often as there are snapshots, the body and cached views once. Crops are read,
+    and all of that."""
     from gcdis_ray.methods.gcdis.model import build_discovery_model
+    from gcdis_ray.methods.trunk_size import trunk_size
+    from gcdis_ray.models.body_encoder import RowEncoder
     from gcdis_ray.models.stored import stored_bytes
 
-    weights = stored_bytes(lambda: build_discovery_model(config.model.starting_at(None), 100))
-    stored = (config.snapshots + 1) * weights
-    return Size(700, stored, inputs["crops"].bytes + stored, stored)
+    size, heads = trunk_size(config.model.encoder, inputs), config.model.heads
+    rest = stored_bytes(
+        lambda: build_discovery_model(RowEncoder(size.num_features), heads, _CLASSES)
+    )
+    weights = (config.snapshots + 1) * (size.learning + rest) + size.stored
+    stored = weights + size.views
+    return Size(700, stored, inputs["crops"].bytes + stored, weights)
 
 
 def fit(problem: Problem, config: Config, work: Work) -> Fitted:
     """Leave tensors ``encoder``, ``snapshot_<step>`` and ``instance_state``, tables ``headness``,
-    ``history`` and, with a hold-out, ``holdout_curve``."""
-    from gcdis_ray.methods.gcdis.task import DiscoveryTask
+    ``history`` and, with a hold-out, ``holdout_curve``, and the members of its trunk.
 
-    training = config.training.over(problem.crops.num_rows)
+    Raises:
+        ConfigError: prototypes are to start where crops were placed, and none were.
+    """
+    from gcdis_ray.methods.gcdis.task import DiscoveryTask
+    from gcdis_ray.methods.placed import check_placed
+
+    check_placed(problem, config.discovery, f"{_AT}.discovery.prototypes.start")
+    training, discovery = config.training.over(problem.crops.num_rows), config.discovery
+    encoder = config.model.encoder
+    seen = trunk.prepare_trunk(problem, encoder, discovery.augment, discovery.cache_px, work)
     steps = config.snapshot_steps(training.steps)
     work.fit(
         DiscoveryTask(
             replace(problem, space=None),  # of no use to training workers
             training,
-            config.model.located(),
-            config.discovery,
+            config.model,
+            discovery,
+            seen,
             snapshot_steps=steps,
             cache_mb=config.cache_mb,
         )
@@ -149,12 +148,12 @@ def fit(problem: Problem, config: Config, work: Work) -> Fitted:
     rows = np.arange(problem.crops.num_rows)
     work.write_table("headness", pa.table({"crop_index": rows, **columns}))
     spec = dict(
-        model=config.model.key_fields(),
+        model=config.model.stored(),
+        trunk=seen.spec.model_dump(mode="json"),
         num_classes=problem.num_outputs,
-        cache_px=config.discovery.cache_px,
-        softmax_temperature=config.discovery.losses.softmax_temperature,
+        softmax_temperature=discovery.losses.softmax_temperature,
     )
-    return Fitted(spec, "encoder", snapshots=tuple(steps))
+    return Fitted(spec, "encoder", seen.members, tuple(steps))
 
 
 def load(
@@ -162,31 +161,19 @@ def load(
     weights: Mapping[str, Tensor],
     others: Mapping[str, Mapping[str, Tensor]],
     device: str,
-) -> DiscoveryNetwork:
+) -> TrainedNetwork:
+    from gcdis_ray.methods.crop_inputs import CropInputs
     from gcdis_ray.methods.gcdis.model import load_discovery_model
+    from gcdis_ray.methods.trained_network import TrainedNetwork
 
-    return DiscoveryNetwork(load_discovery_model(spec, weights).to(device), spec)
+    def network(tensors: Mapping[str, Tensor]) -> DiscoveryModel:
+        return load_discovery_model(spec, tensors).to(device)
 
-
-@dataclass(frozen=True)
-class DiscoveryNetwork:
-    """A trained f_d. Implements :class:`gcdis_ray.methods.method.Trained`."""
-
-    model: DiscoveryModel
-    spec: Mapping[str, Any]
-
-    @property
-    def num_outputs(self) -> int:
-        return int(self.spec["num_classes"])
-
-    @property
-    def width(self) -> int:
-        return int(self.spec["model"]["heads"]["projection_dim"])
-
-    def infer(self, crops: pa.Table) -> Inferred:
-        from gcdis_ray.methods.gcdis.inference import infer_crops
-
-        return infer_crops(self.model, self.spec, crops)
-
-    def prototypes_KF(self) -> NDArray[np.float32]:
-        return self.model.classifier.prototypes().cpu().numpy()
+    return TrainedNetwork(
+        network(weights),
+        network,
+        CropInputs.opened(trunk.TrunkSpec.model_validate(spec["trunk"]), others, device),
+        num_outputs=int(spec["num_classes"]),
+        width=int(spec["model"]["heads"]["projection_dim"]),
+        temperature=float(spec["softmax_temperature"]),
+    )

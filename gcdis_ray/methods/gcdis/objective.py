@@ -19,10 +19,10 @@ from gcdis_ray.losses.contrastive import (
     contrastive_log_probabilities,
     instance_contrastive_loss,
 )
+from gcdis_ray.methods.discovery_model import Discovered, DiscoveryModel
 from gcdis_ray.methods.gcdis.attention_loss import attention_loss
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.headness import headness
-from gcdis_ray.methods.gcdis.network import Discovered, DiscoveryModel
 
 
 class DiscoveryObjective(nn.Module):
@@ -41,11 +41,12 @@ class DiscoveryObjective(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """Args:
-        batch: ``images`` (N, 3 or 4, S, S), ``masks`` (N, 1, S, S), ``labels`` (N,), ``instances``
-            (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D), ``key_labels``,
-            ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
+        batch: ``images``, what a trunk's views show, ``masks`` (N, 1, S, S), ``labels`` (N,),
+            ``instances`` (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D),
+            ``key_labels``, ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
             ``num_contrasted`` (int: how many of the first keys are contrasted with),
-            ``num_labeled`` () (mean over the parts of the step), ``clusters`` (0 or 1).
+            ``num_labeled`` () (mean over the parts of the step), ``clusters`` (0 or 1); with an
+            anchor, ``anchors`` (N,), the cluster of an unlabeled crop, -1 of a labeled one.
         """
         found: Discovered = self.model(batch["images"])
         with torch.autocast(batch["images"].device.type, enabled=False):  # temperatures divide
@@ -70,7 +71,12 @@ class DiscoveryObjective(nn.Module):
         if found.saliencies:
             losses["attention"] = attention_loss(found.saliencies, batch["masks"], self._contour)
         free, taught = 1 - weights.labeled, weights.labeled
-        clustering = weights.clustering * losses["clustering"] + weights.balance * losses["balance"]
+        config = self._config
+        clustering = weights.clustering * losses["clustering"] + config.balance * losses["balance"]
+        if config.anchor:
+            num_free = len(labels) - count
+            losses["anchor"] = classification_loss(cosines, batch["anchors"], heat, num_free)
+            clustering = clustering + config.anchor * losses["anchor"]
         losses["total"] = (
             weights.contrastive * (free * losses["instance"] + taught * losses["class"])
             + batch["clusters"] * free * clustering

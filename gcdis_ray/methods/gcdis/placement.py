@@ -1,4 +1,5 @@
-"""Where prototypes begin: at clusters of the momentum encoder's projections.
+"""Where prototypes begin: at the clusters placed before training, or at clusters of the momentum
+encoder's projections.
 
 Shape letters: M crops looked at, F features, D projection, K classes.
 """
@@ -12,9 +13,10 @@ from torch.nn import functional as F
 
 from gcdis_ray.clustering.linkage import semi_supervised_linkage
 from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
-from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.crop_views import Views
+from gcdis_ray.methods.discovery_model import DiscoveryModel
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig
-from gcdis_ray.methods.gcdis.network import DiscoveryModel
+from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
 
@@ -22,24 +24,54 @@ from gcdis_ray.methods.step_parts import StepParts
 class Placement:
     """Starts all prototypes anew when the clustering loss starts, unless config says random.
 
+    Placed clusters are known before the first step, where the loss may start. Clusters of
+    projections wait for one.
+
     Args:
         labels_N: int64 on the CPU, output each crop is trained on, -1 for an unlabeled one.
     """
 
     def __init__(
-        self, config: DiscoveryConfig, problem: Problem, labels_N: Tensor, steps: int
+        self,
+        config: DiscoveryConfig,
+        problem: Problem,
+        labels_N: Tensor,
+        placed: PlacedClusters,
+        steps: int,
     ) -> None:
         self._config, self._heat = config.prototypes, config.losses.softmax_temperature
         self._num_known, self._num_classes = problem.num_told, problem.num_outputs
-        self._seed, self._labels_N = problem.seed, labels_N
-        self._due = max(1, config.losses.clustering_start(steps))
+        self._seed, self._labels_N, self._placed = problem.seed, labels_N, placed
+        least = 0 if config.takes_placed else 1
+        self._due = max(least, config.losses.clustering_start(steps))
 
     def is_due(self, finished: int) -> bool:
         return finished == self._due and self._config.start != "random"
 
-    def prototypes(self, teacher: DiscoveryModel, views: CropViews, parts: StepParts) -> Tensor:
-        """(K, F), unit rows, the same on every rank: they tell apart the clusters found; that of an
-        empty cluster starts where the momentum encoder has it."""
+    def start(
+        self, student: DiscoveryModel, teacher: DiscoveryModel, views: Views, parts: StepParts
+    ) -> None:
+        """Place the prototypes of both, the same ones on every rank, where the momentum encoder's
+        features tell the clusters apart. That of an empty cluster starts where it has it."""
+        if self._config.start == "placed":
+            self._placed.start(
+                teacher,
+                views,
+                parts,
+                self._heat,
+                self._seed,
+                most=self._config.samples,
+                balanced=self._config.balanced,
+            )
+            student.norm.load_state_dict(teacher.norm.state_dict())
+            student.classifier.place(teacher.classifier.prototypes())
+            return
+        prototypes_KF = self._of_projections(teacher, views, parts)
+        for model in (student, teacher):
+            model.classifier.place(prototypes_KF)
+
+    def _of_projections(self, teacher: DiscoveryModel, views: Views, parts: StepParts) -> Tensor:
+        """(K, F), unit rows."""
 
         def look(rows: Tensor) -> tuple[Tensor, Tensor]:
             features, projections = [], []
@@ -61,7 +93,10 @@ class Placement:
         start_KF = torch.where(
             empty_K1, teacher.classifier.prototypes(), F.normalize(sums_KF, dim=1)
         )
-        return parts.of_first(fit_prototypes(features_MF, clusters_M, start_KF, self._heat))
+        fitted_KF = fit_prototypes(
+            features_MF, clusters_M, start_KF, self._heat, balanced=self._config.balanced
+        )
+        return parts.of_first(fitted_KF)
 
     def _clusters(self, projections_MD: Tensor, labels_M: Tensor) -> Tensor:
         config = self._config

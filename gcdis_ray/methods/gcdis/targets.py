@@ -22,6 +22,9 @@ class Targets:
 
     The mass is that of about the last ``queue_size`` crops, without storing them: a running sum of
     their probabilities that forgets at the queue's rate.
+
+    Args:
+        wanted_K: shares that clusters are held to; None: all alike.
     """
 
     def __init__(
@@ -30,25 +33,29 @@ class Targets:
         training: TrainingConfig,
         num_classes: int,
         device: torch.device,
+        wanted_K: Tensor | None = None,
     ) -> None:
         self._config, self._steps, self._device = config.target, training.steps, device
         self._start = config.losses.clustering_start(training.steps)
         self._kept_share = max(0.0, 1 - training.batch_size / config.queue_size)
         self._mass_K = torch.zeros(num_classes, device=device)
+        self._wanted_K = wanted_K
 
     def take(
         self, cosines: Sequence[Tensor], step: int, exchange: Exchange
     ) -> tuple[list[Tensor], Tensor]:
         """Targets (n, K) of each local part, from the momentum encoder's cosines (n, K), and the
-        mass (K,) with this step's."""
+        mass (K,) with this step's, over the shares wanted."""
         heat = self._temperature(step)
         probabilities = [torch.softmax(cosines_nK.float() / heat, dim=1) for cosines_nK in cosines]
         self._with_step_K = self._mass_K * self._kept_share
         self._with_step_K = self._with_step_K + exchange.rows(probabilities).sum(dim=0)
+        mass, balance = self._with_step_K, self._config.balance
+        if self._wanted_K is not None:
+            mass = mass / self._wanted_K
         if self._config.kind == "dec":
-            mass, balance = self._with_step_K, self._config.balance
             probabilities = [sharpened_target(p_nK, mass, balance) for p_nK in probabilities]
-        return probabilities, self._with_step_K
+        return probabilities, mass
 
     def keep(self) -> None:
         """The step is over: its mass counts."""

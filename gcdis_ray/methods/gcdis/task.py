@@ -16,20 +16,20 @@ from torch import Tensor, nn
 
 from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.methods.contrast_keys import ContrastKeys
 from gcdis_ray.methods.crop_batches import CropBatches
-from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
-from gcdis_ray.methods.gcdis.model import build_discovery_model
+from gcdis_ray.methods.gcdis.model import attention_of, build_discovery_model
 from gcdis_ray.methods.gcdis.objective import DiscoveryObjective
 from gcdis_ray.methods.gcdis.placement import Placement
 from gcdis_ray.methods.gcdis.targets import Targets
 from gcdis_ray.methods.gcdis.temperature import Temperatures
 from gcdis_ray.methods.hold_out_curve import HoldOutCurve
+from gcdis_ray.methods.placed import PlacedClusters
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.step_parts import StepParts
 from gcdis_ray.methods.teacher import Teacher
+from gcdis_ray.methods.trunk import Trunk
 from gcdis_ray.training.task import Exchange, TrainingTask
 
 
@@ -44,28 +44,32 @@ class DiscoveryTask(TrainingTask):
         training: TrainingConfig,
         model: ModelConfig,
         discovery: DiscoveryConfig,
+        trunk: Trunk,
         *,
         snapshot_steps: Sequence[int] = (),
         cache_mb: int = 2000,
     ) -> None:
         """Args:
+        trunk: what crops are seen through.
         snapshot_steps: finished steps after which weights are kept.
-        cache_mb: decoded crops kept in memory up to this size; changes no result.
+        cache_mb: decoded crops, or cached views, kept in memory up to this size; changes no
+            result.
         """
         self.config, self.seed = training, problem.seed
         self.problem, self._model_config, self.discovery = problem, model, discovery
+        self._trunk = trunk
         self._snapshot_steps, self._cache_mb = frozenset(snapshot_steps), cache_mb
 
     def setup(self, device: torch.device) -> nn.Module:
         training, problem, discovery = self.config, self.problem, self.discovery
-        shape = self._model_config.encoder
-        store = CropStore(problem.crops, discovery.cache_px, self._cache_mb)
-        labels = problem.told(store.labels)
-        self.views = CropViews(store, shape.input_px, mask_input=shape.mask_input, device=device)
+        self.views = self._trunk.open_views(problem.crops, device, self._cache_mb)
+        labels = problem.told(self.views.labels)
         self.batches = CropBatches(
             self.views, labels, training, discovery.labeled_share, discovery.augment, self.seed
         )
-        model = build_discovery_model(self._model_config, problem.num_outputs).to(device)
+        encoder = self._trunk.build_encoder(attention_of(self._model_config))
+        model = build_discovery_model(encoder, self._model_config.heads, problem.num_outputs)
+        model = model.to(device)
         if training.precision == "bf16":  # convolutions in bf16 are fastest that way
             model = model.to(memory_format=torch.channels_last)
         self.objective = DiscoveryObjective(model, self._model_config, discovery)
@@ -77,12 +81,16 @@ class DiscoveryTask(TrainingTask):
             device,
             queued_contrast=discovery.negatives == "queue",
         )
-        self.targets = Targets(discovery, training, problem.num_outputs, device)
+        self.placed = PlacedClusters(problem, labels, discovery, device)
+        wanted = None
+        if discovery.sizes == "placed":
+            wanted = self.placed.shares_of_batch(discovery.labeled_share)
+        self.targets = Targets(discovery, training, problem.num_outputs, device, wanted)
         self.temperatures = Temperatures(
             discovery.temperature, len(labels), self.batches.epoch_steps, training.steps, device
         )
-        self.placement = Placement(discovery, problem, labels, training.steps)
-        self.curve = HoldOutCurve(problem, store.labels)
+        self.placement = Placement(discovery, problem, labels, self.placed, training.steps)
+        self.curve = HoldOutCurve(problem, self.views.labels)
         return self.objective
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
@@ -92,6 +100,9 @@ class DiscoveryTask(TrainingTask):
     def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
         step = int(parts[0]["step"])
         self._local = [int(part["part"]) for part in parts]
+        if step == 0:
+            here = StepParts(self._local, self.config.micro_batches, exchange)
+            self._place(0, here)
         self.objective.seen_headness.clear()
         seen = self.teacher.look(parts)
         shared = self.keys.take([out.projections_ND.float() for out in seen], parts, exchange)
@@ -106,6 +117,7 @@ class DiscoveryTask(TrainingTask):
                 "targets": target,
                 "mass": mass,
                 "clusters": float(step >= start),
+                "anchors": self.placed.of_unlabeled(part),
             }
             for part, number, target in zip(parts, self._local, targets, strict=True)
         ]
@@ -119,11 +131,7 @@ class DiscoveryTask(TrainingTask):
         self.targets.keep()
         headness = exchange.rows(self.objective.seen_headness)
         self.temperatures.update(instances, headness, finished)
-        if self.placement.is_due(finished):
-            prototypes = self.placement.prototypes(self.teacher.module, self.views, parts)
-            for model in (self.objective.model, self.teacher.module):
-                model.classifier.place(prototypes)
-            self.targets.forget()
+        self._place(finished, parts)
         if self.curve.is_due(finished):
             with in_eval(self.objective.model):
                 self.curve.measure(finished, parts, self._clusters)
@@ -132,6 +140,13 @@ class DiscoveryTask(TrainingTask):
             cluster_entropy=self.targets.entropy(),
             temperature=self.temperatures.of(instances, step).mean(),
         )
+
+    def _place(self, finished: int, parts: StepParts) -> None:
+        """Start the prototypes, if it is time."""
+        if self.placement.is_due(finished):
+            models = self.objective.model, self.teacher.module
+            self.placement.start(*models, self.views, parts)
+            self.targets.forget()
 
     def _clusters(self, rows: Tensor) -> Tensor:
         """By the student, as the assignments at the end: with a slow momentum, the momentum encoder

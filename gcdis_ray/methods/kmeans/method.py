@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.methods.kmeans.config import Config
 from gcdis_ray.methods.method import Fitted
@@ -20,7 +21,7 @@ from gcdis_ray.store.members import tensors
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gcdis_ray.methods.kmeans.model import NearestCentre
+    from gcdis_ray.methods.nearest_centre import NearestCentre
     from gcdis_ray.runtime.base import Work
 
 VERSION = 1
@@ -32,7 +33,11 @@ GIVES = (tensors(_CENTRES, optional=True), tensors(_BACKBONE, optional=True))
 _CLASSES = 100  # about, for a forecast
 
 
-def check(config: Config) -> None:
+def starts_placed(config: Config) -> bool:
+    return False
+
+
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
     """There is no file to look at."""
 
 
@@ -78,7 +83,7 @@ def load(
     device: str,
 ) -> NearestCentre:
     from gcdis_ray.clustering.spaces import Space
-    from gcdis_ray.methods.kmeans.model import NearestCentre
+    from gcdis_ray.methods.nearest_centre import NearestCentre
 
     return NearestCentre(
         Space.of(weights).to(device),

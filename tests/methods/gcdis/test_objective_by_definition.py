@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from toy_discovery import MIXED, MODEL, Run, make
 
+from gcdis_ray.methods.discovery_model import Discovered
 from gcdis_ray.methods.gcdis.config import ModelConfig
-from gcdis_ray.methods.gcdis.network import Discovered
 
 
 def softmax(logits: list[float]) -> list[float]:

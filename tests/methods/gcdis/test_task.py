@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from toy_discovery import MIXED, MODEL, AllParts, Run, make
 
-from gcdis_ray.methods.gcdis.attention_loss import attention_loss
 from gcdis_ray.methods.gcdis.config import ModelConfig
 
 
@@ -131,16 +130,3 @@ def test_mask_as_input_changes_what_the_encoder_sees():
     assert batch["images"].shape[1] == 4
     assert torch.equal(batch["images"][:, 3:], 2 * batch["masks"] - 1)
     assert np.isfinite(run.step(0)["total"])
-
-
-def test_attention_of_a_frozen_encoder_is_weighed_as_the_stage_it_follows():
-    contour = (0.9, 0.8, 0.7, 0.1)
-    encoder = {"body": "mobilenet_v2", "frozen": True, "input_px": 96}
-    model = MODEL.model_dump() | {"encoder": encoder, "attention": {"contour": contour}}
-    run = Run(make(MIXED, model=ModelConfig.model_validate(model)))
-    part = run.parts(0)[0]
-    saliency = torch.full((len(part["masks"]), 1, 3, 3), 0.9526)  # where attention starts
-    expected = attention_loss([saliency], part["masks"], contour[3:])
-    found = run.module(part)["attention"]
-    torch.testing.assert_close(found.detach(), expected, atol=1e-4, rtol=0)
-    assert abs(attention_loss([saliency], part["masks"], contour[:1]) - expected) > 1e-3

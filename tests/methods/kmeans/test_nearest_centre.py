@@ -12,7 +12,7 @@ from stage_inputs import inputs_of
 
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
-from gcdis_ray.methods.kmeans.model import NearestCentre
+from gcdis_ray.methods.nearest_centre import NearestCentre
 from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.stages import discover, embed
 from gcdis_ray.store.artifacts import Size

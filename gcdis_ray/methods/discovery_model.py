@@ -1,4 +1,4 @@
-"""The discovery model f_d: an encoder and its two heads.
+"""An encoder with two heads, a projection and a cosine classifier: f_d of GCDIS, SimGCD's network.
 
 Shape letters: N crops, F feature channels, D projection, K clusters.
 """
@@ -9,11 +9,9 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from gcdis_ray.models.encoder import ResNetEncoder
+from gcdis_ray.methods.heads_config import HeadsConfig
+from gcdis_ray.models.body_encoder import Encoder
 from gcdis_ray.models.heads import CosineClassifier, Projector
-from gcdis_ray.models.mobilenet_encoder import MobileNetEncoder
-
-Encoder = ResNetEncoder | MobileNetEncoder
 
 
 class Discovered(NamedTuple):
@@ -47,9 +45,26 @@ class DiscoveryModel(nn.Module):
         width = encoder.num_features
         self.norm = nn.BatchNorm1d(width, affine=False) if feature_norm else nn.Identity()
 
-    def forward(self, images_NCHW: Tensor) -> Discovered:
-        features_NF, saliencies = self.encoder(images_NCHW)
+    def forward(self, seen: Tensor) -> Discovered:
+        """Args: seen: what a trunk's views show of N crops."""
+        features_NF, saliencies = self.encoder(seen)
         features_NF = self.norm(features_NF)
         return Discovered(
             features_NF, self.projector(features_NF), self.classifier(features_NF), saliencies
         )
+
+    def prototypes(self) -> Tensor:
+        """(K, F), unit rows."""
+        return self.classifier.prototypes()
+
+
+def build_discovery_model(encoder: Encoder, heads: HeadsConfig, num_classes: int) -> DiscoveryModel:
+    """On an encoder, its heads with fresh weights from torch's global generator."""
+    projector = Projector(
+        encoder.num_features,
+        heads.projection_hidden,
+        heads.projection_dim,
+        norm=heads.projection_norm,
+    )
+    classifier = CosineClassifier(encoder.num_features, num_classes)
+    return DiscoveryModel(encoder, projector, classifier, feature_norm=heads.feature_norm)

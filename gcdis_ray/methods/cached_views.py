@@ -1,0 +1,164 @@
+"""Views that went through the frozen part of a body once, before training draws from them.
+
+Nothing frozen is computed twice: a step of training costs what learns, and no more. What it loses
+are new views, so there should be several of each crop.
+
+Shape letters: N crops, V random views of each, D numbers of a row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+from torch import Generator, Tensor
+
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
+from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.files.arrow_columns import as_lists, matrix
+from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.front_views import FrontViews
+from gcdis_ray.methods.trunk import VIEWS, TrunkSpec, build_front
+from gcdis_ray.store.artifacts import Table, TensorFile
+
+_PLAIN_ROWS = 256  # un-augmented crops at a time
+
+
+@dataclass(frozen=True)
+class CacheViews:
+    """Shard task over ``[crops]`` that gives ``views``, row by row.
+
+    A crop's random views are drawn from its number, and its views go through the front by
+    themselves: sums inside a convolution may depend on how many there are. So bytes do not depend
+    on shards.
+
+    Args:
+        weights: member ``trunk``; None for a body without weights.
+        num_views: V.
+    """
+
+    spec: TrunkSpec
+    weights: TensorFile | None
+    augment: CropAugmentConfig
+    num_views: int
+    seed: int
+    wants_gpu = True
+
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
+        weights = self.weights.load() if self.weights else None
+        front = build_front(self.spec, weights, device)
+
+        def cache(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
+            store = CropStore(crops, self.spec.cache_px, budget_mb=0)
+            shown = CropViews(
+                store, self.spec.side_px, mask_input=True, device=torch.device(device)
+            )
+            views = FrontViews(shown, front)
+            numbers = crops["crop_index"].to_pylist()
+            rows = [self._rows(views, row, number) for row, number in enumerate(numbers)]
+            return {"views": _table(crops, rows)}
+
+        return cache
+
+    def _rows(self, views: FrontViews, row: int, number: int) -> np.ndarray:
+        """float16 (V + 1, D), the plain view first."""
+        state = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0]
+        generator = Generator().manual_seed(int(state) & (2**63 - 1))
+        same_V = torch.full((self.num_views,), row)
+        ((random_VD, _),) = views.random(same_V, 1, self.augment, generator)
+        halves = torch.cat([*views.plain(same_V[:1]), random_VD]).half()
+        if not bool(halves.isfinite().all()):
+            raise DataError(
+                "what the frozen part of the body gives is beyond float16",
+                where=f"crop {number}",
+                fix="set encoder.cached_views: 0",
+            )
+        return halves.cpu().numpy()
+
+
+def _table(crops: pa.Table, rows: list[np.ndarray]) -> pa.Table:
+    flat = np.stack(rows).reshape(len(rows), -1) if rows else np.zeros((0, 0), np.float16)
+    return pa.table([crops["crop_index"], crops["class_index"], as_lists(flat)], schema=VIEWS)
+
+
+class CachedViews:
+    """Implements :class:`gcdis_ray.methods.crop_views.Views`: what a network sees are rows (N, D).
+    Masks, (N, 1, 0, 0), are gone.
+
+    Memory stays flat in the number of crops: beyond a budget the rows lie in a mapped file without
+    a name in the temporary folder (``TMPDIR``), whose pages the system can drop and read again.
+
+    Args:
+        views: a table ``views``, row i of crop i; read shard by shard and once only.
+        budget_mb: rows that fit into so many MB are held in memory.
+        device: where views are wanted.
+
+    Raises:
+        DataError: there is no crop. StorageError: no room for the scratch file.
+    """
+
+    def __init__(self, views: Table, num_views: int, budget_mb: int, device: torch.device) -> None:
+        self._device, num = device, views.num_rows
+        if num == 0:
+            raise DataError("no crop to learn from", where="crops")
+        labels, done = np.empty(num, np.int64), 0
+        kept: np.ndarray | None = None
+        for shard in views.iter_shards(["class_index", "rows"]):
+            if not shard.num_rows:
+                continue
+            found = matrix(shard["rows"]).reshape(shard.num_rows, 1 + num_views, -1)
+            if kept is None:
+                kept = _room((num, *found.shape[1:]), budget_mb)
+            here = slice(done, done + shard.num_rows)
+            kept[here], labels[here] = found, shard["class_index"].to_numpy()
+            done += shard.num_rows
+        assert kept is not None
+        self._rows_NVD, self.labels = kept, torch.from_numpy(labels)
+        pa.default_memory_pool().release_unused()
+
+    def plain(self, rows_N: Tensor) -> Iterator[Tensor]:
+        """Un-augmented crops, (n, D) float32, some at a time and in order."""
+        for rows in rows_N.split(_PLAIN_ROWS) if len(rows_N) else ():
+            yield self._taken(rows, torch.zeros_like(rows))
+
+    def random(
+        self, rows_N: Tensor, num_views: int, augment: CropAugmentConfig, generator: Generator
+    ) -> list[tuple[Tensor, Tensor]]:
+        """Random ones of the cached views of every crop, different ones while there are some.
+
+        Args:
+            augment: was heeded when they were made.
+        """
+        cached = self._rows_NVD.shape[1] - 1
+        order_NV = torch.rand(len(rows_N), cached, generator=generator).argsort(dim=1)
+        gone = torch.zeros(len(rows_N), 1, 0, 0)
+        picks = (1 + order_NV[:, k % cached] for k in range(num_views))
+        return [(self._taken(rows_N, pick_N), gone) for pick_N in picks]
+
+    def _taken(self, rows_N: Tensor, pick_N: Tensor) -> Tensor:
+        found_ND = self._rows_NVD[rows_N.numpy(), pick_N.numpy()]
+        return torch.from_numpy(found_ND).to(self._device).float()
+
+
+def _room(shape: tuple[int, ...], budget_mb: int) -> np.ndarray:
+    """Empty float16 numbers, in memory or in a scratch file that is gone when the process is."""
+    if 2 * math.prod(shape) <= budget_mb * 1_000_000:
+        return np.empty(shape, np.float16)
+    try:
+        with tempfile.TemporaryFile(prefix="gcdis-views-") as file:
+            file.truncate(2 * math.prod(shape))
+            os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
+            return np.memmap(file, np.float16, "r+", shape=shape)  # outlives the file's handle
+    except OSError as error:
+        raise StorageError(
+            f"cannot keep cached views there ({error.strerror or error})",
+            where=tempfile.gettempdir(),
+            fix="free space there, point TMPDIR elsewhere, or raise cache_mb if memory allows",
+        ) from error

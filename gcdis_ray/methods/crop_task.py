@@ -1,0 +1,111 @@
+"""A training on two views of crops: what trained methods have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gcdis_ray.backbones.modes import in_eval
+from gcdis_ray.config import TrainingConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
+from gcdis_ray.methods.crop_batches import CropBatches
+from gcdis_ray.methods.crop_views import Views
+from gcdis_ray.methods.hold_out_curve import HoldOutCurve
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.step_parts import StepParts
+from gcdis_ray.methods.trunk import Trunk
+from gcdis_ray.training.task import Exchange, TrainingTask
+
+
+class CropTask(TrainingTask):
+    """Draws the crops of a step, measures the hold-out, and keeps snapshots of its network.
+
+    :meth:`setup` of a method calls :meth:`open_crops` and makes ``network``, which says of what it
+    sees of crops which class they are in (``cosines_NK``); its state is a snapshot.
+
+    Args:
+        snapshot_steps: finished steps after which weights are kept.
+        cache_mb: crops or their views kept in memory up to this size; changes no result.
+    """
+
+    member = "encoder"
+    views: Views
+    batches: CropBatches
+    curve: HoldOutCurve
+    network: nn.Module
+
+    def __init__(
+        self,
+        problem: Problem,
+        training: TrainingConfig,
+        trunk: Trunk,
+        *,
+        snapshot_steps: Sequence[int] = (),
+        cache_mb: int = 2000,
+    ) -> None:
+        self.problem, self.config, self.seed = problem, training, problem.seed
+        self.trunk, self._cache_mb = trunk, cache_mb
+        self._snapshot_steps = frozenset(snapshot_steps)
+
+    def open_crops(
+        self, labeled_share: float | None, augment: CropAugmentConfig, device: torch.device
+    ) -> Tensor:
+        """Make ``views``, ``batches`` and ``curve``.
+
+        Returns:
+            (N,) int64 on the CPU, the output each crop is trained on, -1 for an unlabeled one.
+        """
+        self.views = self.trunk.open_views(self.problem.crops, device, self._cache_mb)
+        labels_N = self.problem.told(self.views.labels)
+        self.batches = CropBatches(
+            self.views, labels_N, self.config, labeled_share, augment, self.seed
+        )
+        self.curve = HoldOutCurve(self.problem, self.views.labels)
+        return labels_N
+
+    def remembered(self) -> Mapping[str, Any]:
+        """Parts, by name, with a ``state`` that outlives a step."""
+        return {"curve": self.curve}
+
+    def batch(self, step: int, part: int) -> dict[str, Any]:
+        return self.batches.batch(step, part)
+
+    def share(self, parts: Sequence[Mapping[str, Any]], exchange: Exchange) -> StepParts:
+        """What this rank does of the step at hand; remembered until it is over."""
+        numbers = [int(part["part"]) for part in parts]
+        self.here = StepParts(numbers, self.config.micro_batches, exchange)
+        return self.here
+
+    @torch.no_grad()
+    def measure(self, finished: int) -> None:
+        """The hold-out, if it is due."""
+        if self.curve.is_due(finished):
+            with in_eval(self.network):
+                self.curve.measure(finished, self.here, self.clusters)
+
+    def clusters(self, rows: Tensor) -> Tensor:
+        """Output of each of these crops, as they are, (n,) int64."""
+        found = [self.network(view).cosines_NK for view in self.views.plain(rows)]
+        return torch.cat(found).argmax(dim=1)
+
+    def measured(self, step: int) -> Mapping[str, float]:
+        return self.curve.at(step)
+
+    def is_snapshot(self, step: int) -> bool:
+        return step in self._snapshot_steps
+
+    def snapshot(self) -> dict[str, Tensor]:
+        return self.network.state_dict()
+
+    def export(self) -> Mapping[str, Any]:
+        return self.curve.members()
+
+    def state(self) -> Mapping[str, Any]:
+        return {name: part.state() for name, part in self.remembered().items()}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        for name, part in self.remembered().items():
+            part.load_state(state[name])

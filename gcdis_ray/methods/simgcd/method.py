@@ -1,0 +1,57 @@
+"""SimGCD (Wen, Zhao, Qi; ICCV 2023), as a method: a classifier over known and novel outputs that
+teaches itself.
+
+Implements :class:`gcdis_ray.methods.method.Method`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gcdis_ray.methods import heads_on_body
+from gcdis_ray.methods.heads_on_body import check, forecast, starts_placed
+from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.simgcd.config import Config
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.methods.trained_network import TrainedNetwork
+    from gcdis_ray.runtime.base import Work
+
+__all__ = (
+    "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check", "fit",
+    "forecast", "load", "starts_placed",
+)  # fmt: skip
+VERSION = 1
+USES_EMBEDDINGS = False
+SNAPSHOTS = True
+MEASURES = True
+GIVES = heads_on_body.GIVES
+
+
+def fit(problem: Problem, config: Config, work: Work) -> Fitted:
+    """As :func:`gcdis_ray.methods.heads_on_body.fit`."""
+    from gcdis_ray.methods.simgcd.task import SimGCDTask
+
+    return heads_on_body.fit(problem, config, work, SimGCDTask, config.losses.softmax_temperature)
+
+
+def load(
+    spec: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    others: Mapping[str, Mapping[str, Tensor]],
+    device: str,
+) -> TrainedNetwork:
+    from gcdis_ray.methods.discovery_model import build_discovery_model
+    from gcdis_ray.methods.opened import open_network
+
+    return open_network(
+        lambda encoder, heads: build_discovery_model(encoder, heads, spec["num_outputs"]),
+        spec,
+        weights,
+        others,
+        device,
+    )
