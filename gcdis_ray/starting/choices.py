@@ -1,6 +1,6 @@
 """What a config for a folder says beyond its data, and why: by its images, its labels, the machine.
 
-What is not chosen here is the default of the stage, or as in ``photographs.yaml``.
+What is not chosen here is as in the shipped configs, which lie here by a link.
 """
 
 from __future__ import annotations
@@ -80,11 +80,9 @@ def _not_installed() -> str | None:
 
 def discovery_stages() -> dict[str, Any]:
     """Stages of recipe discovery after ingest, where every image is an object."""
-    return {
-        "propose": {"source": Chosen("image", "every image is one object")},
-        "embed": embedding(),
-        "discover": {"method": "kmeans"},
-    }
+    stages = _shipped("crops.yaml")
+    source = {"source": Chosen("image", "every image is one object")}
+    return {**stages, "propose": source, "embed": embedding()}
 
 
 def segmenting_stages(
@@ -96,9 +94,7 @@ def segmenting_stages(
         side_px: shorter side of the middle one of the labeled images, if it is known.
         results: file of masks of unlabeled images.
     """
-    stages: dict[str, Any] = yaml.safe_load(
-        files("gcdis_ray.starting").joinpath("photographs.yaml").read_text()
-    )
+    stages = _shipped("coco_folder.yaml")
     propose, segment = stages["propose"], stages["segment"]
     detector = _sized(propose["detector"], side_px, machine)
     unlabeled = labels.num_images["unlabeled"]
@@ -120,6 +116,13 @@ def segmenting_stages(
         why = "labeled objects have no mask: their boxes are taken for it"
         stages["propose"]["box_masks"] = Chosen("rectangle", why)
     return stages
+
+
+def _shipped(name: str) -> dict[str, Any]:
+    """Stages of a shipped config, but for the data."""
+    text = files("gcdis_ray.starting").joinpath(name).read_text()
+    stages: dict[str, Any] = yaml.safe_load(text)["stages"]
+    return {stage: config for stage, config in stages.items() if stage != "ingest"}
 
 
 def _sized(detector: Mapping[str, Any], side_px: int | None, machine: Machine) -> dict[str, Any]:

@@ -28,17 +28,15 @@ def plain(tree):
     return yaml.safe_load(config_text("", tree))
 
 
-def test_the_template_is_the_shipped_config_for_photographs():
-    shipped = yaml.safe_load((ROOT / "configs/coco_folder.yaml").read_text())["stages"]
+@pytest.mark.parametrize("name", ["coco_folder", "crops"])
+def test_what_nothing_speaks_against_is_as_shipped(name: str):
+    shipped = yaml.safe_load((ROOT / f"configs/{name}.yaml").read_text())["stages"]
     del shipped["ingest"]
-    made = plain(choices.segmenting_stages(labels(125, 125), 427, TWO_CORES, None))
-    assert made == shipped
-
-
-def test_the_crops_template_is_the_shipped_config_for_crops():
-    shipped = yaml.safe_load((ROOT / "configs/crops.yaml").read_text())["stages"]
-    del shipped["ingest"]
-    assert plain(choices.discovery_stages()) == shipped
+    made = {
+        "coco_folder": lambda: choices.segmenting_stages(labels(125, 125), 427, TWO_CORES, None),
+        "crops": choices.discovery_stages,
+    }
+    assert plain(made[name]()) == shipped
 
 
 def test_sides_and_steps_follow_images_and_machine():
