@@ -31,8 +31,10 @@ from gcdis_ray.metrics.detection_columns import KINDS, Kind
 from gcdis_ray.metrics.detection_matching import AREAS
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 GIVES = ("proposal_recall", "proposal_totals")
+ARE_IMAGES = "every image is an object: none was looked for"
 NO_SIZES: dict[str, float | None] = dict.fromkeys(AREAS[1:])
 _SIZES = "sizes by the ground truth's areas, small to 32^2 px, medium to 96^2 px"
 _OF: Mapping[Kind, str] = {"mask": "overlap of masks", "box": "overlap of boxes"}
@@ -45,12 +47,20 @@ def score_proposals(
     classes: ClassColumns,
     work: Work,
 ) -> dict[str, Any]:
-    """The metrics' ``proposals``; writes the tables of :data:`GIVES`."""
+    """The metrics' ``proposals``; writes the tables of :data:`GIVES`. There are no numbers where
+    images are objects: nothing was looked for."""
     ids = [classes.categories[column]["category_id"] for column in classes.known]
     found = work.map_shards(
         MatchProposals(tuple(ids)), [proposals, truth_images, truth_instances], gives=GIVES
     )
-    return proposals_block(found["proposal_recall"].read(), found["proposal_totals"].read())
+    block = proposals_block(found["proposal_recall"].read(), found["proposal_totals"].read())
+    return block | {"reason": ARE_IMAGES} if _are_images(proposals) else block
+
+
+def _are_images(proposals: Table) -> bool:
+    """Whether every proposal is a whole image."""
+    shards = (shard["origin"].to_pylist() for shard in proposals.iter_shards(["origin"]))
+    return next((origins[0] == WHOLE_IMAGE for origins in shards if origins), False)
 
 
 @dataclass(frozen=True)
@@ -71,6 +81,8 @@ class MatchProposals:
         self, index: int, proposals: pa.Table, truth_images: pa.Table, truth_instances: pa.Table
     ) -> dict[str, pa.Table]:
         images, objects = _unlabeled(truth_images), _unlabeled(truth_instances)
+        if WHOLE_IMAGE in proposals["origin"].to_pylist()[:1]:
+            images, objects = images.slice(0, 0), objects.slice(0, 0)
         truth, found = in_groups(images, objects, proposals, self.known_ids)
         without = objects["mask_rle"].null_count
         rows = []

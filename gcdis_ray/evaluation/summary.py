@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gcdis_ray.evaluation.scored_images import NO_PREDICTIONS
 from gcdis_ray.words import estimate
 
 _KINDS, _THIRDS = ("all", "known", "novel"), ("head", "mid", "tail")
@@ -38,8 +39,12 @@ def metrics_lines(metrics: Mapping[str, Any]) -> list[str]:
     """
     lines = []
     for title, section, name, parts in _ROWS:
-        values = metrics.get(section, {}).get(name)
-        if not values or (name not in _HEADS and all(v is None for v in values.values())):
+        values, why = metrics.get(section, {}).get(name), metrics.get(section, {}).get("reason")
+        unknown = not values or all(v is None for v in values.values())
+        if not values or (unknown and (name not in _HEADS or why == NO_PREDICTIONS)):
+            continue
+        if unknown and why:
+            lines.append(f"{title:<22} n/a: {why}")
             continue
         line = _line(title, {part: _number(values.get(part)) for part in parts})
         lines.append(f"{line}   {_of_crops(metrics)}" if name == _ACCURACY else line)

@@ -16,7 +16,7 @@ from pydantic import Field
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.evaluation.mapping_config import MappingConfig
-from gcdis_ray.evaluation.scored_images import BEST, Rules, Terms, rules_of
+from gcdis_ray.evaluation.scored_images import BEST, NO_PREDICTIONS, Rules, Terms, rules_of
 from gcdis_ray.evaluation.tables import (
     CLASS_OBJECTS,
     CLUSTER_COUNTS,
@@ -236,7 +236,7 @@ def score(
         config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed
     )
     if predictions is None:
-        detection = Detection(None, outputs, terms, "the recipe predicts nothing")
+        detection = Detection(None, outputs, terms, NO_PREDICTIONS)
     elif not truth.validation_is_told:
         detection = Detection(None, outputs, terms)
     else:
