@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
-from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.method import Fitted, SeenThrough
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.tables import HOLDOUT_CURVE
 from gcdis_ray.methods.trunk import GIVES as TRUNK_GIVES
@@ -35,6 +35,10 @@ _CLASSES = 100  # about, for a forecast
 
 def starts_placed(config: HeadsOnBodyConfig) -> bool:
     return config.takes_placed
+
+
+def sees_through(config: HeadsOnBodyConfig) -> SeenThrough:
+    return SeenThrough(config.encoder, config.augment, config.cache_px)
 
 
 def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
