@@ -5,27 +5,49 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gcdis_ray.evaluation.scored_images import NO_PREDICTIONS
+from gcdis_ray.words import estimate
+
 _KINDS, _THIRDS = ("all", "known", "novel"), ("head", "mid", "tail")
+_ACCURACY = "accuracy"
 _ROWS = (  # title, section and name in the metrics, parts
-    ("clustering accuracy", "discovery", "accuracy", _KINDS),
+    ("proposals, mask AR10", "proposals", "mask_ar10", _KINDS),
+    ("proposals, mask AR100", "proposals", "mask_ar100", _KINDS),
+    ("proposals, box AR10", "proposals", "box_ar10", _KINDS),
+    ("proposals, box AR100", "proposals", "box_ar100", _KINDS),
+    ("clustering accuracy", "discovery", _ACCURACY, _KINDS),
+    ("  objects with a crop", "discovery", "objects_with_crop", _KINDS),
+    ("  found and sorted", "discovery", "found_and_sorted", _KINDS),
     ("  by class frequency", "discovery", "accuracy_by_frequency", _THIRDS),
-    ("  k-means, embeddings", "discovery", "kmeans_accuracy", _KINDS),
+    ("  placed, untrained", "discovery", "placed_accuracy", _KINDS),
+    ("  semi-sup. k-means", "discovery", "ss_kmeans_accuracy", _KINDS),
+    ("  k-means, by labels", "discovery", "kmeans_named_accuracy", _KINDS),
+    ("  k-means, by truth", "discovery", "kmeans_accuracy", _KINDS),
     ("  k-means, pixels", "discovery", "kmeans_pixels_accuracy", _KINDS),
     ("mask AP", "detection", "mask_ap", _KINDS),
     ("box AP", "detection", "box_ap", _KINDS),
 )
+_HEADS = {_ACCURACY, "mask_ap", "box_ap"}  # have a line even where they could not be measured
 
 
 def metrics_lines(metrics: Mapping[str, Any]) -> list[str]:
-    """What stage evaluate found: accuracies and AP, by which rules, and the number of classes.
+    """What stage evaluate found: recall of proposals, accuracies and what they are of, AP, by which
+    rules, and the number of classes.
 
     Args:
         metrics: its document ``metrics``. What it does not have has no line.
     """
     lines = []
     for title, section, name, parts in _ROWS:
-        if values := metrics[section].get(name):
-            lines.append(_line(title, {part: _number(values.get(part)) for part in parts}))
+        values, why = metrics.get(section, {}).get(name), metrics.get(section, {}).get("reason")
+        unknown = not values or all(v is None for v in values.values())
+        if not values or (unknown and (name not in _HEADS or why == NO_PREDICTIONS)):
+            continue
+        if unknown and why:
+            lines.append(f"{title:<22} n/a: {why}")
+            continue
+        line = _line(title, {part: _number(values.get(part)) for part in parts})
+        lines.append(f"{line}   {_of_crops(metrics)}" if name == _ACCURACY else line)
     detection = metrics["detection"]
     for kind, values in (detection.get("ap_by_frequency") or {}).items():
         if values is not None:
@@ -39,12 +61,35 @@ def metrics_lines(metrics: Mapping[str, Any]) -> list[str]:
         if note := mapping.get("note"):
             lines.append(f"{'':<22} {note}")
     count = metrics["class_count"]
-    told = {part: str(count[part]) for part in ("estimate", "discovered", "truth")}
+    told = {part: _known(count[part]) for part in ("estimate", "discovered", "truth")}
+    if interval := count.get("interval"):
+        told["estimate"] = estimate(count["estimate"], *interval)
     return [*lines, _line("class count", told)]
+
+
+def below_start(metrics: Mapping[str, Any]) -> str | None:
+    """A line if training has lost what placing had; None where it has not, or nobody can tell."""
+    end, start = (
+        (metrics["discovery"].get(name) or {}).get("all") for name in (_ACCURACY, "placed_accuracy")
+    )
+    if end is None or start is None or end >= start:
+        return None
+    return (
+        f"discovery ended below its start: {end:.3f} after training, {start:.3f} placed "
+        f"(accuracy {_of_crops(metrics)})"
+    )
+
+
+def _of_crops(metrics: Mapping[str, Any]) -> str:
+    return f"of {metrics['discovery']['num_crops_scored']:,} crops"
 
 
 def _line(title: str, values: Mapping[str, str]) -> str:
     return f"{title:<22} " + "   ".join(f"{part} {value}" for part, value in values.items())
+
+
+def _known(value: int | None) -> str:
+    return "n/a" if value is None else f"{value:,}"
 
 
 def _number(value: float | None) -> str:
