@@ -13,7 +13,7 @@ from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.sampling import CropSampler
 from gcdis_ray.errors import DataError
-from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.crop_views import Views
 
 
 class CropBatches:
@@ -30,7 +30,7 @@ class CropBatches:
 
     def __init__(
         self,
-        views: CropViews,
+        views: Views,
         labels_N: Tensor,
         training: TrainingConfig,
         labeled_share: float | None,

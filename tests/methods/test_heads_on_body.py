@@ -72,7 +72,8 @@ def test_placed_clusters_have_to_be_there(local_work, method: str):
     assert load_method(method).starts_placed(options.options)
     assert not load_method(method).starts_placed(config(method).options)
     section = "losses" if method == "simgcd" else "pseudo_labels"
-    for change in ({"sizes": "placed"}, {section: {"anchor": 0.5}}):
+    changes: list[dict[str, Any]] = [{"sizes": "placed"}, {section: {"anchor": 0.5}}]
+    for change in changes:
         assert load_method(method).starts_placed(config(method, **change).options)
     with pytest.raises(ConfigError, match="works on embeddings, and the recipe has none"):
         discover.check(options, {})
@@ -112,7 +113,7 @@ def test_a_problem_that_cannot_be_learned_is_named(told: Problem, message: str):
     assert error.value.fix
 
 
-def test_no_novel_class_is_no_fault(local_work):
+def test_no_novel_class_is_no_fault():
     check_problem(problem([0, 1, -1], num_outputs=2))
 
 
