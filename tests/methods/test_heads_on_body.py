@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from small_discovery import SHARDS, artifact, run_discover
 
 from gcdis_ray.errors import ConfigError, DataError
@@ -129,6 +131,14 @@ def test_no_novel_class_is_no_fault():
 def test_a_config_that_cannot_run_is_refused(method: str, options: dict[str, Any], message: str):
     with pytest.raises((ConfigError, ValueError), match=message):
         config(method, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_docs_call_published_is_a_config(method: str):
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    published = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])[method]
+    options = discover.Config.model_validate({"method": method, method: published}).options
+    assert not load_method(method).starts_placed(options)
 
 
 @pytest.mark.parametrize("method", METHODS)
