@@ -1,9 +1,12 @@
 """How well is the unknown number of classes estimated? Every estimator, on sets of known truth.
 
     python benchmarks/class_count.py                                  everything
-    python benchmarks/class_count.py --only blobs --scenes 20 --methods mixture
+    python benchmarks/class_count.py --only blobs --scenes 20 --spaces half_whitened
     python benchmarks/class_count.py --only blobs --classes 1200 1200 --scenes 1  # LVIS
     python benchmarks/class_count.py --only digits caltech coco --data DIR
+
+All estimators see the same draws in the same space, and those that are combined are the ones that
+stand beside the combination.
 
 ``blobs``: random scenes of 2 to 200 classes, of about equal size or long-tailed (Zipf), of which 30
 to 70 % are known, half of their crops labeled. A class is a Gaussian that shares some of its shape
@@ -31,21 +34,14 @@ import ablation_data
 import numpy as np
 import torch
 
-from gcdis_ray.clustering.class_count.choose import choose
-from gcdis_ray.clustering.class_count.points import prepare
+from gcdis_ray.clustering.class_count.judged_space import POWERS
+from gcdis_ray.clustering.class_count.points import prepare, settled
 from gcdis_ray.clustering.class_count.trials import run_all
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.stages import count
 
-# row of the tables: changes of the stage's defaults
-ESTIMATORS = {
-    "mixture": {"method": "mixture"},
-    "labeled accuracy, by class": {"method": "labeled_accuracy"},
-    "labeled accuracy, by crop": {"method": "labeled_accuracy", "class_balanced": False},
-    "hold-out": {"method": "holdout"},
-    "density": {"method": "density"},
-}
+SPACES = ("chosen", *POWERS)
 PARTS = ("blobs", "digits", "caltech", "coco")
 CLASSES = (2, 200)  # of a scene, at least and at most
 SEPARATION = (6.0, 8.0, 11.0)  # mean distance of two centers, in standard deviations of a class
@@ -63,6 +59,7 @@ class Case(NamedTuple):
 
 class Outcome(NamedTuple):
     part: str
+    space: str
     estimator: str
     truth: int
     estimate: int
@@ -147,24 +144,29 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
             print(f"{part} is skipped: no photographs in {args.data}; give --data", file=sys.stderr)
 
 
-def run(case: Case, name: str) -> Outcome:
-    """One estimator on one case, with the defaults of the stage."""
-    config = count.Config.model_validate(ESTIMATORS[name])
-    began = time.perf_counter()
+def run(case: Case, config: count.Config, seed: int) -> Iterator[Outcome]:
+    """Every estimator of the config on one case."""
     points, labels = torch.tensor(case.embeddings_ND), torch.tensor(case.labels_N)
     sizes = torch.bincount(labels + 1).tolist()
-    estimator, choice = count.estimators(config, sizes, seed=0)[config.method]
+    began = time.perf_counter()
     how = count.settings(config)
-    draws = [prepare(points, labels, how, seed) for seed in range(config.num_seeds)]
-    found = choose(
-        run_all(estimator, lambda jobs: [estimator.run(job, draws[job.draw]) for job in jobs]),
-        choice,
-    )
-    seconds = time.perf_counter() - began
-    return Outcome(
-        case.part, name, case.truth, found.num_classes, *found.interval, seconds,
-        len(sizes) - 1, len(labels), case.overlap,
-    )  # fmt: skip
+    space = config.space or "chosen"
+    how = settled(how, points, labels)
+    draws = [prepare(points, labels, how, seed * 1000 + n) for n in range(config.num_seeds)]
+    drawn = time.perf_counter() - began
+    trials, seconds = {}, {}
+    for method, estimator in count.estimators(config, sizes, seed).items():
+        began = time.perf_counter()
+        trials[method] = run_all(
+            estimator, lambda jobs, one=estimator: [one.run(job, draws[job.draw]) for job in jobs]
+        )
+        seconds[method] = time.perf_counter() - began
+    seconds["combined"] = drawn + sum(seconds[method] for method in count.COMBINED)
+    for method, found in count.class_counts(config, sizes, seed, trials).items():
+        yield Outcome(
+            case.part, space, method, case.truth, found.num_classes, *found.interval,
+            seconds[method], len(sizes) - 1, len(labels), case.overlap,
+        )  # fmt: skip
 
 
 def print_tables(outcomes: Sequence[Outcome]) -> None:
@@ -177,22 +179,21 @@ def print_tables(outcomes: Sequence[Outcome]) -> None:
 
 
 def _print_blobs(part: str, outcomes: Sequence[Outcome]) -> None:
-    print(f"\n### {part}\n")
-    print("| estimator | median error | mean error | truth in interval | high/low | s | scenes |")
-    print("|---|---|---|---|---|---|---|")
-    for name in dict.fromkeys(outcome.estimator for outcome in outcomes):
-        mine = [o for o in outcomes if o.estimator == name]
-        print(f"| {name} | {_figures(mine)} | {len(mine)} |")
-    for name in dict.fromkeys(outcome.estimator for outcome in outcomes):
-        mine = [o for o in outcomes if o.estimator == name]
-        print(f"\n{part}, {name}, by true classes and by share of crops that overlap:\n")
-        print("| | median error | mean error | truth in interval | high/low | s | scenes |")
-        print("|---|---|---|---|---|---|---|")
+    head = "median error | mean error | truth in interval | high/low | s | scenes |"
+    print(f"\n### {part}\n\n| space | estimator | {head}\n|---|---|---|---|---|---|---|---|")
+    rows = dict.fromkeys((outcome.space, outcome.estimator) for outcome in outcomes)
+    of = {row: [o for o in outcomes if (o.space, o.estimator) == row] for row in rows}
+    for (space, name), mine in of.items():
+        print(f"| {space} | {name} | {_figures(mine)} | {len(mine)} |")
+    for (space, name), mine in of.items():
+        if name != "combined":
+            continue
+        print(f"\n{part}, {name}, {space}:\n\n| | {head}\n|---|---|---|---|---|---|---|")
         groups = {
-            "2 to 9": [o for o in mine if o.truth < 10],
+            "2 to 9 classes": [o for o in mine if o.truth < 10],
             "10 to 49": [o for o in mine if 10 <= o.truth < 50],
             "50 to 200": [o for o in mine if o.truth >= 50],
-            "overlap under 3 %": [o for o in mine if o.overlap < 0.03],
+            "under 3 % of crops overlap": [o for o in mine if o.overlap < 0.03],
             "3 to 15 %": [o for o in mine if 0.03 <= o.overlap < 0.15],
             "over 15 %": [o for o in mine if o.overlap >= 0.15],
         }
@@ -213,9 +214,10 @@ def _figures(outcomes: Sequence[Outcome]) -> str:
 def _print_set(part: str, outcomes: Sequence[Outcome]) -> None:
     one = outcomes[0]
     print(f"\n### {part}: {one.truth} classes, {one.num_known} known, {one.num_crops} crops\n")
-    print("| estimator | estimate | interval | s |\n|---|---|---|---|")
+    print("| space | estimator | estimate | interval | s |\n|---|---|---|---|---|")
     for o in outcomes:
-        print(f"| {o.estimator} | {o.estimate} | {o.low} to {o.high} | {o.seconds:.1f} |")
+        numbers = f"{o.estimate} | {o.low} to {o.high} | {o.seconds:.1f}"
+        print(f"| {o.space} | {o.estimator} | {numbers} |")
 
 
 def main() -> None:
@@ -223,7 +225,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART")
-    parser.add_argument("--methods", nargs="+", choices=ESTIMATORS, default=list(ESTIMATORS))
+    parser.add_argument("--spaces", nargs="+", choices=SPACES, default=list(SPACES))
+    parser.add_argument(
+        "--also", nargs="*", choices=("density",), default=["density"], help="besides the combined"
+    )
     parser.add_argument("--scenes", type=int, default=30, help="of each kind of blobs")
     parser.add_argument("--seed", type=int, default=1, help="of the scenes")
     parser.add_argument(
@@ -237,16 +242,18 @@ def main() -> None:
     outcomes = []
     with (args.out / "outcomes.jsonl").open("a") as log:
         for case in cases(args):
-            for name in args.methods:
-                outcomes.append(run(case, name))
-                log.write(json.dumps(outcomes[-1]._asdict()) + "\n")
-                log.flush()
-                o = outcomes[-1]
-                print(
-                    f"{o.part} {o.estimator}: {o.estimate} ({o.low} to {o.high}) of {o.truth}, "
-                    f"overlap {o.overlap:.0%}, {o.seconds:.1f} s",
-                    file=sys.stderr, flush=True,
-                )  # fmt: skip
+            for space in args.spaces:
+                chosen = None if space == "chosen" else space
+                config = count.Config.model_validate({"space": chosen, "also": args.also})
+                for o in run(case, config, seed=0):
+                    outcomes.append(o)
+                    log.write(json.dumps(o._asdict()) + "\n")
+                    log.flush()
+                    print(
+                        f"{o.part}, {o.space}, {o.estimator}: {o.estimate} ({o.low} to {o.high}) "
+                        f"of {o.truth}, overlap {o.overlap:.0%}, {o.seconds:.1f} s",
+                        file=sys.stderr, flush=True,
+                    )  # fmt: skip
     print_tables(outcomes)
 
 

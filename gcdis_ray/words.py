@@ -38,6 +38,18 @@ def counted(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def estimate(number: int, low: int, high: int) -> str:
+    """``61 (55 to 73)``, or ``45 to 110, at best 70`` where the range says more than the number."""
+    if hardly_known(low, high):
+        return f"{low:,} to {high:,}, at best {number:,}"
+    return f"{number:,} ({low:,} to {high:,})" if low < high else f"{number:,}"
+
+
+def hardly_known(low: int, high: int) -> bool:
+    """Whether a number in this range is hardly known: its ends differ by a factor of two."""
+    return high >= 2 * low
+
+
 def size(num_bytes: float) -> str:
     """``12 B``, ``3.2 MB``."""
     for unit in ("B", "kB", "MB", "GB"):

@@ -119,7 +119,7 @@ def make(
 class Run:
     """The training loop in a few lines: parts one after another."""
 
-    def __init__(self, task: DiscoveryTask) -> None:
+    def __init__(self, task: Any) -> None:
         torch.manual_seed(task.seed)
         self.task, self.module = task, task.setup(torch.device("cpu"))
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.05, momentum=0.9)

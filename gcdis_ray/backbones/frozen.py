@@ -66,9 +66,12 @@ class NetworkFeatures(FrozenBackbone):
 
     def __init__(self, backbone: Backbone, features: Features) -> None:
         super().__init__()
-        self.backbone, self.kind = backbone, feature_kind(backbone, features)
+        self.kind: FeatureKind = feature_kind(backbone, features)
+        # channels last: convolutions on a CPU take three fifths to three quarters of the time
+        self.backbone: Backbone = backbone.to(memory_format=torch.channels_last)
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
+        images_N3HW = images_N3HW.contiguous(memory_format=torch.channels_last)
         class_NC, map_NCHW = self.backbone.tokens(images_N3HW)
         parts = [] if class_NC is None or self.kind == "patch_mean" else [class_NC]
         if self.kind != "class_token":

@@ -1,12 +1,8 @@
-"""The user's weights file as bytes: is it there, is it the pinned one? No torch: ``run`` looks at
-it before torch is imported."""
+"""A weights file as bytes: is it there, is it the pinned one? Without torch."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import json
-import zipfile
 from pathlib import Path
 
 from gcdis_ray.errors import ConfigError
@@ -49,30 +45,6 @@ def check_pinned(data: bytes, sha256: str, where: str) -> None:
             where=where,
             fix="use the file that was pinned, or pin this one",
         )
-
-
-def check_format(path: Path, sha256: str | None) -> None:
-    """Raise ConfigError unless it is the pinned file and looks like a safetensors or npz file.
-    Whether its tensors fit a net is seen when they are read."""
-    data = read_pinned(path, sha256)
-    if path.suffix == ".npz":
-        right = zipfile.is_zipfile(io.BytesIO(data))
-    else:
-        length = int.from_bytes(data[:8], "little")
-        right = 8 + length <= len(data) and _is_json_object(data[8 : 8 + length])
-    if not right:
-        raise ConfigError(
-            "neither a safetensors nor an npz file",
-            where=str(path),
-            fix="save the weights, in torchvision's layout, with safetensors",
-        )
-
-
-def _is_json_object(data: bytes) -> bool:
-    try:
-        return isinstance(json.loads(data), dict)
-    except ValueError:
-        return False
 
 
 def _read(path: Path) -> bytes:

@@ -14,7 +14,7 @@ Shape letters: N vectors, D dimensions, C axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -79,21 +79,33 @@ def centred(vectors_ND: Tensor) -> Space:
 def principal(vectors_ND: Tensor, dims: int) -> Space:
     """The ``dims`` directions of most variance: rows of U S. As all below, of fewer directions if
     fewer have any variance, but of one at least."""
-    return _along_axes(vectors_ND, dims, 0.0)
+    return scaled(vectors_ND, dims, 0.0)
 
 
 def half_whitened(vectors_ND: Tensor, dims: int) -> Space:
     """The same with half of each direction's spread, on a logarithmic scale: rows of U S^½."""
-    return _along_axes(vectors_ND, dims, 0.5)
+    return scaled(vectors_ND, dims, 0.5)
 
 
 def whitened(vectors_ND: Tensor, dims: int) -> Space:
     """The same with every direction alike: rows of U."""
-    return _along_axes(vectors_ND, dims, 1.0)
+    return scaled(vectors_ND, dims, 1.0)
 
 
-def _along_axes(vectors_ND: Tensor, dims: int, power: float) -> Space:
-    """Axes are V S^-power, the first of length 1."""
+def scaled(vectors_ND: Tensor, dims: int, power: float) -> Space:
+    """The ``dims`` directions of most variance, divided by their spread to the ``power``."""
+    return scalings(vectors_ND, dims, [power])[0]
+
+
+def scalings(vectors_ND: Tensor, dims: int, powers: Sequence[float]) -> list[Space]:
+    """As :func:`scaled` for each of several powers, from one reading."""
+    mean_D, axes_DC, variance_C = _principal_axes(vectors_ND, dims)
+    share_C = variance_C / variance_C[0] if bool(variance_C[0] > 0) else variance_C + 1
+    return [Space(mean_D, (axes_DC * share_C ** (-power / 2)).contiguous()) for power in powers]
+
+
+def _principal_axes(vectors_ND: Tensor, dims: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean (D,), orthogonal unit axes (D, C), and the variance along each of them (C,), falling."""
     mean_D = vectors_ND.mean(dim=0, dtype=torch.float64)
     moment_DD = torch.zeros(len(mean_D), len(mean_D), dtype=torch.float64, device=mean_D.device)
     for block in vectors_ND.split(_BLOCK):
@@ -105,7 +117,4 @@ def _along_axes(vectors_ND: Tensor, dims: int, power: float) -> Space:
     some[0] = True
     variance_C, axes_DC = variance_C[some], axes_DC[:, some]
     largest_C = axes_DC.gather(0, axes_DC.abs().argmax(dim=0, keepdim=True))
-    axes_DC = axes_DC * torch.where(largest_C < 0, -1.0, 1.0)  # eigenvectors have no sign
-    if power and bool(variance_C[0] > 0):
-        axes_DC = axes_DC * (variance_C / variance_C[0]) ** (-power / 2)
-    return Space(mean_D, axes_DC.contiguous())
+    return mean_D, axes_DC * torch.where(largest_C < 0, -1.0, 1.0), variance_C  # no sign of its own

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gcdis_ray.evaluation.scored_images import NO_PREDICTIONS
+from gcdis_ray.evaluation.scored_images import ARE_IMAGES, NO_PREDICTIONS
+from gcdis_ray.words import estimate
 
 _KINDS, _THIRDS = ("all", "known", "novel"), ("head", "mid", "tail")
 _ACCURACY = "accuracy"
@@ -60,7 +61,9 @@ def metrics_lines(metrics: Mapping[str, Any]) -> list[str]:
         if note := mapping.get("note"):
             lines.append(f"{'':<22} {note}")
     count = metrics["class_count"]
-    told = {part: str(count[part]) for part in ("estimate", "discovered", "truth")}
+    told = {part: _known(count[part]) for part in ("estimate", "discovered", "truth")}
+    if interval := count.get("interval"):
+        told["estimate"] = estimate(count["estimate"], *interval)
     return [*lines, _line("class count", told)]
 
 
@@ -77,12 +80,27 @@ def below_start(metrics: Mapping[str, Any]) -> str | None:
     )
 
 
+def more_than_images(metrics: Mapping[str, Any]) -> str | None:
+    """A line if images that are taken for one object each show more; None where that is not so."""
+    objects, images = (metrics["coverage"][name] for name in ("num_objects", "num_unlabeled_crops"))
+    if metrics["proposals"]["reason"] != ARE_IMAGES or objects <= images:
+        return None
+    return (
+        f"{objects:,} true objects on {images:,} images, which stages.propose.source: image takes "
+        "for one object each: crops of images with several are not scored"
+    )
+
+
 def _of_crops(metrics: Mapping[str, Any]) -> str:
     return f"of {metrics['discovery']['num_crops_scored']:,} crops"
 
 
 def _line(title: str, values: Mapping[str, str]) -> str:
     return f"{title:<22} " + "   ".join(f"{part} {value}" for part, value in values.items())
+
+
+def _known(value: int | None) -> str:
+    return "n/a" if value is None else f"{value:,}"
 
 
 def _number(value: float | None) -> str:

@@ -135,7 +135,8 @@ def prepare_trunk(
     cache_px: int | None,
     work: Work,
 ) -> Trunk:
-    """Read the body's weights, keep them, and cache views if the config says so.
+    """Read the body's weights, keep them, and cache views if the config says so. A trunk that comes
+    with the problem stays as it is.
 
     Args:
         augment: of cached views; what training asks for later is not looked at.
@@ -147,6 +148,8 @@ def prepare_trunk(
     """
     from gcdis_ray.methods.cached_views import CacheViews
 
+    if problem.trunk is not None:
+        return problem.trunk
     if encoder.body == "resnet":
         return resnet_trunk(encoder, cache_px)
     told, weights = _of_embed(problem) if encoder.body == "embed" else _of_timm(encoder)

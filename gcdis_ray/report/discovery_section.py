@@ -20,6 +20,7 @@ from gcdis_ray.report.findings import (
 from gcdis_ray.report.html import fill
 from gcdis_ray.report.section import DISCOVERY, Section, Tile
 from gcdis_ray.report.view import RunView, printable
+from gcdis_ray.words import hardly_known
 
 
 def discovery_sections(view: RunView, metrics: Mapping[str, Any] | None = None) -> list[Section]:
@@ -75,12 +76,13 @@ def _true_class_count(view: RunView, metrics: Mapping[str, Any]) -> int | None:
 
 
 def _other_class_counts(count: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """A row per class-count estimator that was run beside the one that counts."""
+    """A row per class-count estimator that is part of the one that counts, or shown beside it."""
     return [
         {
             "method": printable(other["method"]),
             "num_classes": other["num_classes"],
             "interval": other["interval"],
+            "counts": other["method"] in count.get("combines", ()),
         }
         for other in count.get("others") or []
     ]
@@ -114,9 +116,14 @@ def _accuracy_tiles(metrics: Mapping[str, Any]) -> Iterator[Tile]:
 
 def _count_tiles(count: Mapping[str, Any] | None, truth: int | None) -> Iterator[Tile]:
     if count:
-        low, high = count.get("interval") or (count["num_classes"],) * 2
-        note = f"interval {low} to {high}" + (f", truth {truth}" if truth is not None else "")
-        yield Tile("classes estimated", f"{count['num_classes']:,}", note, rank=1)
+        number = count["num_classes"]
+        low, high = count.get("interval") or (number, number)
+        value, note = f"{number:,}", f"interval {low:,} to {high:,}"
+        if hardly_known(low, high):
+            value, note = f"{low:,} to {high:,}", f"hardly known, at best {number:,}"
+        if truth is not None:
+            note += f", truth {truth:,}"
+        yield Tile("classes estimated", value, note, rank=1)
 
 
 def _accuracy_sentences(metrics: Mapping[str, Any]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from markupsafe import Markup
 
 from gcdis_ray.report.marks import (
     ACCENT,
+    BETWEEN,
     CALM,
     dumbbells,
     integer_axis,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MAX_PANELS = 16
+_CURVES = (CALM, BETWEEN, INK)
 _WIDE = 10  # an axis over more than this factor is logarithmic
 
 
@@ -36,24 +39,34 @@ def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
     """Score over candidate class counts, with the estimate, its interval and the truth if known.
 
     Args:
-        count: the ``class_count`` document; its curve may be empty.
+        count: the ``class_count`` document; its curve may be empty. A combination has those of its
+            parts.
         truth: true total number of classes.
     """
-    curve = sorted(count.get("curve") or [], key=lambda point: point["num_classes"])
+    combined = count.get("combines") or ()
+    parts = [other for other in count.get("others") or [] if other["method"] in combined]
+    curves = [
+        sorted(drawn.get("curve") or [], key=lambda point: point["num_classes"])
+        for drawn in parts or [count]
+    ]
     estimate = int(count["num_classes"])
     low, high = count.get("interval") or (estimate, estimate)
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
         axes.axvspan(low - 0.5, high + 0.5, color=ACCENT, alpha=0.14, linewidth=0)
-        axes.plot(
-            [p["num_classes"] for p in curve],
-            [p.get("score", math.nan) for p in curve],
-            color=CALM,
-            marker="o",
-            markersize=4,
-            linewidth=1.6,
-        )
+        for curve, color in zip(curves, cycle(_CURVES)):
+            axes.plot(
+                [p["num_classes"] for p in curve],
+                [p.get("score", math.nan) for p in curve],
+                color=color,
+                marker="o",
+                markersize=4,
+                linewidth=1.6,
+            )
+        if parts:
+            names = [part["method"].replace("_", " ") for part in parts]
+            legend(figure, list(zip(names, cycle(_CURVES))))
         axes.axvline(estimate, color=ACCENT, linewidth=1.8)
         axes.annotate(
             f" estimate {estimate}",
@@ -77,7 +90,7 @@ def class_count_figure(count: Mapping[str, Any], truth: int | None) -> Markup:
             )
         axes.set_xlabel("number of classes, known and novel")
         axes.set_ylabel("score")
-        numbers = [point["num_classes"] for point in curve] or [estimate]
+        numbers = [point["num_classes"] for curve in curves for point in curve] or [estimate]
         if max(numbers) > _WIDE * min(numbers):
             log_axis(axes)
         else:

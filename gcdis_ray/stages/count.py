@@ -24,6 +24,7 @@ from gcdis_ray.store.schemas import schema
 
 if TYPE_CHECKING:
     from gcdis_ray.clustering.class_count.choose import Choice, ClassCount
+    from gcdis_ray.clustering.class_count.judged_space import PointSpace
     from gcdis_ray.clustering.class_count.points import CountSettings
     from gcdis_ray.clustering.class_count.trials import Estimator, Job, Trial
     from gcdis_ray.report.section import Section
@@ -41,7 +42,7 @@ TRIALS = schema(  # one clustering of one draw of crops each, see clustering.cla
 )
 
 ID = "count"
-VERSION = 3
+VERSION = 4
 TAKES = ("embeddings", "classes")
 GIVES = (
     document("class_count"),
@@ -51,20 +52,23 @@ GIVES = (
 )
 SEEDED = True
 
-Method = Literal["mixture", "labeled_accuracy", "holdout", "density"]
+Estimates = Literal["mixture", "labeled_accuracy", "holdout", "density"]
+Method = Literal["combined", "mixture", "labeled_accuracy", "holdout", "density"]
+COMBINED: tuple[Estimates, ...] = ("mixture", "labeled_accuracy", "holdout")
 
 
 class Config(StageConfig):
     """The estimators, or the number itself."""
 
     method: Method = Field(
-        "mixture",
-        description="the estimator that counts, unless num_novel is given. mixture: Gaussian "
-        "classes, judged on hidden known classes; labeled_accuracy: k-means, judged on known "
+        "combined",
+        description="the estimator that counts, unless num_novel is given. combined: the geometric "
+        "mean of the next three, which err in different directions; mixture: Gaussian classes, "
+        "judged on hidden known classes; labeled_accuracy: k-means, judged on known "
         "classes; holdout: semi-supervised k-means, judged on hidden known classes; density: "
         "HDBSCAN, judged on known classes",
     )
-    also: tuple[Method, ...] = Field(
+    also: tuple[Estimates, ...] = Field(
         (), description="estimators that are shown beside it and change nothing"
     )
     num_novel: int | None = Field(
@@ -76,7 +80,13 @@ class Config(StageConfig):
         "density: a count from here on comes with a warning. none: five per known class, at least "
         "25, and four unlabeled crops a class",
     )  # fmt: skip
-    dims: int = Field(64, ge=1, le=4096, description="principal components of the embeddings")
+    dims: int = Field(128, ge=1, le=4096, description="principal components of the embeddings")
+    space: Literal["principal", "half_whitened", "whitened"] | None = Field(
+        None,
+        description="how much a component counts. principal: as its spread; half_whitened: as the "
+        "square root of it; whitened: all alike; none: so that labeled crops lie nearest to those "
+        "of their class",
+    )
     num_seeds: int = Field(
         5, ge=1, le=100, description="draws of crops; each hides other known classes"
     )
@@ -115,7 +125,8 @@ def objectives() -> Sequence[Objective]:
         does="clusters embeddings",
         takes=TAKES,
         fields=(
-            "num_novel", "dims", "max_labeled_per_class", "max_unlabeled", "n_init", "backend",
+            "num_novel", "dims", "space", "max_labeled_per_class", "max_unlabeled", "n_init",
+            "backend",
         ),
         measurement=_clustering,
         whole_numbers={"num_novel": "clusters into known + {} classes"},
@@ -136,7 +147,7 @@ def _clustering(inputs: Inputs, config: Config, seed: int) -> Measurement:
     how = settings(config)
     num_classes = len(inputs.json("classes")) + config.num_novel
     return Measurement(
-        sample=(how.dims, how.max_labeled_per_class, how.max_unlabeled, seed),
+        sample=(how.dims, how.space, how.max_labeled_per_class, how.max_unlabeled, seed),
         load=lambda: load_points(inputs.table("embeddings"), how, seed),
         measure=Clustering(num_classes, how, seed),
         cost=num_classes,
@@ -150,9 +161,10 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     if config.num_novel is not None:
         return Size(0, 200)
     drawn = min(inputs["embeddings"].rows, 2 * (config.max_unlabeled or 10_000))
-    trials = 2 * config.num_candidates * config.num_seeds
     points = 4 * config.num_seeds * drawn * config.dims
-    jobs = [config.num_seeds * (1 if m == "mixture" else 8) for m in (config.method, *config.also)]
+    methods = [*(COMBINED if config.method == "combined" else [config.method]), *config.also]
+    jobs = [config.num_seeds * (1 if method == "mixture" else 8) for method in methods]
+    trials = 2 * config.num_candidates * config.num_seeds * len(methods)
     read = 2 * inputs["embeddings"].bytes + sum(jobs) * points
     return Size(trials, points + 400 * trials, read)
 
@@ -172,7 +184,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
         total = num_known + config.num_novel
         result: dict[str, Any] = {
             "num_classes": total, "interval": [total, total], "curve": [], "warning": None,
-            "others": [],
+            "space": None, "combines": [], "others": [],
         }  # fmt: skip
     else:
         result = _estimate(inputs.table("embeddings"), num_known, config, work)
@@ -185,15 +197,33 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
 
 
 def _estimate(embeddings: Table, num_known: int, config: Config, work: Work) -> dict[str, Any]:
-    from gcdis_ray.clustering.class_count.choose import choose
-
-    points, sizes = _draw(embeddings, num_known, config, work)
-    family = estimators(config, sizes, work.seed)
-    trials = _run({method: estimator for method, (estimator, _) in family.items()}, points, work)
-    counts = {method: choose(trials[method], choice) for method, (_, choice) in family.items()}
+    points, sizes, space = _draw(embeddings, num_known, config, work)
+    trials = _run(estimators(config, sizes, work.seed), points, work)
+    counts = class_counts(config, sizes, work.seed, trials)
     return _document(counts.pop(config.method)) | {
-        "others": [{"method": method, **_document(count)} for method, count in counts.items()]
+        "space": space,
+        "combines": list(COMBINED) if config.method == "combined" else [],
+        "others": [{"method": method, **_document(count)} for method, count in counts.items()],
     }
+
+
+def class_counts(
+    config: Config, sizes: Sequence[int], seed: int, trials: Mapping[Estimates, Sequence[Trial]]
+) -> dict[Method, ClassCount]:
+    """From the trials of all :func:`estimators`; the count that is asked for comes first."""
+    from gcdis_ray.clustering.class_count.choose import choose, combine
+    from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS
+
+    choice = _choice(config, sizes, seed)
+    counts: dict[Method, ClassCount] = {}
+    if config.method == "combined":
+        counts["combined"] = combine([trials[method] for method in COMBINED], choice)
+    for method, mine in trials.items():
+        bounded = min(choice.most or MAX_CLUSTERS, MAX_CLUSTERS)
+        counts[method] = choose(
+            mine, replace(choice, most=bounded) if method == "mixture" else choice
+        )
+    return counts
 
 
 def settings(config: Config) -> CountSettings:
@@ -202,6 +232,7 @@ def settings(config: Config) -> CountSettings:
 
     return CountSettings(
         dims=config.dims,
+        space=config.space,
         max_labeled_per_class=config.max_labeled_per_class,
         max_unlabeled=config.max_unlabeled,
         n_init=config.n_init,
@@ -209,44 +240,51 @@ def settings(config: Config) -> CountSettings:
     )
 
 
-def estimators(
-    config: Config, sizes: Sequence[int], seed: int
-) -> dict[Method, tuple[Estimator, Choice]]:
-    """The estimators that the config asks for, the one that counts first.
+def estimators(config: Config, sizes: Sequence[int], seed: int) -> dict[Estimates, Estimator]:
+    """The estimators that the config asks for, those that count first.
 
     Args:
         sizes: number of unlabeled crops, then of labeled crops of each known class.
     """
-    from gcdis_ray.clustering.class_count.choose import Choice
     from gcdis_ray.clustering.class_count.density import Density
     from gcdis_ray.clustering.class_count.hidden_classes import HiddenClasses
     from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid, LabeledAccuracy
-    from gcdis_ray.clustering.class_count.mixture import MAX_CLUSTERS, Mixture
+    from gcdis_ray.clustering.class_count.mixture import Mixture
 
     num_known, num_draws = len(sizes) - 1, config.num_seeds
-    labeled = max(1, sum(size > 0 for size in sizes[1:]))
-    lowest = max(2, labeled)
-    most = config.max_classes or min(max(25, 5 * num_known), sizes[0] // 4)
-    most = max(most, num_known, lowest)  # there may be no four crops for a second class
-    how = settings(config)
-    grid = CountGrid(lowest, most, config.num_candidates, num_draws, config.tie)
-    choice = Choice(num_known, config.tie, config.coverage, seed, most=most)
-    found: dict[Method, tuple[Estimator, Choice]] = {}
-    for method in (config.method, *config.also):
+    labeled, most, how = _num_labeled(sizes), _most(config, sizes), settings(config)
+    grid = CountGrid(max(2, labeled), most, config.num_candidates, num_draws, config.tie)
+    found: dict[Estimates, Estimator] = {}
+    for method in (*(COMBINED if config.method == "combined" else [config.method]), *config.also):
         match method:
             case "mixture":
-                mixture = Mixture(num_known, num_draws, seed, 3 * most, config.min_size)
-                found[method] = mixture, replace(choice, most=min(most, MAX_CLUSTERS))
+                found[method] = Mixture(num_known, num_draws, seed, 3 * most, config.min_size)
             case "labeled_accuracy":
-                balanced = config.class_balanced
-                search = LabeledAccuracy(num_known, grid, how, seed, balanced)
-                found[method] = search, choice
+                found[method] = LabeledAccuracy(num_known, grid, how, seed, config.class_balanced)
             case "holdout":
-                found[method] = HiddenClasses(num_known, grid, how, seed), choice
+                found[method] = HiddenClasses(num_known, grid, how, seed)
             case "density":
                 largest = sum(sizes) // (2 * labeled)
-                found[method] = Density(num_known, num_draws, largest), choice
+                found[method] = Density(num_known, num_draws, largest)
     return found
+
+
+def _choice(config: Config, sizes: Sequence[int], seed: int) -> Choice:
+    from gcdis_ray.clustering.class_count.choose import Choice
+
+    return Choice(len(sizes) - 1, config.tie, config.coverage, seed, most=_most(config, sizes))
+
+
+def _most(config: Config, sizes: Sequence[int]) -> int:
+    """The largest number of classes to try; there may be no four crops for a second class."""
+    num_known = len(sizes) - 1
+    most = config.max_classes or min(max(25, 5 * num_known), sizes[0] // 4)
+    return max(most, num_known, 2, _num_labeled(sizes))
+
+
+def _num_labeled(sizes: Sequence[int]) -> int:
+    """Known classes with a labeled crop, at least 1."""
+    return max(1, sum(size > 0 for size in sizes[1:]))
 
 
 def _document(count: ClassCount) -> dict[str, Any]:
@@ -255,11 +293,12 @@ def _document(count: ClassCount) -> dict[str, Any]:
 
 def _draw(
     embeddings: Table, num_known: int, config: Config, work: Work
-) -> tuple[TensorFile, list[int]]:
-    """Write the draws; also the number of unlabeled crops, then of those of each known class."""
+) -> tuple[TensorFile, list[int], PointSpace | None]:
+    """Write the draws; also the number of unlabeled crops, then of those of each known class; and
+    the space, which is chosen on the first draw."""
     import torch
 
-    from gcdis_ray.clustering.class_count.points import draw, principal_components
+    from gcdis_ray.clustering.class_count.points import draw, place, settled
     from gcdis_ray.data.crops.crop_vectors import read_vectors
 
     labels_N = torch.cat(
@@ -274,20 +313,22 @@ def _draw(
             rows = draw(labels_N, how, work.seed * 1000 + number)
         except DataError as error:
             raise error.at("stages.count", "set stages.count.num_novel") from error
-        points_ND = principal_components(read_vectors(embeddings, rows), how.dims)
+        vectors_ND = read_vectors(embeddings, rows)
+        how = settled(how, vectors_ND, labels_N[rows])
+        points_ND = place(vectors_ND, how)
         tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
     work.write_tensors("points", tensors)
     sizes = torch.bincount(labels_N + 1, minlength=num_known + 1).tolist()
-    return work.tensor_file("points"), sizes
+    return work.tensor_file("points"), sizes, how.space
 
 
 def _run(
-    estimators: Mapping[Method, Estimator], points: TensorFile, work: Work
-) -> dict[str, list[Trial]]:
+    estimators: Mapping[Estimates, Estimator], points: TensorFile, work: Work
+) -> dict[Estimates, list[Trial]]:
     """All trials: a round of jobs of all estimators, then one of those that look closer."""
     from gcdis_ray.clustering.class_count.trials import Trial
 
-    trials: dict[str, list[Trial]] = {method: [] for method in estimators}
+    trials: dict[Estimates, list[Trial]] = {method: [] for method in estimators}
     for member in ("trials", "trials_refined"):
         args = [
             {"method": method, "job": job}
@@ -309,7 +350,7 @@ def _run(
 class RunTrials:
     """Shard task without tables that gives ``member``: the trials of one job."""
 
-    estimators: Mapping[Method, Estimator]
+    estimators: Mapping[Estimates, Estimator]
     points: TensorFile
     member: str
 
@@ -318,7 +359,7 @@ class RunTrials:
 
         tensors = self.points.load()
 
-        def run(index: int, *, method: Method, job: Job) -> Mapping[str, pa.Table]:
+        def run(index: int, *, method: Estimates, job: Job) -> Mapping[str, pa.Table]:
             points = Points(tensors[f"points_{job.draw}"], tensors[f"labels_{job.draw}"])
             rows = [
                 {"method": method, **asdict(trial)}

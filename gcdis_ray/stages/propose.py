@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "propose"
-VERSION = 1
+VERSION = 2
 TAKES = ("images", optional("image_index"), "instances", optional("source"))
 GIVES = (
     table("proposals", PROPOSALS),
@@ -102,7 +102,13 @@ class Config(StageConfig):
     )
     min_score: float = Field(0.3, ge=0, le=1, description="lowest objectness kept")
     nms_iou: float = Field(0.7, gt=0, le=1, description="box overlap at which the better one stays")
-    max_per_image: int = Field(50, ge=1, le=10_000)
+    max_per_image: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="the best so many of an image are kept: average recall is measured on them, "
+        "and stages.crop.max_proposals_per_image says how many of them become crops",
+    )
     image_cache_mb: int = Field(1024, ge=1, le=1_000_000, description="image files held in memory")
 
     @classmethod
@@ -188,7 +194,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     ``instance_masks`` if a labeled object came without a mask or is its image, tensors ``init`` if
     told to start from an earlier proposer."""
     if config.source == "image":
-        _take_images(inputs, work)
+        _take_images(inputs, config, work)
         return
     instances = inputs.table("instances")
     count = count_masks(instances)
@@ -319,10 +325,11 @@ def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    work.write_json("proposer_spec", {"source": "external"})
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "external", "detector": detector})
 
 
-def _take_images(inputs: Inputs, work: Work) -> None:
+def _take_images(inputs: Inputs, config: Config, work: Work) -> None:
     from gcdis_ray.data.images.image_files import listed_images
     from gcdis_ray.instances.whole_images import WholeImages, check_one_object
 
@@ -330,4 +337,5 @@ def _take_images(inputs: Inputs, work: Work) -> None:
     check_one_object(images, instances, "stages.propose.source")
     work.map_shards(WholeImages(), [images, instances], gives=("proposals", "instance_masks"))
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    work.write_json("proposer_spec", {"source": "image"})
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "image", "detector": detector})

@@ -87,10 +87,13 @@ class Config(StageConfig):
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
-    if config.detector and (config.detector.backbone != "small" or config.detector.weights):
+    detector, where = config.detector, "stages.segment.detector"
+    if detector is None and getattr(givers.get("proposals"), "source", None) == "external":
+        detector, where = getattr(givers["proposals"], "detector", None), "stages.propose.detector"
+    if detector and (detector.backbone != "small" or detector.weights):
         from gcdis_ray.instances.detector_backbone import check_body
 
-        check_body(config.detector, "stages.segment.detector")
+        check_body(detector, where)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:

@@ -187,6 +187,7 @@ def test_a_doubtful_class_count_says_so_and_shows_the_other_estimators(finished_
     count = finished_run.json("class_count")
     more = {
         "warning": "the curve is flat: 9 to <i>30</i> classes",
+        "combines": ["holdout"],
         "others": [
             {"method": "holdout", "num_classes": 1234, "interval": [17, 4321], "curve": []},
             {"method": "density", "num_classes": 8, "interval": [7, 10], "curve": []},
@@ -197,9 +198,9 @@ def test_a_doubtful_class_count_says_so_and_shows_the_other_estimators(finished_
     text = " ".join(Elements(panel).text)
     assert "the curve is flat: 9 to <i>30</i> classes" in text
     assert '<p class="pending">' in panel
-    assert re.search(r"holdout\s+1,234\s+17 to 4321", text)
-    assert re.search(r"density\s+8\s+7 to 10", text)
-    assert "Other estimators" not in finished_page
+    assert re.search(r"holdout\s+1,234\s+17 to 4321\s+as a part", text)
+    assert re.search(r"density\s+8\s+7 to 10\s+no, only shown", text)
+    assert "only shown" not in finished_page
 
 
 def test_without_ground_truth_numbers_are_left_out_and_the_reason_is_given(finished_run):

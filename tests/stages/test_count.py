@@ -15,6 +15,7 @@ from scene_tables import FakeArtifact, memory_table
 from stage_inputs import inputs_of
 from tables import SCHEMAS
 
+from gcdis_ray.clustering.class_count.trials import Trial
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.attempt import Attempt
@@ -85,6 +86,8 @@ def test_a_given_number_is_taken(local_work) -> None:
         "interval": [15, 15],
         "curve": [],
         "warning": None,
+        "space": None,
+        "combines": [],
         "others": [],
     }
 
@@ -96,30 +99,48 @@ def test_the_number_is_estimated_from_embeddings(local_work) -> None:
     assert result["num_classes"] == pytest.approx(7, abs=1)
     assert result["num_novel"] == result["num_classes"] - 4
     assert result["interval"][0] <= result["num_classes"] <= result["interval"][1]
-    assert {"num_classes", "score", "accuracy", "silhouette"} <= result["curve"][0].keys()
-    assert result["method"] == "mixture"
+    assert result["method"] == "combined"
+    assert tuple(result["combines"]) == count.COMBINED
+    for part in result["others"]:
+        assert part["method"] in count.COMBINED
+        assert {"num_classes", "score", "accuracy", "silhouette"} <= part["curve"][0].keys()
 
 
-def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path) -> None:
+@pytest.mark.parametrize("method", ["combined", "mixture"])
+def test_other_estimators_are_shown_and_change_nothing(local_work, tmp_path, method: str) -> None:
     inputs = _inputs(num_classes=7, num_known=4)
-    others = ("labeled_accuracy", "holdout", "density")
-    count.run(
-        inputs_of(count, inputs), _config(also=others, num_seeds=2, num_candidates=6), local_work
-    )
+    few = {"method": method, "num_seeds": 2, "num_candidates": 6}
+    others = ("density",) if method == "combined" else ("labeled_accuracy", "holdout", "density")
+    count.run(inputs_of(count, inputs), _config(also=others, **few), local_work)
     result = _result(local_work)
-    assert tuple(other["method"] for other in result["others"]) == others
-    for other in result["others"]:
+    shown = [other for other in result["others"] if other["method"] not in result["combines"]]
+    assert tuple(other["method"] for other in shown) == others
+    for other in shown:
         assert other["interval"][0] <= other["num_classes"] <= other["interval"][1]
         assert other["curve"]
     with _work(tmp_path / "alone") as work:
-        count.run(inputs_of(count, inputs), _config(num_seeds=2), work)
-        assert _result(work) == result | {"others": []}
+        count.run(inputs_of(count, inputs), _config(**few), work)
+        parts = [other for other in result["others"] if other not in shown]
+        assert _result(work) == result | {"others": parts}
+
+
+def test_an_estimator_that_is_a_part_is_not_shown_again(local_work) -> None:
+    config = _config(also=("holdout",), num_seeds=1, num_candidates=4)
+    count.run(inputs_of(count, _inputs()), config, local_work)
+    assert [other["method"] for other in _result(local_work)["others"]] == list(count.COMBINED)
+
+
+@pytest.mark.parametrize("space", ["principal", "half_whitened", "whitened"])
+def test_any_space_counts_separate_classes(local_work, space: str) -> None:
+    config = _config(space=space, num_seeds=2, num_candidates=8)
+    count.run(inputs_of(count, _inputs(num_classes=7, num_known=4)), config, local_work)
+    assert _result(local_work)["num_classes"] == pytest.approx(7, abs=1)
 
 
 @pytest.mark.ray
 def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> None:
     inputs = _inputs(num_classes=5, num_known=3)
-    config = _config(num_seeds=2)
+    config = _config(num_seeds=2, num_candidates=6)
     with _work(tmp_path / "one") as work:
         count.run(inputs_of(count, inputs), config, work)
         one = {name: [r.sha256 for r in files] for name, files in work.files.items()}
@@ -127,7 +148,7 @@ def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> Non
         count.run(inputs_of(count, inputs), config, work)
         two = {name: [r.sha256 for r in files] for name, files in work.files.items()}
     assert one == two
-    assert {"class_count", "points", "trials"} == one.keys()
+    assert {"class_count", "points", "trials"} <= one.keys()
 
 
 def test_known_classes_without_crops_still_count(local_work) -> None:
@@ -143,7 +164,7 @@ def test_known_classes_without_crops_still_count(local_work) -> None:
     assert result["interval"] == [30, 30]
 
 
-@pytest.mark.parametrize("method", ["mixture", "labeled_accuracy", "holdout", "density"])
+@pytest.mark.parametrize("method", ["combined", *count.COMBINED, "density"])
 @pytest.mark.parametrize("num_unlabeled", range(1, 8))
 @pytest.mark.parametrize("max_classes", [None, 1000])
 def test_one_known_class_and_a_few_crops_are_counted(
@@ -167,11 +188,13 @@ def test_one_known_class_and_a_few_crops_are_counted(
 def test_what_the_mixture_cannot_count_is_not_called_tried() -> None:
     """The count is at least that of the known classes, so that it warns."""
     sizes = [200_000] + [2] * 7_000
-    _, choice = count.estimators(_config(), sizes, 0)["mixture"]
-    assert choice.most is not None
-    assert choice.most < choice.num_known == 7_000
-    _, choice = count.estimators(_config(method="holdout"), sizes, 0)["holdout"]
-    assert choice.most == 35_000
+    trial = Trial(0, 1.0, 100, (1.0,) * 7_000, (1.0,) * 7_000, 0.0, 0.0)
+    methods: tuple[count.Estimates, ...] = ("mixture", "holdout")
+    for method in methods:
+        config = _config(method=method, max_classes=35_000)
+        found = count.class_counts(config, sizes, 0, {method: [trial]})[method]
+        assert found.num_classes == 7_000
+        assert ("(6000)" in str(found.warning)) == (method == "mixture")
 
 
 def test_nothing_labeled_is_a_short_error(local_work) -> None:

@@ -220,6 +220,8 @@ class TestExternal:
         truth = [row["mask_rle"] for i in range(400, 406) for row in rectangles.truth[i]]
         assert [row["mask_rle"] for row in found] == truth
         assert local_work.table("history").num_rows == 0
+        spec = json.loads(local_work.opener.read_bytes(local_work.files["proposer_spec"][0]))
+        assert spec == {"source": "external", "detector": config.detector.model_dump(mode="json")}
 
     def test_too_many_unusable(self, rectangles, local_work, tmp_path):
         broken = {"image_id": 400, "segmentation": [[1, 2]], "score": 1}

@@ -6,19 +6,24 @@ Parameters that score about as well form a plateau, and the estimate is the geom
 their counts. Draws and known classes are resampled (bootstrap): the median over resamples is the
 estimate, their spread the interval. It cannot know of an error that all draws share, so it is
 widened a little.
+
+Estimators that err in different directions are better together: :func:`combine` takes the geometric
+mean of their estimates. Its interval resamples the estimators as well, so that it is as wide as
+they disagree.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.clustering.class_count.trials import Trial
+from gcdis_ray.words import hardly_known
 
 Array = NDArray[np.float64]
 
@@ -96,13 +101,39 @@ def _smooth(value_P: Array) -> Array:
 def choose(trials: Sequence[Trial], choice: Choice) -> ClassCount:
     """The count of an estimator from all of its trials."""
     grid = Grid(trials)
-    whole, single = _resample(grid, choice)
+    resampled = _resample(grid, choice)
+    curve = _curve(grid)
+    return _count(float(np.median(resampled.whole_R)), resampled, curve, choice)
+
+
+def combine(trials: Sequence[Sequence[Trial]], choice: Choice) -> ClassCount:
+    """The geometric mean of several estimators' counts, from all of their trials.
+
+    A resampled count is the mean of as many estimators, drawn with replacement: the interval
+    contains what they disagree by. There is no curve of all of them.
+    """
+    grids = [Grid(mine) for mine in trials]
+    found = [_resample(grid, choice) for grid in grids]
+    log_RM = [
+        np.log(np.maximum(np.stack(all_R, axis=1), choice.num_known))
+        for all_R in zip(*found, strict=True)
+    ]
+    middle = float(np.exp(np.median(log_RM[0], axis=0).mean()))
+    drawn_RM = np.random.default_rng(choice.seed).integers(len(grids), size=log_RM[0].shape)
+    means = [np.take_along_axis(log, drawn_RM, axis=1).mean(axis=1) for log in log_RM]
+    curves = [point for grid in grids for point in _curve(grid)]
+    count = _count(middle, Resampled(*map(np.exp, means)), curves, choice)
+    return replace(count, curve=[])
+
+
+def _count(
+    middle: float, resampled: Resampled, curve: list[dict[str, Any]], choice: Choice
+) -> ClassCount:
     tail = (1 - choice.coverage) / 2
-    low, high = np.quantile(np.concatenate([whole, single]), [tail, 1 - tail])
-    num = max(round(float(np.median(whole))), choice.num_known)
+    low, high = np.quantile(np.concatenate(resampled), [tail, 1 - tail])
+    num = max(round(middle), choice.num_known)
     low, high = math.floor(low * (1 - MARGIN)), math.ceil(high * (1 + MARGIN))
     interval = max(min(low, num), choice.num_known), max(high, num)
-    curve = _curve(grid)
     return ClassCount(num, interval, curve, _warning(num, interval, curve, choice.most))
 
 
@@ -117,9 +148,15 @@ def plateau(score_P: Array, tie: float) -> NDArray[np.int64]:
     return np.arange(low, high + 1)
 
 
-def _resample(grid: Grid, choice: Choice) -> tuple[Array, Array]:
-    """Counts (R,) of bootstrap samples of known classes and draws: the middle of the plateau over
-    all draws of the sample, and one draw at one place of the plateau, which varies more."""
+class Resampled(NamedTuple):
+    """Counts of bootstrap samples of known classes and draws: the middle of the plateau over all
+    draws of the sample, and one draw at one place of the plateau, which varies more."""
+
+    whole_R: Array
+    single_R: Array
+
+
+def _resample(grid: Grid, choice: Choice) -> Resampled:
     generator = np.random.default_rng(choice.seed)
     num_draws = len(grid.num_JP)
     judges = np.flatnonzero(grid.weight_JPC.sum(axis=(0, 1)))
@@ -129,7 +166,8 @@ def _resample(grid: Grid, choice: Choice) -> tuple[Array, Array]:
         draws = generator.integers(num_draws, size=num_draws)
         whole[n] = np.log(grid.num_JP[draws][:, best]).mean()
         single[n] = np.log(grid.num_JP[generator.integers(num_draws), generator.choice(best)])
-    return np.exp(whole).round(6), np.exp(single).round(6)  # 7.9999999 is 8, not down to 7
+    # 7.9999999 is 8, not down to 7
+    return Resampled(np.exp(whole).round(6), np.exp(single).round(6))
 
 
 def _curve(grid: Grid) -> list[dict[str, Any]]:
@@ -162,6 +200,6 @@ def _warning(
             f"even known classes are found again for only {best:.0%} of their crops: the "
             "embeddings do not separate classes well, take the count as a guess"
         )
-    if high >= 2 * low:
-        return f"the curve is flat: anything from {low} to {high} classes fits about as well"
+    if hardly_known(low, high):
+        return f"there are {low:,} to {high:,} classes, which is hardly known; {num:,} is a guess"
     return None

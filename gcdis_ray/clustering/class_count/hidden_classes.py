@@ -17,9 +17,9 @@ import torch
 
 from gcdis_ray.clustering.class_count.labeled_accuracy import CountGrid
 from gcdis_ray.clustering.class_count.measures import silhouette
+from gcdis_ray.clustering.class_count.nested_kmeans import nested_kmeans
 from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.clustering.class_count.trials import Job, Trial, hidden_classes, judges, recalls
-from gcdis_ray.clustering.kmeans import kmeans
 
 
 @dataclass(frozen=True)
@@ -46,18 +46,12 @@ class HiddenClasses:
         for place, label in enumerate(visible):
             seen_N[points.labels_N == label] = place
         most = len(visible) + int((seen_N < 0).sum())  # a labeled point starts no other cluster
+        numbers = [max(min(round(value), most), len(visible)) for value in job.parameters]
+        clusterings = nested_kmeans(
+            points.points_ND, numbers, self.settings, self.seed, job.draw, seen_N
+        )
         trials = []
-        for value in job.parameters:
-            num = max(min(round(value), most), len(visible))
-            found = kmeans(
-                points.points_ND,
-                num,
-                torch.Generator().manual_seed((self.seed * 1000 + job.draw) * 100_003 + num),
-                labels_N=seen_N,
-                n_init=self.settings.n_init,
-                max_iterations=self.settings.max_iterations,
-                backend=self.settings.backend,
-            )
+        for value, num, found in zip(job.parameters, numbers, clusterings, strict=True):
             cluster_N = found.cluster_N.numpy()
             trials.append(
                 Trial(

@@ -17,13 +17,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from gcdis_ray.clustering.class_count.choose import Grid, plateau
 from gcdis_ray.clustering.class_count.measures import silhouette
+from gcdis_ray.clustering.class_count.nested_kmeans import nested_kmeans
 from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.clustering.class_count.trials import Job, Trial, judges, recalls
-from gcdis_ray.clustering.kmeans import kmeans
 
 PARTS = 4  # jobs per draw and grid
 
@@ -77,17 +76,10 @@ class LabeledAccuracy:
         weight = judges(label_N, self.num_known)
         if not self.balanced:
             weight = tuple(np.bincount(label_N + 1, minlength=self.num_known + 1)[1:].tolist())
+        numbers = [min(round(value), len(label_N)) for value in job.parameters]
+        clusterings = nested_kmeans(points.points_ND, numbers, self.settings, self.seed, job.draw)
         trials = []
-        for value in job.parameters:
-            num = min(round(value), len(label_N))
-            found = kmeans(
-                points.points_ND,
-                num,
-                torch.Generator().manual_seed((self.seed * 1000 + job.draw) * 100_003 + num),
-                n_init=self.settings.n_init,
-                max_iterations=self.settings.max_iterations,
-                backend=self.settings.backend,
-            )
+        for value, num, found in zip(job.parameters, numbers, clusterings, strict=True):
             trials.append(
                 Trial(
                     job.draw,

@@ -8,14 +8,15 @@ Shape letters: N points, D dimensions.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gcdis_ray.clustering.class_count.judged_space import POWERS, PointSpace, judged_space
 from gcdis_ray.clustering.kmeans import Backend
-from gcdis_ray.clustering.spaces import principal
+from gcdis_ray.clustering.spaces import scaled
 from gcdis_ray.errors import DataError
 
 UNLABELED = 10_000  # drawn unless a number is given, or
@@ -28,6 +29,8 @@ class CountSettings:
 
     Args:
         dims: principal components that are kept.
+        space: how much each of them counts, see :mod:`gcdis_ray.clustering.spaces`; None: yet to be
+            :func:`settled`.
         max_labeled_per_class, max_unlabeled: points drawn at most. Labeled points beyond a few
             dozen per class only make the known classes heavier than the novel ones. Unlabeled
             ones, if None: UNLABELED, or UNLABELED_PER_CLASS per labeled class if that is more.
@@ -36,7 +39,8 @@ class CountSettings:
         backend: nearest-center search of k-means.
     """
 
-    dims: int = 64
+    dims: int = 128
+    space: PointSpace | None = None
     max_labeled_per_class: int = 60
     max_unlabeled: int | None = None
     n_init: int = 2
@@ -79,7 +83,7 @@ def draw(labels_N: Tensor, settings: CountSettings, seed: int) -> Tensor:
 
 
 def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, seed: int) -> Points:
-    """Draw points and keep their principal components, each row scaled to length 1.
+    """Draw points and place them where they are compared.
 
     Args:
         embeddings_ND: float32 of labeled and unlabeled points.
@@ -90,9 +94,22 @@ def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, se
         DataError: no labeled or no unlabeled point.
     """
     rows = draw(labels_N, settings, seed)
-    return Points(principal_components(embeddings_ND[rows], settings.dims), labels_N[rows])
+    settings = settled(settings, embeddings_ND[rows], labels_N[rows])
+    return Points(place(embeddings_ND[rows], settings), labels_N[rows])
 
 
-def principal_components(points_ND: Tensor, dims: int) -> Tensor:
-    """The ``dims`` directions of most variance, rows scaled to length 1. Fewer if D is smaller."""
-    return principal(points_ND, dims).place(points_ND)
+def settled(settings: CountSettings, embeddings_ND: Tensor, labels_N: Tensor) -> CountSettings:
+    """The settings with a space: theirs, or the one that labels find best.
+
+    Args:
+        embeddings_ND, labels_N: of a draw.
+    """
+    if settings.space is not None:
+        return settings
+    return replace(settings, space=judged_space(embeddings_ND, labels_N, settings.dims))
+
+
+def place(embeddings_ND: Tensor, settings: CountSettings) -> Tensor:
+    """Unit rows along the directions of most variance, fewer than ``dims`` if fewer have any."""
+    assert settings.space is not None, "the space is settled"
+    return scaled(embeddings_ND, settings.dims, POWERS[settings.space]).place(embeddings_ND)

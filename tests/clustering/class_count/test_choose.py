@@ -11,7 +11,7 @@ from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gcdis_ray.clustering.class_count.choose import Choice, Grid, choose, plateau
+from gcdis_ray.clustering.class_count.choose import Choice, Grid, choose, combine, plateau
 from gcdis_ray.clustering.class_count.trials import Trial, hidden_classes, judges, recalls
 
 COUNTS = (2, 3, 4, 6, 8, 12, 16, 24, 32)
@@ -44,12 +44,31 @@ def test_a_sharp_peak_is_the_count() -> None:
     assert (row["silhouette"], row["inertia"]) == pytest.approx((0.5, 0.1))
 
 
-def test_a_flat_curve_is_said_to_be_flat() -> None:
+def test_a_flat_curve_is_said_to_tell_little() -> None:
     found = choose(_trials([8, 8, 8], 0.0), Choice(2))
     low, high = found.interval
     assert low <= 3
     assert high >= 24
-    assert f"the curve is flat: anything from {low} to {high}" in str(found.warning)
+    assert f"there are {low} to {high} classes, which is hardly known" in str(found.warning)
+
+
+def test_equal_parts_combine_to_themselves() -> None:
+    trials = _trials([8, 8, 8], 0.5)
+    alone, both = choose(trials, Choice(3)), combine([trials, trials], Choice(3))
+    assert (both.num_classes, both.interval) == (alone.num_classes, alone.interval)
+    assert both.warning is None
+    assert not both.curve
+
+
+def test_parts_that_disagree_combine_to_their_mean_with_a_range_as_wide_as_they_disagree() -> None:
+    parts = [_trials([peak] * 3, 0.5) for peak in (4, 8, 16)]
+    found = combine(parts, Choice(3))
+    assert found.num_classes == 8
+    low, high = found.interval
+    assert low <= 5
+    assert high >= 12
+    assert "a guess" in str(found.warning)
+    assert combine(parts[:1] * 3, Choice(11)).num_classes == 11
 
 
 def test_classes_that_disagree_widen_the_interval() -> None:

@@ -22,8 +22,8 @@ from gcdis_ray.clustering.class_count.measures import (
 from gcdis_ray.clustering.class_count.points import (
     CountSettings,
     draw,
+    place,
     prepare,
-    principal_components,
 )
 from gcdis_ray.errors import DataError
 
@@ -98,10 +98,10 @@ def test_silhouette_by_hand() -> None:
 
 def test_principal_components_keep_the_directions_of_most_variance() -> None:
     points = torch.randn(500, 6) * torch.tensor([5.0, 0.1, 4.0, 0.1, 0.1, 0.1])
-    kept = principal_components(points, 2)
+    kept = place(points, CountSettings(dims=2, space="principal"))
     want = F.normalize((points - points.mean(0))[:, [0, 2]], dim=1)
     torch.testing.assert_close(kept @ kept.T, want @ want.T, atol=0.1, rtol=0)
-    assert principal_components(points, 100).shape == (500, 6)
+    assert place(points, CountSettings(dims=100, space="principal")).shape == (500, 6)
 
 
 def test_the_right_number_of_clusters_measures_best() -> None:
