@@ -67,7 +67,8 @@ class TailEncoder(BodyEncoder):
     ) -> None:
         super().__init__()
         self.tail, self.num_features = tail, num_features
-        self._in_shape, self._mask_hw, self._kind = tuple(in_shape), mask_hw, kind
+        self._in_shape, self._mask_hw = tuple(in_shape), mask_hw
+        self._kind: FeatureKind = kind
         self.train()
 
     def forward(self, rows_ND: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -98,7 +99,8 @@ class WholeEncoder(BodyEncoder):
     ) -> None:
         super().__init__()
         self.body, self.num_features = body, num_features
-        self._kind, self._use_mask = kind, use_mask
+        self._kind: FeatureKind = kind
+        self._use_mask = use_mask
         self.attended = tuple(range(len(body.stages))) if attention else ()
         self.attention = nn.ModuleList(
             attention(stage, body.stages[stage].channels) for stage in self.attended if attention

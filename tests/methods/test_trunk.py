@@ -40,7 +40,7 @@ def test_training_starts_at_what_stage_embed_sees_and_a_stored_method_sees_the_s
 ):
     encoder = encoder_of(tmp_path, model, trainable=learns, cached_views=cached)
     crops = crops_in(local_work)
-    trunk = pickle.loads(pickle.dumps(trunk_of(local_work, crops, encoder)))
+    trunk = pickle.loads(pickle.dumps(trunk_of(local_work, crops, encoder)))  # noqa: S301
     views, student = trunk.open_views(crops, CPU, 1), trunk.build_encoder().train()
     assert views.labels.tolist() == [y for shard in SHARDS for y in shard]
     plain = torch.cat(list(views.plain(ROWS)))

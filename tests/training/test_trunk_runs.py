@@ -54,9 +54,7 @@ def task_of(case: str, folder: Path) -> DiscoveryTask:
 def run(case: str, made: Path, folder: Path, start: int | None = None) -> Outcome:
     task = task_of(case, made)
     checkpoints = FolderCheckpoints(folder / "checkpoints", start=start, save=start is None)
-    members = train(
-        task, toy_plan(folder), checkpoints, torch.device("cpu"), lambda progress: None
-    )
+    members = train(task, toy_plan(folder), checkpoints, torch.device("cpu"), lambda progress: None)
     history = folder / "toy/0" / members["history"][0].path if members else None
     return Outcome(digests(members), history, {**task.state(), "student": task.snapshot()})
 
@@ -83,7 +81,7 @@ def test_what_learns_moves_and_nothing_else_is_kept(
     one: dict[str, tuple[Path, Outcome]], made: Path, case: str
 ):
     encoder = task_of(case, made).trunk.build_encoder()
-    start = {name: value for name, value in encoder.named_parameters()}
+    start = dict(encoder.named_parameters())
     state = one[case][1].state
     kept = {name for name in state if name.startswith("/student/encoder.")}
     if case == "frozen":
@@ -111,9 +109,7 @@ def test_resume_gives_the_same_bit_by_bit(
 
 
 @pytest.mark.thorough
-def test_two_workers_equal_one(
-    one: dict[str, tuple[Path, Outcome]], made: Path, tmp_path: Path
-):
+def test_two_workers_equal_one(one: dict[str, tuple[Path, Outcome]], made: Path, tmp_path: Path):
     run_in_two(worker, tmp_path, str(made))
     for case in CASES:
         for rank in (0, 1):
