@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
 
 __all__ = (
-    "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check", "fit",
-    "forecast", "load", "sees_through", "starts_placed",
+    "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check",
+    "fit", "forecast", "load", "sees_through", "starts_placed",
 )  # fmt: skip
 VERSION = 1
 USES_EMBEDDINGS = False
