@@ -88,6 +88,12 @@ class Discovery(StageConfig):
                 where="stages.discover.prune.enabled",
                 fix="set it to false",
             )
+        if self.hold_out.share and method.CHOOSES:
+            raise ConfigError(
+                f"{self.method} withholds labels itself to choose a method",
+                where="stages.discover.hold_out.share",
+                fix="set it to 0, or stages.discover.method to one of the methods",
+            )
         if self.hold_out.every and not method.MEASURES:
             raise ConfigError(
                 f"{self.method} measures a hold-out at the end only",
