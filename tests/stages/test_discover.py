@@ -172,7 +172,8 @@ def test_the_body_of_stage_embed_with_cached_views_from_where_crops_were_placed(
         "discovery": {"queue_size": 16},
         "snapshots": 2,
     }
-    config = discover.Config.model_validate({"gcdis": options, "prune": PRUNE.model_dump()})
+    given = {"gcdis": options, "prune": PRUNE.model_dump(), "placing": {"splits": 1}}
+    config = discover.Config.model_validate(given)
     crops_in(local_work)
     embed_config = embed.Config.model_validate(body)
     embed.run(inputs_of(embed, artifact(local_work)), embed_config, local_work)
