@@ -101,7 +101,8 @@ class OurStep:
         self.device = device
         shape = {
             "encoder": {
-                "body": "resnet", "input_px": SIDE_PX, "block": "bottleneck", "blocks": (3, 4, 6, 3),
+                "body": "resnet", "input_px": SIDE_PX,
+                "block": "bottleneck", "blocks": (3, 4, 6, 3),
                 "widths": (256, 512, 1024, 2048), "stem_width": 64, "stem_kernel": 7,
                 "stem_stride": 2, "stem_pool": stem_pool, **encoder,
             },
