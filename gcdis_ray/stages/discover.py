@@ -166,7 +166,7 @@ def check(config: Discovery, givers: Mapping[str, StageConfig]) -> None:
         raise ConfigError(
             f"{config.method} works on embeddings, and the recipe has none",
             where="stages.discover.method",
-            fix="choose another method, or another recipe",
+            fix="choose another method or recipe, or let it start at random if it can",
         )
     method.check(config.options, givers)
 
