@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from gcdis_ray.evaluation.class_columns import ClassColumns
+from gcdis_ray.evaluation.scored_images import ARE_IMAGES
 from gcdis_ray.evaluation.tables import PROPOSAL_RECALL, PROPOSAL_TOTALS
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.metrics import discovery
@@ -34,7 +35,6 @@ from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 GIVES = ("proposal_recall", "proposal_totals")
-ARE_IMAGES = "every image is an object: none was looked for"
 NO_SIZES: dict[str, float | None] = dict.fromkeys(AREAS[1:])
 _SIZES = "sizes by the ground truth's areas, small to 32^2 px, medium to 96^2 px"
 _OF: Mapping[Kind, str] = {"mask": "overlap of masks", "box": "overlap of boxes"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from gcdis_ray.evaluation.scored_images import NO_PREDICTIONS
+from gcdis_ray.evaluation.scored_images import ARE_IMAGES, NO_PREDICTIONS
 from gcdis_ray.words import estimate
 
 _KINDS, _THIRDS = ("all", "known", "novel"), ("head", "mid", "tail")
@@ -77,6 +77,17 @@ def below_start(metrics: Mapping[str, Any]) -> str | None:
     return (
         f"discovery ended below its start: {end:.3f} after training, {start:.3f} placed "
         f"(accuracy {_of_crops(metrics)})"
+    )
+
+
+def more_than_images(metrics: Mapping[str, Any]) -> str | None:
+    """A line if images that are taken for one object each show more; None where that is not so."""
+    objects, images = (metrics["coverage"][name] for name in ("num_objects", "num_unlabeled_crops"))
+    if metrics["proposals"]["reason"] != ARE_IMAGES or objects <= images:
+        return None
+    return (
+        f"{objects:,} true objects on {images:,} images, which stages.propose.source: image takes "
+        "for one object each: crops of images with several are not scored"
     )
 
 

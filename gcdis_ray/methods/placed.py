@@ -90,7 +90,7 @@ class PlacedClusters:
     ) -> None:
         """Before the first step: prototypes begin where they tell the clusters apart, and the batch
         norm of features where the crops' own statistics are. The prototype of an empty cluster
-        stays where it is.
+        begins where it is, and leaves the crops to the others.
 
         Args:
             temperature: of the softmax over cosines.

@@ -213,8 +213,34 @@ def sections(view: RunView) -> Sequence[Section]:
     """The classes, and how they came about."""
     from gcdis_ray.report.class_sections import class_sections
     from gcdis_ray.report.diagnostics import diagnostics_section
+    from gcdis_ray.report.placing_section import placing_section
 
-    return [*class_sections(view), diagnostics_section(view)]
+    return [placing_section(view), *class_sections(view), diagnostics_section(view)]
+
+
+def summary(artifact: Artifact) -> list[str]:
+    """Which method withheld labels found best, if several were tried."""
+    if not artifact.has("candidates"):
+        return []
+    rows = artifact.json("candidates")["candidates"]
+    told = ", ".join(
+        f"{row['method']} {row['score']:.3f}{' (chosen)' if row['chosen'] else ''}" for row in rows
+    )
+    return [f"on withheld labels     {told}"]
+
+
+def warning(artifact: Artifact) -> str | None:
+    """That training lost what placing had, as far as withheld labels tell."""
+    if not artifact.has("holdout"):
+        return None
+    found = artifact.json("holdout")
+    end, start = found["accuracy"], found.get("placed_accuracy")
+    if end is None or start is None or end >= start:
+        return None
+    return (
+        f"discovery ended below its start on withheld labels: {end:.3f} after training, "
+        f"{start:.3f} placed"
+    )
 
 
 def run(inputs: Inputs, config: Discovery, work: Work) -> None:
@@ -262,13 +288,14 @@ def run(inputs: Inputs, config: Discovery, work: Work) -> None:
     tables = tables_to_assign(stored, crops, embeddings)
     work.map_shards(AssignCrops(stored, config.top_k), tables, gives=["assignments"])
     if hold_out is not None:
-        _score_hold_out(hold_out, labels, named, work)
+        _score_hold_out(hold_out, labels, named, problem.placed_N, work)
 
 
 def _score_hold_out(
     hold_out: HoldOut,
     labels: np.ndarray,
     named: Mapping[int, Mapping[str, Any]],
+    placed_N: np.ndarray | None,
     work: Work,
 ) -> None:
     """Write document ``holdout``."""
@@ -280,6 +307,7 @@ def _score_hold_out(
         accuracy=found.mean,
         known_accuracy=found.known,
         novel_accuracy=found.novel,
+        placed_accuracy=None if placed_N is None else hold_out.score_all(placed_N, labels).mean,
         curve=work.table("holdout_curve").read().to_pylist() if measured else [],
     )
     work.write_json("holdout", score)

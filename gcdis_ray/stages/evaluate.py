@@ -141,9 +141,11 @@ def summary(artifact: Artifact) -> list[str]:
 
 
 def warning(artifact: Artifact) -> str | None:
-    from gcdis_ray.evaluation.summary import below_start
+    from gcdis_ray.evaluation.summary import below_start, more_than_images
 
-    return below_start(artifact.json("metrics"))
+    metrics = artifact.json("metrics")
+    lines = (below_start(metrics), more_than_images(metrics))
+    return "\n".join(filter(None, lines)) or None
 
 
 def objectives() -> Sequence[Objective]:

@@ -134,7 +134,7 @@ class _Counted(io.FileIO):
 
 
 def _walk(place: str, above: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
-    """Folders below a place, and itself, with the names of their files.
+    """A folder and those below it, with the names of their files; nothing of what cannot be read.
 
     Args:
         above: real paths of the folders that it lies in.
@@ -143,9 +143,12 @@ def _walk(place: str, above: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
     if real in above:
         return
     files, folders = [], []
-    with os.scandir(place) as entries:
-        for entry in entries:
-            (folders if entry.is_dir() else files).append(entry.name)
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).append(entry.name)
+    except OSError:
+        return
     yield place, files
     for name in folders:
         yield from _walk(os.path.join(place, name), above | {real})

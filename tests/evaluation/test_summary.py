@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from gcdis_ray.evaluation.summary import below_start, metrics_lines
+from gcdis_ray.evaluation.scored_images import ARE_IMAGES, NO_PREDICTIONS
+from gcdis_ray.evaluation.summary import below_start, metrics_lines, more_than_images
 
 COUNT = {"estimate": 9, "discovered": 8, "truth": None}
 
@@ -87,3 +88,25 @@ def test_training_that_lost_says_so(end: float, start: float | None, warned: boo
 def test_a_range_comes_first_where_the_number_is_hardly_known(interval, words: str):
     metrics = {"discovery": {}, "detection": {}, "class_count": COUNT | {"interval": interval}}
     assert metrics_lines(metrics)[-1].startswith(f"class count            estimate {words}   ")
+
+
+@pytest.mark.parametrize(("reason", "objects"), [(None, 9), (ARE_IMAGES, 4), (ARE_IMAGES, 9)])
+def test_images_that_show_more_than_one_object(reason: str | None, objects: int):
+    metrics = {
+        "proposals": {"reason": reason},
+        "coverage": {"num_objects": objects, "num_unlabeled_crops": 4},
+    }
+    told = more_than_images(metrics)
+    assert (told is not None) == (reason is not None and objects > 4)
+    assert told is None or told.startswith("9 true objects on 4 images")
+
+
+def test_a_recipe_that_predicts_nothing_has_no_line_of_it():
+    metrics = {
+        "discovery": {"accuracy": {"all": None}, "reason": "no ground truth"},
+        "detection": {"mask_ap": {"all": None}, "reason": NO_PREDICTIONS},
+        "class_count": COUNT,
+    }
+    assert metrics_lines(metrics)[:-1] == ["clustering accuracy    n/a: no ground truth"]
+    metrics["detection"]["reason"] = "no image"
+    assert metrics_lines(metrics)[1] == "mask AP                n/a: no image"

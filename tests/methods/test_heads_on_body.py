@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import yaml
 from small_discovery import SHARDS, artifact, run_discover
 
 from gcdis_ray.errors import ConfigError, DataError
@@ -72,7 +74,8 @@ def test_placed_clusters_have_to_be_there(local_work, method: str):
     assert load_method(method).starts_placed(options.options)
     assert not load_method(method).starts_placed(config(method).options)
     section = "losses" if method == "simgcd" else "pseudo_labels"
-    for change in ({"sizes": "placed"}, {section: {"anchor": 0.5}}):
+    changes: list[dict[str, Any]] = [{"sizes": "placed"}, {section: {"anchor": 0.5}}]
+    for change in changes:
         assert load_method(method).starts_placed(config(method, **change).options)
     with pytest.raises(ConfigError, match="works on embeddings, and the recipe has none"):
         discover.check(options, {})
@@ -112,7 +115,7 @@ def test_a_problem_that_cannot_be_learned_is_named(told: Problem, message: str):
     assert error.value.fix
 
 
-def test_no_novel_class_is_no_fault(local_work):
+def test_no_novel_class_is_no_fault():
     check_problem(problem([0, 1, -1], num_outputs=2))
 
 
@@ -128,6 +131,14 @@ def test_no_novel_class_is_no_fault(local_work):
 def test_a_config_that_cannot_run_is_refused(method: str, options: dict[str, Any], message: str):
     with pytest.raises((ConfigError, ValueError), match=message):
         config(method, **options)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_the_docs_call_published_is_a_config(method: str):
+    text = (Path(__file__).parents[2] / "docs" / "methods.md").read_text()
+    published = yaml.safe_load(text.partition("```yaml")[2].partition("```")[0])[method]
+    options = discover.Config.model_validate({"method": method, method: published}).options
+    assert not load_method(method).starts_placed(options)
 
 
 @pytest.mark.parametrize("method", METHODS)
