@@ -26,11 +26,11 @@ import torch
 from ablation import SMALL_DIGITS, STEPS, Bench, found, score
 
 from gcdis_ray.config import RunConfig, apply_overrides
+from gcdis_ray.methods.assigning import AssignCrops
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.run.pipeline import Pipeline, load_config
-from gcdis_ray.stages.discover import AssignCrops
 
 COLUMNS = {
     "clusters": ("clusters", 1, ".1f"),

@@ -25,6 +25,8 @@ from typing import Any
 
 METRICS = (
     ("discovery", "accuracy"),
+    ("discovery", "found_and_sorted"),
+    ("discovery", "ss_kmeans_accuracy"),
     ("discovery", "kmeans_accuracy"),
     ("detection", "mask_ap"),
 )

@@ -1,4 +1,4 @@
-"""``gcdis``: plan, run, sweep, status, report, evaluate, data, doctor, gc, track, digits.
+"""``gcdis``: init, plan, run, sweep, status, report, evaluate, data, doctor, gc, track, digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -61,6 +61,10 @@ def _parser() -> argparse.ArgumentParser:
             )
         return sub
 
+    sub = command("init", _init, "look at a folder of images, write the config that fits it")
+    sub.add_argument("folder", metavar="FOLDER", help="folder, or s3://bucket/prefix")
+    sub.add_argument("--out", metavar="FILE", help="default: <name of the folder>.yaml, here")
+    sub.add_argument("--force", action="store_true", help="write over a file that is there")
     sub = command("plan", _plan, "show what a run would do; writes nothing", "")
     sub.add_argument("--until", metavar="STAGE", help="last stage")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -141,6 +145,17 @@ def _open(args: argparse.Namespace) -> Pipeline:
         return Pipeline(config, show=reporter)
     finally:
         reporter.close()
+
+
+def _init(args: argparse.Namespace) -> int:
+    from gcdis_ray.starting.start import start
+
+    found = start(args.folder)
+    path = Path(args.out or f"{found.name}.yaml")
+    found.write(path, args.force)
+    print("\n".join(found.found))
+    print(f"wrote {path}; next: gcdis plan {path}")
+    return 0
 
 
 def _plan(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from unittest import mock
 
 import pytest
 import yaml
+from class_folders import make_crop_folders
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
 from scene_tables import FakeArtifact
 
@@ -349,3 +350,32 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
         "(leak-free)",
         mapping["note"],
     ]
+
+
+@pytest.mark.parametrize("recipe", ["gcdis", "discovery"])
+def test_what_init_writes_can_be_planned(tmp_path: Path, folder: Path, recipe: str, capsys):
+    if recipe == "discovery":
+        folder = tmp_path / "crops"
+        make_crop_folders(folder)
+    out = tmp_path / "mine.yaml"
+    assert main(["init", str(folder), "--out", str(out)]) == 0
+    assert f"next: gcdis plan {out}" in capsys.readouterr().out
+    assert yaml.safe_load(out.read_text())["recipe"] == recipe
+    assert main(["plan", str(out), "--set", f"storage={tmp_path / 'store'}", "--json"]) == 0
+    entries = json.loads(capsys.readouterr().out)["stages"]
+    assert entries[-1]["name"] == "evaluate"
+
+
+def test_init_never_writes_over_a_file(tmp_path: Path, folder: Path, capsys):
+    out = tmp_path / "mine.yaml"
+    assert main(["init", str(folder), "--out", str(out)]) == 0
+    text = out.read_text()
+    assert yaml.safe_load(text)["stages"]["ingest"]["root"] == str(folder)
+    out.write_text("mine")
+    assert main(["init", str(folder), "--out", str(out)]) == 2
+    assert out.read_text() == "mine"
+    _assert_short(capsys.readouterr().err)
+    assert main(["init", str(folder), "--out", str(out), "--force"]) == 0
+    assert out.read_text() == text
+    assert main(["init", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
+    _assert_short(capsys.readouterr().err)

@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from gcdis_ray.config import TrainingConfig
+from gcdis_ray.methods.discovery_model import DiscoveryModel, build_discovery_model
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
+from gcdis_ray.methods.gcdis.model import attention_of
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.problem import Problem
-from gcdis_ray.methods.trunk import Trunk, resnet_trunk
+from gcdis_ray.methods.trunk import Trunk, build_encoder, resnet_trunk
 from gcdis_ray.store.schemas import CROPS
 
 MODEL = ModelConfig.model_validate(
@@ -39,6 +41,21 @@ SETTINGS = {
     "prototypes": {"start": "linkage", "restarts": 2},
     "augment": {"rotation_deg": 20, "noise": 0.05, "elastic": 0.1},
 }
+
+
+def spec_of(model: ModelConfig, num_classes: int) -> dict[str, Any]:
+    """What a method of that model, on a resnet, stores beside tensors."""
+    return dict(
+        model=model.stored(),
+        trunk=resnet_trunk(model.encoder, 16).spec.model_dump(mode="json"),
+        num_classes=num_classes,
+        softmax_temperature=0.1,
+    )
+
+
+def fresh_model(model: ModelConfig, num_classes: int) -> DiscoveryModel:
+    encoder = build_encoder(resnet_trunk(model.encoder, 16).spec, attention=attention_of(model))
+    return build_discovery_model(encoder, model.heads, num_classes)
 
 
 class Crops:
@@ -119,7 +136,7 @@ def make(
 class Run:
     """The training loop in a few lines: parts one after another."""
 
-    def __init__(self, task: DiscoveryTask) -> None:
+    def __init__(self, task: Any) -> None:
         torch.manual_seed(task.seed)
         self.task, self.module = task, task.setup(torch.device("cpu"))
         self.optimizer = torch.optim.SGD(self.module.parameters(), lr=0.05, momentum=0.9)

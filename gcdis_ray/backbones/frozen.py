@@ -57,6 +57,21 @@ def feature_kind(backbone: Backbone, features: Features) -> FeatureKind:
     return features
 
 
+def joined_features(
+    class_NC: Tensor | None, map_NCHW: Tensor, masks_N1HW: Tensor | None, kind: FeatureKind
+) -> Tensor:
+    """Features (N, D) of what :meth:`Backbone.tokens` gives: of the parts that ``kind`` names, each
+    of length 1.
+
+    Args:
+        masks_N1HW: as of :func:`gcdis_ray.backbones.pooling.pool`.
+    """
+    parts = [] if class_NC is None or kind == "patch_mean" else [class_NC]
+    if kind != "class_token":
+        parts.append(pool(map_NCHW, masks_N1HW))
+    return torch.cat([F.normalize(part.float(), dim=1) for part in parts], dim=1)
+
+
 class NetworkFeatures(FrozenBackbone):
     """Features of a network's last map, its class token, or both, each of length 1 and joined.
 
@@ -72,11 +87,7 @@ class NetworkFeatures(FrozenBackbone):
 
     def features(self, images_N3HW: Tensor, masks_N1HW: Tensor | None) -> Tensor:
         images_N3HW = images_N3HW.contiguous(memory_format=torch.channels_last)
-        class_NC, map_NCHW = self.backbone.tokens(images_N3HW)
-        parts = [] if class_NC is None or self.kind == "patch_mean" else [class_NC]
-        if self.kind != "class_token":
-            parts.append(pool(map_NCHW, masks_N1HW))
-        return torch.cat([F.normalize(part.float(), dim=1) for part in parts], dim=1)
+        return joined_features(*self.backbone.tokens(images_N3HW), masks_N1HW, self.kind)
 
 
 class PyramidFeatures(FrozenBackbone):

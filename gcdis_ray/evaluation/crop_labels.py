@@ -19,11 +19,15 @@ HEAT = {"headness", "temperature"}  # of methods that have them
 def assignments_by_crop(inputs: Members) -> dict[str, NDArray[Any]]:
     """``class_index`` (-1: unlabeled), ``cluster_id`` and, of methods that have them, ``headness``
     and ``temperature``, by crop_index."""
-    found = _columns(inputs.table("assignments"), ("crop_index", "class_index", "cluster_id"))
+    found = by_crop(inputs.table("assignments"), ("class_index", "cluster_id"))
     if inputs.has("headness"):
-        heat = _columns(inputs.table("headness"), ("crop_index", *sorted(HEAT)))
-        order = np.argsort(heat.pop("crop_index"))
-        found |= {name: values[order][found["crop_index"]] for name, values in heat.items()}
+        found |= by_crop(inputs.table("headness"), tuple(sorted(HEAT)))
+    return found
+
+
+def by_crop(table: Table, columns: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+    """Columns of a table that has a row for every crop, by crop_index."""
+    found = _columns(table, ("crop_index", *columns))
     order = np.argsort(found.pop("crop_index"))
     return {name: values[order] for name, values in found.items()}
 

@@ -1,4 +1,5 @@
-"""Which true object each crop of an unlabeled image shows, by overlap of masks or boxes.
+"""Which true object each crop of an unlabeled image shows: by overlap of masks or boxes, or, where
+an image is an object, by image.
 
 A shard task, so that it runs where the data lies and on as many workers as there are; what comes
 back are a few numbers per crop and per class.
@@ -21,9 +22,11 @@ from gcdis_ray.masks.coco_rle import iou_matrix
 from gcdis_ray.metrics.boxes import box_iou_matrix
 from gcdis_ray.metrics.one_to_one import greedy_pairs
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 Row = Mapping[str, Any]
 OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")
+_PROPOSAL_COLUMNS = ("proposal_id", "origin", *OBJECT_COLUMNS)
 
 
 def by_image(objects: pa.Table, columns: Iterable[str]) -> dict[int, list[dict[str, Any]]]:
@@ -61,11 +64,20 @@ def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
     return iou
 
 
+def _shown(proposals: Sequence[Row], objects: Sequence[Row]) -> NDArray[np.float64]:
+    """How well the proposals of an image show its objects, (len(proposals), len(objects))."""
+    if proposals[0]["origin"] == WHOLE_IMAGE:
+        return np.full((1, len(objects)), float(len(objects) == 1))
+    return overlap(proposals, objects)
+
+
 @dataclass(frozen=True)
 class MatchCrops:
     """Shard task ``[truth_instances, crops, proposals]`` -> ``crop_truth, class_objects``.
 
-    Crops are matched to true objects greedily, one to one by falling IoU in every image.
+    Crops are matched to true objects greedily, one to one by falling IoU in every image. Where an
+    image is an object, its crop shows the one true object of the image, wherever its box lies; if
+    there are several it shows none of them.
 
     Args:
         min_iou: least overlap of a match.
@@ -90,9 +102,9 @@ class MatchCrops:
         category = np.full(crops.num_rows, -1, dtype=np.int64)
         iou = np.zeros(crops.num_rows, dtype=np.float32)
         with_proposal: defaultdict[int, int] = defaultdict(int)
-        for image_id, found in by_image(proposals, ("proposal_id", *OBJECT_COLUMNS)).items():
+        for image_id, found in by_image(proposals, _PROPOSAL_COLUMNS).items():
             objects = objects_of.get(image_id, ())
-            iou_PG = overlap(found, objects)
+            iou_PG = _shown(found, objects)
             for g in np.flatnonzero((iou_PG >= self.min_iou).any(axis=0)):
                 with_proposal[objects[g]["category_id"]] += 1
             cropped = [p for p, row in enumerate(found) if row["proposal_id"] in row_of]

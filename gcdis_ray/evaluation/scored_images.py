@@ -14,6 +14,8 @@ from gcdis_ray.store.artifacts import Table
 
 Bools = NDArray[np.bool_]
 Rules = Literal["coco", "lvis"]
+NO_PREDICTIONS = "the recipe predicts nothing"
+ARE_IMAGES = "every image is an object: none was looked for"
 BEST: Mapping[Rules, int] = {"coco": 100, "lvis": 300}  # detections of an image that are scored
 
 

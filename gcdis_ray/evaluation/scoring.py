@@ -1,8 +1,11 @@
 """The numbers of a run, from its artifacts and the ground truth: the metrics document.
 
 Keys that others script against, always there (null where they cannot be had, and ``reason`` says
-why): ``discovery.accuracy``, ``discovery.kmeans_accuracy``, ``detection.mask_ap`` and
-``detection.box_ap``, each ``{all, known, novel}`` in [0, 1];
+why): ``discovery.accuracy``, with ``num_crops_scored``, ``objects_with_crop`` and
+``found_and_sorted`` beside it, ``discovery.placed_accuracy``, ``discovery.ss_kmeans_accuracy``,
+``discovery.kmeans_named_accuracy`` and ``discovery.kmeans_accuracy``, ``proposals.mask_ar10`` and
+``proposals.mask_ar100``, ``detection.mask_ap`` and ``detection.box_ap``, each
+``{all, known, novel}`` in [0, 1];
 ``discovery.accuracy_by_frequency``, ``{head, mid, tail}`` in [0, 1];
 ``class_count.{estimate, truth}``; ``class_count.discovered`` is the number of classes that discover
 told apart, known ones included: the estimate, unless it trained more outputs or pruned some.
@@ -17,14 +20,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from gcdis_ray.evaluation.baselines import Baseline, Partition, named_by_labels
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.class_tables import per_class, per_output
-from gcdis_ray.evaluation.crop_labels import Arrays, assignments_by_crop, labels_of_unlabeled
+from gcdis_ray.evaluation.crop_labels import (
+    Arrays,
+    assignments_by_crop,
+    by_crop,
+    labels_of_unlabeled,
+)
 from gcdis_ray.evaluation.crop_truth import CropTruth
 from gcdis_ray.evaluation.detection_block import Detection
-from gcdis_ray.evaluation.discovery_scores import Baseline, discovery_block
+from gcdis_ray.evaluation.discovery_scores import discovery_block
 from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.metrics import discovery, trust
 from gcdis_ray.metrics.frequency import frequency_thirds
@@ -46,12 +54,14 @@ def metrics_document(
     classes: ClassColumns,
     truth: CropTruth,
     detection: Detection,
+    proposals: Mapping[str, Any],
     settings: ScoringSettings,
 ) -> dict[str, Any]:
     """The whole document, plain JSON.
 
     Args:
         inputs: of stage evaluate.
+        proposals: of :func:`gcdis_ray.evaluation.proposal_recall.score_proposals`.
     """
     outputs = inputs.json("discovered_classes")
     assigned = assignments_by_crop(inputs)
@@ -60,15 +70,16 @@ def metrics_document(
     columns = classes.columns(np.fromiter(objects, np.int64, len(objects))).tolist()
     third_of = frequency_thirds(dict(zip(columns, objects.values(), strict=True)))
     found, named_U = discovery_block(
-        assigned["cluster_id"],
+        Partition(assigned["cluster_id"], {known: known for known in classes.column_of_output}),
         truth,
         classes,
         third_of,
-        _baselines(inputs, len(outputs), settings) if truth.num_matched else {},
+        _baselines(inputs, assigned, len(outputs), settings) if truth.num_matched else {},
         settings.match_iou,
     )
     return {
         "discovery": found,
+        "proposals": dict(proposals),
         "detection": detection.block(classes),
         "class_count": _class_count(inputs, len(outputs), classes, truth),
         "coverage": {
@@ -91,17 +102,26 @@ def metrics_document(
 
 
 def _baselines(
-    inputs: Members, num_clusters: int, settings: ScoringSettings
-) -> dict[str, NDArray[np.int64] | None]:
+    inputs: Members, assigned: Arrays, num_clusters: int, settings: ScoringSettings
+) -> dict[str, Partition | None]:
+    """The same crops sorted otherwise, as far as the run has what that takes."""
     baseline = Baseline(num_clusters, settings.kmeans_n_init, settings.seed)
-    on_pixels = settings.kmeans_on_pixels
-    embedded = inputs.has("embeddings")
-    return {
-        "kmeans_accuracy": (
-            baseline.of_embeddings(inputs.table("embeddings")) if embedded else None
-        ),
-        "kmeans_pixels_accuracy": baseline.of_pixels(inputs.table("crops")) if on_pixels else None,
-    }
+    num_known = len(inputs.json("classes"))
+    found: dict[str, Partition | None] = {}
+    if inputs.has("placed"):
+        placed = by_crop(inputs.table("placed"), ("cluster_id",))["cluster_id"]
+        found["placed_accuracy"] = Partition(placed, {k: k for k in range(num_known)})
+    if inputs.has("embeddings"):
+        embeddings = inputs.table("embeddings")
+        plain = baseline.of_embeddings(embeddings)
+        found |= {
+            "ss_kmeans_accuracy": baseline.of_labels(embeddings, num_known),
+            "kmeans_named_accuracy": named_by_labels(plain, assigned["class_index"]),
+            "kmeans_accuracy": plain,
+        }
+    if settings.kmeans_on_pixels:
+        found["kmeans_pixels_accuracy"] = baseline.of_pixels(inputs.table("crops"))
+    return found
 
 
 def _class_count(

@@ -24,6 +24,21 @@ CLUSTER_COUNTS = schema(  # how often, within a shard, an output met a true clas
     cluster_id=pa.int32(), category_id=pa.int64(), count=pa.int64()
 )
 
+PROPOSAL_RECALL = schema(  # rows of a shard: every kind and group, see metrics.average_recall
+    kind=pa.string(),  # mask | box
+    group=pa.string(),  # all | known | novel
+    objects=pa.list_(pa.int64(), 4),  # that count, by area range
+    met=pa.list_(pa.int64()),  # of them: numbers of proposals x area ranges x thresholds
+)
+
+PROPOSAL_TOTALS = schema(  # one row a shard, of unlabeled images that ground truth tells of
+    images=pa.int64(),
+    objects=pa.int64(),
+    objects_without_mask=pa.int64(),
+    proposals=pa.int64(),
+    most_proposals=pa.int64(),  # of an image
+)
+
 MATCHES = schema(  # detections that count towards AP, see metrics.ap_rows
     class_column=pa.int32(),  # position of the category among all, by rising id
     image_id=pa.int64(),

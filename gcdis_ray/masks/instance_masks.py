@@ -1,7 +1,8 @@
 """Labeled objects that came with a box and no mask, and the masks that were made for them.
 
 Annotations stay as they are in ``instances``; what was made lies in ``instance_masks``, with its
-origin: ``model`` (the mask head, given the box) or ``box`` (the box itself).
+origin: ``model`` (the mask head, given the box), ``box`` (the box itself) or ``image`` (the object
+is the whole image, whatever box and mask it came with).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import WHOLE_IMAGE
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,9 @@ def needs_mask(instances: pa.Table) -> np.ndarray:
 
 def with_made_masks(instances: pa.Table, made: pa.Table | None) -> pa.Table:
     """The objects of a shard with ``mask_rle``, and ``area_px`` if it is there, of masks that were
-    made for them. Objects that have a mask keep it; those nothing was made for stay without.
+    made for them; with ``bbox_xyxy`` and the size of the image, the box of an object that is the
+    whole image as well. Objects that have a mask keep it, unless they are the image; those nothing
+    was made for stay without.
 
     Args:
         instances: at least ``instance_id`` and ``mask_rle``.
@@ -48,30 +52,23 @@ def with_made_masks(instances: pa.Table, made: pa.Table | None) -> pa.Table:
     """
     if made is None or not made.num_rows:
         return instances
-    columns = (made[name].to_pylist() for name in ("instance_id", "mask_rle", "area_px"))
-    mask_of = {one: (rle, area) for one, rle, area in zip(*columns, strict=True)}
-    ids, rles = instances["instance_id"].to_pylist(), instances["mask_rle"].to_pylist()
-    found = [mask_of.get(one) if rle is None else None for one, rle in zip(ids, rles, strict=True)]
-    filled = _replaced(
-        instances, "mask_rle", [m[0] if m else rle for m, rle in zip(found, rles, strict=True)]
-    )
-    if "area_px" in instances.column_names:
-        areas = instances["area_px"].to_pylist()
-        filled = _replaced(
-            filled, "area_px", [m[1] if m else area for m, area in zip(found, areas, strict=True)]
-        )
-    return filled
-
-
-def _replaced(table: pa.Table, name: str, values: list) -> pa.Table:
-    place = table.schema.get_field_index(name)
-    column = table.schema.field(place)
-    return table.set_column(place, column, pa.array(values, column.type))
+    made_of = {row["instance_id"]: row for row in made.to_pylist()}
+    rows = instances.to_pylist()
+    for row in rows:
+        mask = made_of.get(row["instance_id"])
+        if mask is None or (row["mask_rle"] is not None and mask["origin"] != WHOLE_IMAGE):
+            continue
+        row["mask_rle"] = mask["mask_rle"]
+        if "area_px" in row:
+            row["area_px"] = mask["area_px"]
+        if mask["origin"] == WHOLE_IMAGE and {"bbox_xyxy", "height_px", "width_px"} <= row.keys():
+            row["bbox_xyxy"] = [0, 0, row["width_px"], row["height_px"]]
+    return pa.Table.from_pylist(rows, instances.schema)
 
 
 def count_origins(crops: Table, made: Table | None) -> dict[str, int]:
-    """Labeled crops by where their mask comes from: ``annotated``, ``model``, ``box``."""
-    counts = {"annotated": 0, "model": 0, "box": 0}
+    """Labeled crops by where their mask is from: ``annotated``, ``model``, ``box`` or ``image``."""
+    counts = {"annotated": 0, "model": 0, "box": 0, WHOLE_IMAGE: 0}
     for index in range(crops.num_shards):
         origin_of = {}
         if made is not None:

@@ -40,6 +40,10 @@ class ClusterMass:
         """
         self._mass_K = self.earlier() + mass_K
 
+    def forget(self) -> None:
+        """What was counted was of other clusters."""
+        self._mass_K = torch.zeros_like(self._mass_K)
+
     def entropy(self) -> Tensor:
         """() of the mass over clusters, in nats."""
         share_K = self._mass_K / self._mass_K.sum().clamp(min=1e-12)

@@ -13,7 +13,7 @@ from gcdis_ray.config import TrainingConfig
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.sampling import CropSampler
 from gcdis_ray.errors import DataError
-from gcdis_ray.methods.crop_views import CropViews
+from gcdis_ray.methods.crop_views import Views
 
 
 class CropBatches:
@@ -30,7 +30,7 @@ class CropBatches:
 
     def __init__(
         self,
-        views: CropViews,
+        views: Views,
         labels_N: Tensor,
         training: TrainingConfig,
         labeled_share: float | None,
@@ -47,8 +47,8 @@ class CropBatches:
         self._views, self._labels_N, self._augment, self._seed = views, labels_N, augment, seed
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
-        """``images`` and ``second`` (n, 3 or 4, S, S), ``masks`` (n, 1, S, S) of the first view,
-        ``labels`` and ``instances`` (n,) int64, and ``step`` and ``part`` themselves."""
+        """``images`` and ``second``, what a network sees of n crops in two views, ``masks`` of the
+        first, ``labels`` and ``instances`` (n,) int64, and ``step`` and ``part`` themselves."""
         rows = self.sampler.crops(step, part)
         seed = np.random.SeedSequence([self._seed, step, part]).generate_state(1, np.uint64)[0]
         generator = torch.Generator().manual_seed(int(seed) & (2**63 - 1))

@@ -7,13 +7,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.config import StageConfig
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.errors import DataError
 from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
-from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.method import Fitted, SeenThrough
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.tables import HOLDOUT_CURVE
 from gcdis_ray.methods.trunk import GIVES as TRUNK_GIVES
-from gcdis_ray.methods.trunk import Trunk, prepare_trunk
+from gcdis_ray.methods.trunk import prepare_trunk
 from gcdis_ray.methods.trunk_check import check_trunk
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import Member, table, tensors
@@ -33,18 +33,19 @@ GIVES: tuple[Member, ...] = (
 _CLASSES = 100  # about, for a forecast
 
 
+def starts_placed(config: HeadsOnBodyConfig) -> bool:
+    return config.takes_placed
+
+
+def sees_through(config: HeadsOnBodyConfig) -> SeenThrough:
+    return SeenThrough(config.encoder, config.augment, config.cache_px)
+
+
 def check(config: HeadsOnBodyConfig, givers: Mapping[str, StageConfig]) -> None:
     """Raises:
-    ConfigError: there is no body to take, or nothing to place clusters on.
+    ConfigError: the body cannot be used.
     """
-    where = f"stages.discover.{config.method}"
-    check_trunk(config.encoder, givers, f"{where}.encoder")
-    if config.takes_placed and "embeddings" not in givers:
-        raise ConfigError(
-            "it starts from clusters placed on embeddings, and the recipe has none",
-            where=f"{where}.start",
-            fix="take a recipe with stage embed, or set start: random and sizes: uniform",
-        )
+    check_trunk(config.encoder, givers, f"stages.discover.{config.method}.encoder")
 
 
 def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
@@ -126,7 +127,7 @@ def fit(
     check_placed(problem, config, f"stages.discover.{config.method}.start")
     training = config.training.over(problem.crops.num_rows)
     steps = config.snapshot_steps(training.steps)
-    trunk: Trunk = prepare_trunk(problem, config.encoder, config.augment, config.cache_px, work)
+    trunk = prepare_trunk(problem, config.encoder, config.augment, config.cache_px, work)
     alone = replace(problem, space=None)  # of no use to training workers
     work.fit(
         task_of(alone, training, config, trunk, snapshot_steps=steps, cache_mb=config.cache_mb)

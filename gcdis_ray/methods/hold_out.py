@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
-from gcdis_ray.metrics.discovery import clustering_accuracy
+from gcdis_ray.metrics.discovery import clustering_accuracy, named_classes
 
 Ints = NDArray[np.int64]
 MAX_MEASURED = 2000  # crops looked at per measurement while training
@@ -103,14 +103,22 @@ class HoldOut:
             cluster_M: cluster of each; those below ``num_visible`` stand for visible classes.
             class_M: known class of each.
         """
-        found, _ = clustering_accuracy(
+        found, _ = self._matched(cluster_M, class_M)
+        return Score(found["known"], found["novel"])
+
+    def right(self, cluster_M: Ints, class_M: Ints) -> NDArray[np.bool_]:
+        """Which crops were sorted rightly, as :meth:`score` counts."""
+        _, class_of = self._matched(cluster_M, class_M)
+        return named_classes(cluster_M, class_of) == class_M
+
+    def _matched(self, cluster_M: Ints, class_M: Ints):
+        return clustering_accuracy(
             cluster_M.astype(np.int64),
             class_M.astype(np.int64),
             1 + max(*self.hidden, *self.visible),
             self.visible,
             dict(enumerate(self.visible)),
         )
-        return Score(found["known"], found["novel"])
 
     def score_all(self, cluster_N: Ints, labels_N: Ints) -> Score:
         """The same from the clusters and known classes of all crops."""

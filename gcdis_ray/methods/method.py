@@ -20,7 +20,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.encoder_config import EncoderConfig
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.plugins import Plugins
 from gcdis_ray.store.artifacts import Size
@@ -38,8 +40,17 @@ _METHODS = Plugins(
 
 _PARTS = (
     "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "check", "forecast",
-    "fit", "load", "starts_placed",
+    "fit", "load", "sees_through", "starts_placed",
 )  # fmt: skip
+
+
+class SeenThrough(NamedTuple):
+    """Of trained methods with equal ones, one can see crops through the trunk of the other
+    (:func:`gcdis_ray.methods.trunk.prepare_trunk`)."""
+
+    encoder: EncoderConfig
+    augment: CropAugmentConfig
+    cache_px: int | None
 
 
 class Inferred(NamedTuple):
@@ -86,12 +97,14 @@ class Fitted:
         others: names of further tensors that it takes to open the method.
         snapshots: finished steps of earlier weights, in tensors ``snapshot_<step>``, oldest first,
             the last one included; none if it knows no earlier ones.
+        method: name of the one that opens them, if it was chosen on the way.
     """
 
     spec: Mapping[str, Any]
     weights: str
     others: tuple[str, ...] = ()
     snapshots: tuple[int, ...] = ()
+    method: str | None = None
 
 
 class Method(Protocol):
@@ -121,6 +134,10 @@ class Method(Protocol):
     def starts_placed(self, config: Any) -> bool:
         """Whether it starts at clusters that crops were placed in by their embeddings
         (``Problem.placed_N``)."""
+        ...
+
+    def sees_through(self, config: Any) -> SeenThrough | None:
+        """What of its options its trunk is made of; None if it has no trunk."""
         ...
 
     def check(self, config: Any, givers: Mapping[str, StageConfig]) -> None:

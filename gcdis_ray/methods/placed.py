@@ -54,7 +54,7 @@ class PlacedClusters:
         self._of_unlabeled_N = torch.where(labels_N >= 0, -1, placed_N).to(device)
 
     def of_unlabeled(self, part: Mapping[str, Any]) -> Tensor:
-        """(n,) cluster of a part's crops where they were placed, -1 for labeled ones and nowhere."""
+        """(n,) cluster of a part's crops where they were placed, -1 of labeled ones or nowhere."""
         return self._of_unlabeled_N[part["instances"]]
 
     def shares_of_batch(self, labeled_share: float | None) -> Tensor:
@@ -90,7 +90,7 @@ class PlacedClusters:
     ) -> None:
         """Before the first step: prototypes begin where they tell the clusters apart, and the batch
         norm of features where the crops' own statistics are. The prototype of an empty cluster
-        stays where it is.
+        begins where it is, and leaves the crops to the others.
 
         Args:
             temperature: of the softmax over cosines.

@@ -13,7 +13,7 @@ Shape letters: N crops, G points.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +23,15 @@ from numpy.typing import NDArray
 
 from gcdis_ray.errors import ArtifactError, ConfigError, DataError
 from gcdis_ray.methods.hold_out import Score
-from gcdis_ray.methods.placing_config import PlacingConfig
 from gcdis_ray.methods.placing_trials import Candidate, TryPlacing, partitions
 from gcdis_ray.store.schemas import PLACED
 
 if TYPE_CHECKING:
+    from gcdis_ray.clustering.spaces import Space
     from gcdis_ray.methods.placing_points import PlacingPoints
     from gcdis_ray.methods.problem import Problem
     from gcdis_ray.runtime.base import Work
+    from gcdis_ray.store.artifacts import Table
 
 Ints = NDArray[np.int64]
 
@@ -38,7 +39,7 @@ _WHERE = "embeddings"
 BASELINES = (Candidate("raw", "k-means"), Candidate("raw", "semi-supervised k-means"))
 
 
-def place(problem: Problem, config: PlacingConfig, work: Work) -> Ints:
+def place(problem: Problem, work: Work) -> Ints:
     """Cluster (N,) of every crop, known classes that training is told of first.
 
     Writes tables ``placed`` and ``placing_trials``, tensors ``placing_points`` and JSON
@@ -48,49 +49,88 @@ def place(problem: Problem, config: PlacingConfig, work: Work) -> Ints:
         ConfigError: fewer than two known classes have labeled crops: none can be withheld whole.
         DataError: no crop is labeled, or there are more classes than crops.
     """
-    from gcdis_ray.data.crops.crop_vectors import read_vectors
-    from gcdis_ray.methods.placing_points import (
-        FITTED,
-        draw_rows,
-        group_crops,
-        read_points,
-        smallest,
-        spaces_of,
-    )
-
-    if problem.space is None:
-        raise ArtifactError("crops are placed by embeddings, and there are none", where=_WHERE)
-    embeddings = problem.space.table("embeddings")
-    labels_N = embeddings.read(["class_index"])["class_index"].to_numpy().astype(np.int64)
-    labels_N = problem.told_array(labels_N)
-    _check(labels_N, problem)
-    fitted = draw_rows(np.arange(len(labels_N)), FITTED, problem.seed)
-    spaces = spaces_of(read_vectors(embeddings, fitted), problem.num_outputs, config.dims)
-    small, seed = spaces[smallest(config.dims)], problem.seed
-    point_N, labels_G = group_crops(embeddings, labels_N, small, config.points_tried, seed)
-    points = read_points(embeddings, point_N, labels_G, spaces)
+    config, crops = problem.placing, _Crops.of(problem)
+    point_N, points = crops.points(config.points_tried)
     work.write_tensors("placing_points", points.tensors())
     task = TryPlacing(
         work.tensor_file("placing_points"),
         problem.num_told,
         problem.num_outputs,
         config.stretches,
-        1000 * seed,
+        1000 * problem.seed,
     )
-    args = [{"space": space, "split": split} for split in range(config.splits) for space in spaces]
+    args = [
+        {"space": space, "split": split} for split in range(config.splits) for space in points.means
+    ]
     told = work.map_shards(task, [], gives=("placing_trials",), args=args, unit="placings tried")
     ranked = rank(told["placing_trials"].read())
     best = [entry.candidate for entry in ranked[: config.best]]
-    if max((labels_N < 0).sum(), (labels_N >= 0).sum()) > config.points_tried:
-        point_N, labels_G = group_crops(embeddings, labels_N, small, config.points, seed)
-        wanted = {space: spaces[space] for space in {candidate.space for candidate in best}}
-        points = read_points(embeddings, point_N, labels_G, wanted)
-    cluster_G = _joined(points, best, problem, work)
-    placed_N = np.where(labels_N >= 0, labels_N, cluster_G[point_N])
+    if crops.are_more_than(config.points_tried):
+        point_N, points = crops.points(config.points, [candidate.space for candidate in best])
+    placed_N = crops.of_points(_joined(points, best, problem, work), point_N)
     rows = [np.arange(len(placed_N)), placed_N.astype(np.int32)]
     work.write_table("placed", pa.table(rows, schema=PLACED))
-    work.write_json("placing", _document(ranked, best, len(labels_G)))
+    work.write_json("placing", _document(ranked, best, len(points.labels_G)))
     return placed_N
+
+
+def place_by(problem: Problem, candidates: Sequence[Candidate]) -> dict[Candidate, Ints]:
+    """Cluster (N,) of every crop by each of these alone. Raises as :func:`place`."""
+    crops = _Crops.of(problem)
+    point_N, points = crops.points(problem.placing.points, [c.space for c in candidates])
+    classes = problem.num_told, problem.num_outputs
+    found = partitions(points, points.labels_G, *classes, candidates, problem.seed)
+    return {candidate: crops.of_points(found[candidate], point_N) for candidate in candidates}
+
+
+@dataclass(frozen=True)
+class _Crops:
+    """The crops of a problem in the spaces of their embeddings.
+
+    Args:
+        labels_N: class that training is told of each labeled crop, -1 of the others.
+        spaces: by name.
+        small: in which crops are joined where there are too many.
+    """
+
+    embeddings: Table
+    labels_N: Ints
+    spaces: Mapping[str, Space]
+    small: Space
+    seed: int
+
+    @classmethod
+    def of(cls, problem: Problem) -> _Crops:
+        from gcdis_ray.data.crops.crop_vectors import read_vectors
+        from gcdis_ray.methods.placing_points import FITTED, draw_rows, smallest, spaces_of
+
+        if problem.space is None:
+            raise ArtifactError("crops are placed by embeddings, and there are none", where=_WHERE)
+        embeddings, dims = problem.space.table("embeddings"), problem.placing.dims
+        labels_N = embeddings.read(["class_index"])["class_index"].to_numpy().astype(np.int64)
+        labels_N = problem.told_array(labels_N)
+        _check(labels_N, problem)
+        fitted = draw_rows(np.arange(len(labels_N)), FITTED, problem.seed)
+        spaces = spaces_of(read_vectors(embeddings, fitted), problem.num_outputs, dims)
+        return cls(embeddings, labels_N, spaces, spaces[smallest(dims)], problem.seed)
+
+    def are_more_than(self, most: int) -> bool:
+        """Whether labeled or unlabeled ones are."""
+        told_N = self.labels_N >= 0
+        return max(np.count_nonzero(told_N), np.count_nonzero(~told_N)) > most
+
+    def points(self, most: int, spaces: Sequence[str] | None = None) -> tuple[Ints, PlacingPoints]:
+        """Point (N,) of each crop, and the points in these spaces, or in all."""
+        from gcdis_ray.methods.placing_points import group_crops, read_points
+
+        point_N, labels_G = group_crops(self.embeddings, self.labels_N, self.small, most, self.seed)
+        names = self.spaces if spaces is None else dict.fromkeys(spaces)
+        wanted = {name: self.spaces[name] for name in names}
+        return point_N, read_points(self.embeddings, point_N, labels_G, wanted)
+
+    def of_points(self, cluster_G: Ints, point_N: Ints) -> Ints:
+        """Cluster (N,) of each crop: of its label, else of its point."""
+        return np.where(self.labels_N >= 0, self.labels_N, cluster_G[point_N])
 
 
 def _check(labels_N: Ints, problem: Problem) -> None:

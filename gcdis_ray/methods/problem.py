@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdis_ray.methods.placing_config import PlacingConfig
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.members import Members
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from gcdis_ray.methods.hold_out import HoldOut
+    from gcdis_ray.methods.trunk import Trunk
 
 
 @dataclass(frozen=True)
@@ -31,10 +33,10 @@ class Problem:
             weight.
         placed_N: int64, the cluster in [0, num_outputs) of every crop before training, known
             classes that training is told of first; None if nothing places them.
+        placing: how crops are placed.
+        trunk: what trained methods see crops through, if it is at hand for several of them.
         space: the artifact with table ``embeddings`` of the same crops and with what embeds others;
             None if the recipe embeds none.
-        placed_N: cluster in [0, num_outputs) of every crop by placing on the embeddings with the
-            labels that training is told of, known outputs first; None if nothing was placed.
     """
 
     crops: Table
@@ -44,8 +46,9 @@ class Problem:
     hold_out: HoldOut | None = None
     measure_every: int = 0
     placed_N: NDArray[np.int64] | None = None
+    placing: PlacingConfig = field(default_factory=lambda: PlacingConfig.model_validate({}))
+    trunk: Trunk | None = None
     space: Members | None = None
-    placed_N: NDArray[np.int64] | None = None
 
     @property
     def num_told(self) -> int:

@@ -135,7 +135,8 @@ def prepare_trunk(
     cache_px: int | None,
     work: Work,
 ) -> Trunk:
-    """Read the body's weights, keep them, and cache views if the config says so.
+    """Read the body's weights, keep them, and cache views if the config says so. A trunk that comes
+    with the problem stays as it is.
 
     Args:
         augment: of cached views; what training asks for later is not looked at.
@@ -147,6 +148,8 @@ def prepare_trunk(
     """
     from gcdis_ray.methods.cached_views import CacheViews
 
+    if problem.trunk is not None:
+        return problem.trunk
     if encoder.body == "resnet":
         return resnet_trunk(encoder, cache_px)
     told, weights = _of_embed(problem) if encoder.body == "embed" else _of_timm(encoder)
@@ -215,9 +218,8 @@ def _measured(
     if learns == "none":
         rows = _vector_front(spec, weights, "cpu")(*crop)
         return Body(spec=dict(spec), num_features=rows.shape[1])
-    from gcdis_ray.backbones.frozen import feature_kind
+    from gcdis_ray.backbones.frozen import feature_kind, joined_features
     from gcdis_ray.backbones.network import build_backbone
-    from gcdis_ray.models.body_encoder import joined
 
     body = build_backbone(spec["backbone"], weights, side).eval()
     kind = feature_kind(body, spec["features"])
@@ -225,14 +227,14 @@ def _measured(
     with torch.no_grad():
         if learns == "all":
             seen = body.tokens(crop[0])
-            return Body(spec=told, num_features=joined(*seen, None, kind).shape[1])
+            return Body(spec=told, num_features=joined_features(*seen, None, kind).shape[1])
         front, tail = body.split(int(learns))
         entering = front(crop[0])
         seen = tail.tokens(entering)
     height, width = seen[1].shape[2:]
     return Body(
         spec=told,
-        num_features=joined(*seen, None, kind).shape[1],
+        num_features=joined_features(*seen, None, kind).shape[1],
         in_shape=tuple(entering.shape[1:]),
         map_hw=(height, width),
     )

@@ -16,12 +16,10 @@ from typing import Self
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gcdis_ray.backbones.backbone import Backbone, Tail
-from gcdis_ray.backbones.frozen import FeatureKind
+from gcdis_ray.backbones.frozen import FeatureKind, joined_features
 from gcdis_ray.backbones.imagenet import IMAGENET_MEAN, IMAGENET_STD
-from gcdis_ray.backbones.pooling import pool
 from gcdis_ray.models.encoder import AttentionOf, ResNetEncoder
 
 
@@ -69,7 +67,8 @@ class TailEncoder(BodyEncoder):
     ) -> None:
         super().__init__()
         self.tail, self.num_features = tail, num_features
-        self._in_shape, self._mask_hw, self._kind = tuple(in_shape), mask_hw, kind
+        self._in_shape, self._mask_hw = tuple(in_shape), mask_hw
+        self._kind: FeatureKind = kind
         self.train()
 
     def forward(self, rows_ND: Tensor) -> tuple[Tensor, list[Tensor]]:
@@ -77,7 +76,7 @@ class TailEncoder(BodyEncoder):
         if self._mask_hw is not None:
             masks_N1hw = 255 * rows_ND[:, size:].unflatten(1, (1, *self._mask_hw))
         seen = self.tail.tokens(rows_ND[:, :size].unflatten(1, self._in_shape))
-        return joined(*seen, masks_N1hw, self._kind), []
+        return joined_features(*seen, masks_N1hw, self._kind), []
 
 
 class WholeEncoder(BodyEncoder):
@@ -100,7 +99,8 @@ class WholeEncoder(BodyEncoder):
     ) -> None:
         super().__init__()
         self.body, self.num_features = body, num_features
-        self._kind, self._use_mask = kind, use_mask
+        self._kind: FeatureKind = kind
+        self._use_mask = use_mask
         self.attended = tuple(range(len(body.stages))) if attention else ()
         self.attention = nn.ModuleList(
             attention(stage, body.stages[stage].channels) for stage in self.attended if attention
@@ -125,24 +125,10 @@ class WholeEncoder(BodyEncoder):
             class_NC, map_NChw = None, self.body(images_N3SS, gate)
         else:
             class_NC, map_NChw = self.body.tokens(images_N3SS)
-        return joined(class_NC, map_NChw, masks_N1SS, self._kind), saliencies
+        return joined_features(class_NC, map_NChw, masks_N1SS, self._kind), saliencies
 
 
 Encoder = ResNetEncoder | RowEncoder | TailEncoder | WholeEncoder
-
-
-def joined(
-    class_NC: Tensor | None, map_NChw: Tensor, masks_N1HW: Tensor | None, kind: FeatureKind
-) -> Tensor:
-    """Features (N, F) as :class:`~gcdis_ray.backbones.frozen.NetworkFeatures` makes them.
-
-    Args:
-        masks_N1HW: 0 to 255; None: the mask does not count.
-    """
-    parts = [] if class_NC is None or kind == "patch_mean" else [class_NC]
-    if kind != "class_token":
-        parts.append(pool(map_NChw, masks_N1HW))
-    return torch.cat([F.normalize(part.float(), dim=1) for part in parts], dim=1)
 
 
 def unnormalised(images_N3HW: Tensor) -> Tensor:

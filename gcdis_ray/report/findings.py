@@ -24,6 +24,64 @@ def fraction(value: Any) -> str:
     return f"{value:.2f}"
 
 
+_GROUPS, _THIRDS, _SIZES = (
+    ("all", "known", "novel"),
+    ("head", "mid", "tail"),
+    ("small", "medium", "large"),
+)
+_SORTINGS = {
+    "accuracy": "this run",
+    "placed_accuracy": "placed, before training",
+    "ss_kmeans_accuracy": "semi-supervised k-means",
+    "kmeans_named_accuracy": "k-means, named by labeled crops",
+    "kmeans_accuracy": "k-means, named by the truth",
+    "kmeans_pixels_accuracy": "k-means on pixels, named by the truth",
+}
+
+
+def sorting_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Accuracies of discovery and of clustering alone, whichever were measured: by group of classes
+    and by third, and ``free``, of all classes under one matching."""
+    rows = []
+    for name, title in _SORTINGS.items():
+        parts = dig(metrics, "discovery", name)
+        if dig(parts, "all") is None:
+            continue
+        free = dig(metrics, "discovery", f"{name}_hungarian", "all")
+        by_truth = title.endswith("by the truth")  # is one matching already
+        thirds = dig(metrics, "discovery", f"{name}_by_frequency")
+        rows.append(
+            {
+                "title": title,
+                "free": dig(parts, "all") if by_truth else free,
+                **{group: dig(parts, group) for group in _GROUPS},
+                **{third: dig(thirds, third) for third in _THIRDS},
+            }
+        )
+    return rows
+
+
+def finding_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """How many objects of unlabeled images were met by proposals, became crops, and were sorted
+    rightly, whichever was measured: by group of classes and by size."""
+    names = [
+        (f"{kind} AR, best {best}", "proposals", f"{kind}_ar{best}")
+        for kind in ("mask", "box")
+        for best in (10, 100)
+    ]
+    names += [
+        ("objects with a crop", "discovery", "objects_with_crop"),
+        ("found and sorted rightly", "discovery", "found_and_sorted"),
+    ]
+    rows = []
+    for title, block, name in names:
+        parts, sizes = dig(metrics, block, name), dig(metrics, block, f"{name}_by_size")
+        if dig(parts, "all") is not None:
+            columns = {g: dig(parts, g) for g in _GROUPS} | {s: dig(sizes, s) for s in _SIZES}
+            rows.append({"title": title, **columns})
+    return rows
+
+
 def detection_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Mask and box AP for all, known and novel classes, whichever were measured."""
     rows = []
@@ -78,7 +136,11 @@ def _measured(value: Any) -> float | None:
 
 def reasons(metrics: Mapping[str, Any]) -> list[str]:
     """Why numbers are missing from a finished evaluation, in its own words."""
-    blocks = (("clustering", "discovery"), ("detection", "detection"))
+    blocks = (
+        ("proposals", "proposals"),
+        ("clustering", "discovery"),
+        ("detection", "detection"),
+    )
     found = [(title, dig(metrics, block, "reason")) for title, block in blocks]
     return [f"{title}: {printable(reason)}" for title, reason in found if reason]
 

@@ -70,6 +70,7 @@ class StageWork:
         self.counts: Counter[str] = Counter()
         self._spools = 0
         self.adopted = 0  # units taken over from an interrupted run
+        self._trials: list[StageWork] = []
 
     @property
     def seed(self) -> int:
@@ -143,6 +144,15 @@ class StageWork:
             self.add(member, records)
         return members
 
+    def trial(self, name: str) -> StageWork:
+        """It lies beside the attempts, so that collecting garbage finds it once the artifact is
+        committed."""
+        attempt = replace(self.attempt, base=f"{self.attempt.base}/trials/{name}")
+        told = lambda p: self._progress(replace(p, note=f"{name} {p.note}".strip()))  # noqa: E731
+        trial = StageWork(attempt, self._runtime, self._compute, self._seed, told)
+        self._trials.append(trial)
+        return trial
+
     def spool(self, name: str, schema: pa.Schema) -> ShardedWriter:
         self._spools += 1
         return ShardedWriter(self, name, (f"{self._spools:05d}", schema))
@@ -152,6 +162,8 @@ class StageWork:
 
     def discard_spools(self) -> None:
         """Remove what was laid aside: the stage is over."""
+        for trial in self._trials:
+            trial.discard_spools()
         if self._spools:
             self.attempt.discard_spools()
 

@@ -51,6 +51,7 @@ _PROPOSAL_BYTES = 150  # most of it the mask
 _IMAGE_COLUMNS = ("image_id", "split")
 _INSTANCE_COLUMNS = (
     "instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "area_px", "iscrowd",
+    "height_px", "width_px",
 )  # fmt: skip
 _PROPOSAL_COLUMNS = (
     "proposal_id", "image_id", "bbox_xyxy", "mask_rle", "area_px", "objectness",
@@ -70,11 +71,15 @@ class Config(StageConfig):
         20.0, ge=0, le=1e8, description="objects with fewer pixels are left out"
     )
     max_side_px: int = Field(
-        96, ge=8, le=4096, description="longer side of a stored crop; larger ones are scaled down"
+        256, ge=8, le=4096, description="longer side of a stored crop; larger ones are scaled down"
     )
     jpeg_quality: int = Field(92, ge=1, le=100)
     max_proposals_per_image: int = Field(
-        20, ge=1, le=10_000, description="the best by objectness become crops"
+        20,
+        ge=1,
+        le=10_000,
+        description="the best so many by objectness become crops. Two or three times the objects "
+        "of an image: fewer lose objects, and most of what more add shows none",
     )
     min_objectness: float = Field(0.0, ge=0, le=1, description="of proposals")
 

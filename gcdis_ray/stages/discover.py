@@ -6,12 +6,11 @@ it is in. Which method, and how it learns, is in its room of :mod:`gcdis_ray.met
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
@@ -22,13 +21,13 @@ from pydantic import (
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.files.arrow_columns import as_lists
+from gcdis_ray.methods.assigning import AssignCrops, tables_to_assign
 from gcdis_ray.methods.hold_out_config import HoldOutConfig, HoldOutOfTrials
 from gcdis_ray.methods.method import Method, load_method, method_names
 from gcdis_ray.methods.placing_config import PlacingConfig
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.pruning_config import PruneConfig
-from gcdis_ray.methods.stored_method import StoredMethod, method_document, with_embeddings
+from gcdis_ray.methods.stored_method import StoredMethod, method_document
 from gcdis_ray.methods.tables import AGREEMENT, PLACING_TRIALS
 from gcdis_ray.stages.objective import Objective, Reading, TrialSection
 from gcdis_ray.store.artifacts import Artifact, Size, Table
@@ -214,8 +213,34 @@ def sections(view: RunView) -> Sequence[Section]:
     """The classes, and how they came about."""
     from gcdis_ray.report.class_sections import class_sections
     from gcdis_ray.report.diagnostics import diagnostics_section
+    from gcdis_ray.report.placing_section import placing_section
 
-    return [*class_sections(view), diagnostics_section(view)]
+    return [placing_section(view), *class_sections(view), diagnostics_section(view)]
+
+
+def summary(artifact: Artifact) -> list[str]:
+    """Which method withheld labels found best, if several were tried."""
+    if not artifact.has("candidates"):
+        return []
+    rows = artifact.json("candidates")["candidates"]
+    told = ", ".join(
+        f"{row['method']} {row['score']:.3f}{' (chosen)' if row['chosen'] else ''}" for row in rows
+    )
+    return [f"on withheld labels     {told}"]
+
+
+def warning(artifact: Artifact) -> str | None:
+    """That training lost what placing had, as far as withheld labels tell."""
+    if not artifact.has("holdout"):
+        return None
+    found = artifact.json("holdout")
+    end, start = found["accuracy"], found.get("placed_accuracy")
+    if end is None or start is None or end >= start:
+        return None
+    return (
+        f"discovery ended below its start on withheld labels: {end:.3f} after training, "
+        f"{start:.3f} placed"
+    )
 
 
 def run(inputs: Inputs, config: Discovery, work: Work) -> None:
@@ -243,32 +268,34 @@ def run(inputs: Inputs, config: Discovery, work: Work) -> None:
         seed=work.seed,
         hold_out=hold_out,
         measure_every=config.hold_out.every if hold_out else 0,
+        placing=config.placing,
     )
     known, named = classes, {row["class_index"]: row for row in classes}
     if hold_out is not None:  # outputs of visible classes come first, all others are free
         known = [{**named[c], "class_index": v} for v, c in enumerate(hold_out.visible)]
     method: Method = load_method(config.method)
     if method.starts_placed(config.options):
-        problem = replace(problem, placed_N=place(problem, config.placing, work))
+        problem = replace(problem, placed_N=place(problem, work))
     fitted = method.fit(problem, config.options, work)
-    stored = StoredMethod.of(config.method, fitted, work.tensor_file)
+    stored = StoredMethod.of(fitted.method or config.method, fitted, work.tensor_file)
     num_clusters = problem.num_outputs
     if config.prune.enabled:
         stored = _pruned(work, crops, stored, len(known), config.prune)
         num_clusters = len(stored.groups or ())
-    work.write_json("method", method_document(config.method, fitted, stored.groups))
+    work.write_json("method", method_document(stored.name, fitted, stored.groups))
     work.write_json("discovered_classes", class_table(known, num_clusters))
-    assign = AssignCrops(stored, config.top_k)
-    tables = [crops, *([inputs.table("embeddings")] if method.USES_EMBEDDINGS else [])]
-    work.map_shards(assign, tables, gives=["assignments"])
+    embeddings = inputs.table("embeddings") if inputs.has("embeddings") else None
+    tables = tables_to_assign(stored, crops, embeddings)
+    work.map_shards(AssignCrops(stored, config.top_k), tables, gives=["assignments"])
     if hold_out is not None:
-        _score_hold_out(hold_out, labels, named, work)
+        _score_hold_out(hold_out, labels, named, problem.placed_N, work)
 
 
 def _score_hold_out(
     hold_out: HoldOut,
     labels: np.ndarray,
     named: Mapping[int, Mapping[str, Any]],
+    placed_N: np.ndarray | None,
     work: Work,
 ) -> None:
     """Write document ``holdout``."""
@@ -280,6 +307,7 @@ def _score_hold_out(
         accuracy=found.mean,
         known_accuracy=found.known,
         novel_accuracy=found.novel,
+        placed_accuracy=None if placed_N is None else hold_out.score_all(placed_N, labels).mean,
         curve=work.table("holdout_curve").read().to_pylist() if measured else [],
     )
     work.write_json("holdout", score)
@@ -314,35 +342,3 @@ def class_table(known: list[dict[str, Any]], num_classes: int) -> list[dict[str,
         name = f"novel {index - len(known) + 1}"
         rows.append(dict(class_index=index, name=name, known=False, category_id=None))
     return rows
-
-
-@dataclass(frozen=True)
-class AssignCrops:
-    """Shard task: crops, and embeddings where the method uses them -> assignments, of un-augmented
-    crops."""
-
-    stored: StoredMethod
-    top_k: int
-    wants_gpu = True
-
-    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
-        trained = self.stored.open(device)
-        top_k = min(self.top_k, trained.num_outputs)
-
-        def assign(
-            index: int, crops: pa.Table, embeddings: pa.Table | None = None
-        ) -> Mapping[str, pa.Table]:
-            found = trained.infer(with_embeddings(crops, embeddings))
-            order = np.argsort(-found.probabilities_NC, axis=1, kind="stable")[:, :top_k]
-            ranked = np.take_along_axis(found.probabilities_NC, order, axis=1)
-            columns = {
-                "crop_index": crops["crop_index"],
-                "class_index": crops["class_index"],
-                "cluster_id": pa.array(order[:, 0].astype(np.int32)),
-                "topk_ids": as_lists(order.astype(np.int32)),
-                "topk_probabilities": as_lists(ranked.astype(np.float32)),
-                "embedding": as_lists(found.embeddings_ND),
-            }
-            return {"assignments": pa.table(columns)}
-
-        return assign

@@ -1,6 +1,7 @@
 """evaluate: how good is it? It opens the sealed ground truth.
 
-Crops of unlabeled images are matched to true objects, which gives clustering accuracy, NMI and ARI.
+Proposals in unlabeled images are matched to true objects, which gives average recall, and so are
+crops, which gives clustering accuracy, NMI and ARI, beside the share of objects that have a crop.
 The segmenter's predictions on validation images are scored under a map from its outputs to true
 classes, found as ``mapping`` says. Without ground truth every number is null, and says why.
 """
@@ -15,7 +16,7 @@ from pydantic import Field
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.evaluation.mapping_config import MappingConfig
-from gcdis_ray.evaluation.scored_images import BEST, Rules, Terms, rules_of
+from gcdis_ray.evaluation.scored_images import BEST, NO_PREDICTIONS, Rules, Terms, rules_of
 from gcdis_ray.evaluation.tables import (
     CLASS_OBJECTS,
     CLUSTER_COUNTS,
@@ -24,6 +25,8 @@ from gcdis_ray.evaluation.tables import (
     MATCH_TOTALS,
     MATCHES,
     OBJECT_COUNTS,
+    PROPOSAL_RECALL,
+    PROPOSAL_TOTALS,
 )
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.objective import Objective, Reading
@@ -35,7 +38,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "evaluate"
-VERSION = 7
+VERSION = 8
 TAKES = (
     sealed("truth_images"),
     sealed("truth_instances"),
@@ -52,6 +55,7 @@ TAKES = (
     whole("method"),
     "discovered_classes",
     "assignments",
+    optional("placed"),
     optional("headness"),
     optional("pseudo_labels"),
     optional("predictions"),
@@ -61,6 +65,8 @@ GIVES = (
     document("metrics"),
     table("crop_truth", CROP_TRUTH),
     table("class_objects", CLASS_OBJECTS),
+    table("proposal_recall", PROPOSAL_RECALL),
+    table("proposal_totals", PROPOSAL_TOTALS),
     table("cluster_counts", CLUSTER_COUNTS, optional=True),
     table("matches", MATCHES, optional=True),
     table("object_counts", OBJECT_COUNTS, optional=True),
@@ -84,7 +90,7 @@ class Config(StageConfig):
     match_iou: float = Field(
         0.5, gt=0, le=1, description="least IoU of a crop, or a detection, with its true object"
     )
-    kmeans_n_init: int = Field(5, ge=1, le=100, description="starts of the k-means baseline")
+    kmeans_n_init: int = Field(5, ge=1, le=100, description="starts of the k-means baselines")
     kmeans_on_pixels: bool = Field(
         True,
         description="also cluster crops by their pixels, shrunk to 16 x 16 (sets below 100 000)",
@@ -134,6 +140,14 @@ def summary(artifact: Artifact) -> list[str]:
     return metrics_lines(artifact.json("metrics"))
 
 
+def warning(artifact: Artifact) -> str | None:
+    from gcdis_ray.evaluation.summary import below_start, more_than_images
+
+    metrics = artifact.json("metrics")
+    lines = (below_start(metrics), more_than_images(metrics))
+    return "\n".join(filter(None, lines)) or None
+
+
 def objectives() -> Sequence[Objective]:
     kinds = (("accuracy", "discovery", "accuracy"), ("mask_ap", "detection", "mask_ap"))
     return [
@@ -153,6 +167,7 @@ def _scored(section: str, name: str, part: str) -> Callable[[Artifact], Reading]
         metrics = artifact.json("metrics")
         shown = {
             "discovery.accuracy": metrics["discovery"]["accuracy"],
+            "discovery.found_and_sorted": metrics["discovery"]["found_and_sorted"],
             "detection.mask_ap": metrics["detection"]["mask_ap"],
         }
         return Reading((metrics[section].get(name) or {}).get(part), metrics=shown)
@@ -206,6 +221,7 @@ def score(
     from gcdis_ray.evaluation.crop_truth import CropTruth, MatchCrops
     from gcdis_ray.evaluation.detection_block import Detection
     from gcdis_ray.evaluation.detection_matches import score_detections
+    from gcdis_ray.evaluation.proposal_recall import score_proposals
     from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
 
     images, instances = inputs.table("truth_images"), inputs.table("truth_instances")
@@ -222,10 +238,11 @@ def score(
         config.match_iou, config.kmeans_n_init, config.kmeans_on_pixels, work.seed
     )
     if predictions is None:
-        detection = Detection(None, outputs, terms, "the recipe predicts nothing")
+        detection = Detection(None, outputs, terms, NO_PREDICTIONS)
     elif not truth.validation_is_told:
         detection = Detection(None, outputs, terms)
     else:
         scores = score_detections(predictions, images, instances, classes, outputs, terms, work)
         detection = Detection(scores, outputs, terms)
-    return metrics_document(inputs, classes, truth, detection, settings)
+    proposals = score_proposals(inputs.table("proposals"), images, instances, classes, work)
+    return metrics_document(inputs, classes, truth, detection, proposals, settings)

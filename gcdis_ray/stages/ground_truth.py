@@ -1,7 +1,8 @@
 """Ground truth: what is really there? Sealed: only stages that evaluate may open it.
 
 The other half of :mod:`gcdis_ray.stages.ingest`, read by the same config: the annotations of
-unlabeled and validation images, all classes. No image file is read.
+unlabeled and validation images, all classes. No image file is read: what ingest has found tells the
+sizes of images in class folders.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import pyarrow as pa
 
 from gcdis_ray.data.formats.records import CategoryRecord
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
-from gcdis_ray.data.sets.data_config import SPLITS
 from gcdis_ray.data.sets.fingerprints import Show, annotations_digest, states_digest
 from gcdis_ray.data.sets.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
@@ -23,9 +23,10 @@ from gcdis_ray.stages.ingest import (
     annotation_bytes,
     instance_rows,
     read_annotations,
+    with_sizes,
 )
 from gcdis_ray.store.artifacts import Size, canonical_json
-from gcdis_ray.store.members import document, table
+from gcdis_ray.store.members import document, optional, table
 from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
 __all__ = ["GIVES", "ID", "SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 
 ID = "ground_truth"
-VERSION = 2
-TAKES: tuple[str, ...] = ()
+VERSION = 3
+TAKES = (optional("image_index"),)
 GIVES = (
     table("truth_images", TRUTH_IMAGES, sealed=True),
     table("truth_instances", TRUTH_INSTANCES, sealed=True),
@@ -80,8 +81,8 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
     shards = list(plan.shards(config.images_per_shard))
     truth_images, truth_instances = work.writer("truth_images"), work.writer("truth_instances")
-    for split in SPLITS:
-        mine = [(start, end) for of_split, start, end in shards if of_split == split]
+    for split in plan.sets:
+        mine = [(n, *rows) for n, (of_split, *rows) in enumerate(shards) if of_split == split]
         truth = _truth(plan, split, config, work)
         if truth is None:
             for _ in mine:
@@ -89,19 +90,22 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
                 truth_instances.add(TRUTH_INSTANCES.empty_table())
             continue
         lists = federated_lists(plan.sets[split])
-        parts = truth.parts([end for _, end in mine])
-        for (start, end), (rows, _) in zip(mine, parts, strict=True):
+        parts = truth.parts([end for _, _, end in mine])
+        for (shard, start, end), (rows, _) in zip(mine, parts, strict=True):
             images = plan.images[split].table.slice(start, end - start)
+            if plan.sets[split].config.has_class_folders:  # those that could be read, with sizes
+                images = inputs.table("image_index").shard(shard)
+            num = images.num_rows
             told = {
                 "image_id": images["image_id"],
-                "split": pa.array([split] * (end - start)),
+                "split": pa.array([split] * num),
                 "height_px": images["height_px"],
                 "width_px": images["width_px"],
-                **{name: lists[name].slice(start, end - start) for name in lists.column_names},
+                **{name: lists[name].slice(start, num) for name in lists.column_names},
             }
             names = TRUTH_IMAGES.names
             truth_images.add(pa.table([told[n] for n in names], TRUTH_IMAGES))
-            found = instance_rows(rows, plan.images[split], class_of)
+            found = with_sizes(instance_rows(rows, plan.images[split], class_of), images)
             truth_instances.add(found.append_column("split", pa.array([split] * found.num_rows)))
     truth_images.close()
     truth_instances.close()
@@ -134,13 +138,9 @@ def _values(table: pa.Table) -> Iterator[Iterator[Any]]:
 
 
 def _annotated(plan: DataPlan) -> list[str]:
-    """The sets whose annotation files can hold truth."""
-    found = []
-    for split in ("unlabeled", "validation"):
-        source = plan.sets[split].source
-        if source is not None and source.has_annotations:
-            found.append(split)
-    return found
+    """The sets whose annotations can hold truth."""
+    sources = {split: chosen.source for split, chosen in plan.sets.items() if split != "labeled"}
+    return [split for split, source in sources.items() if source and source.has_annotations]
 
 
 def _categories(plan: DataPlan) -> list[CategoryRecord]:

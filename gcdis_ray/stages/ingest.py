@@ -1,6 +1,6 @@
 """Ingest: what images and labels do we have?
 
-Reads three sets of images and the labels of known objects on labeled images, checks every one and
+Reads the sets of images and the labels of known objects on labeled images, checks every one and
 stores them as tables. Whatever the annotation files say about unlabeled or validation images, or
 about novel classes, is neither read into a table nor part of the fingerprint: see ``ground_truth``.
 """
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from gcdis_ray.data.images.image_check import ImageLimits, check_image
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
-from gcdis_ray.data.sets.data_config import SPLITS, DataConfig
+from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.fingerprints import (
     Show,
     annotations_digest,
@@ -105,11 +105,11 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
         DataError: as :func:`gcdis_ray.data.sets.splits.plan_data`; or no image of a set exists.
     """
     if config.fingerprint == "stat":
-        found = states_digest(config, SPLITS)
+        found = states_digest(config, config.splits)
         return f"{found} {_place(config, config.open_root())}" if config.store == "uri" else found
     plan = plan_data(config)
     found = hashlib.sha256()
-    for split in SPLITS:
+    for split in plan.sets:
         found.update(images_digest(plan, split, show).encode())
     known = {c.category_id: c.name for c in plan.known}
     labels = annotations_digest(plan, "labeled", known, show)
@@ -156,8 +156,8 @@ def sections(view: RunView) -> Sequence[Section]:
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     plan = plan_data(config)
     if config.fingerprint == "stat":  # otherwise the fingerprint has looked
-        for split in SPLITS:
-            plan.sets[split].check_present(plan.folder, f"stages.ingest.{split}.images")
+        for split, chosen in plan.sets.items():
+            chosen.check_present(plan.folder, f"stages.ingest.{split}.images")
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
     labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
@@ -227,15 +227,15 @@ def _lay_aside(
 
 def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -> None:
     """Stop if too many images were quarantined."""
-    bad: dict[str, int] = dict.fromkeys(SPLITS, 0)
-    shown: dict[str, list[str]] = {split: [] for split in SPLITS}
+    bad: dict[str, int] = dict.fromkeys(plan.sets, 0)
+    shown: dict[str, list[str]] = {split: [] for split in plan.sets}
     for shard in tables["quarantine"].iter_shards():
         for row in shard.to_pylist():
             if not row["reason"].startswith("annotation "):
                 bad[row["split"]] += 1
                 if len(shown[row["split"]]) < _EXAMPLES:
                     shown[row["split"]].append(f"{row['uri']}: {row['reason']}")
-    for split in SPLITS:
+    for split in plan.sets:
         total = len(plan.images[split])
         if bad[split] > config.max_quarantined_share * total or bad[split] == total:
             raise DataError(
@@ -292,7 +292,7 @@ class IngestShard:
         return {
             "images": images,
             "image_index": images.select(IMAGE_INDEX.names),
-            "instances": instances.filter(kept),
+            "instances": with_sizes(instances.filter(kept), images),
             "quarantine": pa.concat_tables([quarantine, bad]),
         }
 
@@ -326,8 +326,36 @@ class IngestShard:
         }
 
 
+def with_sizes(objects: pa.Table, images: pa.Table) -> pa.Table:
+    """Objects with the size of their image where only its file tells that: each is a whole image.
+    Others stay as they are.
+
+    Args:
+        objects: rows of ``instances`` or with its columns.
+        images: rows of ``image_index`` or with its columns. Objects of images that are not among
+            them, as those that could not be read, are left out if they have no size.
+    """
+    unsized = objects["height_px"].to_numpy() < 0
+    if not unsized.any():
+        return objects
+    names = ("image_id", "height_px", "width_px")
+    columns = zip(*(images[name].to_pylist() for name in names), strict=True)
+    size_of = {image_id: size for image_id, *size in columns}
+    rows = []
+    for row, bare in zip(objects.to_pylist(), unsized.tolist(), strict=True):
+        if bare:
+            if row["image_id"] not in size_of:
+                continue
+            height, width = size_of[row["image_id"]]
+            place = dict(bbox_xyxy=[0, 0, width, height], area_px=height * width)
+            row |= {"height_px": height, "width_px": width, **place}
+        rows.append(row)
+    return pa.Table.from_pylist(rows, objects.schema)
+
+
 def instance_rows(rows: pa.Table, images: ImageList, class_of: Mapping[int, int]) -> pa.Table:
-    """Rows of ``instances`` from those of ``annotation_runs``.
+    """Rows of ``instances`` from those of ``annotation_runs``. Where only the image file tells its
+    size, ``height_px`` and ``width_px`` are -1: see :func:`with_sizes`.
 
     Args:
         images: what ``image_row`` counts.

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size
 from gcdis_ray.store.members import Inputs, document, optional, table
@@ -39,6 +40,16 @@ class Config(StageConfig):
         description="detections kept per image, the best of all outputs; evaluate scores at most "
         "so many, and with mapping.drop before_topk fills up from them",
     )
+
+
+def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    data = givers.get("images")
+    if data is not None and getattr(data, "validation", data) is None:
+        raise ConfigError(
+            "there are no validation images, and predictions are made of them",
+            where="stages.ingest.validation",
+            fix="name them, or choose a recipe that predicts nothing",
+        )
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:

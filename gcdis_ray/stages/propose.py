@@ -1,7 +1,8 @@
 """propose: where are objects, of whatever class?
 
 A class-agnostic Mask R-CNN learns from the labeled objects, all classes merged into one, and is
-run over the unlabeled images. Or the user brings masks of any origin in a COCO results file.
+run over the unlabeled images. Or the user brings masks of any origin in a COCO results file. Or
+every image is one object: crops that were cut elsewhere, or photographs of one thing each.
 
 Labeled objects that came with a box only are given masks here: by the mask head, which sees each
 true box, once the proposer is trained.
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "propose"
-VERSION = 1
+VERSION = 2
 TAKES = ("images", optional("image_index"), "instances", optional("source"))
 GIVES = (
     table("proposals", PROPOSALS),
@@ -75,8 +76,10 @@ class ExternalConfig(Closed):
 
 
 class Config(StageConfig):
-    source: Literal["model", "external"] = Field(
-        "model", description="train a proposer, or read masks from a file"
+    source: Literal["model", "external", "image"] = Field(
+        "model",
+        description="train a proposer; read masks from a file; or take every image for one object, "
+        "whatever boxes and masks its annotation has",
     )
     external: ExternalConfig | None = None
     detector: DetectorConfig = DetectorConfig.model_validate({})
@@ -99,7 +102,13 @@ class Config(StageConfig):
     )
     min_score: float = Field(0.3, ge=0, le=1, description="lowest objectness kept")
     nms_iou: float = Field(0.7, gt=0, le=1, description="box overlap at which the better one stays")
-    max_per_image: int = Field(50, ge=1, le=10_000)
+    max_per_image: int = Field(
+        100,
+        ge=1,
+        le=10_000,
+        description="the best so many of an image are kept: average recall is measured on them, "
+        "and stages.crop.max_proposals_per_image says how many of them become crops",
+    )
     image_cache_mb: int = Field(1024, ge=1, le=1_000_000, description="image files held in memory")
 
     @classmethod
@@ -129,6 +138,13 @@ class Config(StageConfig):
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
     if config.source != "model":
         return
+    labeled = getattr(givers.get("instances"), "labeled", None)
+    if getattr(labeled, "has_class_folders", False):
+        raise ConfigError(
+            "class folders do not tell where objects are: a proposer can learn from nothing",
+            where="stages.propose.source",
+            fix="set it to image, or give labeled images an annotation file",
+        )
     if config.init is not None:
         config.init.read(config.detector)
     elif config.detector.backbone != "small" or config.detector.weights is not None:
@@ -138,8 +154,8 @@ def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
 
 
 def source(config: Config, show: object = None) -> str:
-    """Fingerprint of the external masks; empty if a model makes the proposals."""
-    if config.source == "model" or config.external is None:
+    """Fingerprint of the external masks; empty without."""
+    if config.source != "external" or config.external is None:
         return ""
     folder, name = config.external.file()
     with named_errors(f"{folder.uri}/{name}"):
@@ -150,11 +166,13 @@ def source(config: Config, show: object = None) -> str:
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
-    """Some five objects an image, and the proposer. Images are read to train and to infer."""
+    """Some five objects an image, and the proposer. Images are read to train and to infer. One an
+    image, and none is read, where images are objects."""
     from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
     from gcdis_ray.models.stored import stored_bytes
 
-    rows, weights = inputs["images"].rows * min(config.max_per_image, 5), 0
+    per_image = 1 if config.source == "image" else min(config.max_per_image, 5)
+    rows, weights = inputs["images"].rows * per_image, 0
     if config.source == "model":
         detector = config.detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
@@ -167,13 +185,17 @@ def sections(view: RunView) -> Sequence[Section]:
     from gcdis_ray.report.run_pictures import proposed_pictures
     from gcdis_ray.report.set_aside import set_aside_section
 
-    return [*proposed_pictures(view), set_aside_section(view)]
+    whole = (view.json("proposer_spec") or {}).get("source") == "image"  # nothing to be seen
+    return [*([] if whole else proposed_pictures(view)), set_aside_section(view)]
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write tables ``proposals`` and ``history``, tensors ``proposer``, JSON ``proposer_spec``;
-    ``instance_masks`` if a labeled object came without a mask, tensors ``init`` if told to start
-    from an earlier proposer."""
+    ``instance_masks`` if a labeled object came without a mask or is its image, tensors ``init`` if
+    told to start from an earlier proposer."""
+    if config.source == "image":
+        _take_images(inputs, config, work)
+        return
     instances = inputs.table("instances")
     count = count_masks(instances)
     _check_masks(count, config)
@@ -303,4 +325,17 @@ def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    work.write_json("proposer_spec", {"source": "external"})
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "external", "detector": detector})
+
+
+def _take_images(inputs: Inputs, config: Config, work: Work) -> None:
+    from gcdis_ray.data.images.image_files import listed_images
+    from gcdis_ray.instances.whole_images import WholeImages, check_one_object
+
+    images, instances = listed_images(inputs), inputs.table("instances")
+    check_one_object(images, instances, "stages.propose.source")
+    work.map_shards(WholeImages(), [images, instances], gives=("proposals", "instance_masks"))
+    work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
+    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
+    work.write_json("proposer_spec", {"source": "image", "detector": detector})

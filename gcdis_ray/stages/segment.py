@@ -87,10 +87,13 @@ class Config(StageConfig):
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
-    if config.detector and (config.detector.backbone != "small" or config.detector.weights):
+    detector, where = config.detector, "stages.segment.detector"
+    if detector is None and getattr(givers.get("proposals"), "source", None) == "external":
+        detector, where = getattr(givers["proposals"], "detector", None), "stages.propose.detector"
+    if detector and (detector.backbone != "small" or detector.weights):
         from gcdis_ray.instances.detector_backbone import check_body
 
-        check_body(config.detector, "stages.segment.detector")
+        check_body(detector, where)
 
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
@@ -119,13 +122,15 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     from gcdis_ray.instances.segmentation import SegmentationTask
 
     classes = inputs.json("discovered_classes")
-    stored = inputs.json("proposer_spec").get("detector")
+    proposer = inputs.json("proposer_spec")
+    stored = proposer.get("detector")
     detector = config.detector or DetectorConfig(**(stored or {}))
     initialised = config.init_from_proposer and inputs.has("proposer")
     images = inputs.table("images")
     pseudo_labels = inputs.table("pseudo_labels")
     made = None
-    if config.model_masks == "use" and inputs.has("instance_masks"):
+    of_images = proposer["source"] == "image"  # then annotated masks are not those of the objects
+    if (config.model_masks == "use" or of_images) and inputs.has("instance_masks"):
         made = inputs.table("instance_masks")
     if not (initialised or made or pseudo_labels.num_rows or _some_have_masks(inputs)):
         raise DataError(

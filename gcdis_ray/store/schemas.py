@@ -11,6 +11,7 @@ import pyarrow as pa
 from gcdis_ray.errors import ArtifactError
 
 BOX = pa.list_(pa.float32(), 4)  # x0, y0, x1, y1 in absolute pixels, fixed-size list
+WHOLE_IMAGE = "image"  # origin of the mask of an object that is its image
 
 
 def schema(**columns: pa.DataType | tuple[pa.DataType, str]) -> pa.Schema:
@@ -78,15 +79,15 @@ PROPOSALS = schema(
     width_px=pa.int32(),
     area_px=pa.float64(),
     objectness=pa.float32(),  # in [0, 1]
-    origin=pa.string(),  # model | external
+    origin=pa.string(),  # model | external | image (the object is the whole image)
 )
 
-INSTANCE_MASKS = schema(  # of labeled objects that came with a box only
+INSTANCE_MASKS = schema(  # of labeled objects that came with a box only, or are the whole image
     instance_id=pa.int64(),
     image_id=pa.int64(),
     mask_rle=pa.string(),
     area_px=pa.float64(),  # of the mask
-    origin=pa.string(),  # model (the mask head, given the box) | box (the box itself)
+    origin=pa.string(),  # model (the mask head, given the box) | box (the box itself) | image
 )
 
 CROPS = schema(
@@ -111,6 +112,11 @@ ASSIGNMENTS = schema(
     topk_ids=pa.list_(pa.int32()),
     topk_probabilities=pa.list_(pa.float32()),  # softmax, descending
     embedding=pa.list_(pa.float32()),  # projection, L2-normalised
+)
+
+PLACED = schema(  # where discovery starts from: clusters of all crops before it trains
+    crop_index=pa.int64(),
+    cluster_id=pa.int32(),  # below the number of known classes: the known class of that index
 )
 
 PSEUDO_LABELS = schema(

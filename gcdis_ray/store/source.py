@@ -50,7 +50,8 @@ class SourceFolder(Protocol):
 
     def has_folder(self, name: str) -> bool: ...
     def names(self, folder: str) -> Iterator[str]:
-        """Every file below ``folder``, relative to it, in no order of its own."""
+        """Every file below ``folder``, relative to it, in no order of its own. Links to folders are
+        followed, but not to one that they lie in."""
         ...
 
     def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
@@ -132,6 +133,27 @@ class _Counted(io.FileIO):
         return data
 
 
+def _walk(place: str, above: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
+    """A folder and those below it, with the names of their files; nothing of what cannot be read.
+
+    Args:
+        above: real paths of the folders that it lies in.
+    """
+    real = os.path.realpath(place)
+    if real in above:
+        return
+    files, folders = [], []
+    try:
+        with os.scandir(place) as entries:
+            for entry in entries:
+                (folders if entry.is_dir() else files).append(entry.name)
+    except OSError:
+        return
+    yield place, files
+    for name in folders:
+        yield from _walk(os.path.join(place, name), above | {real})
+
+
 @dataclass(frozen=True)
 class LocalFolder:
     root: str
@@ -164,7 +186,7 @@ class LocalFolder:
         base = self._at(folder)
         return (
             Path(place, file).relative_to(base).as_posix()
-            for place, _, files in os.walk(base)
+            for place, files in _walk(str(base), frozenset())
             for file in files
         )
 

@@ -1,4 +1,5 @@
-"""Learning rate as a pure function of the step, so that a resume needs no scheduler state."""
+"""What changes in the course of a training, as pure functions of the step: a resume needs no
+scheduler state."""
 
 from __future__ import annotations
 
@@ -23,3 +24,8 @@ def learning_rate(config: TrainingConfig, step: int) -> float:
     share = (step - warmup_steps) / span if span > 0 else 0.0
     final = config.final_lr_ratio
     return config.lr * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def linear_course(start: float, end: float, progress: float) -> float:
+    """From ``start`` at progress 0 to ``end`` at 1, and as it is before and after."""
+    return start + (end - start) * min(max(progress, 0.0), 1.0)

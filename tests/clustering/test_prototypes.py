@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch.nn import functional as F
@@ -80,3 +82,28 @@ def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clust
 
     torch.testing.assert_close(fitted.norm(dim=1), torch.ones(6))
     assert accuracy(fitted) > 0.95 > accuracy(start)
+
+
+def test_prototypes_are_fitted_by_crops_or_by_clusters():
+    """Where a frequent and a rare cluster overlap, whoever counts wins the middle."""
+    generator = torch.Generator().manual_seed(0)
+    classes = torch.tensor([0, 1]).repeat_interleave(torch.tensor([190, 10]))
+    angles = torch.tensor([0.0, 0.5])[classes] + 0.25 * torch.randn(200, generator=generator)
+    features = torch.stack([angles.cos(), angles.sin()], dim=1)
+    start = torch.tensor([[1.0, 0.0], [math.cos(0.5), math.sin(0.5)]])
+    found = {}
+    for balanced in (False, True):
+        prototypes = fit_prototypes(features, classes, start, 0.1, balanced=balanced)
+        by_hand = start.clone().requires_grad_()
+        rate = torch.tensor([1 / 190, 1 / 10] if balanced else [1.0, 1.0])[classes]
+        optimizer = torch.optim.Adam([by_hand], lr=0.02)
+        for _ in range(100):
+            optimizer.zero_grad()
+            q = torch.softmax(features @ F.normalize(by_hand, dim=1).T / 0.1, dim=1)
+            loss = -(rate * q[torch.arange(200), classes].log()).sum() / rate.sum()
+            loss.backward()
+            optimizer.step()
+        expected = F.normalize(by_hand.detach(), dim=1)
+        torch.testing.assert_close(prototypes, expected, atol=1e-4, rtol=0)
+        found[balanced] = int(((features @ prototypes.T).argmax(dim=1) == 1).sum())
+    assert found[False] < 20 < found[True]

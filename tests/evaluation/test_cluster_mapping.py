@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scene_tables import FakeArtifact, memory_tensors, rectangle_scenes
 from test_crop_truth import sharded, table, thing, true
-from toy_discovery import MODEL
+from toy_discovery import MODEL, fresh_model, spec_of
 
 from gcdis_ray.data.crops.crop_cutting import cut_image
 from gcdis_ray.data.images.image_check import decode_rgb
@@ -22,8 +22,6 @@ from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.cluster_mapping import CountDetections, CountTrueCrops, match_outputs
 from gcdis_ray.evaluation.scored_images import in_mapping_half
 from gcdis_ray.masks.coco_rle import encode_window
-from gcdis_ray.methods.gcdis.inference import infer_crops
-from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.stages import crop
@@ -156,19 +154,12 @@ def test_the_best_of_an_image_are_those_that_few_precede(rows: list, limit: int)
 
 def test_true_objects_are_named_by_the_discovery_model_one_by_one():
     scenes = rectangle_scenes(("labeled", "validation", "validation"), per_shard=3)
-    model = build_discovery_model(MODEL, 5)
-    weights = memory_tensors(model.state_dict())
-    spec = {
-        "model": MODEL.key_fields(),
-        "num_classes": 5,
-        "cache_px": 16,
-        "softmax_temperature": 0.1,
-    }
-    stored, cut = StoredMethod("gcdis", spec, weights), crop.Config().cut
+    weights = memory_tensors(fresh_model(MODEL, 5).state_dict())
+    stored, cut = StoredMethod("gcdis", spec_of(MODEL, 5), weights), crop.Config().cut
     run = CountTrueCrops(ImageFiles(), stored, cut).open("cpu")
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
-    ready = load_discovery_model(spec, weights.load())
+    ready = stored.open("cpu")
     for shard in range(scenes.images.num_shards):
         images = scenes.images.shard(shard)
         rows = [
@@ -192,7 +183,7 @@ def test_true_objects_are_named_by_the_discovery_model_one_by_one():
                 for row in scenes.truth[image["image_id"]]:
                     one = cut_image(decode_rgb(image["bytes"]), [row["mask_rle"]], cut)[0]
                     shown = pa.table({name: [one[name]] for name in ("jpeg", "mask_png")})
-                    output = int(infer_crops(ready, spec, shown).probabilities_NC.argmax())
+                    output = int(ready.infer(shown).probabilities_NC.argmax())
                     pair = output, row["category_id"]
                     want[pair] = want.get(pair, 0) + 1
     assert total == want

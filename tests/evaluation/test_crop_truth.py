@@ -134,6 +134,28 @@ def test_every_crop_is_matched_as_counted_by_hand():
     assert match([[1, 2, 3, 4, 5]], min_iou=0.95).num_with_proposal == 1
 
 
+def test_an_image_that_is_an_object_shows_the_object_of_that_image():
+    """Wherever its box lies; several objects are none of them, and a crowd is none."""
+    truth = [
+        true(1, [0, 0, 3, 3], 7),
+        true(2, [0, 0, 20, 20], 8),
+        true(2, [0, 0, 20, 20], 8, instance_id=9),
+        true(3, [0, 0, 20, 20], 9, iscrowd=True),
+        true(3, [4, 4, 5, 5], 5, mask_rle=None),
+    ]
+    whole = [proposal(n, n, [0, 0, 20, 20]) | {"origin": "image"} for n in (1, 2, 3, 4)]
+    found = MatchCrops(0.5).open("cpu")(
+        0,
+        table("truth_instances", truth),
+        table("pseudo_labels", [label(n - 1, n, n) for n in (1, 2, 3, 4)]),
+        table("proposals", whole),
+    )
+    assert found["crop_truth"]["category_id"].to_pylist() == [7, -1, 5, -1]
+    assert found["crop_truth"]["iou"].to_pylist() == [1, 0, 1, 0]
+    counts = {r["category_id"]: r["with_proposal"] for r in found["class_objects"].to_pylist()}
+    assert counts == {5: 1, 7: 1, 8: 0, 9: 0}
+
+
 @pytest.mark.parametrize("images", [[[1], [2], [3], [4], [5]], [[5, 3], [], [4, 1, 2]]])
 def test_shards_and_their_order_change_nothing(images: list[list[int]]):
     whole, parts = match([[1, 2, 3, 4, 5]]), match(images)

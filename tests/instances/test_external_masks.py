@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from PIL import Image
 from scene_tables import memory_table, rectangle_scenes
 
 from gcdis_ray.data.sets.sorted_runs import SortedRuns
@@ -171,3 +174,51 @@ def test_limit_on_refused():
     check_refused(refused, 200, 0.01)
     with pytest.raises(DataError, match=r"2 of 100 .*image 5: empty mask"):
         check_refused(refused, 100, 0.01)
+
+
+class TestGuide:
+    """What ``docs/masks.md`` says to write is what is read."""
+
+    @pytest.fixture
+    def folder(self, rectangles, tmp_path, monkeypatch):
+        (tmp_path / "images").mkdir()
+        told = [
+            {"id": row["image_id"], "file_name": f"{row['image_id']}.png"}
+            for row in rectangles.images.read().to_pylist()
+        ]
+        for image in told:
+            Image.new("RGB", (64, 64)).save(tmp_path / "images" / image["file_name"])
+        objects = [
+            {"image_id": row["image_id"], "segmentation": {"size": [64, 64], "counts": rle}}
+            for rows in rectangles.truth.values()
+            for row in rows
+            if (rle := row["mask_rle"])
+        ]
+        dataset = {"images": told, "annotations": objects}
+        (tmp_path / "instances.json").write_text(json.dumps(dataset))
+        monkeypatch.chdir(tmp_path)
+        return tmp_path
+
+    def _run(self, block: int, folder: Path, **given: object) -> list[dict]:
+        """Entries that a block of Python writes, taken in."""
+        guide = (Path(__file__).parents[2] / "docs" / "masks.md").read_text()
+        code = re.findall(r"```python\n(.*?)```", guide, re.S)[block]
+        exec(code.replace("/data/my-coco", str(folder)), dict(given))
+        return json.loads((folder / "masks.json").read_text())
+
+    def test_masks_of_a_model(self, rectangles, folder):
+        square = np.zeros((64, 64), bool)
+        square[10:30, 10:30] = True
+        entries = self._run(0, folder, masks_of=lambda pixels: [(square, 1.02), (~square, 0.5)])
+        mine = [entry for entry in entries if entry["image_id"] == 300]
+        assert [entry["score"] for entry in mine] == [1, 0.5]
+        found = _import(rectangles, mine)
+        assert found["quarantine"].num_rows == 0
+        assert found["proposals"]["area_px"].to_pylist() == [400, 64 * 64 - 400]
+
+    def test_true_masks(self, rectangles, folder):
+        entries = self._run(-1, folder)
+        mine = [entry for entry in entries if entry["image_id"] == 300]
+        found = _import(rectangles, mine)
+        truth = [row["mask_rle"] for row in rectangles.truth[300]]
+        assert found["proposals"]["mask_rle"].to_pylist() == truth

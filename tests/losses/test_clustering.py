@@ -65,6 +65,17 @@ def test_classification_without_labels_is_zero_not_nan(labels):
     assert (loss.item() == 0) == (max(labels) < 0)
 
 
+def test_balance_pulls_towards_the_wanted_shares_like_kl():
+    torch.manual_seed(0)
+    cosines = torch.randn(6, 4, dtype=torch.float64).requires_grad_()
+    wanted = torch.tensor([0.6, 0.2, 0.15, 0.05], dtype=torch.float64)
+    mean = torch.softmax(cosines / 0.5, 1).mean(0)
+    (kl_gradient,) = torch.autograd.grad((mean * (mean / wanted).log()).sum(), cosines)
+    mass = mean.detach() * 50 / wanted
+    (ours,) = torch.autograd.grad(balance_loss(cosines, mass, 0.5), cosines)
+    torch.testing.assert_close(ours, kl_gradient)
+
+
 def test_balance_pulls_towards_rare_clusters_like_negative_entropy():
     torch.manual_seed(0)
     cosines = torch.randn(6, 4, dtype=torch.float64).requires_grad_()

@@ -49,6 +49,20 @@ def test_made_masks_fill_gaps_alone():
     assert with_made_masks(few, made).column_names == ["mask_rle", "instance_id"]
 
 
+def test_an_object_that_is_its_image_has_no_other_mask():
+    rows = _rows()
+    told = _table("instances", [rows[0], rows[1] | {"mask_rle": None}])
+    full = _table("instance_masks", _made(rows[:2], "image"))
+    whole = _table("instance_masks", [m | {"mask_rle": "all"} for m in full.to_pylist()])
+    found = with_made_masks(told, whole).to_pylist()
+    for row, was in zip(found, rows, strict=False):
+        assert row["mask_rle"] == "all"
+        assert row["area_px"] == 7
+        assert row["bbox_xyxy"] == [0, 0, was["width_px"], was["height_px"]]
+    narrow = with_made_masks(told.select(["instance_id", "mask_rle", "bbox_xyxy"]), whole)
+    assert narrow["bbox_xyxy"].to_pylist() == told["bbox_xyxy"].to_pylist()
+
+
 def test_a_detector_reads_made_masks_only_if_given():
     rows = _rows()
     bare = memory_table("instances", [[row | {"mask_rle": None} for row in rows], []])
@@ -75,5 +89,6 @@ def test_origins_of_labeled_crops():
         "annotated": 1,
         "model": 2,
         "box": 1,
+        "image": 0,
     }
-    assert count_origins(table, None) == {"annotated": 4, "model": 0, "box": 0}
+    assert count_origins(table, None) == {"annotated": 4, "model": 0, "box": 0, "image": 0}

@@ -8,9 +8,8 @@ import pytest
 import torch
 from scene_tables import memory_tensors
 from small_discovery import CONFIG, crop_row
+from toy_discovery import fresh_model, spec_of
 
-from gcdis_ray.methods.gcdis.inference import infer_crops
-from gcdis_ray.methods.gcdis.model import build_discovery_model, load_discovery_model
 from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod
@@ -19,18 +18,13 @@ from gcdis_ray.store.schemas import CROPS as CROPS_SCHEMA
 from gcdis_ray.store.schemas import check_schema
 
 MODEL = CONFIG.options.model
-SPEC = dict(
-    model=MODEL.model_dump(mode="json"),
-    num_classes=5,
-    cache_px=16,
-    softmax_temperature=0.1,
-)
+SPEC = spec_of(MODEL, 5)
 CROPS = pa.Table.from_pylist([crop_row(n, -1) for n in range(9)], schema=CROPS_SCHEMA)
 
 
 def weights(seed: int) -> dict[str, torch.Tensor]:
     torch.manual_seed(seed)
-    return build_discovery_model(MODEL, 5).state_dict()
+    return fresh_model(MODEL, 5).state_dict()
 
 
 @pytest.fixture
@@ -55,8 +49,8 @@ def test_clusters_are_told_of_their_outputs(stored: StoredMethod):
 def test_agreement_counts_every_crop_once_a_snapshot(stored: StoredMethod):
     told = CompareSnapshots(stored).open("cpu")(0, CROPS)["agreement"]
     found = check_schema("agreement", told, AGREEMENT).to_pylist()
-    models = [load_discovery_model(SPEC, weights(seed)) for seed in (0, 1)]
-    each = [infer_crops(model, SPEC, CROPS).probabilities_NC for model in models]
+    alone = [StoredMethod("gcdis", SPEC, memory_tensors(weights(seed))) for seed in (0, 1)]
+    each = [one.open("cpu").infer(CROPS).probabilities_NC for one in alone]
     expected: dict[tuple[int, int, int], tuple[int, float]] = {}
     for step, probabilities in zip((1, 2), each, strict=True):
         for crop, last in enumerate(each[-1]):

@@ -35,3 +35,8 @@ def test_all_have_what_the_first_part_has():
 
     value = torch.rand(4, 2)
     assert torch.equal(StepParts([0, 1], 4, Others()).of_first(value), value)
+
+
+def test_a_mean_is_over_all_parts():
+    parts = StepParts([0, 1, 2], 3, AllParts())
+    assert parts.mean([torch.tensor(n) for n in (1, 2, 6)]).item() == 3

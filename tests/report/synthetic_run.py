@@ -277,6 +277,13 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
     return {
         "discovery": {
             "accuracy": {"all": 0.83, "known": 0.91, "novel": 0.74},
+            "num_crops_scored": 2345,
+            "objects_with_crop": {"all": 0.62, "known": 0.67, "novel": 0.55},
+            "found_and_sorted": {"all": 0.51, "known": 0.61, "novel": 0.41},
+            "placed_accuracy": {"all": 0.85, "known": 0.9, "novel": 0.78},
+            "placed_accuracy_hungarian": {"all": 0.87, "known": 0.9, "novel": 0.8},
+            "ss_kmeans_accuracy": {"all": 0.68, "known": 0.88, "novel": 0.47},
+            "kmeans_named_accuracy": {"all": 0.54, "known": 0.57, "novel": 0.52},
             "kmeans_accuracy": {"all": 0.56, "known": 0.58, "novel": 0.53},
             "accuracy_by_frequency": {"head": 0.89, "mid": 0.78, "tail": 0.61},
             "kmeans_accuracy_by_frequency": {"head": 0.7, "mid": 0.5, "tail": 0.13},
@@ -286,6 +293,14 @@ def _metrics(names: list[str], counts: dict[int, int]) -> dict[str, Any]:
                 "accuracy": "known_identity: known classes stand for themselves",
                 "kmeans_accuracy": "hungarian_all: one matching over all classes",
             },
+            "reason": None,
+        },
+        "proposals": {
+            "mask_ar10": {"all": 0.31, "known": 0.35, "novel": 0.27},
+            "mask_ar10_by_size": {"small": 0.11, "medium": 0.36, "large": None},
+            "mask_ar100": {"all": 0.48, "known": 0.49, "novel": 0.43},
+            "box_ar10": {"all": None, "known": None, "novel": None},
+            "protocol": {"mask": "COCO, class-agnostic", "box": "not scored"},
             "reason": None,
         },
         "detection": {

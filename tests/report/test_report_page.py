@@ -94,6 +94,17 @@ def test_the_page_says_what_was_found(finished_page):
     assert "Rules: LVIS, federated." in text
     assert "Outputs and classes: as in RNCDL: one assignment &lt;over all&gt;." in text
     assert "mask AP 0.013 0.25 0.50" in " ".join(text.split())
+    words = " ".join(text.split())
+    assert "of 2,345 crops; k-means 0.56" in words
+    assert "of 125 crops; k-means 0.53" in words
+    assert "0.51 found and sorted rightly of all objects; 0.62 have a crop" in words
+    assert "62% of all true objects in unlabeled images have such a crop, and 51% were" in words
+    assert "0.830 of these crops are right at its end, 0.850 were before it" in words
+    assert "placed, before training 0.85 0.90 0.78 0.87 – – –" in words
+    assert "k-means, named by the truth 0.56 0.58 0.53 0.56 0.70 0.50 0.13" in words
+    assert "mask AR, best 10 0.31 0.35 0.27 0.11 0.36 –" in words
+    assert "box AR, best 10" not in words
+    assert "objects with a crop 0.62 0.67 0.55 – – –" in words
     assert "truncated image" in text
     for stage in ORDER:
         assert stage in text

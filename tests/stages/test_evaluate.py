@@ -5,13 +5,16 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 from perfect_run import SPLITS, perfect_run, png, score
 from scene_tables import FakeArtifact, memory_table, rectangle_scenes
 from stage_inputs import inputs_of
+from tables import SCHEMAS
 
 from gcdis_ray.stages import evaluate, predict
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import PLACED
 
 
 @pytest.mark.parametrize("source", ["train_gt", "detections"])
@@ -19,8 +22,14 @@ def test_a_perfect_run_scores_one_whatever_its_clusters_are_called(source: str) 
     artifacts, predictions = perfect_run()
     metrics = score(artifacts, predictions, mapping={"source": source})
     perfect = {"all": 1.0, "known": 1.0, "novel": 1.0}
-    for name in ("accuracy", "accuracy_hungarian", "kmeans_accuracy", "kmeans_pixels_accuracy"):
+    sortings = ("accuracy", "ss_kmeans_accuracy", "kmeans_named_accuracy", "kmeans_accuracy")
+    shares = ("objects_with_crop", "found_and_sorted")
+    for name in (*sortings, "accuracy_hungarian", "kmeans_pixels_accuracy", *shares):
         assert metrics["discovery"][name] == perfect, name
+    assert metrics["discovery"]["placed_accuracy"]["all"] is None
+    for name in ("mask_ar10", "mask_ar100", "box_ar10", "box_ar100"):
+        assert metrics["proposals"][name] == perfect, name
+    assert metrics["proposals"]["most_per_image"] == 3  # two objects, and nothing
     assert metrics["discovery"]["nmi"] == pytest.approx(1)
     assert metrics["detection"]["mask_ap"] == pytest.approx(perfect)
     assert metrics["detection"]["box_ap"] == pytest.approx(perfect)
@@ -151,8 +160,36 @@ def test_objects_without_a_crop_are_counted_and_left_out() -> None:
     metrics = score(artifacts, predictions)
     assert metrics["coverage"]["num_objects_with_crop"] == 31
     assert metrics["coverage"]["num_objects_with_proposal"] == 32
-    assert metrics["discovery"]["num_crops_scored"] == 31
-    assert metrics["discovery"]["accuracy"]["all"] == 1
+    discovery = metrics["discovery"]
+    assert discovery["num_crops_scored"] == 31
+    assert discovery["accuracy"]["all"] == 1
+    assert discovery["objects_with_crop"]["all"] == discovery["found_and_sorted"]["all"] == 31 / 32
+    assert metrics["proposals"]["mask_ar10"]["all"] == 1
+
+
+def test_where_discovery_started_is_scored_beside_its_end(monkeypatch) -> None:
+    monkeypatch.setitem(SCHEMAS, "placed", PLACED)
+    artifacts, predictions = perfect_run(wrong_every=3)
+    shards = _rows(artifacts["embed"].table("embeddings"))
+    placed = [
+        {"crop_index": row["crop_index"], "cluster_id": _start(row["embedding"])}
+        for shard in shards
+        for row in shard
+    ]
+    artifacts["discover"].members["placed"] = memory_table("placed", [placed[::-1]])
+    metrics = score(artifacts, predictions)
+    assert metrics["discovery"]["placed_accuracy"] == {"all": 1, "known": 1, "novel": 1}
+    assert metrics["discovery"]["placed_accuracy_hungarian"]["all"] == 1
+    assert metrics["discovery"]["accuracy"]["all"] < 1
+    artifact: Any = FakeArtifact({"metrics": metrics})
+    line = evaluate.warning(artifact)
+    assert line is not None
+    assert "1.000 placed (accuracy of 32 crops)" in line
+
+
+def _start(embedding: list[float]) -> int:
+    """A cluster for each class of the scenes; its angle in the plane is twice its number."""
+    return int(np.argmin([abs(np.cos(2 * k) - embedding[0]) for k in range(3)]))
 
 
 def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
@@ -162,6 +199,8 @@ def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
     for block, name in (
         ("discovery", "accuracy"),
         ("discovery", "kmeans_accuracy"),
+        ("discovery", "found_and_sorted"),
+        ("proposals", "mask_ar100"),
         ("detection", "mask_ap"),
         ("detection", "box_ap"),
     ):
@@ -169,7 +208,8 @@ def test_without_ground_truth_numbers_are_null_and_say_why() -> None:
     thirds = {"head": None, "mid": None, "tail": None}
     assert metrics["discovery"]["accuracy_by_frequency"] == thirds
     assert metrics["probability_bins"] == metrics["stability_bins"] == []
-    assert metrics["discovery"]["reason"] == "no ground truth for unlabeled images"
+    for block in ("discovery", "proposals"):
+        assert metrics[block]["reason"] == "no ground truth for unlabeled images"
     assert metrics["detection"]["reason"] == "no ground truth for validation images"
     assert metrics["class_count"] == {
         "estimate": 3,

@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from class_folders import NUM_UNLABELED, crop_folders_config, make_crop_folders
 from coco_folder import HEIGHT, WIDTH, folder_config, make_coco_folder, square, write_json
+from scene_tables import FakeArtifact
+from stage_inputs import inputs_of
+from tables import SCHEMAS
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
-from gcdis_ray.run.work import StageWork
+from gcdis_ray.run.work import StageWork, local_work
 from gcdis_ray.stages import ground_truth, ingest
 from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
+from gcdis_ray.store.storage import LocalStorage
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     make_coco_folder(tmp_path / "data")
     return tmp_path / "data"
+
+
+@pytest.fixture
+def new_work(tmp_path: Path) -> Callable[[str], StageWork]:
+    return lambda name: local_work(LocalStorage(str(tmp_path / name)), SCHEMAS)
 
 
 def config(root: Path, /, **changes) -> ground_truth.Config:
@@ -123,3 +134,29 @@ def test_files_that_disagree_on_categories(root: Path, local_work: StageWork):
     chosen = {**folder_config(root)["validation"], "annotations": "other.json"}
     with pytest.raises(DataError, match="category 9 is 'fox' and 'wolf'"):
         ground_truth.run({}, config(root, validation=chosen), local_work)
+
+
+def test_class_folders_tell_the_truth_of_unlabeled_images(tmp_path: Path, new_work):
+    """Sizes are those that ingest has read; what it could not read is nothing to be found."""
+    make_crop_folders(tmp_path / "d")
+    (tmp_path / "d/unlabeled/fox/9.png").write_bytes(b"no picture")
+    data = crop_folders_config(tmp_path / "d", max_quarantined_share=0.2)
+    before, work = new_work("ingest"), new_work("ground_truth")
+    ingest.run({}, ingest.Config(**data), before)
+    given = FakeArtifact({"image_index": before.table("image_index")})
+    ground_truth.run(inputs_of(ground_truth, given), ground_truth.Config(**data), work)
+    images = work.table("truth_images").read().to_pylist()
+    size = {row["image_id"]: (row["height_px"], row["width_px"]) for row in images}
+    assert len(images) == 22
+    read = before.table("image_index").read().to_pylist()
+    assert size.items() <= {
+        (row["image_id"], (row["height_px"], row["width_px"])) for row in read
+    }  # fmt: skip
+    rows = work.table("truth_instances").read().to_pylist()
+    names = {row["category_id"]: row["name"] for row in read_json(work, "categories")}
+    assert Counter(names[row["category_id"]] for row in rows) == NUM_UNLABELED
+    for row in rows:
+        height, width = size[row["image_id"]]
+        assert row["bbox_xyxy"] == [0, 0, width, height]
+    known = {row["name"] for row in read_json(work, "categories") if row["known"]}
+    assert known == {"cat", "dog"}

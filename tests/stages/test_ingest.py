@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pytest
+from class_folders import crop_folders_config, make_crop_folders
 from coco_folder import (
     HEIGHT,
     WIDTH,
@@ -31,7 +32,7 @@ from gcdis_ray.masks import coco_rle
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.local import LocalRuntime
-from gcdis_ray.stages import ingest
+from gcdis_ray.stages import ground_truth, ingest
 from gcdis_ray.store.s3 import Prefix
 from gcdis_ray.store.source import LocalFolder
 from gcdis_ray.store.storage import LocalStorage
@@ -440,3 +441,70 @@ def test_real_photographs(shared_data: Path, local_work: StageWork):
     instances = local_work.table("instances").read(["instance_id", "class_index"])
     assert set(instances["instance_id"].to_pylist()) == want
     assert np.array_equal(np.unique(instances["class_index"]), range(20))
+
+
+# ---------------------------------------------------------------- labels of whole images
+
+
+def test_class_folders(tmp_path: Path, local_work: StageWork):
+    """Folders of labeled images are labels; those of unlabeled ones are read by nobody here. A file
+    that cannot be read has no object."""
+    make_crop_folders(tmp_path / "d")
+    (tmp_path / "d/labeled/cat/9.png").write_bytes(b"no picture")
+    chosen = ingest.Config(**crop_folders_config(tmp_path / "d", max_quarantined_share=0.2))
+    done(local_work, chosen)
+    sizes = {
+        row["image_id"]: (row["height_px"], row["width_px"])
+        for row in local_work.table("images").read().to_pylist()
+    }
+    rows = local_work.table("instances").read().to_pylist()
+    assert len(rows) == 12
+    for row in rows:
+        height, width = sizes[row["image_id"]]
+        assert (row["height_px"], row["width_px"]) == (height, width)
+        assert row["bbox_xyxy"] == [0, 0, width, height]
+        assert row["area_px"] == height * width
+        assert row["mask_rle"] is None
+    assert {row["name"] for row in read_json(local_work, "classes")} == {"cat", "dog"}
+    assert local_work.table("quarantine").num_rows == 1
+
+
+def test_annotations_without_a_place_label_the_image(root: Path, local_work: StageWork):
+    data = json.loads((root / "all.json").read_text())
+    names = ("id", "image_id", "category_id")
+    data["annotations"] = [{name: a[name] for name in names} for a in data["annotations"][::2]]
+    write_json(root / "all.json", data)
+    done(local_work, config(root))
+    rows = local_work.table("instances").read().to_pylist()
+    assert [row["instance_id"] for row in rows] == [10, 20, 30, 40]
+    assert {tuple(row["bbox_xyxy"]) for row in rows} == {(0, 0, WIDTH, HEIGHT)}
+    assert {row["mask_rle"] for row in rows} == {None}
+    assert local_work.table("quarantine").num_rows == 0
+
+
+def test_one_without_a_place_among_others_is_a_mistake(root: Path, local_work: StageWork):
+    data = json.loads((root / "all.json").read_text())
+    data["annotations"][2] = {"id": 20, "image_id": 2, "category_id": 1}
+    write_json(root / "all.json", data)
+    with pytest.raises(DataError, match="neither mask nor box"):
+        done(local_work, config(root))
+
+
+def test_without_validation_images(root: Path, local_work: StageWork):
+    data = folder_config(root)
+    del data["validation"]
+    done(local_work, ingest.Config(**data))
+    assert set(local_work.table("images").read()["split"].to_pylist()) == {"labeled", "unlabeled"}
+    assert ingest.source(ingest.Config(**data)) != ingest.source(config(root))
+
+
+@pytest.mark.parametrize("fingerprint", ["stat", "content"])
+def test_a_class_folder_of_another_name_is_another_source(tmp_path: Path, fingerprint: str):
+    make_crop_folders(tmp_path)
+    chosen = ingest.Config(**crop_folders_config(tmp_path, fingerprint=fingerprint))
+    before = ingest.source(chosen), ground_truth.source(chosen)
+    assert before == (ingest.source(chosen), ground_truth.source(chosen))
+    (tmp_path / "unlabeled/owl").rename(tmp_path / "unlabeled/bat")
+    after = ingest.source(chosen), ground_truth.source(chosen)
+    assert before[0] != after[0]  # an image's name is part of it
+    assert before[1] != after[1]

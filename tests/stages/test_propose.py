@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scene_tables import TINY, FakeArtifact, boxes_only, rectangle_scenes
+from scene_tables import TINY, FakeArtifact, boxes_only, memory_table, rectangle_scenes
 from stage_inputs import inputs_of
 from tables import SCHEMAS
 
+from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.instances.inference import detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
@@ -219,6 +220,8 @@ class TestExternal:
         truth = [row["mask_rle"] for i in range(400, 406) for row in rectangles.truth[i]]
         assert [row["mask_rle"] for row in found] == truth
         assert local_work.table("history").num_rows == 0
+        spec = json.loads(local_work.opener.read_bytes(local_work.files["proposer_spec"][0]))
+        assert spec == {"source": "external", "detector": config.detector.model_dump(mode="json")}
 
     def test_too_many_unusable(self, rectangles, local_work, tmp_path):
         broken = {"image_id": 400, "segmentation": [[1, 2]], "score": 1}
@@ -273,6 +276,41 @@ class TestExternal:
     def test_file_must_be_named(self):
         with pytest.raises(ConfigError, match=r"external\.results"):
             _config(source="external")
+
+
+class TestImages:
+    CONFIG = propose.Config.model_validate({"source": "image"})
+
+    def test_every_image_is_an_object(self, rectangles, local_work):
+        shards = [shard.to_pylist()[::2] for shard in rectangles.instances.iter_shards()]
+        alone = FakeArtifact(
+            {"images": rectangles.images, "instances": memory_table("instances", shards)}
+        )
+        propose.run(inputs_of(propose, {"ingest": alone}), self.CONFIG, local_work)
+        assert set(local_work.files) == {
+            "proposals", "history", "instance_masks", "proposer_spec",
+        }  # fmt: skip
+        found = local_work.table("proposals").read().to_pylist()
+        assert [row["image_id"] for row in found] == list(range(400, 406))
+        assert {tuple(row["bbox_xyxy"]) for row in found} == {(0, 0, 64, 64)}
+        assert local_work.table("instance_masks").num_rows == 18
+
+    def test_several_objects_are_refused(self, rectangles, local_work):
+        with pytest.raises(DataError, match="18 labeled images have several objects"):
+            propose.run(inputs_of(propose, {"ingest": rectangles.ingest}), self.CONFIG, local_work)
+
+    def test_class_folders_teach_no_proposer(self):
+        data = DataConfig.model_validate(
+            {
+                "root": "r",
+                "labeled": {"images": "l", "format": "class_folders"},
+                "unlabeled": {"images": "u"},
+                "known_classes": "all",
+            }
+        )
+        propose.check(self.CONFIG, {"instances": data})
+        with pytest.raises(ConfigError, match="do not tell where objects are"):
+            propose.check(_config(), {"instances": data})
 
 
 def test_key_is_what_changes_the_result():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -15,11 +17,11 @@ from scene_tables import (
 )
 from stage_inputs import inputs_of
 
-from gcdis_ray.errors import ArtifactError, DataError
+from gcdis_ray.errors import ArtifactError, ConfigError, DataError
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.inference import Detect, detector_spec
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
-from gcdis_ray.stages import segment
+from gcdis_ray.stages import propose, segment
 
 CLASSES = [
     {
@@ -124,15 +126,21 @@ def test_starts_from_the_proposer(inputs, local_work):
 
 def test_external_masks_start_from_scratch(inputs, local_work):
     members = inputs["propose"].members
-    external = FakeArtifact(
-        {"proposals": members["proposals"], "proposer_spec": {"source": "external"}}
-    )
-    segment.run(
-        inputs_of(segment, {**inputs, "propose": external}),
-        _config(1, detector=TINY.model_dump()),
-        local_work,
-    )
-    assert "segmenter" in local_work.files
+    spec = {"source": "external", "detector": TINY.model_dump(mode="json")}
+    external = FakeArtifact({"proposals": members["proposals"], "proposer_spec": spec})
+    segment.run(inputs_of(segment, {**inputs, "propose": external}), _config(1), local_work)
+    made = json.loads(local_work.opener.read_bytes(local_work.files["segmenter_spec"][0]))
+    assert made["detector"] == spec["detector"]
+
+
+def test_the_detector_of_external_masks_is_looked_at_before_anything_starts():
+    detector = TINY.model_dump() | {"backbone": "resnet10t", "weights": "nowhere.safetensors"}
+    anchors = {"anchor_sizes_px": (16.0, 32.0, 64.0, 128.0)}
+    told = {"external": {"results": "masks.json"}, "detector": detector | anchors}
+    made = propose.Config.model_validate({"source": "external", **told})
+    with pytest.raises(ConfigError, match=r"stages\.propose\.detector.*nowhere"):
+        segment.check(_config(1), {"proposals": made})
+    segment.check(_config(1, detector=TINY.model_dump()), {"proposals": made})
 
 
 class TestBoxesOnly:

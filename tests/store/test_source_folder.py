@@ -11,7 +11,7 @@ import pytest
 
 from gcdis_ray.errors import DataError, StorageError
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.source import SourceFolder, open_source, source_file
+from gcdis_ray.store.source import LocalFolder, SourceFolder, open_source, source_file
 
 FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
 
@@ -139,3 +139,16 @@ def test_failures_of_the_service_name_the_place(s3_endpoint: str, monkeypatch):
         pytest.raises(StorageError, match=r"s3://bucket/x: S3 cannot be reached"),
     ):
         open_source("s3://bucket/x")
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+    for name in ("d/a/1.jpg", "elsewhere/2.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "d/b").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "d/a/up").symlink_to(tmp_path / "d")
+    (tmp_path / "d/gone").symlink_to(tmp_path / "nowhere")
+    folder = LocalFolder(str(tmp_path / "d"))
+    assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg", "gone"]
+    assert sorted(name for name, _ in folder.states(".")) == ["a/1.jpg", "b/2.jpg"]
+    assert list(folder.names("b")) == ["2.jpg"]

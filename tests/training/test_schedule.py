@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gcdis_ray.config import TrainingConfig
-from gcdis_ray.training.schedule import learning_rate
+from gcdis_ray.training.schedule import learning_rate, linear_course
 
 
 def test_warm_up_peak_and_end():
@@ -31,3 +31,8 @@ def test_rate_rises_then_falls_within_bounds(steps: int, warmup: float, ratio: f
     assert all(0 <= rate <= 1 for rate in rates)
     assert rates[: peak + 1] == sorted(rates[: peak + 1])
     assert all(b <= a + 1e-12 for a, b in zip(rates[peak:], rates[peak + 1 :], strict=False))
+
+
+def test_a_linear_course_rests_before_and_after():
+    found = [linear_course(0.2, 0.1, progress) for progress in (-1, 0, 0.5, 1, 3)]
+    assert found == pytest.approx([0.2, 0.2, 0.15, 0.1, 0.1])

@@ -30,6 +30,7 @@ _OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; th
 _MAX_ID = 2**63 - 1
 _MAX_SIDE_PX = 1_000_000
 _MAX_NAME = 1024
+_PLACE = {"bbox", "segmentation"}
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
@@ -74,6 +75,10 @@ class CocoFile:
     @property
     def has_annotations(self) -> bool:  # files of unlabeled images often have none
         return {"annotations", "categories"} <= self.sections
+
+    @property
+    def labels_images(self) -> bool:
+        return self.has_annotations and not _PLACE & self.json.outline.fields["annotations"]
 
     @property
     def num_images(self) -> int | None:
@@ -231,6 +236,21 @@ def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> A
     return Annotation(
         instance_id, category_id, box, mask_rle, float(area), _flag(raw.get("iscrowd", 0))
     )
+
+
+def parse_image_label(raw: Mapping[str, Any], height_px: int, width_px: int) -> Annotation:
+    """Check an annotation that says what its image shows, and no place in it: the object is the
+    whole image.
+
+    Args:
+        height_px, width_px: 0 where only the image file itself tells.
+
+    Raises:
+        DataError: missing or odd id.
+    """
+    instance_id, category_id = whole(raw, "id", None), whole(raw, "category_id", None)
+    box = 0.0, 0.0, float(width_px), float(height_px)
+    return Annotation(instance_id, category_id, box, None, float(height_px * width_px), False)
 
 
 def _box_xyxy(bbox: Any, height_px: int, width_px: int) -> tuple[float, float, float, float]:

@@ -143,6 +143,7 @@ class RelabeledSource:
     ) -> None:
         self.source, self.federated = source, source.federated
         self.has_annotations = source.has_annotations
+        self.labels_images = source.labels_images
         self.counterparts: dict[int, CategoryRecord] = {}
         if not self.has_annotations:
             self.categories: Sequence[CategoryRecord] = []

@@ -38,6 +38,7 @@ class MergedSource:
         self.name = " + ".join(source.name for source in sources)
         self.federated = sources[0].federated  # whose records of images are given
         self.has_annotations = all(source.has_annotations for source in sources)
+        self.labels_images = all(source.labels_images for source in sources)
         self.own: list[set[int]] = []  # of each file: the categories that it gives
         by_id: dict[int, CategoryRecord] = {}
         for source in sources if self.has_annotations else ():
@@ -121,6 +122,8 @@ def _sizes(source: AnnotationSource) -> tuple[np.ndarray, np.ndarray]:
     """(ids (N,) int64 sorted, (N, 2) float64 height and width in pixels)"""
     rows = array("q")
     for record in source.images():
+        assert record.height_px is not None  # files tell sizes, and class folders are no file
+        assert record.width_px is not None
         rows.extend((record.image_id, record.height_px, record.width_px))
     table = np.array(rows, np.int64).reshape(-1, 3)
     table = table[np.argsort(table[:, 0])]

@@ -1,4 +1,4 @@
-"""Opens annotation files of any format: the one door to the readers."""
+"""Opens annotations of any format: the one door to the readers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Literal
 
+from gcdis_ray.data.formats.class_folders import ClassFolders
 from gcdis_ray.data.formats.coco import CocoFile
 from gcdis_ray.data.formats.labels import Labels, RelabeledSource, join_labels
 from gcdis_ray.data.formats.lvis import LvisFile
@@ -14,7 +15,7 @@ from gcdis_ray.data.formats.objects365 import Objects365File
 from gcdis_ray.data.formats.records import AnnotationSource
 from gcdis_ray.data.formats.visual_genome import VisualGenomeFile
 from gcdis_ray.data.formats.voc import VocFile
-from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, Format, ImageSet, LabelSpace
+from gcdis_ray.data.sets.data_config import CLASS_FOLDERS, DataConfig, Format, ImageSet, LabelSpace
 from gcdis_ray.data.sets.json_lists import read_ids
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
@@ -30,12 +31,13 @@ def open_sets(folder: SourceFolder, config: DataConfig) -> Mapping[str, Annotati
     labels = open_labels(folder, config.label_space) if config.label_space else None
     opened: dict[str, AnnotationSource] = {}
     sources: dict[str, AnnotationSource] = {}
-    for split in SPLITS:
+    for split in config.splits:
         chosen = config.image_set(split)
-        if chosen.annotation_files:
-            said = chosen.model_dump_json(
-                include={"annotations", "format", "relabel", "except_coco_ids", "except_flagged"}
-            )
+        if chosen.is_listed:
+            told_by = {"annotations", "format", "relabel", "except_coco_ids", "except_flagged"}
+            if chosen.has_class_folders:
+                told_by.add("images")
+            said = chosen.model_dump_json(include=told_by)
             if said not in opened:
                 opened[said] = open_annotations(folder, chosen, labels)
             sources[split] = opened[said]
@@ -66,12 +68,14 @@ def _labels(
 def open_annotations(
     folder: SourceFolder, chosen: ImageSet, labels: Labels | None = None
 ) -> AnnotationSource:
-    """The annotation file of a set that has one, or its files merged; in ``labels`` if given.
+    """The annotation file of a set, or its files merged; in ``labels`` if given. Or class folders.
 
     Raises:
         DataError: as the readers; a file of another format than said; see
             :class:`RelabeledSource` and :class:`MergedSource`.
     """
+    if chosen.has_class_folders:
+        return ClassFolders(folder, chosen.images)
     except_coco_ids: Collection[int] = ()
     if chosen.except_coco_ids is not None:
         where = "stages.ingest.except_coco_ids"
@@ -120,6 +124,8 @@ def open_file(
             where=f"{folder.uri}/{name}",
             fix="except_flagged is for objects365, except_coco_ids for visual_genome",
         )
+    if format == CLASS_FOLDERS:
+        raise DataError(f"format {CLASS_FOLDERS} is of folders", where=f"{folder.uri}/{name}")
     if format == "voc":
         return VocFile(folder, name)
     if format == "visual_genome":

@@ -14,8 +14,8 @@ class ImageRecord:
 
     image_id: int
     file_name: str  # relative, "/"-separated, stays below the image folder
-    height_px: int
-    width_px: int
+    height_px: int | None  # None: only the file itself tells
+    width_px: int | None
     # LVIS, None elsewhere: categories verified absent; categories of which not all are annotated
     absent: tuple[int, ...] | None = None
     not_exhaustive: tuple[int, ...] | None = None
@@ -30,7 +30,8 @@ class CategoryRecord:
 
 
 class AnnotationSource(Protocol):
-    """One or several files of one format, read as streams and never held in memory.
+    """One or several files of one format, read as streams and never held in memory; or folders that
+    are named by classes.
 
     All methods raise DataError for what is no such file, naming the place.
     """
@@ -68,6 +69,11 @@ class AnnotationSource(Protocol):
 
     @property
     def has_annotations(self) -> bool: ...
+
+    @property
+    def labels_images(self) -> bool:
+        """Whether its annotations say what an image shows, and not where: without box and mask."""
+        ...
 
     @property
     def federated(self) -> bool:

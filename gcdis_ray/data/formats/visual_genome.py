@@ -37,6 +37,7 @@ class VisualGenomeFile:
     """
 
     federated = False
+    labels_images = False
 
     def __init__(
         self,

@@ -46,6 +46,7 @@ class VocFile:
     """
 
     federated = False
+    labels_images = False
 
     def __init__(self, folder: SourceFolder, name: str) -> None:
         self.folder = folder

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.data.formats.coco import parse_annotation, whole_number
+from gcdis_ray.data.formats.coco import parse_annotation, parse_image_label, whole_number
 from gcdis_ray.data.formats.records import AnnotationSource
 from gcdis_ray.data.sets.image_list import ImageList
 from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
@@ -84,10 +84,10 @@ class Selection:
         categories = {c.category_id for c in self.source.categories}
         if self.category_ids is not None:
             categories &= set(self.category_ids)
-        sizes = self.images.size_px_N2
+        sizes, of_images = self.images.size_px_N2, self.source.labels_images
         annotations = self._annotations()
         while some := list(islice(annotations, _AT_ONCE)):
-            yield [_row(raw, row, sizes, categories) for row, raw in some]
+            yield [_row(raw, row, sizes, categories, of_images) for row, raw in some]
 
     def _annotations(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(row of the image, annotation); row -1: its file knows no such image."""
@@ -110,17 +110,25 @@ class Selection:
 
 
 def _row(
-    raw: dict[str, Any], row: int, sizes: NDArray[np.int32], categories: Collection[int]
+    raw: dict[str, Any],
+    row: int,
+    sizes: NDArray[np.int32],
+    categories: Collection[int],
+    of_images: bool,
 ) -> Row:
+    """Args: of_images: an annotation without a place is a label of its image."""
     try:
         if row < 0:
             raise DataError(f"no image with id {shown(raw.get('image_id'))}")
         height_px, width_px = sizes[row].tolist()
-        if height_px < 0:
+        if height_px < 0 and not of_images:
             raise DataError("its image has no size")
         if raw.get("unknown_category_id") is not None:
             raise DataError(f"no category with id {shown(raw['unknown_category_id'])}")
-        found = parse_annotation(raw, height_px, width_px)
+        if of_images and not raw.get("bbox") and not raw.get("segmentation"):
+            found = parse_image_label(raw, max(height_px, 0), max(width_px, 0))
+        else:
+            found = parse_annotation(raw, height_px, width_px)
         if found.category_id not in categories:
             raise DataError(f"no category with id {found.category_id}")
     except DataError as error:

@@ -13,7 +13,7 @@ import numpy as np
 
 from gcdis_ray.data.formats.open_file import open_labels
 from gcdis_ray.data.sets.annotations import id_occurs_twice, too_many_rejected
-from gcdis_ray.data.sets.data_config import SPLITS, DataConfig
+from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.known_classes import without_object
 from gcdis_ray.data.sets.present import FIX
 from gcdis_ray.data.sets.published import FILES, HASHES, SETTINGS, Count
@@ -50,6 +50,7 @@ class SetFacts:
     annotations: int = 0  # usable ones, crowds included
     masks: int = 0
     boxes_only: int = 0
+    whole_images: int = 0  # labels that name no place in their image
     crowds: int = 0
     known_classes: int = 0  # with an object
     novel_classes: int = 0
@@ -96,6 +97,8 @@ class DataReport:
                 counted(found.boxes_only, "box only", "boxes only"),
                 counted(found.crowds, "crowd"),
             )
+            if found.whole_images:
+                parts = (counted(found.whole_images, "whole image"),)
             text = f"{found.annotations:,}  ({', '.join(parts)})"
             yield self._line("annotations", f"{split}.annotations", text)
             classes = f"{found.known_classes:,} known, {found.novel_classes:,} novel"
@@ -134,10 +137,10 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     known = {c.category_id for c in plan.known}
     sets: dict[str, SetFacts] = {}
     classes: dict[str, set[int]] = {}
-    for split in SPLITS:
+    for split in config.splits:
         sets[split], classes[split] = _set(plan, split, known, told)
     ids = set(known)
-    for split in SPLITS:
+    for split in config.splits:
         if (source := plan.sets[split].source) is not None and source.has_annotations:
             ids |= {c.category_id for c in source.categories}
     if config.label_space is not None:
@@ -213,7 +216,8 @@ def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set
             ids.append(instance_id)
             found.annotations += 1
             found.masks += mask_rle is not None
-            found.boxes_only += mask_rle is None
+            found.whole_images += selection.source.labels_images
+            found.boxes_only += mask_rle is None and not selection.source.labels_images
             found.crowds += iscrowd
             if not iscrowd:
                 classes.add(category_id)
@@ -233,7 +237,7 @@ def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set
 def _compare_files(report: DataReport, config: DataConfig) -> None:
     partial = {
         name
-        for split in SPLITS
+        for split in config.splits
         if config.image_set(split).partial
         for name in config.image_set(split).annotation_files
     }
@@ -250,7 +254,7 @@ def _compare_files(report: DataReport, config: DataConfig) -> None:
 
 def _compare_setting(report: DataReport, config: DataConfig, name: str) -> None:
     seen = {"known classes": report.num_known, "classes": report.num_classes}
-    partial = {split: config.image_set(split).partial for split in SPLITS}
+    partial = {split: config.image_set(split).partial for split in config.splits}
     for split, found in report.sets.items():
         seen[f"{split}.images"] = found.images
     for key, count in SETTINGS.get(name, {}).items():

@@ -1,4 +1,4 @@
-"""What a config says about the data: three sets of images and the known classes."""
+"""What a config says about the data: up to three sets of images and the known classes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import SourceFolder, open_source
 
 SPLITS = ("labeled", "unlabeled", "validation")
+CLASS_FOLDERS = "class_folders"
 
 
 def _relative(value: str) -> str:
@@ -21,7 +22,7 @@ def _relative(value: str) -> str:
         raise ValueError("must be a path below root: relative, without '..'") from None
 
 
-Format = Literal["auto", "coco", "lvis", "objects365", "visual_genome", "voc"]
+Format = Literal["auto", "coco", "lvis", "objects365", "visual_genome", "voc", "class_folders"]
 
 
 class JsonList(Closed):
@@ -73,7 +74,8 @@ class LabelSpace(Closed):
 
 
 class ImageSet(Closed):
-    """Some images: a folder and the annotation files that list them, or the folder alone."""
+    """Some images: a folder and the annotation files that list them, or the folder alone, whose
+    folders may name the classes of what is in them."""
 
     images: str = Field(description="folder below root that file names are relative to")
     annotations: str | list[str] | None = Field(
@@ -81,7 +83,11 @@ class ImageSet(Closed):
         description="annotation file below root; several: those images that all of them list, "
         "and every class from the first file that has it; none: every image file in the folder",
     )
-    format: Format = Field("auto", description="of the annotation files; auto looks into them")
+    format: Format = Field(
+        "auto",
+        description="of the annotation files; auto looks into them. class_folders: there are none, "
+        "each folder in images is named by the class of all images in it",
+    )
     relabel: Literal["synset", "name"] | SynsetFile | NameMap | None = Field(
         None,
         description="how classes are found in label_space: by the synset the file gives, by name, "
@@ -147,12 +153,23 @@ class ImageSet(Closed):
 
     @model_validator(mode="after")
     def _listed(self) -> ImageSet:
+        if self.has_class_folders and self.annotations is not None:
+            raise ValueError("format class_folders has no annotations: folders name the classes")
         if self.annotations is None:
             needs = ("image_ids", "except_image_ids", "except_coco_ids", "relabel", "partial")
             for name in (*needs, "except_flagged"):
                 if getattr(self, name):
                     raise ValueError(f"{name} needs annotations: a plain folder lists nothing")
         return self
+
+    @property
+    def has_class_folders(self) -> bool:
+        return self.format == CLASS_FOLDERS
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether something lists its images, and may tell of what is in them."""
+        return self.annotations is not None or self.has_class_folders
 
     @property
     def annotation_files(self) -> tuple[str, ...]:
@@ -162,13 +179,15 @@ class ImageSet(Closed):
 
 
 class DataConfig(StageConfig):
-    """The data of a run: three sets of images and the names of the known classes."""
+    """The data of a run: its sets of images and the names of the known classes."""
 
     root: str = Field(description="folder, or s3://bucket/prefix, that holds everything below")
     endpoint: str | None = Field(None, description=f"of a root in a bucket: {ENDPOINT}")
     labeled: ImageSet = Field(description="images whose known objects are annotated")
     unlabeled: ImageSet = Field(description="images with known and novel objects, nothing told")
-    validation: ImageSet = Field(description="images kept for evaluation")
+    validation: ImageSet | None = Field(
+        None, description="images kept for evaluation; a recipe that predicts needs them"
+    )
     label_space: LabelSpace | None = Field(
         None, description="whose class ids count; none: all annotation files number alike"
     )
@@ -189,20 +208,22 @@ class DataConfig(StageConfig):
     @field_validator("labeled")
     @classmethod
     def _annotated(cls, labeled: ImageSet) -> ImageSet:
-        if labeled.annotations is None:
-            raise ValueError("labeled images need annotations: a file below root")
+        if not labeled.is_listed:
+            raise ValueError(
+                "labeled images need annotations, a file below root, or format: class_folders"
+            )
         return labeled
 
     @model_validator(mode="after")
     def _shared_with_labeled(self) -> DataConfig:
         for split in ("labeled", "validation"):
-            if self.image_set(split).shared:
+            if split in self.splits and self.image_set(split).shared:
                 raise ValueError(f"{split}.shared: only the unlabeled set can share images")
         return self
 
     @model_validator(mode="after")
     def _relabeled_into(self) -> DataConfig:
-        for split in SPLITS:
+        for split in self.splits:
             if self.label_space is None and self.image_set(split).relabel is not None:
                 raise ValueError(f"{split}.relabel needs label_space: whose ids to use")
         return self
@@ -215,13 +236,18 @@ class DataConfig(StageConfig):
         """Every file below root that decides what the sets are, images aside, sorted."""
         found = set(self.label_space.files if self.label_space else ())
         named: list[Any] = [self.known_classes]
-        for split in SPLITS:
+        for split in self.splits:
             chosen = self.image_set(split)
             found.update(chosen.annotation_files)
             named += [chosen.image_ids, chosen.except_image_ids, chosen.except_coco_ids]
             named.append(chosen.relabel)
         found.update(entry.file for entry in named if isinstance(entry, JsonList | SynsetFile))
         return sorted(found)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The sets that there are, in the order of :data:`SPLITS`."""
+        return tuple(split for split in SPLITS if getattr(self, split) is not None)
 
     def image_set(self, split: str) -> ImageSet:
         return getattr(self, split)

@@ -22,7 +22,7 @@ Show = Callable[[Progress], None]
 
 def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
     """Fingerprint of the states of all files that the config names, without opening one, and of all
-    files in the image folders of these sets.
+    files in the image folders of these sets, and of those that are named by classes.
 
     Any change of a file changes it, also one that would change nothing in the artifact.
     """
@@ -36,7 +36,10 @@ def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
             found[f"{root}/"] = _listing_digest(folder, root)
         else:  # Visual Genome: sizes of images
             found[f"{name}+"] = _state(folder, str(beside.with_name("image_data.json")))
-    for images in sorted({config.image_set(split).images for split in images_of}):
+    sets = (config.image_set(split) for split in config.splits)
+    listed = {chosen.images for chosen in sets if chosen.has_class_folders}
+    listed |= {config.image_set(split).images for split in images_of}
+    for images in sorted(listed):
         found[f"{images}/"] = _listing_digest(folder, images)
     return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 

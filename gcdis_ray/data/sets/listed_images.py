@@ -1,23 +1,26 @@
-"""What annotation files, id lists and parts say about the sets: which images, which known classes.
+"""What annotation files, class folders, id lists and parts say about the sets: which images, which
+known classes.
 
-No image folder is looked into, so that what was found holds as long as those files do: a command
-that plans its data several times reads them once.
+Where files say it all no image folder is looked into, so that what was found holds as long as those
+files do: a command that plans its data several times reads them once.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gcdis_ray.data.formats.class_folders import ClassFolders
 from gcdis_ray.data.formats.open_file import open_sets
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
-from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, ImageSet
+from gcdis_ray.data.images.image_names import id_of_name
+from gcdis_ray.data.sets.data_config import CLASS_FOLDERS, DataConfig, ImageSet
 from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.data.sets.json_lists import read_ids
 from gcdis_ray.data.sets.known_classes import known_classes
@@ -31,11 +34,11 @@ _States = tuple[FileState | None, ...]
 
 @dataclass(frozen=True)
 class ListedSet:
-    """The images of a set that has annotation files, whether they are there or not."""
+    """The images of a set that has annotations, whether they are there or not."""
 
     source: AnnotationSource
     images: ImageList
-    listed_ids: NDArray[np.int64]  # ids of all images of the annotation file, sorted
+    listed_ids: NDArray[np.int64]  # ids of all images of the source, sorted
 
 
 @dataclass(frozen=True)
@@ -57,10 +60,11 @@ def read_listed(folder: SourceFolder, config: DataConfig) -> Listed:
 
 
 def _states(folder: SourceFolder, config: DataConfig) -> _States | None:
-    """Of all files that are read. None if some are not named: those beside a list of VOC's."""
+    """Of all files that are read. None if some are not named: those beside a list of VOC's, or in
+    class folders."""
     names = config.files()
-    formats = {config.image_set(split).format for split in SPLITS}
-    if "voc" in formats or any(name.endswith(".txt") for name in names):
+    formats = {config.image_set(split).format for split in config.splits}
+    if formats & {"voc", CLASS_FOLDERS} or any(name.endswith(".txt") for name in names):
         return None
     beside = {str(PurePosixPath(name).with_name("image_data.json")) for name in names}
     return tuple(folder.state(name) for name in (*names, *sorted(beside)))
@@ -72,13 +76,18 @@ def _read(folder: SourceFolder, said: str, states: _States | None) -> Listed:
     whole: dict[tuple[int, str, str, bool], ImageList] = {}
     sets: dict[str, ListedSet] = {}
     sources = open_sets(folder, config)
+    known = known_classes(config, folder, sources["labeled"].categories)
     for split, source in sources.items():
         chosen = config.image_set(split)
         same = id(source), chosen.images, chosen.ids, chosen.shared
         if same not in whole:
             whole[same] = ImageList(_images(source, chosen))
-        sets[split] = _taken(folder, chosen, source, whole[same], f"stages.ingest.{split}")
-    return Listed(sets, known_classes(config, folder, sources["labeled"].categories))
+        taken = _taken(folder, chosen, source, whole[same], f"stages.ingest.{split}")
+        if split == "labeled" and isinstance(source, ClassFolders):
+            images = _of_classes(taken.images, source, chosen, {c.category_id for c in known})
+            taken = replace(taken, images=images)
+        sets[split] = taken
+    return Listed(sets, known)
 
 
 def _images(source: AnnotationSource, chosen: ImageSet) -> Iterator[SourceImage]:
@@ -88,6 +97,14 @@ def _images(source: AnnotationSource, chosen: ImageSet) -> Iterator[SourceImage]
         image_id = record.image_id if chosen.ids == "file" else id_of_name(uri)
         image_id = id_of_name(f"shared {uri}") if chosen.shared else image_id
         yield SourceImage(image_id, uri, record.height_px, record.width_px, record.image_id)
+
+
+def _of_classes(
+    images: ImageList, source: ClassFolders, chosen: ImageSet, wanted: Collection[int]
+) -> ImageList:
+    """Those in the folders of some classes. Others are of no known class, and may be unlabeled."""
+    ids = (source.category_of(name) for name in file_names(images, chosen))
+    return images.take(np.array([category_id in wanted for category_id in ids], np.bool_))
 
 
 def _taken(
@@ -123,19 +140,24 @@ def _taken(
 def in_part(images: ImageList, chosen: ImageSet) -> NDArray[np.bool_]:
     """Which images a set's ``part`` takes, by where the hashes of their names fall.
 
-    Names without their folders: files that list one image below different folders agree.
+    Names without their folders: files that list one image below different folders agree. In class
+    folders, which often number their images alike, the class belongs to the name.
     """
     assert chosen.part is not None
     low, high = chosen.part
-    names = (name.rpartition("/")[2] for name in file_names(images, chosen))
-    shares = (_share(name, chosen.part_seed) for name in names)
+    shares = (_share(name, chosen.part_seed) for name in _part_names(images, chosen))
     share = np.fromiter(shares, np.float64, len(images))
     if chosen.part_by == "hash":
         return (share >= low) & (share < high)
-    names = np.array([name.rpartition("/")[2] for name in file_names(images, chosen)])
+    names = np.array(list(_part_names(images, chosen)))
     place, total = np.empty(len(names), dtype=np.int64), len(names)
     place[np.lexsort((names, share))] = np.arange(total)
     return (place >= round(low * total)) & (place < round(high * total))
+
+
+def _part_names(images: ImageList, chosen: ImageSet) -> Iterator[str]:
+    names = file_names(images, chosen)
+    return names if chosen.has_class_folders else (name.rpartition("/")[2] for name in names)
 
 
 def file_names(images: ImageList, chosen: ImageSet) -> Iterator[str]:
@@ -147,11 +169,6 @@ def file_names(images: ImageList, chosen: ImageSet) -> Iterator[str]:
 def uri_of(chosen: ImageSet, name: str) -> str:
     """Relative to root, as ``uri`` of an image is."""
     return name if chosen.images == "." else f"{chosen.images}/{name}"
-
-
-def id_of_name(uri: str) -> int:
-    """An id made from a name. 53 bits: exact in JSON and in a double."""
-    return int.from_bytes(hashlib.sha256(uri.encode()).digest()[:8], "big") >> 11
 
 
 def _share(name: str, seed: int) -> float:

@@ -17,13 +17,13 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
+from gcdis_ray.data.images.image_names import IMAGE_SUFFIXES, id_of_name, names_image
 from gcdis_ray.data.sets.annotations import Selection
-from gcdis_ray.data.sets.data_config import SPLITS, DataConfig, ImageSet
+from gcdis_ray.data.sets.data_config import DataConfig, ImageSet
 from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.data.sets.listed_images import (
     ListedSet,
     file_names,
-    id_of_name,
     in_part,
     read_listed,
     uri_of,
@@ -41,7 +41,6 @@ _FEDERATED = pa.schema(
         for name in ("absent_category_ids", "not_exhaustive_category_ids")
     ]
 )
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class SetPlan:
     config: ImageSet
     images: ImageList
     source: AnnotationSource | None  # None: a plain folder
-    listed_ids: NDArray[np.int64]  # ids of all images of the annotation file, sorted
+    listed_ids: NDArray[np.int64]  # ids of all images of the source, sorted
     num_missing: int = 0  # listed, left out for want of their files; partial sets only
 
     def check_present(self, folder: SourceFolder, where: str) -> None:
@@ -75,7 +74,7 @@ class SetPlan:
 
 @dataclass(frozen=True)
 class DataPlan:
-    """All three sets and the known classes."""
+    """All sets and the known classes."""
 
     folder: SourceFolder
     sets: Mapping[str, SetPlan]
@@ -95,8 +94,8 @@ class DataPlan:
 
     def shards(self, images_per_shard: int) -> Iterator[tuple[str, int, int]]:
         """(split, first row, row behind the last) of every shard of images, in order."""
-        for split in SPLITS:
-            total = len(self.sets[split].images)
+        for split, chosen in self.sets.items():
+            total = len(chosen.images)
             for start in range(0, total, images_per_shard):
                 yield split, start, min(start + images_per_shard, total)
 
@@ -109,7 +108,7 @@ def plan_data(config: DataConfig) -> DataPlan:
             unknown class.
     """
     folder = config.open_root()
-    for split in SPLITS:
+    for split in config.splits:
         images = config.image_set(split).images
         if not folder.has_folder(images):
             raise DataError(
@@ -120,7 +119,7 @@ def plan_data(config: DataConfig) -> DataPlan:
     listed = read_listed(folder, config)
     sets = {
         split: _resolve(folder, config.image_set(split), listed.sets.get(split), split)
-        for split in SPLITS
+        for split in config.splits
     }
     _check_apart(sets)
     return DataPlan(folder, sets, listed.known)
@@ -142,7 +141,7 @@ def _resolve(
         raise DataError(
             what if source is None else f"no image of {source.name} is taken",
             where=f"stages.ingest.{split}",
-            fix=f"give images ({', '.join(_SUFFIXES)}); check image_ids, part and partial",
+            fix=f"give images ({', '.join(IMAGE_SUFFIXES)}); check image_ids, part and partial",
         )
     return SetPlan(chosen, images, source, listed_ids, total - len(images))
 
@@ -176,8 +175,7 @@ def _in_folder(folder: SourceFolder, chosen: ImageSet) -> ImageList:
 
 def _files(folder: SourceFolder, chosen: ImageSet) -> Iterator[SourceImage]:
     for name in folder.names(chosen.images):
-        path = PurePosixPath(name)
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
+        if names_image(name):
             uri = uri_of(chosen, name)
             image_id = id_of_name(f"shared {uri}" if chosen.shared else uri)
             yield SourceImage(image_id, uri, None, None, None)

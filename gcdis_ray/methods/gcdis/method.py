@@ -18,7 +18,7 @@ from gcdis_ray.config import StageConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods import trunk
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
-from gcdis_ray.methods.method import Fitted
+from gcdis_ray.methods.method import Fitted, SeenThrough
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.snapshot_config import SnapshotConfig
 from gcdis_ray.methods.tables import HEADNESS, HOLDOUT_CURVE
@@ -87,6 +87,11 @@ class Config(SnapshotConfig):
 
 def starts_placed(config: Config) -> bool:
     return config.discovery.takes_placed
+
+
+def sees_through(config: Config) -> SeenThrough:
+    discovery = config.discovery
+    return SeenThrough(config.model.encoder, discovery.augment, discovery.cache_px)
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:

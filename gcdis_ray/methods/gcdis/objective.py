@@ -43,8 +43,8 @@ class DiscoveryObjective(nn.Module):
         """Args:
         batch: ``images``, what a trunk's views show, ``masks`` (N, 1, S, S), ``labels`` (N,),
             ``instances`` (N,), and from the momentum encoder ``own`` (N,), ``keys`` (M, D),
-            ``key_labels``, ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K), ``mass`` (K,),
-            ``num_contrasted`` (int: how many of the first keys are contrasted with),
+            ``key_labels``, ``key_instances`` (M,), ``temperatures`` (N,), ``targets`` (N, K),
+            ``mass`` (K,), ``num_contrasted`` (int: how many of the first keys are contrasted with),
             ``num_labeled`` () (mean over the parts of the step), ``clusters`` (0 or 1); with an
             anchor, ``anchors`` (N,), the cluster of an unlabeled crop, -1 of a labeled one.
         """

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from gcdis_ray.config import TrainingConfig
 from gcdis_ray.losses.clustering import sharpened_target
+from gcdis_ray.methods.cluster_mass import ClusterMass
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig
+from gcdis_ray.training.schedule import linear_course
 from gcdis_ray.training.task import Exchange
 
 
@@ -35,10 +37,9 @@ class Targets:
         device: torch.device,
         wanted_K: Tensor | None = None,
     ) -> None:
-        self._config, self._steps, self._device = config.target, training.steps, device
+        self._config, self._steps = config.target, training.steps
         self._start = config.losses.clustering_start(training.steps)
-        self._kept_share = max(0.0, 1 - training.batch_size / config.queue_size)
-        self._mass_K = torch.zeros(num_classes, device=device)
+        self._mass = ClusterMass(num_classes, config.queue_size, training.batch_size, device)
         self._wanted_K = wanted_K
 
     def take(
@@ -48,9 +49,8 @@ class Targets:
         mass (K,) with this step's, over the shares wanted."""
         heat = self._temperature(step)
         probabilities = [torch.softmax(cosines_nK.float() / heat, dim=1) for cosines_nK in cosines]
-        self._with_step_K = self._mass_K * self._kept_share
-        self._with_step_K = self._with_step_K + exchange.rows(probabilities).sum(dim=0)
-        mass, balance = self._with_step_K, self._config.balance
+        self._step_K = exchange.rows(probabilities).sum(dim=0)
+        mass, balance = self._mass.earlier() + self._step_K, self._config.balance
         if self._wanted_K is not None:
             mass = mass / self._wanted_K
         if self._config.kind == "dec":
@@ -59,27 +59,25 @@ class Targets:
 
     def keep(self) -> None:
         """The step is over: its mass counts."""
-        self._mass_K = self._with_step_K
+        self._mass.keep(self._step_K)
 
     def forget(self) -> None:
         """Prototypes have moved: what was counted was of the earlier ones."""
-        self._mass_K = torch.zeros_like(self._mass_K)
+        self._mass.forget()
 
     def entropy(self) -> Tensor:
         """() of the mass over clusters, in nats."""
-        share_K = self._mass_K / self._mass_K.sum().clamp(min=1e-12)
-        return torch.special.entr(share_K).sum()
+        return self._mass.entropy()
 
     def _temperature(self, step: int) -> float:
         """Of the momentum encoder's softmax: falls linearly once clustering has started."""
         config = self._config
         span = config.warm_share * self._steps
         done = 1.0 if span <= 0 else (step - self._start) / span
-        done = min(max(done, 0.0), 1.0)
-        return config.warm_temperature + (config.temperature - config.warm_temperature) * done
+        return linear_course(config.warm_temperature, config.temperature, done)
 
     def state(self) -> Mapping[str, Any]:
-        return {"mass": self._mass_K}
+        return self._mass.state()
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        self._mass_K = state["mass"].to(self._device)
+        self._mass.load_state(state)

@@ -57,3 +57,7 @@ class Config(HeadsOnBodyConfig):
         {"steps": 400, "batch_size": 128, "lr": 0.1, "weight_decay": 5e-5}
     )
     losses: LossesConfig = LossesConfig.model_validate({})
+
+    @property
+    def takes_placed(self) -> bool:
+        return super().takes_placed or self.losses.anchor > 0

@@ -23,6 +23,7 @@ from gcdis_ray.methods.remembered_crops import remembered_crops
 from gcdis_ray.methods.simgcd.config import Config
 from gcdis_ray.methods.simgcd.objective import SimGCDObjective
 from gcdis_ray.methods.trunk import Trunk
+from gcdis_ray.training.schedule import linear_course
 from gcdis_ray.training.task import Exchange
 
 
@@ -48,7 +49,8 @@ class SimGCDTask(CropTask):
         training, problem, config = self.config, self.problem, self.options
         labels = self.open_crops(config.labeled_share, config.augment, device)
         encoder = self.trunk.build_encoder()
-        self.network = build_discovery_model(encoder, config.heads, problem.num_outputs).to(device)
+        network = build_discovery_model(encoder, config.heads, problem.num_outputs)
+        self.network = self.on_device(network, device)
         self.objective = SimGCDObjective(self.network, config.losses, training.micro_batches)
         remembered = remembered_crops(config.losses.balance_crops, problem.num_outputs, len(labels))
         self.mass = ClusterMass(problem.num_outputs, remembered, training.batch_size, device)
@@ -84,9 +86,6 @@ class SimGCDTask(CropTask):
 
     def _temperature(self, step: int) -> float:
         """Of the view that teaches: falls linearly, then stays."""
-        losses = self.options.losses
-        span = losses.warm_share * self.config.steps
-        done = min(step / span, 1.0) if span else 1.0
-        return losses.warm_temperature + done * (
-            losses.teacher_temperature - losses.warm_temperature
-        )
+        losses, span = self.options.losses, self.options.losses.warm_share * self.config.steps
+        done = step / span if span else 1.0
+        return linear_course(losses.warm_temperature, losses.teacher_temperature, done)

@@ -50,13 +50,14 @@ class UnoTask(CropTask):
     def setup(self, device: torch.device) -> nn.Module:
         config, problem = self.options, self.problem
         labels = self.open_crops(config.labeled_share, config.augment, device)
-        self.network = build_uno(
+        network = build_uno(
             self.trunk.build_encoder(),
             config.heads,
             config.novel,
             problem.num_told,
             problem.num_outputs,
-        ).to(device)
+        )
+        self.network = self.on_device(network, device)
         self.objective = UnoObjective(self.network, config.temperature)
         self.placed = PlacedClusters(problem, labels, config, device)
         shares_K = self.placed.shares_of_unlabeled()

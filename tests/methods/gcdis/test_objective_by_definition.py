@@ -88,6 +88,26 @@ def attention(found: Discovered, masks: Tensor, weights: tuple[float, ...]) -> f
     return sum(stages) / len(stages)
 
 
+def anchor(found: Discovered, part: dict[str, Any]) -> float:
+    """Cross-entropy of unlabeled crops to where they were placed."""
+    terms = [
+        -math.log(softmax([c / 0.1 for c in row])[PLACED[crop]])
+        for row, crop, label in zip(
+            found.cosines_NK.tolist(), part["instances"].tolist(), part["labels"], strict=True
+        )
+        if label < 0
+    ]
+    return sum(terms) / (len(part["labels"]) - float(part["num_labeled"]))
+
+
+def balance(found: Discovered, mass: list[float]) -> float:
+    """KL of the mean prediction, linearised at the mass."""
+    rows = [softmax([c / 0.1 for c in row]) for row in found.cosines_NK.tolist()]
+    means = [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+    return sum(q * math.log(m / sum(mass)) for q, m in zip(means, mass, strict=True))
+
+
+PLACED = [3 if label < 0 and crop % 3 else max(label, 0) for crop, label in enumerate(MIXED)]
 CASES: dict[str, dict[str, Any]] = {
     "paper": {},
     "other lambda": dict(losses={"labeled": 0.8, "attention": 0.5, "contrastive": 2.0}),
@@ -95,18 +115,23 @@ CASES: dict[str, dict[str, Any]] = {
     "as they come": dict(labeled_share=None),
     "clustering of unlabeled": dict(losses={"clustering_on": "unlabeled"}, labeled_share=None),
     "few labels": dict(labels=[1, *[-1] * 16]),
+    "placed": dict(prototypes={"start": "placed"}, placed=PLACED),
+    "placed, weighed": dict(
+        prototypes={"start": "placed"}, placed=PLACED, losses={"anchor": 0.3, "balance": 2.5}
+    ),
 }
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_every_loss_equals_its_formula_and_the_total_their_sum(case: str):
-    changes = {"losses": {}, **CASES[case]}
+    changes = {"losses": {}, "prototypes": {"start": "random"}, **CASES[case]}
     labels = changes.pop("labels", MIXED)
     changes["losses"] = {"clustering_from": 0.0, **changes["losses"]}
-    run = Run(make(labels, prototypes={"start": "random"}, **changes))
+    run = Run(make(labels, **changes))
     for step in range(3):  # the third step ends an epoch and a half: temperatures differ by crop
         run.step(step)
-    weights = run.task.discovery.losses
+    config = run.task.discovery
+    weights, is_placed = config.losses, "placed" in changes
     for part in run.parts(3):
         with torch.no_grad():
             found = run.module.model(part["images"])
@@ -121,6 +146,10 @@ def test_every_loss_equals_its_formula_and_the_total_their_sum(case: str):
             "attention": attention(found, part["masks"], (0.25, 0.5)),
         }
         free = weights.contrastive * expected["instance"] + expected["clustering"]
+        if is_placed:
+            expected["anchor"] = anchor(found, part)
+            expected["balance"] = balance(found, part["mass"].tolist())
+            free += config.anchor * expected["anchor"] + config.balance * expected["balance"]
         taught = weights.contrastive * expected["class"] + expected["supervised"]
         expected["total"] = (
             weights.attention * expected["attention"]

@@ -17,10 +17,10 @@ TRAINING = TrainingConfig(steps=20, batch_size=6, micro_batches=2)
 COSINES = [torch.rand(3, 4, generator=torch.Generator().manual_seed(n)) for n in (0, 1)]
 
 
-def made(**target: Any) -> Targets:
+def made(wanted: torch.Tensor | None = None, **target: Any) -> Targets:
     config = {"queue_size": 24, "losses": {"clustering_from": 0.25}, "target": target}
     device = torch.device("cpu")
-    return Targets(DiscoveryConfig.model_validate(config), TRAINING, 4, device)
+    return Targets(DiscoveryConfig.model_validate(config), TRAINING, 4, device, wanted)
 
 
 def test_the_temperature_falls_once_clustering_has_started():
@@ -43,6 +43,16 @@ def test_dec_divides_by_the_mass_with_this_step():
         raw = whole**2 / mass
         torch.testing.assert_close(torch.cat(found), raw / raw.sum(dim=1, keepdim=True))
         targets.keep()
+
+
+def test_wanted_shares_take_the_place_of_equal_ones():
+    wanted = torch.tensor([0.4, 0.3, 0.2, 0.1])
+    targets = made(wanted, temperature=0.2)
+    whole = torch.softmax(torch.cat(COSINES) / 0.2, dim=1)
+    found, mass = targets.take(COSINES, 0, AllParts())
+    torch.testing.assert_close(mass, whole.sum(dim=0) / wanted)
+    raw = whole**2 / (whole.sum(dim=0) / wanted)
+    torch.testing.assert_close(torch.cat(found), raw / raw.sum(dim=1, keepdim=True))
 
 
 def test_the_mass_is_kept_forgotten_and_brought_back():

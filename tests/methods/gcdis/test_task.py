@@ -109,6 +109,58 @@ def test_prototypes_are_placed_when_clustering_starts(start):
     torch.testing.assert_close(student.prototypes(), teacher.prototypes())
 
 
+PLACED = [3 if label < 0 and crop % 3 else max(label, 0) for crop, label in enumerate(MIXED)]
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4])
+def test_prototypes_start_where_crops_were_placed_even_before_the_first_step(share: float):
+    """They tell the placed clusters apart in the features as the batch norm then has them."""
+    losses = {"clustering_from": share}
+    run = Run(make(MIXED, losses=losses, prototypes={"start": "placed"}, placed=PLACED))
+    student, teacher = run.module.model, run.task.teacher.module
+    if share:
+        run.step(0)
+        assert not student.classifier.offset.any()
+        run.step(1)
+    else:
+        run.parts(0)
+    torch.testing.assert_close(student.classifier.prototypes(), teacher.classifier.prototypes())
+    assert torch.equal(student.norm.running_mean, teacher.norm.running_mean)
+    with torch.no_grad():
+        (view,) = run.task.views.plain(torch.arange(len(MIXED)))
+        seen = teacher.encoder(view)[0]
+        found = teacher(view)
+    torch.testing.assert_close(teacher.norm.running_mean, seen.mean(dim=0))
+    torch.testing.assert_close(teacher.norm.running_var, seen.var(dim=0, correction=0))
+    clusters = torch.tensor(PLACED)
+    own = found.cosines_NK.gather(1, clusters[:, None]).squeeze(1)
+    assert (own == found.cosines_NK.max(dim=1).values).float().mean() > 0.8
+
+
+def test_only_unlabeled_crops_are_anchored_and_shares_are_those_of_a_batch():
+    run = Run(make(MIXED, prototypes={"start": "placed"}, placed=PLACED))
+    for part in run.parts(0):
+        told = part["labels"] >= 0
+        assert bool((part["anchors"][told] == -1).all())
+        expected = torch.tensor(PLACED)[part["instances"]][~told]
+        assert torch.equal(part["anchors"][~told], expected)
+    shares = run.task.placed.shares_of_batch(0.5)
+    torch.testing.assert_close(shares.sum(), torch.tensor(1.0))
+    free = [cluster for cluster, label in zip(PLACED, MIXED, strict=True) if label < 0]
+    told = [label for label in MIXED if label >= 0]
+    expected = [0.5 * told.count(k) / len(told) + 0.5 * free.count(k) / len(free) for k in range(4)]
+    assert expected[2] == 0
+    ratio = shares[[0, 1, 3]] / torch.tensor([expected[k] for k in (0, 1, 3)])
+    torch.testing.assert_close(ratio, ratio[:1].expand(3))
+    assert 0 < shares[2] < shares[[0, 1, 3]].min()
+
+
+@pytest.mark.parametrize("losses", [{"anchor": 1.0}, {"balance_to": "placed"}])
+def test_numbers_of_another_placing_are_refused(losses):
+    with pytest.raises(ValueError, match="numbers clusters otherwise"):
+        make(MIXED, losses=losses, prototypes={"start": "linkage"})
+
+
 def test_export_gives_every_crop_its_temperature():
     run = Run(make(MIXED))
     for step in range(6):

@@ -1,0 +1,115 @@
+"""Discovery by whichever method withheld labels find best. Implements
+:class:`gcdis_ray.methods.method.Method`.
+
+Labels are withheld; crops are placed without them, and every candidate is trained without them. The
+one that sorts the crops concerned best is trained once more with all labels. A difference within
+its own noise decides nothing: then what needs no training stays, the placed clusters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gcdis_ray.config import StageConfig
+from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.methods.auto.config import Auto, Config
+from gcdis_ray.methods.hold_out_config import HoldOutConfig
+from gcdis_ray.methods.linkage.config import Config as LinkageConfig
+from gcdis_ray.methods.method import Fitted, Trained, load_method
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.members import document
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.runtime.base import Work
+
+__all__ = (
+    "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check", "fit",
+    "forecast", "load", "sees_through", "starts_placed",
+)  # fmt: skip
+VERSION = 1
+USES_EMBEDDINGS = True
+SNAPSHOTS = False
+MEASURES = False
+GIVES = (document("candidates", optional=True),)
+PLACED = "linkage"  # the method of the placed clusters alone
+
+
+def starts_placed(config: Auto) -> bool:
+    return True
+
+
+def sees_through(config: Auto) -> None:
+    return None
+
+
+def check(config: Auto, givers: Mapping[str, StageConfig]) -> None:
+    for name in config.candidates:
+        load_method(name).check(config.options(name), givers)
+
+
+def forecast(config: Auto, inputs: Mapping[str, Size]) -> Size:
+    """Of the largest candidate; trials are scratch."""
+    sizes = [load_method(PLACED).forecast(LinkageConfig(), inputs)]
+    sizes += [load_method(n).forecast(config.options(n), inputs) for n in config.candidates]
+    largest = max(sizes, key=lambda size: size.bytes)
+    return replace(largest, read_bytes=sum(size.read_bytes for size in sizes) + largest.read_bytes)
+
+
+def fit(problem: Problem, config: Auto, work: Work) -> Fitted:
+    """Leave document ``candidates``, how each did on withheld labels, and what the chosen one
+    leaves.
+
+    Raises:
+        ConfigError: labels are withheld already; or fewer than two known classes have any.
+    """
+    from gcdis_ray.methods.auto.trials import Trials
+    from gcdis_ray.methods.hold_out import choose_hidden
+
+    if problem.hold_out is not None:
+        raise ConfigError(
+            "auto withholds labels itself to choose a method",
+            where="stages.discover.hold_out.share",
+            fix="set it to 0, or stages.discover.method to one of the methods",
+        )
+    if problem.placed_N is None:
+        raise ArtifactError("crops were not placed by their embeddings", where="embeddings")
+    labels_N = problem.crops.read(["class_index"])["class_index"].to_numpy().astype(np.int64)
+    shares = HoldOutConfig(share=config.share, withheld=config.withheld, seed=problem.seed, every=0)
+    hold_out = choose_hidden(labels_N, problem.num_known, shares)
+    assert hold_out is not None, "a share is hidden"
+    problem = replace(problem, trunk=_shared_trunk(problem, config, work))
+    trials = Trials(replace(problem, hold_out=hold_out, placed_N=None), labels_N, work)
+    trials.place()
+    for name in config.candidates:
+        trials.train(name, config.options(name))
+    chosen = trials.chosen()
+    work.write_json("candidates", trials.document(chosen))
+    options = LinkageConfig() if chosen == PLACED else config.options(chosen)
+    return replace(load_method(chosen).fit(problem, options, work), method=chosen)
+
+
+def _shared_trunk(problem: Problem, config: Auto, work: Work):
+    """What all candidates see crops through: views are made once."""
+    from gcdis_ray.methods.trunk import prepare_trunk
+
+    for name in config.candidates:
+        seen = load_method(name).sees_through(config.options(name))
+        if seen is not None:
+            return prepare_trunk(problem, *seen, work)
+    return None
+
+
+def load(
+    spec: Mapping[str, Any],
+    weights: Mapping[str, Tensor],
+    others: Mapping[str, Mapping[str, Tensor]],
+    device: str,
+) -> Trained:
+    raise NotImplementedError("the chosen method is opened by its own name")

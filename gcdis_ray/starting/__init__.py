@@ -1,0 +1,1 @@
+"""``gcdis init``: from a folder of images to the config that fits it."""
