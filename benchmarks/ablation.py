@@ -7,8 +7,8 @@
 Discovery is measured on crops of true masks, so that no proposer is between. Rows: k-means and
 semi-supervised k-means on frozen embeddings; f_d with a fixed temperature, a cosine schedule and
 ITA, with and without soft attention; on digits also ``fixed-high``, a control: the largest
-temperature of ITA for all. On photographs the encoder is from scratch, or MobileNetV2 with
-ImageNet weights, ``frozen`` or ``fine-tuned``. The part ``segmenter`` runs the whole pipeline on
+temperature of ITA for all. On photographs the body is MobileNetV2 with ImageNet weights, ``frozen``
+or with the last block ``tuned``, which has no soft attention. The part ``segmenter`` runs the whole pipeline on
 digit scenes, one discovery a seed, and trains the segmenter with every mode of RDL from the same
 pseudo-labels.
 
@@ -63,24 +63,14 @@ SMALL = [
 ]
 SMALL_DIGITS = [*SMALL, "stages.discover.gcdis.model.encoder.input_px=24"]
 SMALL_PHOTOGRAPHS = [
-    *SMALL,
-    "stages.discover.gcdis.model.encoder.input_px=32",
-    "stages.discover.gcdis.model.encoder.stem_kernel=3",
-    "stages.discover.gcdis.model.encoder.stem_pool=false",
-    "stages.discover.gcdis.model.encoder.mask_input=false",  # as in the paper
-    "stages.discover.gcdis.discovery.cache_px=40",
+    "stages.discover={method: gcdis}",
+    "stages.discover.gcdis.training.batch_size=64",
+    "stages.discover.gcdis.training.micro_batches=1",
 ]
-# The weights are of 224 px; 64 px is what two cores can pay. Layers without batch norm want a small
-# learning rate.
-PRETRAINED = [
-    "stages.discover.gcdis.model.encoder.body=mobilenet_v2",
-    "stages.discover.gcdis.model.encoder.input_px=64",
-    "stages.discover.gcdis.discovery.cache_px=72",
-]
-ENCODERS = {
+ENCODERS = {  # on the body of the embeddings, from placed clusters
     "": [],
-    "frozen": [*PRETRAINED, "stages.discover.gcdis.model.encoder.frozen=true"],
-    "fine-tuned": [*PRETRAINED, "stages.discover.gcdis.training.lr=0.0003"],
+    "frozen": [],
+    "tuned": ["stages.discover.gcdis.model.encoder.trainable=1"],
 }
 SMALL_SEGMENTER = [
     *SMALL_DIGITS,
@@ -107,15 +97,9 @@ DIGIT_ROWS: list[Row] = [
     ("", CONTROL, True),
 ]
 PHOTOGRAPH_ROWS: list[Row] = [
-    ("", "fixed", True),
-    ("", "ITA", True),
-    *(
-        (encoder, mode, attention)
-        for encoder in ("frozen", "fine-tuned")
-        for mode in ("fixed", "schedule", "ITA")
-        for attention in (True, False)
-        if attention or mode != "schedule"
-    ),
+    (encoder, mode, False)
+    for encoder in ("frozen", "tuned")
+    for mode in ("fixed", "schedule", "ITA")
 ]
 DECAYS = ("none", "global_cut", "classwise_cut", "quadratic", "quadratic_global")
 COMPUTE = ComputeConfig(runtime="local", workers=1, threads=1, checkpoint_every_s=120)
@@ -208,7 +192,6 @@ class Discovery:
         self._bench, self._part = bench, part
         self._path, self._last = images.config, last
         self._rows = DIGIT_ROWS if part == "digits" else PHOTOGRAPH_ROWS
-        self._weights = images.encoder
         self._overrides = [
             *images.overrides,
             "stages.propose.source=external",
@@ -260,8 +243,6 @@ class Discovery:
     def _changes(self, encoder: str, mode: str, attention: bool) -> list[str]:
         at = "stages.discover.gcdis.discovery.temperature."
         changes = [*ENCODERS[encoder], *(at + change for change in TEMPERATURES[mode])]
-        if encoder:
-            changes += self._weights
         if mode == CONTROL:
             base = load_config(self._path, self._overrides).stages.discover.gcdis
             changes.append(f"{at}minimum={base.discovery.temperature.maximum}")

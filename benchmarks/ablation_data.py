@@ -21,6 +21,7 @@ from gcdis_ray.data.samples.digits import KNOWN_DIGITS, write_scenes
 Record = dict[str, Any]
 SPLITS = ("labeled", "unlabeled", "validation")
 WEIGHTS = "backbone-mobilenetv2/mobilenet_v2_1.0_imagenet_int8.npz"
+MOBILENET = "mobilenetv2_100"
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,13 +32,11 @@ class ImageSet(NamedTuple):
         config: the config it starts from.
         overrides: of that config.
         num_novel: novel classes among the unlabeled objects: the count is given, as in the paper.
-        encoder: overrides that name the weights of a pretrained encoder.
     """
 
     config: Path
     overrides: list[str]
     num_novel: int
-    encoder: Sequence[str] = ()
 
 
 class Split(NamedTuple):
@@ -61,7 +60,7 @@ def digits(folder: Path) -> ImageSet:
     return ImageSet(config, [f"stages.ingest.root={scenes}"], num_novel)
 
 
-def caltech(folder: Path, data: Path) -> ImageSet:
+def caltech(folder: Path, data: Path, backbone: str = MOBILENET) -> ImageSet:
     """Caltech-101 subset: one object an image, class sizes 15 to 3, every other class known.
 
     There are no masks: the whole image is the object. Half of a known class is labeled.
@@ -91,10 +90,10 @@ def caltech(folder: Path, data: Path) -> ImageSet:
         )  # fmt: skip
     categories = [dict(id=ids[name], name=name) for name in names]
     split = Split(images, annotations, categories, known)
-    return _folder(folder, source, split, data)
+    return _folder(folder, source, split, _photographs(data, backbone))
 
 
-def coco(folder: Path, data: Path) -> ImageSet:
+def coco(folder: Path, data: Path, backbone: str = MOBILENET) -> ImageSet:
     """COCO subset: the 20 classes of VOC known, 60 novel, sizes 686 to 2; crowds left out."""
     source = data / "coco-subset"
     content = json.loads((source / "instances.json").read_text())
@@ -108,27 +107,21 @@ def coco(folder: Path, data: Path) -> ImageSet:
     }
     annotations = [a for a in content["annotations"] if not a["iscrowd"]]
     split = Split(images, annotations, content["categories"], known)
-    return _folder(folder, source, split, data)
+    return _folder(folder, source, split, _photographs(data, backbone))
 
 
-def _photographs(data: Path) -> list[str]:
-    """Frozen embeddings of a pretrained net, for the k-means rows."""
-    return [
-        "stages.embed.backbone=mobilenetv2_100",
-        f"stages.embed.weights={data / WEIGHTS}",
-        f"stages.embed.sha256='{file_sha256(data / WEIGHTS)}'",
-        "stages.embed.input_px=224",
-    ]
+def _photographs(data: Path, backbone: str) -> list[str]:
+    """Frozen embeddings of a pretrained net."""
+    weights = ["stages.embed.weights=package"]
+    if backbone == MOBILENET:
+        weights = [
+            f"stages.embed.weights={data / WEIGHTS}",
+            f"stages.embed.sha256='{file_sha256(data / WEIGHTS)}'",
+        ]
+    return [f"stages.embed.backbone={backbone}", *weights, "stages.embed.input_px=224"]
 
 
-def _pretrained(data: Path) -> list[str]:
-    """The same net as the discovery model's encoder."""
-    encoder = "stages.discover.gcdis.model.encoder."
-    checksum = file_sha256(data / WEIGHTS)
-    return [f"{encoder}weights={data / WEIGHTS}", f"{encoder}weights_sha256='{checksum}'"]
-
-
-def _folder(folder: Path, source: Path, split: Split, data: Path) -> ImageSet:
+def _folder(folder: Path, source: Path, split: Split, embed: list[str]) -> ImageSet:
     """Write annotation files beside a link to the images."""
     folder.mkdir(parents=True, exist_ok=True)
     link = folder / "images"
@@ -149,7 +142,7 @@ def _folder(folder: Path, source: Path, split: Split, data: Path) -> ImageSet:
     sets = [f"stages.ingest.{name}={{images: images, annotations: {name}.json}}" for name in SPLITS]
     ours = [f"stages.ingest.root={folder}", f"stages.ingest.known_classes={known}", *sets]
     config = ROOT / "configs/coco_folder.yaml"
-    return ImageSet(config, ours + _photographs(data), len(novel), _pretrained(data))
+    return ImageSet(config, ours + embed, len(novel))
 
 
 def _results(annotations: Iterable[Record]) -> list[Record]:
