@@ -58,6 +58,11 @@ class SmallResNet(nn.Module):
 class TimmPyramid(nn.Module):
     """A network of timm under a feature pyramid of levels ``0`` to ``3``, and perhaps ``pool``.
 
+    Group norm in the pyramid, as in Wu and He (2018): maps of pretrained networks differ in scale
+    from network to network and from stage to stage. Those of EfficientNet-Lite0 have deviations of
+    2 to 10 (its blocks end without an activation); heads that met them bare lost their masks in the
+    first steps, and did not recover.
+
     Args:
         maps: of the network.
         fpn_channels: of every level.
@@ -75,7 +80,7 @@ class TimmPyramid(nn.Module):
         super().__init__()
         self.body = maps
         top = LastLevelMaxPool() if pooled else None
-        self.fpn = FeaturePyramidNetwork(list(maps.channels), fpn_channels, top)
+        self.fpn = FeaturePyramidNetwork(list(maps.channels), fpn_channels, top, group_norm)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
