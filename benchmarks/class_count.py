@@ -35,7 +35,7 @@ import numpy as np
 import torch
 
 from gcdis_ray.clustering.class_count.judged_space import POWERS
-from gcdis_ray.clustering.class_count.points import prepare, settled
+from gcdis_ray.clustering.class_count.points import prepare_draws
 from gcdis_ray.clustering.class_count.trials import run_all
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import load_config
@@ -151,8 +151,8 @@ def run(case: Case, config: count.Config, seed: int) -> Iterator[Outcome]:
     began = time.perf_counter()
     how = count.settings(config)
     space = config.space or "chosen"
-    how = settled(how, points, labels)
-    draws = [prepare(points, labels, how, seed * 1000 + n) for n in range(config.num_seeds)]
+    seeds = [seed * 1000 + number for number in range(config.num_seeds)]
+    draws, _ = prepare_draws(lambda rows: points[rows], labels, how, seeds)
     drawn = time.perf_counter() - began
     trials, seconds = {}, {}
     for method, estimator in count.estimators(config, sizes, seed).items():

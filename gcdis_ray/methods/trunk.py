@@ -78,6 +78,11 @@ class TrunkSpec(Closed):
         return self.encoder.learns != "all"
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether what enters the part that learns is the very embedding of a crop."""
+        return self.encoder.body == "embed" and self.encoder.learns == "none"
+
+    @property
     def mask_channel(self) -> bool:
         """Whether views have the mask as a fourth channel."""
         return self.encoder.mask_input if self.body is None else bool(self.body.spec["use_mask"])
@@ -168,7 +173,10 @@ def prepare_trunk(
         file = work.tensor_file(TRUNK)
     if encoder.num_cached:
         task = CacheViews(found, file, augment, encoder.num_cached, problem.seed)
-        views = work.map_shards(task, [problem.crops], gives=[VIEWS_MEMBER])[VIEWS_MEMBER]
+        tables = [problem.crops]
+        if found.is_embedding and problem.space is not None:
+            tables.append(problem.space.table("embeddings"))
+        views = work.map_shards(task, tables, gives=[VIEWS_MEMBER])[VIEWS_MEMBER]
     return Trunk(found, file, views)
 
 

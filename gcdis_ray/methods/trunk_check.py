@@ -70,7 +70,7 @@ def _check_network(
     model: str, side_px: int | None, encoder: EncoderConfig, where: str, attends: bool
 ) -> None:
     from gcdis_ray.backbones.frozen import feature_kind
-    from gcdis_ray.backbones.network import check_side, default_side
+    from gcdis_ray.backbones.network import check_parts, check_side, default_side
 
     key = "input_px"
     try:
@@ -80,6 +80,7 @@ def _check_network(
         key = "trainable"
         if isinstance(encoder.learns, int):
             body.check_last(encoder.learns)
+            check_parts(model, body.input_px)
     except ConfigError as error:
         raise error.at(f"{where}.{key}") from error
     if attends and not body.stages:

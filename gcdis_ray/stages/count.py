@@ -293,12 +293,12 @@ def _document(count: ClassCount) -> dict[str, Any]:
 
 def _draw(
     embeddings: Table, num_known: int, config: Config, work: Work
-) -> tuple[TensorFile, list[int], PointSpace | None]:
+) -> tuple[TensorFile, list[int], PointSpace]:
     """Write the draws; also the number of unlabeled crops, then of those of each known class; and
     the space, which is chosen on the first draw."""
     import torch
 
-    from gcdis_ray.clustering.class_count.points import draw, place, settled
+    from gcdis_ray.clustering.class_count.points import prepare_draws
     from gcdis_ray.data.crops.crop_vectors import read_vectors
 
     labels_N = torch.cat(
@@ -307,19 +307,22 @@ def _draw(
             for rows in embeddings.iter_shards(["class_index"])
         ]
     )
-    how, tensors = settings(config), {}
-    for number in range(config.num_seeds):
-        try:
-            rows = draw(labels_N, how, work.seed * 1000 + number)
-        except DataError as error:
-            raise error.at("stages.count", "set stages.count.num_novel") from error
-        vectors_ND = read_vectors(embeddings, rows)
-        how = settled(how, vectors_ND, labels_N[rows])
-        points_ND = place(vectors_ND, how)
-        tensors |= {f"points_{number}": points_ND, f"labels_{number}": labels_N[rows]}
+    try:
+        draws, space = prepare_draws(
+            lambda rows_M: read_vectors(embeddings, rows_M),
+            labels_N,
+            settings(config),
+            [work.seed * 1000 + number for number in range(config.num_seeds)],
+        )
+    except DataError as error:
+        raise error.at("stages.count", "set stages.count.num_novel") from error
+    tensors = {}
+    for number, points in enumerate(draws):
+        tensors[f"points_{number}"] = points.points_ND.clone()  # equal draws are one
+        tensors[f"labels_{number}"] = points.labels_N.clone()
     work.write_tensors("points", tensors)
     sizes = torch.bincount(labels_N + 1, minlength=num_known + 1).tolist()
-    return work.tensor_file("points"), sizes, how.space
+    return work.tensor_file("points"), sizes, space
 
 
 def _run(

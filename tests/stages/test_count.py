@@ -130,6 +130,23 @@ def test_an_estimator_that_is_a_part_is_not_shown_again(local_work) -> None:
     assert [other["method"] for other in _result(local_work)["others"]] == list(count.COMBINED)
 
 
+def test_rounding_of_the_embeddings_does_not_move_the_count(local_work, tmp_path) -> None:
+    inputs, config = _inputs(num_classes=7, num_known=4), _config(num_seeds=2, num_candidates=8)
+    count.run(inputs_of(count, inputs), config, local_work)
+    rows = inputs["embed"].table("embeddings").read().to_pylist()
+    generator = torch.Generator().manual_seed(3)
+    for row in rows:
+        vector = torch.tensor(row["embedding"])
+        noise = 1 + 1e-6 * torch.randn(len(vector), generator=generator)
+        row["embedding"] = (vector * noise).tolist()
+    table = memory_table("embeddings", [rows[:40], rows[40:]])
+    moved = inputs | {"embed": FakeArtifact({"embeddings": table})}
+    with _work(tmp_path / "moved") as work:
+        count.run(inputs_of(count, moved), config, work)
+        one, two = _result(local_work), _result(work)
+    assert (one["num_classes"], one["interval"]) == (two["num_classes"], two["interval"])
+
+
 @pytest.mark.parametrize("space", ["principal", "half_whitened", "whitened"])
 def test_any_space_counts_separate_classes(local_work, space: str) -> None:
     config = _config(space=space, num_seeds=2, num_candidates=8)

@@ -8,8 +8,8 @@ estimate, their spread the interval. It cannot know of an error that all draws s
 widened a little.
 
 Estimators that err in different directions are better together: :func:`combine` takes the geometric
-mean of their estimates. Its interval resamples the estimators as well, so that it is as wide as
-they disagree.
+mean of their estimates, weighed by their scores. Its interval resamples the estimators as well, so
+that it is as wide as they disagree.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ Array = NDArray[np.float64]
 
 LOW_ACCURACY = 0.4  # of known classes; below it the embeddings do not tell classes apart
 NUM_RESAMPLES = 300
+SURE = 0.02  # scores nearer to 0 or 1 than this say no more about an estimator
 MARGIN = 0.1  # either end moves out by this share, for what all draws have in common
 
 
@@ -107,19 +108,27 @@ def choose(trials: Sequence[Trial], choice: Choice) -> ClassCount:
 
 
 def combine(trials: Sequence[Sequence[Trial]], choice: Choice) -> ClassCount:
-    """The geometric mean of several estimators' counts, from all of their trials.
+    """The weighted geometric mean of several estimators' counts, from all of their trials.
 
-    A resampled count is the mean of as many estimators, drawn with replacement: the interval
-    contains what they disagree by. There is no curve of all of them.
+    An estimator weighs the odds that it finds a crop of a known class again, at its best: one that
+    does not find classes has little to say of how many there are. None counts more than the largest
+    number to try. A resampled count is the mean of as many estimators, drawn by their weights with
+    replacement: the interval contains what they disagree by. There is no curve of all of them.
     """
     grids = [Grid(mine) for mine in trials]
     found = [_resample(grid, choice) for grid in grids]
+    most = max(choice.most or math.inf, choice.num_known)
     log_RM = [
-        np.log(np.maximum(np.stack(all_R, axis=1), choice.num_known))
-        for all_R in zip(*found, strict=True)
+        np.log(np.clip(np.stack(count_MR, axis=1), choice.num_known, most))
+        for count_MR in zip(*found, strict=True)  # of the whole, then the single counts
     ]
-    middle = float(np.exp(np.median(log_RM[0], axis=0).mean()))
-    drawn_RM = np.random.default_rng(choice.seed).integers(len(grids), size=log_RM[0].shape)
+    score_M = np.array([grid.score().max() for grid in grids]).clip(SURE, 1 - SURE)
+    weight_M = score_M / (1 - score_M)
+    weight_M /= weight_M.sum()
+    middle = float(np.exp(np.median(log_RM[0], axis=0) @ weight_M))
+    drawn_RM = np.random.default_rng(choice.seed).choice(
+        len(grids), size=log_RM[0].shape, p=weight_M
+    )
     means = [np.take_along_axis(log, drawn_RM, axis=1).mean(axis=1) for log in log_RM]
     curves = [point for grid in grids for point in _curve(grid)]
     count = _count(middle, Resampled(*map(np.exp, means)), curves, choice)

@@ -8,6 +8,7 @@ Shape letters: N points, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -96,6 +97,34 @@ def prepare(embeddings_ND: Tensor, labels_N: Tensor, settings: CountSettings, se
     rows = draw(labels_N, settings, seed)
     settings = settled(settings, embeddings_ND[rows], labels_N[rows])
     return Points(place(embeddings_ND[rows], settings), labels_N[rows])
+
+
+def prepare_draws(
+    read: Callable[[Tensor], Tensor],
+    labels_N: Tensor,
+    settings: CountSettings,
+    seeds: Sequence[int],
+) -> tuple[list[Points], PointSpace]:
+    """A draw for each seed, all in one space, which is settled on the first.
+
+    Args:
+        read: embeddings of rows, which are asked for in one piece.
+        labels_N: int64, known class or -1.
+
+    Raises:
+        DataError: no labeled or no unlabeled point.
+    """
+    draws, before_M = [], None
+    for seed in seeds:
+        rows_M = draw(labels_N, settings, seed)
+        if before_M is None or not torch.equal(rows_M, before_M):
+            vectors_MD, before_M = read(rows_M), rows_M
+            settings = settled(settings, vectors_MD, labels_N[rows_M])
+            draws.append(Points(place(vectors_MD, settings), labels_N[rows_M]))
+        else:  # draws of a small set are the whole of it
+            draws.append(draws[-1])
+    assert settings.space is not None
+    return draws, settings.space
 
 
 def settled(settings: CountSettings, embeddings_ND: Tensor, labels_N: Tensor) -> CountSettings:

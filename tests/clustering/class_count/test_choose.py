@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import permutations
 
 import numpy as np
@@ -69,6 +70,21 @@ def test_parts_that_disagree_combine_to_their_mean_with_a_range_as_wide_as_they_
     assert high >= 12
     assert "a guess" in str(found.warning)
     assert combine(parts[:1] * 3, Choice(11)).num_classes == 11
+    bounded = combine(parts, Choice(3, most=8))  # (4 * 8 * 8) ** (1 / 3)
+    assert bounded.num_classes == 6
+
+
+def test_a_part_weighs_the_odds_that_it_finds_a_known_crop() -> None:
+    sharp, vague = _trials([4] * 3, 0.5), _trials([16] * 3, 0.5)
+    vague = [replace(t, recall=tuple(value / 3 for value in t.recall)) for t in vague]
+    odds = [max(score) / (1 - max(score)) for score in (_scores(sharp), _scores(vague))]
+    middle = np.exp(np.average(np.log([4, 16]), weights=odds))
+    assert 4 <= middle < 6
+    assert combine([sharp, vague], Choice(3)).num_classes == round(middle)
+
+
+def _scores(trials: list[Trial]) -> list[float]:
+    return Grid(trials).score().tolist()
 
 
 def test_classes_that_disagree_widen_the_interval() -> None:
