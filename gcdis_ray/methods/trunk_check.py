@@ -61,9 +61,9 @@ def _check_files(network: BackboneConfig, where: str) -> None:
     try:
         network.check(where)
     except ConfigError as error:
-        raise (
-            error.at(f"{where}.body") if error.where == f"{where}.backbone" else error
-        ) from error
+        key = "body" if error.where == f"{where}.backbone" else "weights"
+        fix = (error.fix or "").replace("set sha256", "set weights_sha256")
+        raise error.at(f"{where}.{key}", fix) from error
 
 
 def _check_network(

