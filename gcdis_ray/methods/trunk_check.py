@@ -47,6 +47,8 @@ def check_trunk(
                 fix="name a timm model, or set body: resnet",
             )
         embed: Any = givers["embeddings"]
+        if not hasattr(embed, "network"):
+            return  # another package's stage: what it embeds by is seen when it has run
         if encoder.learns != "none" and embed.backbone in FIXED:
             raise cannot_learn(embed.backbone, where)
         network, side_px = embed.network(), embed.input_px

@@ -1,10 +1,7 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from gcdis_ray.methods.gcdis.attention import soft_attention
 from gcdis_ray.models.encoder import ResNetEncoder
@@ -58,19 +55,3 @@ def test_without_attention_no_saliency():
     features, saliencies = ResNetEncoder(**SMALL | dict(attention=None))(torch.randn(2, 3, 32, 32))
     assert saliencies == []
     assert features.isfinite().all()
-
-
-def _resnet18_file(folder):
-    from torchvision.models import resnet18
-
-    torch.manual_seed(0)
-    net = resnet18(weights=None)
-    net.bn1.running_mean.normal_(0, 0.1)
-    path = folder / "resnet18.safetensors"
-    save_file(net.state_dict(), path)
-    return net.eval(), (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-RESNET18 = SMALL | dict(
-    blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), stem_width=64, stem_kernel=7, stem_pool=True
-)
