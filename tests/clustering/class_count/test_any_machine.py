@@ -20,9 +20,9 @@ from gcdis_ray.clustering.class_count.trials import run_all
 from gcdis_ray.stages import count
 
 points, labels = blobs([60, 50, 40, 30, 20, 15, 12, 10, 60, 9], 5, 0.9, seed=1)
-config = count.Config.model_validate({})
+config = count.Config.model_validate({"num_seeds": 2, "num_candidates": 10})
 sizes = torch.bincount(labels + 1).tolist()
-draws, space = prepare_draws(lambda rows: points[rows], labels, count.settings(config), range(5))
+draws, space = prepare_draws(lambda rows: points[rows], labels, count.settings(config), range(2))
 trials = {
     method: run_all(one, lambda jobs: [one.run(job, draws[job.draw]) for job in jobs])
     for method, one in count.estimators(config, sizes, 0).items()
