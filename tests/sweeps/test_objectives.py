@@ -51,7 +51,7 @@ def test_training_loss_is_the_last_of_its_curve():
 
 def test_holdout_accuracy():
     holdout = {
-        "hidden_classes": ["digit 3"], "accuracy": 0.75, "visible_accuracy": 0.9,
+        "hidden_classes": ["digit 3"], "accuracy": 0.75, "known_accuracy": 0.9, "novel_accuracy": 0.6,
         "curve": [{"step": 4, "accuracy": 0.5}],
     }  # fmt: skip
     reading = GOALS["holdout_accuracy"].read(artifact("discover", holdout=holdout))
