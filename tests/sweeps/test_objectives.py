@@ -79,7 +79,8 @@ def test_oracles_read_the_metrics(name: str, value: float):
     assert goal.oracle
     assert goal.read(artifact("evaluate", metrics=METRICS)).value == value
     nothing = {
-        "discovery": {"accuracy": {"all": None}, "found_and_sorted": {"all": None}}, "detection": {"mask_ap": None},
+        "discovery": {"accuracy": {"all": None}, "found_and_sorted": {"all": None}},
+        "detection": {"mask_ap": None},
     }  # fmt: skip
     with pytest.raises(DataError, match="cannot be computed"):
         goal.read(artifact("evaluate", metrics=nothing))
