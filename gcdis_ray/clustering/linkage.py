@@ -118,25 +118,24 @@ class LabeledNodes:
         return average_linkage(distance_MM, self.weight_M)
 
     def clusters(
-        self, tree_P4: Floats, num_known: int, num_classes: int, min_share: float = 0.0
+        self, tree_P4: Floats, num_known: int, num_classes: int, min_weight: float = 0.0
     ) -> Ints:
         """Cluster (F,) of every unlabeled node: known classes first, then novel clusters from heavy
         to light. Fewer than ``num_classes`` where there are too few nodes.
 
         Args:
             num_known: L, those without a labeled point included: nothing is in their clusters.
-            min_share: novel clusters of less than this share of the unlabeled points are outliers:
-                they do not count as classes, and join the nearest cluster that does.
+            min_weight: novel clusters of fewer points are outliers: they do not count as classes,
+                and join the nearest cluster that does.
         """
         num_told, num = len(self.classes), len(self.weight_M)
         free_M = np.arange(num) >= num_told
-        smallest = min_share * self.weight_M[free_M].sum()
         wanted = min(max(num_classes - (num_known - num_told), 1), num)
         count = wanted
         while True:
             raw_M = fcluster(tree_P4, count, "maxclust") - 1 if num > 1 else np.zeros(1, np.int64)
             mass_C = np.bincount(raw_M, self.weight_M * free_M)
-            counted_C = mass_C >= smallest
+            counted_C = mass_C >= min_weight
             counted_C[raw_M[:num_told]] = True
             if counted_C.sum() >= wanted or count == min(num, wanted + _MOST_OUTLIERS):
                 break
@@ -212,5 +211,6 @@ def semi_supervised_linkage(
     nodes = label_nodes(vectors_ND, labels_N)
     (tree_P4,) = nodes.trees([labeled_stretch])
     cluster_N = labels_N.copy()
-    cluster_N[labels_N < 0] = nodes.clusters(tree_P4, num_known, num_classes, min_share)
+    smallest = min_share * np.count_nonzero(labels_N < 0)
+    cluster_N[labels_N < 0] = nodes.clusters(tree_P4, num_known, num_classes, smallest)
     return cluster_N

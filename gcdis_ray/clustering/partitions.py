@@ -24,6 +24,8 @@ from gcdis_ray.clustering.prototypes import semi_supervised_kmeans
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
+_LEAST = 2  # unlabeled points that make a class
+
 
 def linkage_clusters(
     points_ND: Floats,
@@ -34,7 +36,8 @@ def linkage_clusters(
     stretches: Sequence[float],
 ) -> list[Ints]:
     """Semi-supervised average linkage, one partition for each stretch of distances between labeled
-    and unlabeled points (:mod:`gcdis_ray.clustering.linkage`).
+    and unlabeled points (:mod:`gcdis_ray.clustering.linkage`). A point alone is an outlier and no
+    class: it joins the nearest cluster.
 
     Args:
         points_ND: unit rows, or means of as many such rows as ``weight_N`` says.
@@ -43,7 +46,7 @@ def linkage_clusters(
     found = []
     for tree_P4 in nodes.trees(stretches):
         cluster_N = labels_N.copy()
-        cluster_N[labels_N < 0] = nodes.clusters(tree_P4, num_known, num_classes)
+        cluster_N[labels_N < 0] = nodes.clusters(tree_P4, num_known, num_classes, _LEAST)
         found.append(cluster_N)
     return found
 

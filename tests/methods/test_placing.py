@@ -125,7 +125,7 @@ def test_each_alone(local_work):
 def test_more_outputs_than_classes_leave_classes_whole(local_work):
     placed = place(problem(labels_of(3), outputs=9), local_work)
     largest = [np.bincount(placed[blob == BLOB]).max() for blob in range(CLASSES)]
-    assert min(largest) >= 0.8 * PER_CLASS
+    assert min(largest) >= 0.7 * PER_CLASS
 
 
 @pytest.mark.parametrize(
