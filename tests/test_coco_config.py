@@ -34,9 +34,10 @@ def test_coco_config_runs_to_the_end(tmp_path: Path, ray_address):
         "stages.crop.min_side_px=1",
         "stages.crop.min_area_px=1",
         "stages.count.num_novel=2",
-        "stages.discover.gcdis.training.steps=10",
-        "stages.discover.gcdis.training.batch_size=16",
-        "stages.discover.gcdis.discovery.queue_size=32",
+        "stages.discover={method: simgcd}",  # auto wants a third known class
+        "stages.discover.placing={splits: 1, stretches: [1.0]}",
+        "stages.discover.simgcd.training={steps: 4, batch_size: 16, lr: 0.01}",
+        "stages.discover.simgcd.encoder.cached_views=1",
         "stages.segment.training.steps=4",
     ]
     config = load_config(CONFIG, overrides)

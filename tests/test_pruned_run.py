@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pytest
 from small_run import CONFIG
 
 from gcdis_ray.cli import main
@@ -12,6 +13,7 @@ from gcdis_ray.data.samples.digits import write_scenes
 from gcdis_ray.run.pipeline import Pipeline, load_config
 
 
+@pytest.mark.thorough
 def test_pruned_classes_reach_the_metrics_and_the_report(tmp_path: Path, capsys):
     """Twice as many novel outputs as novel classes, most of them dropped; masks are the true ones,
     so that no proposer has to be trained."""

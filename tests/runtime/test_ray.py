@@ -129,6 +129,7 @@ def test_fit_on_s3_survives_a_worker_and_knows_when_it_is_finished(
     assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 
 
+@pytest.mark.thorough
 def test_mistake_in_training_ends_the_run_without_another_try(runtime: Runtime, tmp_path: Path):
     plan, told = toy_plan(tmp_path, **COMPUTE, workers=1), list[Progress]()
     with pytest.raises(DataError, match=r"photo 17: photo is broken") as caught:

@@ -33,6 +33,7 @@ def records(file: Path) -> dict[int, dict[str, Any]]:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_class_count_curve_is_equal_through_tasks_a_loop_and_the_stage(
     tmp_path: Path, small_run, ray_address
 ):
