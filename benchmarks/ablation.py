@@ -8,9 +8,9 @@ Discovery is measured on crops of true masks, so that no proposer is between. Ro
 semi-supervised k-means on frozen embeddings; f_d with a fixed temperature, a cosine schedule and
 ITA, with and without soft attention; on digits also ``fixed-high``, a control: the largest
 temperature of ITA for all. On photographs the body is MobileNetV2 with ImageNet weights, ``frozen``
-or with the last block ``tuned``, which has no soft attention. The part ``segmenter`` runs the whole pipeline on
-digit scenes, one discovery a seed, and trains the segmenter with every mode of RDL from the same
-pseudo-labels.
+or with the last block ``tuned``, which has no soft attention. The part ``segmenter`` runs the whole
+pipeline on digit scenes, one discovery a seed, and trains the segmenter with every mode of RDL from
+the same pseudo-labels.
 
 A result is written as soon as it is there, under the key of its artifact: running again goes on
 where it stopped and makes anew only what other code or another config would change. Needs no Ray.

@@ -147,9 +147,9 @@ def with_hold_out(results: Mapping[str, list[Result]]) -> dict[str, list[Result]
     """The same with what ``auto`` of the same seed says of each row."""
     told = [result.get("hold_out") for result in results.get("auto", [])]
     filled: dict[str, list[Result]] = {}
-    for name, found in results.items():
+    for name, seeds in results.items():
         filled[name] = []
-        for n, result in enumerate(found):
+        for n, result in enumerate(seeds):
             scores = told[n] if n < len(told) else None
             held = result["chosen"] if name == "auto" and "chosen" in result else _HELD.get(name)
             value = scores.get(held) if scores and held else None
@@ -158,9 +158,9 @@ def with_hold_out(results: Mapping[str, list[Result]]) -> dict[str, list[Result]
 
 
 def print_tables(results: Mapping[str, Mapping[str, list[Result]]]) -> None:
-    for part, found in results.items():
+    for part, variants in results.items():
         print(f"\n### {part}: accuracy on unlabeled crops, %\n")
-        rows = with_hold_out(found)
+        rows = with_hold_out(variants)
         told = all(r["hold_out"] is not None for r in rows.get("auto", [])) and "auto" in rows
         print(table(rows, COLUMNS, 100, ".1f"))
         if told:
@@ -170,7 +170,7 @@ def print_tables(results: Mapping[str, Mapping[str, list[Result]]]) -> None:
                 if all(result["hold_out"] is not None for result in list_)
             }
             print(f"\nscore on withheld labels, %\n\n{table(held, HOLD_OUT, 100, '.1f')}")
-        chosen = [result.get("chosen") for result in found.get("auto", [])]
+        chosen = [result.get("chosen") for result in variants.get("auto", [])]
         if chosen:
             print(f"\nauto chose {', '.join(map(str, chosen))}")
 

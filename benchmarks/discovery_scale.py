@@ -32,15 +32,18 @@ from gcdis_ray.config import TrainingConfig
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.trunk import resnet_trunk
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, file_record
 
 FILES, ROWS_PER_FILE, BATCH = 4, 500, 96
 MODEL = {
-    "encoder": {"input_px": 32, "blocks": [1, 1], "widths": [16, 32], "stem_width": 16},
+    "encoder": {
+        "body": "resnet", "input_px": 32, "blocks": [1, 1], "widths": [16, 32], "stem_width": 16,
+    },
     "attention": {"pools": [4, 3]},
     "heads": {"projection_hidden": 64, "projection_dim": 64},
-}
+}  # fmt: skip
 
 
 class AllParts:
@@ -60,12 +63,18 @@ def measure(folder: str, num_crops: int, cache_mb: int, steps: int) -> dict[str,
     repeats = num_crops // (ROWS_PER_FILE * len(records))
     opener = ArtifactOpener(LocalStorage(folder), "bench")
     crops = Table("crops", tuple(records * repeats), opener)
-    discovery = {"queue_size": 4096, "losses": {"clustering_from": 0.5}}
+    discovery = {
+        "queue_size": 4096,
+        "losses": {"clustering_from": 0.5},
+        "prototypes": {"start": "kmeans"},
+    }
+    model = ModelConfig.model_validate(MODEL)
     task = DiscoveryTask(
         Problem(crops, num_known=10, num_outputs=30, seed=0),
         TrainingConfig(steps=10**6, batch_size=BATCH, micro_batches=1, lr=0.01),
-        ModelConfig.model_validate(MODEL),
+        model,
         DiscoveryConfig.model_validate(discovery),
+        resnet_trunk(model.encoder, None),
         cache_mb=cache_mb,
     )
     memory = PeakMemory()

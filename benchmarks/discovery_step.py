@@ -42,6 +42,7 @@ from gcdis_ray.methods.gcdis import objective as discovery_objective
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.trunk import resnet_trunk
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checkpoints import StoredCheckpoints
@@ -100,7 +101,8 @@ class OurStep:
         self.device = device
         shape = {
             "encoder": {
-                "input_px": SIDE_PX, "block": "bottleneck", "blocks": (3, 4, 6, 3),
+                "body": "resnet", "input_px": SIDE_PX,
+                "block": "bottleneck", "blocks": (3, 4, 6, 3),
                 "widths": (256, 512, 1024, 2048), "stem_width": 64, "stem_kernel": 7,
                 "stem_stride": 2, "stem_pool": stem_pool, **encoder,
             },
@@ -113,11 +115,13 @@ class OurStep:
         discovery = {"queue_size": QUEUE, "cache_px": 32, "prototypes": {"start": "random"}}
         training = {"steps": 10_000, "batch_size": batch, "micro_batches": 1, "lr": 0.1}
         crops: Any = OneCrop()
+        model = ModelConfig.model_validate(shape)
         self.task = DiscoveryTask(
             Problem(crops, num_known=KNOWN, num_outputs=CLASSES, seed=0),
             TrainingConfig.model_validate({**training, "precision": precision}),
-            ModelConfig.model_validate(shape),
+            model,
             DiscoveryConfig.model_validate(discovery),
+            resnet_trunk(model.encoder, 32),
         )
         self._folder = tempfile.TemporaryDirectory(prefix="discovery-step-")
         storage = open_storage(self._folder.name)

@@ -17,7 +17,9 @@ from two_workers import run_in_two
 from gcdis_ray.backbones.modes import in_eval
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.problem import Problem
-from gcdis_ray.training.loop import train
+from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training.checkpoints import StoredCheckpoints
+from gcdis_ray.training.loop import TrainingRun, train
 
 NUM, FEATURES, CLASSES = 48, 6, 4
 TRUTH = np.arange(NUM) % CLASSES
@@ -132,6 +134,13 @@ def trained(task: Any, folder: Path, *, start: int | None = None, name: str = "k
     members = train(task, toy_plan(folder), checkpoints, torch.device("cpu"), lambda progress: None)
     state = {**task.state(), "network": task.snapshot()}
     return Outcome(digests(members), dict(_flat(state)))
+
+
+def on_device(task: Any, folder: Path, device: str) -> TrainingRun:
+    """A run of the task that is stepped by hand."""
+    plan = toy_plan(folder, checkpoint_every_s=86400)
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
 
 
 def _flat(state: Any, name: str = "") -> Iterator[tuple[str, Any]]:

@@ -22,6 +22,16 @@ from gcdis_ray.errors import ConfigError
 
 _LARGEST_DEFAULT_PX = 384  # a side beyond it is for the last percent, at many times the cost
 _COMMON_PX = 224
+TIMM_RAISES = (
+    RuntimeError,
+    AssertionError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    UnboundLocalError,
+    LookupError,
+)
+"""By networks that see what they were not made for, or that are of a kind unknown here."""
 
 
 def read_weights(config: BackboneConfig) -> dict[str, Tensor]:
@@ -92,18 +102,32 @@ def check_side(model: str, input_px: int) -> Backbone:
     """The network on the meta device: nothing is computed.
 
     Raises:
-        ConfigError: it cannot take images of this side.
+        ConfigError: it cannot take images of this side, or makes no map of them.
     """
+    check_name(model)
     with torch.device("meta"):
-        backbone = build_backbone(model, None, input_px)
         try:
-            backbone.eval()(torch.zeros(1, 3, input_px, input_px))
-        except (RuntimeError, AssertionError, ValueError) as error:
+            backbone = build_backbone(model, None, input_px)
+            shape = backbone.eval()(torch.zeros(1, 3, input_px, input_px)).shape
+        except TIMM_RAISES as error:
             raise ConfigError(
                 f"backbone {model} cannot take images of {input_px} px: {str(error)[:120]}",
-                fix=f"use {default_side(model)}, which it was trained on",
+                fix=f"use {default_side(model)}, which it was trained on, or another network",
             ) from error
+    if len(shape) != 4 or shape[1] != backbone.num_features:
+        raise backbone.cannot("gives no map of features", "use a CNN or a plain ViT")
     return backbone
+
+
+def check_parts(model: str, input_px: int | None) -> None:
+    """Try out, with fresh weights, whether a network comes apart as :meth:`Backbone.split` and
+    :meth:`Backbone.stage_maps` want.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    with torch.random.fork_rng():
+        build_backbone(model, None, input_px).split(0)
 
 
 def _create(model: str) -> Any:

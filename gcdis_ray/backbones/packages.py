@@ -54,11 +54,12 @@ PACKAGES = {
 }
 
 
-def weights_package(model: str) -> WeightsPackage:
-    """Raises ConfigError: no package has weights of this model."""
+def weights_package(model: str, where: str | None = None) -> WeightsPackage:
+    """Args: where: key of the config, for errors. Raises ConfigError: none is of this model."""
     if model not in PACKAGES:
         raise ConfigError(
-            f"no weights package is known for {model}",
+            f"no weights package is known for backbone {model!r}",
+            where=where,
             fix=f"use one of {', '.join(sorted(PACKAGES))}, or weights: hub or a file",
         )
     return PACKAGES[model]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gcdis_ray.backbones.backbone import NUM_STAGES, Backbone, Tail
+from gcdis_ray.backbones.modes import in_eval
 
 
 def is_tokens(net: Any) -> bool:
@@ -23,13 +25,15 @@ def is_tokens(net: Any) -> bool:
 
 class TokenBackbone(Backbone):
     """Position embeddings are interpolated to the images given, by timm, in every forward pass: the
-    stored ones stay those of the weights."""
+    stored ones stay those of the weights. Before it is taken apart, its blocks, one after another,
+    are compared with the whole once."""
 
     def __init__(self, name: str, net: Any, input_px: int | None, mean: Any, std: Any) -> None:
         super().__init__(name, net, input_px, mean, std)
         self.patch = int(net.patch_embed.patch_size[0])
         self.num_features, self.num_blocks = int(net.num_features), len(net.blocks)
         self.has_class = getattr(net, "cls_token", None) is not None
+        self._checked = False
 
     def tokens(self, images_N3HW: Tensor) -> tuple[Tensor | None, Tensor]:
         net: Any = self.net
@@ -69,11 +73,27 @@ class TokenBackbone(Backbone):
 
     def split(self, last: int) -> tuple[nn.Module, Tail]:
         self.check_last(last)
-        net: Any = self.net
-        if not hasattr(net, "_pos_embed") or getattr(net, "rope_mixed", False):
-            raise self.cannot("cannot be taken apart into blocks", "use a plain ViT, or all of it")
+        self._check_parts()
         front = _Front(self, self.num_blocks - last)
         return front, _Tail(self, self.num_blocks - last)
+
+    def _check_parts(self) -> None:
+        """Raises ConfigError: the blocks, one after another, are not the network."""
+        if self._checked or self.input_mean.is_meta:
+            return
+        side = self.input_px or 2 * self.patch
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand((1, 3, side, side), generator=generator).to(self.input_mean)
+        with in_eval(self), torch.no_grad():
+            want = self.tokens(images)[1]
+            try:
+                found = _Tail(self, 0)(_Front(self, 0)(images))
+                same = torch.allclose(found, want, rtol=1e-3, atol=1e-4)
+            except (RuntimeError, TypeError, AttributeError):
+                same = False
+        if not same:
+            raise self.cannot("cannot be taken apart into blocks", "use a plain ViT, or all of it")
+        self._checked = True
 
 
 class _Front(nn.Module):

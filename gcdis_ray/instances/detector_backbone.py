@@ -13,7 +13,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from gcdis_ray.backbones.backbone import Backbone
 from gcdis_ray.backbones.config import BackboneConfig
-from gcdis_ray.backbones.network import build_backbone, read_weights
+from gcdis_ray.backbones.network import TIMM_RAISES, build_backbone, check_parts, read_weights
 from gcdis_ray.backbones.norms import (
     frozen_batch_norm,
     group_norm,
@@ -24,6 +24,8 @@ from gcdis_ray.backbones.pyramid import PyramidMaps
 from gcdis_ray.backbones.weights import read_tensors
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.instances.detector_config import DetectorConfig
+
+_TRIED_PX = 64
 
 
 class SmallResNet(nn.Module):
@@ -56,6 +58,11 @@ class SmallResNet(nn.Module):
 class TimmPyramid(nn.Module):
     """A network of timm under a feature pyramid of levels ``0`` to ``3``, and perhaps ``pool``.
 
+    Group norm in the pyramid, as in Wu and He (2018): maps of pretrained networks differ in scale
+    from network to network and from stage to stage. Those of EfficientNet-Lite0 have deviations of
+    2 to 10 (its blocks end without an activation); heads that met them bare lost their masks in the
+    first steps, and did not recover.
+
     Args:
         maps: of the network.
         fpn_channels: of every level.
@@ -73,7 +80,7 @@ class TimmPyramid(nn.Module):
         super().__init__()
         self.body = maps
         top = LastLevelMaxPool() if pooled else None
-        self.fpn = FeaturePyramidNetwork(list(maps.channels), fpn_channels, top)
+        self.fpn = FeaturePyramidNetwork(list(maps.channels), fpn_channels, top, group_norm)
         self.register_buffer("mean", mean, persistent=False)
         self.register_buffer("std", std, persistent=False)
 
@@ -114,15 +121,24 @@ def check_body(config: DetectorConfig, where: str) -> None:
             read_plain(config)
         return
     body.check(where)
-    with torch.device("meta"):
-        bare = config.model_copy(update={"weights": None})
-        try:
-            _of_timm(bare, body.model_copy(update={"weights": None}), *torch.ones(2, 3, 1, 1))
-        except ConfigError as error:
-            raise error.at(f"{where}.backbone") from error
-        if body.weights is not None and config.norm != "frozen_batch":
-            network = build_backbone(body.model, None, None)
-            _check_norm(network, where)
+    fresh = body.model_copy(update={"weights": None})
+    try:
+        with torch.device("meta"):
+            pyramid = _of_timm(config, fresh, *torch.ones(2, 3, 1, 1))
+            pyramid(torch.zeros(1, 3, _TRIED_PX, _TRIED_PX))
+        if pyramid.body.simple is None:
+            check_parts(body.model, None)
+    except TIMM_RAISES as error:
+        raise ConfigError(
+            f"backbone {body.model} gives no maps of images of many sides ({str(error)[:120]})",
+            where=f"{where}.backbone",
+            fix="use another network, such as resnet50",
+        ) from error
+    except ConfigError as error:
+        raise error.at(f"{where}.backbone") from error
+    if body.weights is not None and config.norm != "frozen_batch":
+        with torch.device("meta"):
+            _check_norm(build_backbone(body.model, None, None), where)
 
 
 def _of_timm(

@@ -16,6 +16,7 @@ from gcdis_ray.backbones.config import (
     BackboneConfig,
     LabelUse,
 )
+from gcdis_ray.backbones.packages import weights_package
 from gcdis_ray.config import Closed
 from gcdis_ray.errors import ConfigError
 
@@ -163,6 +164,8 @@ class DetectorConfig(Closed):
                 where="detector.weights",
                 fix="name a file, or a backbone of timm with library: torchvision",
             )
+        if self.weights == "package":
+            weights_package(self.backbone, "detector.weights")
         if self.weights is None and self.weights_sha256 is not None:
             raise ConfigError(
                 "a checksum, but no weights",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -88,7 +88,7 @@ class TorchvisionMaskRCNN(MaskRCNN):
             mask_pool=pool(config.mask_roi),
             mask_net=nn.Sequential(
                 MaskRCNNHeads(channels, [config.mask_channels] * config.mask_convs, 1),
-                MaskRCNNPredictor(config.mask_channels, config.mask_channels, 1),
+                _mask_predictor(config.mask_channels),
             ),
         )
 
@@ -141,6 +141,17 @@ class TorchvisionMaskRCNN(MaskRCNN):
             ]
         )
         return ImageList(padded, sizes)
+
+
+def _mask_predictor(channels: int) -> MaskRCNNPredictor:
+    """The last layers of the mask head, for masks of any class. They start undecided, with logits
+    near zero (as in Detectron): torchvision's own start divides by the number of classes, and one
+    class alone has logits so large that on photographs the head dies in its first steps."""
+    predictor = MaskRCNNPredictor(channels, channels, 1)
+    logits = cast("nn.Conv2d", predictor.mask_fcn_logits)
+    nn.init.normal_(logits.weight, std=0.001)
+    nn.init.zeros_(cast("Tensor", logits.bias))
+    return predictor
 
 
 def _padded_shapes(images: ImageList) -> list[tuple[int, int]]:

@@ -33,7 +33,8 @@ _PLAIN_ROWS = 256  # un-augmented crops at a time
 
 @dataclass(frozen=True)
 class CacheViews:
-    """Shard task over ``[crops]`` that gives ``views``, row by row.
+    """Shard task over ``[crops]`` that gives ``views``, row by row; over ``[crops, embeddings]``
+    where the plain view is the embedding.
 
     A crop's random views are drawn from its number, and its views go through the front by
     themselves: sums inside a convolution may depend on how many there are. So bytes do not depend
@@ -55,7 +56,9 @@ class CacheViews:
         weights = self.weights.load() if self.weights else None
         front = build_front(self.spec, weights, device)
 
-        def cache(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
+        def cache(
+            index: int, crops: pa.Table, embeddings: pa.Table | None = None
+        ) -> Mapping[str, pa.Table]:
             store = CropStore(crops, self.spec.cache_px, budget_mb=0)
             shown = CropViews(
                 store, self.spec.side_px, mask_input=True, device=torch.device(device)
@@ -63,17 +66,21 @@ class CacheViews:
             views = FrontViews(shown, front)
             numbers = crops["crop_index"].to_pylist()
             rows = [self._rows(views, row, number) for row, number in enumerate(numbers)]
+            if embeddings is not None:
+                for made, vector in zip(rows, _vectors(embeddings), strict=True):
+                    made[0] = vector
             return {"views": _table(crops, rows)}
 
         return cache
 
     def _rows(self, views: FrontViews, row: int, number: int) -> np.ndarray:
-        """float16 (V + 1, D), the plain view first."""
+        """float16 (V + 1, D), the plain view first, or room for it."""
         state = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0]
         generator = Generator().manual_seed(int(state) & (2**63 - 1))
         same_V = torch.full((self.num_views,), row)
         ((random_VD, _),) = views.random(same_V, 1, self.augment, generator)
-        halves = torch.cat([*views.plain(same_V[:1]), random_VD]).half()
+        plain = random_VD[:1] if self.spec.is_embedding else next(views.plain(same_V[:1]))
+        halves = torch.cat([plain, random_VD]).half()
         if not bool(halves.isfinite().all()):
             raise DataError(
                 "what the frozen part of the body gives is beyond float16",
@@ -81,6 +88,10 @@ class CacheViews:
                 fix="set encoder.cached_views: 0",
             )
         return halves.cpu().numpy()
+
+
+def _vectors(embeddings: pa.Table) -> np.ndarray:
+    return matrix(embeddings["embedding"]) if embeddings.num_rows else np.zeros((0, 0), np.float32)
 
 
 def _table(crops: pa.Table, rows: list[np.ndarray]) -> pa.Table:

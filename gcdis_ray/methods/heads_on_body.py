@@ -134,6 +134,7 @@ def fit(
     )
     spec = dict(
         trunk=trunk.spec.model_dump(mode="json"),
+        uses_embeddings=trunk.spec.is_embedding,
         heads=config.heads.model_dump(mode="json"),
         num_known=problem.num_told,
         num_outputs=problem.num_outputs,

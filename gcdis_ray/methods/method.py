@@ -39,7 +39,8 @@ _METHODS = Plugins(
 
 
 _PARTS = (
-    "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "check", "forecast",
+    "VERSION", "Config", "GIVES", "USES_EMBEDDINGS", "SNAPSHOTS", "MEASURES", "CHOOSES", "check",
+    "forecast",
     "fit", "load", "sees_through", "starts_placed",
 )  # fmt: skip
 
@@ -116,6 +117,7 @@ class Method(Protocol):
         USES_EMBEDDINGS: it works on the frozen embeddings.
         SNAPSHOTS: it keeps earlier weights, by which labels are judged and outputs pruned.
         MEASURES: it can measure a hold-out on the way.
+        CHOOSES: it withholds labels itself, to choose by.
     """
 
     @property
@@ -130,6 +132,8 @@ class Method(Protocol):
     def SNAPSHOTS(self) -> bool: ...
     @property
     def MEASURES(self) -> bool: ...
+    @property
+    def CHOOSES(self) -> bool: ...
 
     def starts_placed(self, config: Any) -> bool:
         """Whether it starts at clusters that crops were placed in by their embeddings

@@ -63,7 +63,8 @@ class StoredMethod:
 
     @property
     def uses_embeddings(self) -> bool:
-        return load_method(self.name).USES_EMBEDDINGS
+        """Whether crops that come with their embedding need not be looked at."""
+        return load_method(self.name).USES_EMBEDDINGS or bool(self.spec.get("uses_embeddings"))
 
     def open(self, device: str) -> Trained:
         """The method as training left it."""

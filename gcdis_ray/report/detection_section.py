@@ -1,4 +1,5 @@
-"""How well objects of known and novel classes were found and masked in new images."""
+"""How well objects of known and novel classes were found and masked in new images, class by class;
+without predictions, how well those that a run has sorted were sorted."""
 
 from __future__ import annotations
 
@@ -16,24 +17,25 @@ from gcdis_ray.report.section import DETECTION, Section, Tile
 def detection_section(metrics: Mapping[str, Any]) -> Section:
     """Average precision by group of classes and class by class, as an evaluation has measured."""
 
+    detection, per_class = findings.detection_rows(metrics), findings.per_class_rows(metrics)
+
     def body() -> Markup:
-        detection, per_class = findings.detection_rows(metrics), findings.per_class_rows(metrics)
         if not (detection or per_class):
             return Markup("")
         return fill(
             "detection",
             detection=detection,
             by_frequency=findings.frequency_rows(metrics),
-            facts=findings.detection_facts(metrics),
+            facts=findings.detection_facts(metrics) if detection else [],
             per_class=per_class,
         )
 
     return Section(
         "detection",
-        "Detection",
+        "Detection" if detection else "By class",
         body,
         DETECTION,
-        heading="Finding and masking",
+        heading="Finding and masking" if detection else "Class by class",
         tiles=list(_tiles(metrics)),
     )
 

@@ -127,7 +127,10 @@ def per_class_rows(metrics: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for row in metrics.get("per_class") or []
     ]
-    return sorted(rows, key=lambda r: (r["known"], -(r["mask_ap"] or 0), r["name"]))
+    return sorted(
+        rows,
+        key=lambda r: (r["known"], -(r["mask_ap"] or 0), -(r["accuracy"] or 0), r["name"]),
+    )
 
 
 def _measured(value: Any) -> float | None:

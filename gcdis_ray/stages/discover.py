@@ -75,7 +75,7 @@ class Discovery(StageConfig):
             raise ConfigError(
                 f"options of {others[0]}, and the method is {name}",
                 where=f"stages.discover.{others[0]}",
-                fix=f"take them out, or choose a recipe whose method is {others[0]}",
+                fix=f"take them out, or set stages.discover.method: {others[0]}",
             )
         return {**data, name: {} if data.get(name) is None else data[name]}
 
@@ -87,6 +87,12 @@ class Discovery(StageConfig):
                 f"{self.method} has no snapshots to prune outputs by",
                 where="stages.discover.prune.enabled",
                 fix="set it to false",
+            )
+        if self.hold_out.share and method.CHOOSES:
+            raise ConfigError(
+                f"{self.method} withholds labels itself to choose a method",
+                where="stages.discover.hold_out.share",
+                fix="set it to 0, or stages.discover.method to one of the methods",
             )
         if self.hold_out.every and not method.MEASURES:
             raise ConfigError(
@@ -160,7 +166,7 @@ def check(config: Discovery, givers: Mapping[str, StageConfig]) -> None:
         raise ConfigError(
             f"{config.method} works on embeddings, and the recipe has none",
             where="stages.discover.method",
-            fix="choose another method, or another recipe",
+            fix="choose another method or recipe, or let it start at random if it can",
         )
     method.check(config.options, givers)
 

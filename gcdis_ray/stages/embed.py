@@ -22,6 +22,7 @@ from gcdis_ray.backbones.config import (
     BackboneConfig,
     Features,
 )
+from gcdis_ray.backbones.packages import weights_package
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.files.arrow_columns import as_lists
@@ -106,6 +107,8 @@ class Config(StageConfig):
                 where=f"{_AT}.weights",
                 fix="set it to package, hub or a file, or use backbone: wavelet",
             )
+        if self.weights == "package":
+            weights_package(self.backbone, f"{_AT}.weights")
         return self
 
 

@@ -23,7 +23,7 @@ from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import HISTORY
 
 ID = "segment"
-VERSION = 1
+VERSION = 2
 TAKES = (
     "images",
     optional("image_index"),

@@ -9,7 +9,13 @@ import timm
 import torch
 
 from gcdis_ray.backbones.backbone import StageShape
-from gcdis_ray.backbones.network import build_backbone, check_side, default_side
+from gcdis_ray.backbones.network import (
+    build_backbone,
+    check_parts,
+    check_side,
+    default_side,
+)
+from gcdis_ray.backbones.staged import StagedBackbone
 from gcdis_ray.errors import ConfigError
 
 CNNS = ("test_resnet", "test_efficientnet", "test_convnext", "test_byobnet", "test_nfnet")
@@ -136,6 +142,8 @@ def test_frozen_stages() -> None:
         ("resnet50.a99_in1k", 32, r"resnet50\.a1_in1k"),
         ("nothing of the kind", 32, "nearest"),
         ("levit_128", 192, "224"),
+        ("cait_xxs24_224", 224, "or another network"),
+        ("mvitv2_tiny", 224, "no map of features"),
     ],
 )
 def test_what_cannot_be_is_said_at_once(model: str, side: int, message: str) -> None:
@@ -160,3 +168,13 @@ def test_a_copy_and_its_front_stay_one_network() -> None:
     front, tail = other.split(2)
     with torch.no_grad():
         torch.testing.assert_close(tail(front(images)), network(images))
+
+
+def test_what_does_not_come_apart_is_said_at_once() -> None:
+    check_parts("test_resnet", 32)
+    check_parts("test_vit", None)
+    network, _ = _built("test_resnet", 32)
+    assert isinstance(network, StagedBackbone)
+    network._parts.remove("layer2")  # as if timm did more than its modules say
+    with pytest.raises(ConfigError, match="cannot be taken apart into stages"):
+        network.split(1)

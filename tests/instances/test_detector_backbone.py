@@ -158,3 +158,16 @@ def test_the_key_knows_what_the_weights_are() -> None:
     assert "weights" not in package.key_fields()
     assert package.trained_with_labels() is True
     assert _config("test_resnet").trained_with_labels() is False
+
+
+def test_the_pyramid_has_the_same_scale_whatever_the_network_has():
+    """Pretrained maps differ in scale by a factor of ten, from network to network and by stage."""
+    pyramid: Any = build_mask_rcnn(_config("test_resnet"), 1, seed=0).backbone
+    maps = {
+        str(level): torch.randn(1, channels, 16 >> level, 16 >> level)
+        for level, channels in enumerate(pyramid.body.channels)
+    }
+    levels = pyramid.fpn(maps)
+    assert all(0.8 < float(level.detach().std()) < 1.2 for level in levels.values())
+    for name, level in pyramid.fpn({name: 20 * found for name, found in maps.items()}).items():
+        assert torch.allclose(level, levels[name], atol=0.02)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 import pytest
@@ -114,6 +115,11 @@ class TestTraining:
         assert none["roi_mask"] == 0
         assert 0 < none["roi_class"] < full["roi_class"]
         assert none["rpn_objectness"] == full["rpn_objectness"]
+
+    def test_masks_start_undecided(self):
+        """Large logits at the start kill the head on photographs."""
+        loss = _losses(build_mask_rcnn(TINY, 2, seed=0), _target([[8, 8, 40, 40]], [1]))
+        assert float(loss["roi_mask"]) == pytest.approx(math.log(2), abs=0.02)
 
     def test_image_without_objects(self):
         model = build_mask_rcnn(TINY, 2, seed=0)

@@ -87,5 +87,17 @@ def test_a_cluster_of_no_share_gets_nothing_and_no_crop_is_no_fault():
     assert sinkhorn(torch.zeros(0, 3), 0.05, 3).shape == (0, 3)
 
 
+def test_a_crop_of_no_weight_is_not_there():
+    logits, share = cosines(6, 3), torch.tensor([0.2, 0.3, 0.5])
+    weight = torch.tensor([1, 0, 1, 1, 0, 1])
+    found = sinkhorn(logits, 0.1, 4, share, weight)
+    assert not found[weight == 0].any()
+    torch.testing.assert_close(found[weight > 0], sinkhorn(logits[weight > 0], 0.1, 4, share))
+    assert not sinkhorn(logits, 0.1, 4, share, torch.zeros(6)).any()
+    heavy = sinkhorn(logits, 0.5, 300, share, torch.tensor([3.0, 1, 1, 1, 1, 1]))
+    torch.testing.assert_close(heavy.sum(dim=1)[0].item(), 3.0)
+    torch.testing.assert_close(heavy.sum(dim=0), 8 * share.double())
+
+
 def test_it_gives_no_gradient():
     assert not sinkhorn(cosines(3, 2).requires_grad_(), 0.1, 3).requires_grad

@@ -39,9 +39,10 @@ def toy(**changes: Any) -> SimpleNamespace:
             at=lambda snapshot: load(spec, snapshot, others, device),
         )
 
-    unused = dict(check=None, forecast=None, fit=None)
-    common = dict(VERSION=3, Config=Options, GIVES=(), load=load, **unused)
-    abilities = dict(USES_EMBEDDINGS=False, SNAPSHOTS=False, MEASURES=False)
+    unused = dict(check=None, forecast=None, fit=None, sees_through=None)
+    placed = dict(starts_placed=lambda config: False)
+    common = dict(VERSION=3, Config=Options, GIVES=(), load=load, **placed, **unused)
+    abilities = dict(USES_EMBEDDINGS=False, SNAPSHOTS=False, MEASURES=False, CHOOSES=False)
     return SimpleNamespace(**common | abilities | changes)
 
 

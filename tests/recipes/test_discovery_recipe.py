@@ -76,6 +76,9 @@ def test_class_folders_from_end_to_end(by_folders):
     assert sorted(named) == ["cat", "dog", "novel 1", "novel 2"]
     assert "clustering accuracy" in printed
     assert "AP" not in printed
+    page = next((folder / "storage/reports").iterdir()).read_text()
+    assert "Class by class" in page
+    assert "mask AP" not in page
     status = json.loads(here(["status", str(folder / "crops.yaml"), "--json"]).stdout)
     assert status["metrics"]["discovery"]["accuracy"]["all"] == 1
 

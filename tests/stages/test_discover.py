@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from small_discovery import CLASSES, CONFIG, SHARDS, WriteCrops, artifact, run_discover
+from small_trunk import SIDE_PX, crops_in, weights_in
 from stage_inputs import inputs_of
 from tables import SCHEMAS
 
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.methods.hold_out import choose_hidden
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.methods.pruning_config import PruneConfig
-from gcdis_ray.stages import discover
+from gcdis_ray.methods.stored_method import StoredMethod
+from gcdis_ray.stages import discover, embed
 
 
 @pytest.fixture
@@ -70,7 +75,8 @@ def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
     work = run_discover(local_work, config)
     found, rows = artifact(work), work.table("assignments").read()
     score = found.json("holdout")
-    assert set(score) == {"hidden_classes", "accuracy", "visible_accuracy", "curve"}
+    parts = {"accuracy", "known_accuracy", "novel_accuracy", "placed_accuracy"}
+    assert set(score) == {"hidden_classes", "curve"} | parts
     (hidden,) = score["hidden_classes"]
     (seen,) = {"cat", "dog"} - {hidden}
     names = [row["name"] for row in found.json("discovered_classes")]
@@ -81,9 +87,13 @@ def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
     clusters = rows["cluster_id"].to_numpy()
     mine = clusters[rows["class_index"].to_numpy() == index]
     best = max((mine == cluster).mean() for cluster in range(1, 5))
-    assert score["accuracy"] == pytest.approx(best)
-    others = clusters[rows["class_index"].to_numpy() == 1 - index]
-    assert score["visible_accuracy"] == pytest.approx((others == 0).mean())
+    assert score["novel_accuracy"] == pytest.approx(best)
+    held = choose_hidden(rows["class_index"].to_numpy(), 2, config.hold_out)
+    assert held is not None
+    assert len(held.withheld) == 1
+    assert score["known_accuracy"] == (clusters[held.withheld[0]] == 0)
+    assert score["accuracy"] == pytest.approx((best + score["known_accuracy"]) / 2)
+    assert score["placed_accuracy"] is None  # prototypes start among projections
     assert [point["step"] for point in score["curve"]] == [5, 10]
     assert score["curve"][-1]["accuracy"] == pytest.approx(score["accuracy"])  # the same crops
 
@@ -147,6 +157,51 @@ def test_fewer_classes_than_known_is_refused(local_work):
     work.write_json("class_count", {"num_classes": 1})
     with pytest.raises(ArtifactError, match="1 classes in all, but 2 are known"):
         discover.run(inputs_of(discover, artifact(work)), CONFIG, work)
+
+
+@pytest.mark.parametrize("learns", ["none", 1])
+def test_the_body_of_stage_embed_with_cached_views_from_where_crops_were_placed(
+    local_work, tmp_path: Path, learns
+):
+    """Nothing but sizes is said: snapshots are opened by what lies in the artifact alone."""
+    body = {"backbone": "wavelet"}
+    if learns == 1:
+        file = weights_in(tmp_path, "test_vit")
+        body = {"backbone": "test_vit", "weights": file["weights"], "input_px": SIDE_PX}
+        body["sha256"] = file["weights_sha256"]
+    options = {
+        "training": {"steps": 4, "batch_size": 8},
+        "model": {
+            "encoder": {"trainable": learns, "cached_views": 2},
+            "heads": {"projection_hidden": 8, "projection_dim": 8},
+        },
+        "discovery": {"queue_size": 16},
+        "snapshots": 2,
+    }
+    given = {"gcdis": options, "prune": PRUNE.model_dump(), "placing": {"splits": 1}}
+    config = discover.Config.model_validate(given)
+    crops_in(local_work)
+    embed_config = embed.Config.model_validate(body)
+    embed.run(inputs_of(embed, artifact(local_work)), embed_config, local_work)
+    discover.check(config, {"embeddings": embed_config})
+    local_work.write_json("classes", CLASSES)
+    local_work.write_json("class_count", {"num_classes": 5})
+    given = artifact(local_work)
+    discover.run(inputs_of(discover, given), config, local_work)
+    found = artifact(local_work)
+    told = found.json("method")
+    assert told["others"] == ([] if learns == "none" else ["trunk"])
+    assert found.table("views").num_rows == found.table("assignments").num_rows == 12
+    names = set(found.tensor_file("encoder").load())
+    assert any(name.startswith("encoder.tail.blocks.0.") for name in names) == (learns == 1)
+    assert len({name for name in names if name.startswith("encoder.tail.blocks.")}) in (0, 12)
+    assert str(tmp_path) not in str(told)
+    stored = StoredMethod.read(found)
+    crops = found.table("crops").read()
+    last, final = (
+        one.infer(crops) for one in (stored.open_snapshots("cpu")[-1], stored.open("cpu"))
+    )
+    np.testing.assert_array_equal(last.probabilities_NC, final.probabilities_NC)
 
 
 def _gcdis(**options):

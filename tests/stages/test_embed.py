@@ -156,6 +156,8 @@ def test_what_cannot_be_stops_a_run_before_it_starts(tmp_path, change, key, mess
 def test_contradictions_are_named() -> None:
     with pytest.raises(ConfigError, match="needs weights"):
         _config(backbone="resnet50")
+    with pytest.raises(ConfigError, match=r"stages\.embed\.weights: no weights package"):
+        _config(backbone="resnet50", weights="package")
     with pytest.raises(ConfigError, match=r"stages\.embed\.weights"):
         _config(weights="package")
     with pytest.raises(ConfigError, match=r"stages\.embed\.features"):

@@ -30,13 +30,14 @@ if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
 
 __all__ = (
-    "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check", "fit",
-    "forecast", "load", "sees_through", "starts_placed",
+    "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check",
+    "fit", "forecast", "load", "sees_through", "starts_placed",
 )  # fmt: skip
 VERSION = 1
 USES_EMBEDDINGS = True
 SNAPSHOTS = False
 MEASURES = False
+CHOOSES = True
 GIVES = (document("candidates", optional=True),)
 PLACED = "linkage"  # the method of the placed clusters alone
 
@@ -67,23 +68,24 @@ def fit(problem: Problem, config: Auto, work: Work) -> Fitted:
     leaves.
 
     Raises:
-        ConfigError: labels are withheld already; or fewer than two known classes have any.
+        ConfigError: fewer than three known classes have labels.
     """
     from gcdis_ray.methods.auto.trials import Trials
     from gcdis_ray.methods.hold_out import choose_hidden
 
-    if problem.hold_out is not None:
-        raise ConfigError(
-            "auto withholds labels itself to choose a method",
-            where="stages.discover.hold_out.share",
-            fix="set it to 0, or stages.discover.method to one of the methods",
-        )
     if problem.placed_N is None:
         raise ArtifactError("crops were not placed by their embeddings", where="embeddings")
     labels_N = problem.crops.read(["class_index"])["class_index"].to_numpy().astype(np.int64)
     shares = HoldOutConfig(share=config.share, withheld=config.withheld, seed=problem.seed, every=0)
     hold_out = choose_hidden(labels_N, problem.num_known, shares)
     assert hold_out is not None, "a share is hidden"
+    if len(np.unique(hold_out.told(labels_N))) < 3:  # two classes, and -1 of the others
+        raise ConfigError(
+            "fewer than three known classes have labels: withholding some leaves too few to place "
+            "crops by",
+            where="stages.discover.method",
+            fix="set it to linkage or kmeans, or label a third class",
+        )
     problem = replace(problem, trunk=_shared_trunk(problem, config, work))
     trials = Trials(replace(problem, hold_out=hold_out, placed_N=None), labels_N, work)
     trials.place()

@@ -38,6 +38,7 @@ VERSION = 4
 USES_EMBEDDINGS = False
 SNAPSHOTS = True
 MEASURES = True
+CHOOSES = False
 GIVES = (
     tensors("encoder", optional=True),
     tensors("snapshot_*", optional=True),
@@ -155,6 +156,7 @@ def fit(problem: Problem, config: Config, work: Work) -> Fitted:
     spec = dict(
         model=config.model.stored(),
         trunk=seen.spec.model_dump(mode="json"),
+        uses_embeddings=seen.spec.is_embedding,
         num_classes=problem.num_outputs,
         softmax_temperature=discovery.losses.softmax_temperature,
     )

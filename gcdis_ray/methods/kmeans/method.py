@@ -28,6 +28,7 @@ VERSION = 1
 USES_EMBEDDINGS = True
 SNAPSHOTS = False
 MEASURES = False
+CHOOSES = False
 _CENTRES, _BACKBONE = "kmeans_centres", "kmeans_backbone"
 GIVES = (tensors(_CENTRES, optional=True), tensors(_BACKBONE, optional=True))
 _CLASSES = 100  # about, for a forecast

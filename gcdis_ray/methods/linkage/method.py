@@ -28,6 +28,7 @@ VERSION = 1
 USES_EMBEDDINGS = True
 SNAPSHOTS = False
 MEASURES = False
+CHOOSES = False
 _PROTOTYPES, _BACKBONE = "linkage_prototypes", "linkage_backbone"
 GIVES = (tensors(_PROTOTYPES, optional=True), tensors(_BACKBONE, optional=True))
 _CLASSES = 100  # about, for a forecast

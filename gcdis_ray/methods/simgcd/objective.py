@@ -72,30 +72,26 @@ class SimGCDObjective(nn.Module):
             free = free + config.anchor * losses["anchor"]
         return losses | {"total": (1 - config.labeled) * free + config.labeled * taught}
 
-    def _contrast(self, projections: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Both views of the part are anchors and keys; the class-wise loss knows labeled crops
-        only."""
-        config, instances = self._config, batch["instances"].repeat(2)
-        labels = batch["labels"].repeat(2)
+    def _contrast(self, projections_ND: Tensor, batch: Mapping[str, Any]) -> dict[str, Tensor]:
+        """Both views of the part are anchors and keys; to the class-wise loss of a labeled crop
+        only labeled ones are."""
+        config, labels = self._config, batch["labels"].repeat(2)
+        instances, told = batch["instances"].repeat(2), labels >= 0
         own = torch.arange(len(labels), device=labels.device).roll(len(labels) // 2)
-        told = (labels >= 0).nonzero().flatten()
-        half = torch.arange(len(told), device=labels.device).roll(len(told) // 2)
+        similarities_NN = projections_ND @ projections_ND.T
 
-        def log_p(rows: Tensor, own: Tensor, temperature: float) -> Tensor:
-            z = projections[rows]
-            heats = torch.full((len(rows),), temperature, device=z.device)
-            seen = instances[rows]
-            return contrastive_log_probabilities(z @ z.T, heats, seen, seen, own)
+        def log_p(similarities: Tensor, temperature: float) -> Tensor:
+            heats = torch.full_like(similarities[:, 0], temperature)
+            return contrastive_log_probabilities(similarities, heats, instances, instances, own)
 
-        every = torch.arange(len(labels), device=labels.device)
+        unlike_NN = told[:, None] & ~told[None, :]
+        among_told_NN = similarities_NN.masked_fill(unlike_NN, -torch.inf)
+        count = 2 * batch["num_labeled"]
         return {
             "instance": instance_contrastive_loss(
-                log_p(every, own, config.instance_temperature), own
+                log_p(similarities_NN, config.instance_temperature), own
             ),
             "class": class_contrastive_loss(
-                log_p(told, half, config.class_temperature),
-                labels[told],
-                labels[told],
-                2 * batch["num_labeled"],
+                log_p(among_told_NN, config.class_temperature), labels, labels, count
             ),
         }

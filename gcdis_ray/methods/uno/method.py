@@ -22,13 +22,14 @@ if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
 
 __all__ = (
-    "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check", "fit",
-    "forecast", "load", "sees_through", "starts_placed",
+    "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check",
+    "fit", "forecast", "load", "sees_through", "starts_placed",
 )  # fmt: skip
 VERSION = 1
 USES_EMBEDDINGS = False
 SNAPSHOTS = True
 MEASURES = True
+CHOOSES = False
 GIVES = heads_on_body.GIVES
 
 

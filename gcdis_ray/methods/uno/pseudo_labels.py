@@ -73,13 +73,13 @@ class PseudoLabels:
         first = self._num_known if self._config.novel_only else 0
         for view in range(VIEWS):
             for head in range(self._shape[1]):
-                found = sinkhorn(
-                    cosines_MVHK[free_M, view, head, first:],
+                targets_MVHK[:, view, head, first:] = sinkhorn(
+                    cosines_MVHK[:, view, head, first:],
                     self._config.epsilon,
                     self._config.iterations,
                     self._shares_K[first:],
+                    free_M,
                 )
-                targets_MVHK[free_M, view, head, first:] = found
         return [targets_MVHK[self._memory.own(int(part["part"]))] for part in parts]
 
     def keep(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,18 @@ import numpy as np
 import pytest
 import torch
 from toy_discovery import Run
-from toy_heads import CLASSES, NUM, PLACED, TRUTH, accuracy, in_two, make, sorted_crops, trained
+from toy_heads import (
+    CLASSES,
+    NUM,
+    PLACED,
+    TRUTH,
+    accuracy,
+    in_two,
+    make,
+    on_device,
+    sorted_crops,
+    trained,
+)
 
 from gcdis_ray.methods.hold_out import HoldOut
 from gcdis_ray.methods.simgcd.config import Config
@@ -95,3 +107,12 @@ def test_two_workers_equal_one_bit_by_bit(tmp_path: Path):
     assert first.equals(whole)
     assert second.state.keys() == whole.state.keys()
     assert first._replace(digests={}).equals(second)
+
+
+def test_a_step_reads_nothing_back_from_its_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """On the meta device no tensor has values: whoever asks for one fails."""
+    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
+    run = on_device(task(**PAPER), tmp_path, "meta")
+    here = on_device(task(**PAPER), tmp_path, "cpu")
+    for step in (1, 2):  # the first one places prototypes, which reads them
+        run.step(step, [run.to_device(here.task.batch(step, part)) for part in (0, 1)])
