@@ -108,11 +108,11 @@ def blobs(seed: int, number: int, long_tailed: bool, classes: tuple[int, int] = 
     return Case(part, points.astype(np.float32), labels, num_classes, overlap)
 
 
-def crops(part: str, folder: Path, data: Path) -> Case:
+def crops(part: str, folder: Path, data: Path, backbone: str) -> Case:
     """Frozen embeddings of the crops of true masks."""
     folder.mkdir(parents=True, exist_ok=True)
     prepare_set = partial(getattr(ablation_data, part), folder)
-    images = prepare_set() if part == "digits" else prepare_set(data)
+    images = prepare_set() if part == "digits" else prepare_set(data, backbone)
     changes = [
         *images.overrides,
         "stages.propose.source=external",
@@ -139,7 +139,7 @@ def cases(args: argparse.Namespace) -> Iterator[Case]:
                 for long_tailed in (False, True):
                     yield blobs(args.seed, number, long_tailed, args.classes)
         elif part == "digits" or (args.data / ablation.PHOTOGRAPHS[part][1]).is_file():
-            yield crops(part, args.out.absolute() / part, args.data)
+            yield crops(part, args.out.absolute() / part, args.data, args.backbone)
         else:
             print(f"{part} is skipped: no photographs in {args.data}; give --data", file=sys.stderr)
 
@@ -235,6 +235,9 @@ def main() -> None:
         "--classes", type=int, nargs=2, default=CLASSES, metavar=("LEAST", "MOST"), help="of blobs"
     )
     parser.add_argument("--data", type=Path, default=ablation.default_data(), metavar="DIR")
+    parser.add_argument(
+        "--backbone", default=ablation_data.MOBILENET, help="a timm model, for photographs"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/class_count"), metavar="DIR")
     args = parser.parse_args()
     torch.set_num_threads(1)

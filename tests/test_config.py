@@ -24,6 +24,7 @@ from gcdis_ray.config import (
 )
 from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.method import method_names
 from gcdis_ray.run.graph import load_recipe, recipe_names
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.store.artifacts import artifact_key, canonical_json
@@ -129,13 +130,19 @@ def test_a_rule_over_fields_is_told_in_its_own_words():
     assert str(caught.value) == "pair.yaml: low is above high"
 
 
+def _method(path: str) -> list[str]:
+    """An override that chooses the method whose options the path is of."""
+    named = path.removeprefix("stages.discover.").split(".")[0]
+    return [f"stages.discover.method={named}"] if named in method_names() else []
+
+
 @pytest.mark.parametrize("path", sorted({p for p, _ in _models(MODEL)}))
 def test_unknown_key_at_every_level_suggests_the_near_one(path: str):
     model = dict(_models(MODEL))[path]
     name = max(model.model_fields, key=len)
     wrong = name[:-1] + "_"
     prefix = f"{path}." if path else ""
-    method = ["stages.discover.method=kmeans"] if "kmeans" in path else []
+    method = _method(path)
     overrides = [*method, f"{prefix}{wrong}=1"]
     with pytest.raises(ConfigError) as caught:
         validate(MODEL, apply_overrides(MINIMAL, overrides), "test")

@@ -61,15 +61,16 @@ class BackboneConfig(Closed):
 
         Raises:
             ConfigError: no such model (the nearest names are listed), no such file or package, no
-                SHA-256 or another one.
+                SHA-256 or another one, tensors of another model.
         """
         from gcdis_ray.backbones.names import check_name
+        from gcdis_ray.backbones.network import read_weights
 
         with _named(where, "backbone"):
             check_name(self.model)
         if self.weights is not None:
             with _named(where, "weights"):
-                self.read_bytes()
+                read_weights(self)
 
     def path(self) -> Path:
         """Of the weights' file.

@@ -55,13 +55,15 @@ class Body(Closed):
     """A body that is no resnet, as it is known once its weights are read.
 
     ``spec``: as document ``embed_spec``. ``in_shape``: of what enters the part that learns, without
-    N; ``map_hw``: cells of the last map; None where nothing or all of it learns.
+    N; ``map_hw``: cells of the last map; None where nothing or all of it learns. ``same_padding``:
+    strided convolutions pad as TensorFlow's, which tensors of a part of the body do not say.
     """
 
     spec: dict[str, Any]
     num_features: int
     in_shape: tuple[int, ...] | None = None
     map_hw: tuple[int, int] | None = None
+    same_padding: bool = False
 
 
 class TrunkSpec(Closed):
@@ -245,6 +247,7 @@ def _measured(
         num_features=joined_features(*seen, None, kind).shape[1],
         in_shape=tuple(entering.shape[1:]),
         map_hw=(height, width),
+        same_padding=bool(body.same_padding),
     )
 
 
@@ -307,6 +310,7 @@ def build_encoder(
             attention=attention,
         )
     from gcdis_ray.backbones.network import build_backbone
+    from gcdis_ray.backbones.same_padding import pad_as_tensorflow
     from gcdis_ray.models.body_encoder import RowEncoder, TailEncoder, WholeEncoder
 
     if settings.learns == "none":
@@ -316,6 +320,8 @@ def build_encoder(
     if settings.learns == "all":
         return WholeEncoder(backbone, kind, body.num_features, use_mask=masked, attention=attention)
     assert body.in_shape is not None
+    if body.same_padding:
+        pad_as_tensorflow(backbone.net)
     _, tail = backbone.split(int(settings.learns))
     return TailEncoder(
         tail, body.in_shape, body.map_hw if masked else None, kind, body.num_features

@@ -47,6 +47,8 @@ def check_trunk(
                 fix="name a timm model, or set body: resnet",
             )
         embed: Any = givers["embeddings"]
+        if not hasattr(embed, "network"):
+            return  # another package's stage: what it embeds by is seen when it has run
         if encoder.learns != "none" and embed.backbone in FIXED:
             raise cannot_learn(embed.backbone, where)
         network, side_px = embed.network(), embed.input_px
@@ -61,9 +63,9 @@ def _check_files(network: BackboneConfig, where: str) -> None:
     try:
         network.check(where)
     except ConfigError as error:
-        raise (
-            error.at(f"{where}.body") if error.where == f"{where}.backbone" else error
-        ) from error
+        key = "body" if error.where == f"{where}.backbone" else "weights"
+        fix = (error.fix or "").replace("set sha256", "set weights_sha256")
+        raise error.at(f"{where}.{key}", fix) from error
 
 
 def _check_network(

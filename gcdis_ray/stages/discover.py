@@ -75,7 +75,7 @@ class Discovery(StageConfig):
             raise ConfigError(
                 f"options of {others[0]}, and the method is {name}",
                 where=f"stages.discover.{others[0]}",
-                fix=f"take them out, or choose a recipe whose method is {others[0]}",
+                fix=f"take them out, or set stages.discover.method: {others[0]}",
             )
         return {**data, name: {} if data.get(name) is None else data[name]}
 

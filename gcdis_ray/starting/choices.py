@@ -23,9 +23,9 @@ MAX_WORKERS = 2  # a step is computed in two parts
 MAX_CORES = 16
 MANY_IMAGES = 20_000  # copies of so many image files are not wanted twice
 _PER_SHARD = ((500, 16), (5_000, 32), (MANY_IMAGES, 64))  # images in all -> in a shard
-_BATCH = 4  # images of a step of the detectors
-# passes over the images, fewest and most steps: of the proposer, of the segmenter
-_PASSES = {False: ((8, 250, 1_000), (1.6, 100, 500)), True: ((24, 1_000, 90_000),) * 2}
+_SIZED_FOR = 125  # labeled images, and as many unlabeled ones: the shipped config's steps
+_MOST_STEPS = 4  # times the shipped ones, without a GPU
+_GPU_PASSES, _GPU_MOST_STEPS = 24, 90_000  # over the images
 _SIDES_PX = {False: (256, 416), True: (800, 1333)}  # shorter and longer side; True: on a GPU
 
 
@@ -98,8 +98,8 @@ def segmenting_stages(
     propose, segment = stages["propose"], stages["segment"]
     detector = _sized(propose["detector"], side_px, machine)
     unlabeled = labels.num_images["unlabeled"]
-    passes = _PASSES[machine.gpus > 0]
-    segment["training"]["steps"] = _steps(labels.num_images["labeled"] + unlabeled, *passes[1])
+    total = labels.num_images["labeled"] + unlabeled
+    segment["training"]["steps"] = _steps(segment["training"], total, 2 * _SIZED_FOR, machine)
     stages["embed"] = embedding()
     if results is not None:
         why = f"{results} has masks of unlabeled images"
@@ -110,7 +110,8 @@ def segmenting_stages(
     else:
         why = "a class-agnostic detector learns from labeled objects; masks of your own: external"
         training = propose["training"]
-        training["steps"] = _steps(labels.num_images["labeled"], *passes[0])
+        labeled = labels.num_images["labeled"]
+        training["steps"] = _steps(training, labeled, _SIZED_FOR, machine)
         stages["propose"] = {**propose, "source": Chosen("model", why), "detector": detector}
     if not labels.masks:
         why = "labeled objects have no mask: their boxes are taken for it"
@@ -145,7 +146,11 @@ def _sized(detector: Mapping[str, Any], side_px: int | None, machine: Machine) -
     }
 
 
-def _steps(num_images: int, passes: float, fewest: int, most: int) -> Chosen:
-    wanted = round(passes * num_images / _BATCH)
-    steps = min(max(wanted, fewest), most)
-    return Chosen(steps, f"{steps * _BATCH / max(num_images, 1):.3g} passes over {num_images:,}")
+def _steps(training: Mapping[str, Any], images: int, sized_for: int, machine: Machine) -> Chosen:
+    """As many passes over images as the shipped config makes, and at least its steps."""
+    shipped, batch = training["steps"], training["batch_size"]
+    wanted, most = shipped * images / sized_for, _MOST_STEPS * shipped
+    if machine.gpus:
+        wanted, most = _GPU_PASSES * images / batch, _GPU_MOST_STEPS
+    steps = min(max(round(wanted), shipped), most)
+    return Chosen(steps, f"{steps * batch / max(images, 1):.3g} passes over {images:,} images")

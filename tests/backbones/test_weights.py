@@ -144,6 +144,9 @@ def test_another_position_grid_is_interpolated(tmp_path: Path) -> None:
 def test_checks_before_anything_starts(tmp_path: Path) -> None:
     path = tmp_path / "net.safetensors"
     save_file({"a": torch.zeros(2)}, path)
+    with pytest.raises(ConfigError, match=r"stages\.embed\.weights: .*not weights of test_vit"):
+        _config("test_vit", path).check("stages.embed")
+    save_file(_state("test_vit"), path)
     config = _config("test_vit", path)
     config.check("stages.embed")
     without = config.model_copy(update={"sha256": None})

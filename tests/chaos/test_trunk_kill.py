@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from small_run import CONFIG, contents, environment, gcdis
+from small_run import CONFIG, contents, environment, gcdis, small_overrides
 from small_trunk import SIDE_PX, weights_in
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
@@ -17,12 +17,11 @@ DYING_RUN = Path(__file__).with_name("dying_run.py")
 @pytest.mark.ray
 @pytest.mark.thorough
 @pytest.mark.timeout(900)
-def test_killed_in_discovery_and_finished_on_ray(tmp_path: Path, small_run):
+def test_killed_in_discovery_and_finished_on_ray(tmp_path: Path):
     file = weights_in(tmp_path, "test_vit")
     encoder = "{body: embed, trainable: 1, cached_views: 2}"
     overrides = [
-        *small_run.overrides,
-        f"storage={tmp_path / 'storage'}",
+        *small_overrides(tmp_path),
         "stages.propose.training.steps=2",
         "stages.embed.backbone=test_vit",
         f"stages.embed.weights={file['weights']}",

@@ -9,14 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from scene_tables import FakeArtifact, memory_tensors
 from small_discovery import SHARDS
 from small_trunk import NUM, SIDE_PX, crops_in, encoder_of, trunk_of
 
+from gcdis_ray.backbones.network import build_backbone
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.methods.crop_inputs import CropInputs
 from gcdis_ray.methods.embedding import open_embedding
 from gcdis_ray.methods.encoder_config import EncoderConfig
-from gcdis_ray.methods.trunk import TrunkSpec, build_encoder
+from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.trunk import TrunkSpec, build_encoder, prepare_trunk
 from gcdis_ray.models.body_encoder import TailEncoder
 from gcdis_ray.store.artifacts import Size
 
@@ -100,6 +103,33 @@ def test_features_are_those_of_the_object(local_work, tmp_path: Path):
     map_NCHW = tail.tail(rows[:, :size].unflatten(1, spec.body.in_shape))
     expected = torch.nn.functional.normalize(map_NCHW[:, :, 0, 1], dim=1)
     torch.testing.assert_close(tail(rows)[0], expected)
+
+
+def test_a_stored_tail_pads_as_the_weights_want(local_work):
+    """What is stored of a body in part does not say so by itself."""
+    torch.manual_seed(0)
+    body = build_backbone("test_efficientnet", None, 64)
+    tensors = dict(body.net.state_dict()) | {"same_padding": torch.tensor(True)}
+    told = {"backbone": "test_efficientnet", "input_px": 64, "use_mask": True, "features": "auto"}
+    space: Any = FakeArtifact({"embed_spec": told, "backbone": memory_tensors(tensors)})
+    problem = Problem(crops_in(local_work), 2, 5, 0, space=space)
+    encoder = EncoderConfig(trainable=1, cached_views=0)
+    trunk = prepare_trunk(problem, encoder, CropAugmentConfig(), None, local_work)
+    assert trunk.spec.body is not None
+    assert trunk.spec.body.same_padding
+    (seen,) = trunk.open_views(problem.crops, CPU, 1).plain(ROWS)
+    assert trunk.spec.body.in_shape is not None
+    entering = seen[:, : math.prod(trunk.spec.body.in_shape)].unflatten(1, trunk.spec.body.in_shape)
+    stored = build_encoder(TrunkSpec.model_validate(trunk.spec.model_dump(mode="json")))
+    stored.load_state_dict(trunk.build_encoder().state_dict())
+    body.take(tensors)
+    assert isinstance(stored, TailEncoder)
+    plain = build_backbone("test_efficientnet", tensors | {"same_padding": torch.tensor(False)}, 64)
+    found, padded, evenly = (
+        tail(entering) for tail in (stored.tail, body.eval().split(1)[1], plain.eval().split(1)[1])
+    )
+    torch.testing.assert_close(found, padded)
+    assert not torch.allclose(found, evenly, rtol=0.01, atol=1e-6)
 
 
 def test_random_views_of_a_front_are_those_of_the_generator(local_work, tmp_path: Path):

@@ -45,6 +45,8 @@ def test_a_model_of_timm(tmp_path: Path):
     refused("timm has no model 'test_vlt'", "body", EncoderConfig(body="test_vlt"))
     gone = encoder_of(tmp_path, "test_vit", weights="nowhere")
     refused("cannot read the weights", "weights", gone)
+    with pytest.raises(ConfigError, match="set weights_sha256: "):
+        check_trunk(encoder_of(tmp_path, "test_vit", weights_sha256=None), {}, AT)
     other = encoder_of(tmp_path, "test_vit", weights_sha256="0" * 64)
     refused("the config wants 000", "weights", other)
     refused("no multiple", "input_px", encoder_of(tmp_path, "test_vit", input_px=40))

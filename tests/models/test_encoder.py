@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-import hashlib
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
-from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.gcdis.attention import soft_attention
 from gcdis_ray.models.encoder import ResNetEncoder
 
@@ -59,45 +55,3 @@ def test_without_attention_no_saliency():
     features, saliencies = ResNetEncoder(**SMALL | dict(attention=None))(torch.randn(2, 3, 32, 32))
     assert saliencies == []
     assert features.isfinite().all()
-
-
-def _resnet18_file(folder):
-    from torchvision.models import resnet18
-
-    torch.manual_seed(0)
-    net = resnet18(weights=None)
-    net.bn1.running_mean.normal_(0, 0.1)
-    path = folder / "resnet18.safetensors"
-    save_file(net.state_dict(), path)
-    return net.eval(), (str(path), hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-RESNET18 = SMALL | dict(
-    blocks=(2, 2, 2, 2), widths=(64, 128, 256, 512), stem_width=64, stem_kernel=7, stem_pool=True
-)
-
-
-@pytest.mark.parametrize("channels", [3, 4])
-def test_torchvision_weights_load_by_name(tmp_path, channels):
-    net, weights = _resnet18_file(tmp_path)
-    net.fc = torch.nn.Identity()
-    images = torch.randn(2, channels, 64, 64)
-    encoder = ResNetEncoder(**RESNET18 | dict(attention=None), channels=channels).eval()
-    encoder.load(*weights)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder(images)[0], net(images[:, :3]))
-    attended = ResNetEncoder(**RESNET18, channels=channels)
-    before = {n: v.clone() for n, v in attended.state_dict().items() if n.startswith("attention")}
-    attended.load(*weights)
-    assert before
-    assert all(torch.equal(attended.state_dict()[name], value) for name, value in before.items())
-
-
-def test_weights_of_another_net_are_refused(tmp_path):
-    _, weights = _resnet18_file(tmp_path)
-    with pytest.raises(ConfigError, match="does not fit the encoder"):
-        ResNetEncoder(**RESNET18 | dict(blocks=(2, 2, 2, 3))).load(*weights)
-    with pytest.raises(ConfigError, match="does not fit the encoder"):
-        ResNetEncoder(**RESNET18 | dict(blocks=(2, 2, 2, 1))).load(*weights)
-    with pytest.raises(ConfigError, match="the config wants 000"):
-        ResNetEncoder(**RESNET18).load(weights[0], "0" * 64)

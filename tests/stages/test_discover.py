@@ -12,6 +12,7 @@ from stage_inputs import inputs_of
 from tables import SCHEMAS
 
 from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.methods.hold_out import choose_hidden
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod
@@ -74,7 +75,8 @@ def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
     work = run_discover(local_work, config)
     found, rows = artifact(work), work.table("assignments").read()
     score = found.json("holdout")
-    assert set(score) == {"hidden_classes", "accuracy", "visible_accuracy", "curve"}
+    parts = {"accuracy", "known_accuracy", "novel_accuracy", "placed_accuracy"}
+    assert set(score) == {"hidden_classes", "curve"} | parts
     (hidden,) = score["hidden_classes"]
     (seen,) = {"cat", "dog"} - {hidden}
     names = [row["name"] for row in found.json("discovered_classes")]
@@ -85,9 +87,13 @@ def test_hold_out_is_scored_at_the_end_and_on_the_way(local_work):
     clusters = rows["cluster_id"].to_numpy()
     mine = clusters[rows["class_index"].to_numpy() == index]
     best = max((mine == cluster).mean() for cluster in range(1, 5))
-    assert score["accuracy"] == pytest.approx(best)
-    others = clusters[rows["class_index"].to_numpy() == 1 - index]
-    assert score["visible_accuracy"] == pytest.approx((others == 0).mean())
+    assert score["novel_accuracy"] == pytest.approx(best)
+    held = choose_hidden(rows["class_index"].to_numpy(), 2, config.hold_out)
+    assert held is not None
+    assert len(held.withheld) == 1
+    assert score["known_accuracy"] == (clusters[held.withheld[0]] == 0)
+    assert score["accuracy"] == pytest.approx((best + score["known_accuracy"]) / 2)
+    assert score["placed_accuracy"] is None  # prototypes start among projections
     assert [point["step"] for point in score["curve"]] == [5, 10]
     assert score["curve"][-1]["accuracy"] == pytest.approx(score["accuracy"])  # the same crops
 

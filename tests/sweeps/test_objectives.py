@@ -51,7 +51,8 @@ def test_training_loss_is_the_last_of_its_curve():
 
 def test_holdout_accuracy():
     holdout = {
-        "hidden_classes": ["digit 3"], "accuracy": 0.75, "visible_accuracy": 0.9,
+        "hidden_classes": ["digit 3"], "accuracy": 0.75,
+        "known_accuracy": 0.9, "novel_accuracy": 0.6, "placed_accuracy": None,
         "curve": [{"step": 4, "accuracy": 0.5}],
     }  # fmt: skip
     reading = GOALS["holdout_accuracy"].read(artifact("discover", holdout=holdout))
@@ -60,7 +61,10 @@ def test_holdout_accuracy():
 
 
 METRICS = {
-    "discovery": {"accuracy": {"all": 0.1, "known": 0.2, "novel": 0.3}},
+    "discovery": {
+        "accuracy": {"all": 0.1, "known": 0.2, "novel": 0.3},
+        "found_and_sorted": {"all": 0.1, "known": 0.2, "novel": 0.3},
+    },
     "detection": {"mask_ap": {"all": 0.4, "known": 0.5, "novel": 0.6}},
 }
 
@@ -75,7 +79,8 @@ def test_oracles_read_the_metrics(name: str, value: float):
     assert goal.oracle
     assert goal.read(artifact("evaluate", metrics=METRICS)).value == value
     nothing = {
-        "discovery": {"accuracy": {"all": None}}, "detection": {"mask_ap": None},
+        "discovery": {"accuracy": {"all": None}, "found_and_sorted": {"all": None}},
+        "detection": {"mask_ap": None},
     }  # fmt: skip
     with pytest.raises(DataError, match="cannot be computed"):
         goal.read(artifact("evaluate", metrics=nothing))

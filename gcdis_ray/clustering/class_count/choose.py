@@ -119,13 +119,14 @@ def combine(trials: Sequence[Sequence[Trial]], choice: Choice) -> ClassCount:
     found = [_resample(grid, choice) for grid in grids]
     most = max(choice.most or math.inf, choice.num_known)
     log_RM = [
-        np.log(np.clip(np.stack(count_MR, axis=1), choice.num_known, most))
+        np.log(np.minimum(np.stack(count_MR, axis=1), most))
         for count_MR in zip(*found, strict=True)  # of the whole, then the single counts
     ]
     score_M = np.array([grid.score().max() for grid in grids]).clip(SURE, 1 - SURE)
     weight_M = score_M / (1 - score_M)
     weight_M /= weight_M.sum()
-    middle = float(np.exp(np.median(log_RM[0], axis=0) @ weight_M))
+    log_M = np.maximum(np.median(log_RM[0], axis=0), np.log(choice.num_known))
+    middle = float(np.exp(log_M @ weight_M))
     drawn_RM = np.random.default_rng(choice.seed).choice(
         len(grids), size=log_RM[0].shape, p=weight_M
     )

@@ -173,7 +173,7 @@ class DiscoveryConfig(Closed):
     """How f_d learns, but for the optimiser."""
 
     momentum: float = Field(
-        0.999, ge=0, lt=1, description="of the momentum encoder, per step; 0.99 for short runs"
+        0.99, ge=0, lt=1, description="of the momentum encoder, per step; 0.999 in the paper"
     )
     momentum_start: float | None = Field(
         None,
