@@ -157,15 +157,14 @@ def _clustering(inputs: Inputs, config: Config, seed: int) -> Measurement:
 
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """The draws of crops, and a row per trial. More is drawn with hundreds of known classes. Every
-    job reads all that was drawn; the mixture has one a draw, the others many on two grids."""
+    worker reads all that was drawn, once for each of two grids."""
     if config.num_novel is not None:
         return Size(0, 200)
     drawn = min(inputs["embeddings"].rows, 2 * (config.max_unlabeled or 10_000))
     points = 4 * config.num_seeds * drawn * config.dims
     methods = [*(COMBINED if config.method == "combined" else [config.method]), *config.also]
-    jobs = [config.num_seeds * (1 if method == "mixture" else 8) for method in methods]
     trials = 2 * config.num_candidates * config.num_seeds * len(methods)
-    read = 2 * inputs["embeddings"].bytes + sum(jobs) * points
+    read = 2 * inputs["embeddings"].bytes + 2 * points
     return Size(trials, points + 400 * trials, read)
 
 

@@ -141,6 +141,7 @@ def test_the_key_knows_what_the_weights_are_and_not_where(tmp_path: Path) -> Non
         ({"sha256": "0" * 64}, "weights", "the config wants 000"),
         ({"weights": "nowhere"}, "weights", "cannot read"),
         ({"weights": "package"}, "weights", "no weights package"),
+        ({"backbone": "test_efficientnet"}, "weights", "not weights of test_efficientnet"),
         ({"input_px": 50}, "input_px", "use 48 or 64 px"),
         ({"backbone": "test_resnet", "features": "both"}, "features", "no class token"),
     ],
@@ -148,6 +149,8 @@ def test_the_key_knows_what_the_weights_are_and_not_where(tmp_path: Path) -> Non
 def test_what_cannot_be_stops_a_run_before_it_starts(tmp_path, change, key, message) -> None:
     config = _config(**{"backbone": "test_vit", "input_px": 32, **_stored(tmp_path, "test_vit")})
     embed.check(config, {})
+    if change.get("backbone") == "test_resnet":
+        change = {**change, **_stored(tmp_path, "test_resnet")}
     with pytest.raises(ConfigError, match=message) as raised:
         embed.check(config.model_copy(update=change), {})
     assert raised.value.where == f"stages.embed.{key}"

@@ -132,7 +132,7 @@ def test_overrides_are_laid_over_the_base(tmp_path: Path):
 
 def test_only_trials_hold_classes_out(tmp_path: Path):
     spec, base = load_sweep(sweep_file(tmp_path, hold_out={"share": 0.4, "every": 50}))
-    fields = {"share": 0.4, "seed": 0, "every": 50}
+    fields = {"share": 0.4, "withheld": 1 / 3, "seed": 0, "every": 50}
     goal = goal_of(spec, base)
     assert fixed_values(spec, goal) == {
         f"stages.discover.hold_out.{k}": v for k, v in fields.items()

@@ -12,8 +12,8 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from gcdis_ray.clustering.class_count.nested_kmeans import nested_kmeans
 from gcdis_ray.clustering.class_count.points import CountSettings
-from gcdis_ray.clustering.kmeans import kmeans
 
 
 @dataclass(frozen=True)
@@ -44,14 +44,7 @@ def measure(
         num_clusters: K, at most N.
         seed: of the starts of k-means; equal arguments give equal numbers.
     """
-    found = kmeans(
-        points_ND,
-        num_clusters,
-        torch.Generator().manual_seed(seed * 100_003 + num_clusters),
-        n_init=settings.n_init,
-        max_iterations=settings.max_iterations,
-        backend=settings.backend,
-    )
+    (found,) = nested_kmeans(points_ND, [num_clusters], settings, 0, seed)
     labeled = labels_N >= 0
     clusters, labels = found.cluster_N[labeled], labels_N[labeled]
     return Measures(

@@ -27,8 +27,8 @@ from toy_discovery import MIXED, Run, make
 
 import gcdis_ray
 from gcdis_ray.losses.clustering import classification_loss
-from gcdis_ray.methods import crop_views
-from gcdis_ray.methods.gcdis import model, objective
+from gcdis_ray.methods import crop_views, discovery_model
+from gcdis_ray.methods.gcdis import objective
 from gcdis_ray.methods.gcdis.headness import HeadnessTable
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.models.heads import CosineClassifier
@@ -501,7 +501,8 @@ def log_of_softmax(patch: Patch) -> None:
 
 
 def always_1200(patch: Patch) -> None:
-    patch.setattr(model, "CosineClassifier", lambda width, classes: CosineClassifier(width, 1200))
+    wide = lambda width, classes: CosineClassifier(width, 1200)  # noqa: E731
+    patch.setattr(discovery_model, "CosineClassifier", wide)
 
 
 DEFECTS: list[tuple[Callable[[], None], Callable[[Patch], None]]] = [
