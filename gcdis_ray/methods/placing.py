@@ -117,7 +117,7 @@ class _Crops:
     def are_more_than(self, most: int) -> bool:
         """Whether labeled or unlabeled ones are."""
         told_N = self.labels_N >= 0
-        return max(np.count_nonzero(told_N), np.count_nonzero(~told_N)) > most
+        return bool(max(np.count_nonzero(told_N), np.count_nonzero(~told_N)) > most)
 
     def points(self, most: int, spaces: Sequence[str] | None = None) -> tuple[Ints, PlacingPoints]:
         """Point (N,) of each crop, and the points in these spaces, or in all."""

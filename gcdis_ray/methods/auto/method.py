@@ -57,7 +57,7 @@ def check(config: Auto, givers: Mapping[str, StageConfig]) -> None:
 
 def forecast(config: Auto, inputs: Mapping[str, Size]) -> Size:
     """Of the largest candidate; trials are scratch."""
-    sizes = [load_method(PLACED).forecast(LinkageConfig(), inputs)]
+    sizes = [load_method(PLACED).forecast(LinkageConfig.model_validate({}), inputs)]
     sizes += [load_method(n).forecast(config.options(n), inputs) for n in config.candidates]
     largest = max(sizes, key=lambda size: size.bytes)
     return replace(largest, read_bytes=sum(size.read_bytes for size in sizes) + largest.read_bytes)
@@ -93,7 +93,7 @@ def fit(problem: Problem, config: Auto, work: Work) -> Fitted:
         trials.train(name, config.options(name))
     chosen = trials.chosen()
     work.write_json("candidates", trials.document(chosen))
-    options = LinkageConfig() if chosen == PLACED else config.options(chosen)
+    options = LinkageConfig.model_validate({}) if chosen == PLACED else config.options(chosen)
     return replace(load_method(chosen).fit(problem, options, work), method=chosen)
 
 
