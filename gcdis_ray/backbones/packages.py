@@ -55,8 +55,12 @@ PACKAGES = {
 
 
 def weights_package(model: str, where: str | None = None) -> WeightsPackage:
-    """Args: where: key of the config, for errors. Raises ConfigError: none is of this model."""
+    """Args: where: key of the config, for errors. Raises ConfigError: none is of this model, or
+    there is no such model."""
     if model not in PACKAGES:
+        from gcdis_ray.backbones.names import check_name
+
+        check_name(model)
         raise ConfigError(
             f"no weights package is known for backbone {model!r}",
             where=where,
