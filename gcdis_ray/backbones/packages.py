@@ -60,7 +60,10 @@ def weights_package(model: str, where: str | None = None) -> WeightsPackage:
     if model not in PACKAGES:
         from gcdis_ray.backbones.names import check_name
 
-        check_name(model)
+        try:
+            check_name(model)
+        except ConfigError as error:
+            raise (error.at(where) if where else error) from error
         raise ConfigError(
             f"no weights package is known for backbone {model!r}",
             where=where,
