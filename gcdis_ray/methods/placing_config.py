@@ -27,7 +27,7 @@ class PlacingConfig(Closed):
         128, ge=2, le=4096, description="principal components of spaces that have fewer dimensions"
     )
     points_tried: int = Field(
-        2000,
+        1000,
         ge=10,
         le=100_000,
         description="unlabeled points, and labeled ones, to choose by; more crops are joined to "
