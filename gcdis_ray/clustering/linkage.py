@@ -18,12 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.cluster.hierarchy import fcluster
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
-_APART = 1000.0  # distance of two known classes: more than any average of cosines
+_APART = 1e15  # distance of two known classes: whatever joins them, the average stays apart
 _MOST_OUTLIERS = 200  # clusters beyond the wanted number that are looked at
 
 
@@ -89,6 +88,25 @@ def _tree(merges_P3: Floats) -> Floats:
     return tree_P4
 
 
+def cut(tree_P4: Floats, num_clusters: int) -> Ints:
+    """Cluster (M,) of each node where the closest pairs are merged until so many are left. Unlike a
+    threshold on the distance, it cuts between equal ones.
+
+    Args:
+        tree_P4: merges by rising distance; those of equal distance in the order they have.
+        num_clusters: from 1 to M.
+    """
+    num = len(tree_P4) + 1
+    parent = np.full(2 * num - 1, 2 * num)
+    parent[tree_P4[:, :2].astype(np.int64)] = num + np.arange(num - 1)[:, None]
+    kept, ancestor_M = 2 * num - num_clusters, np.arange(num)
+    while True:
+        above_M = parent[ancestor_M]
+        if not (above_M < kept).any():
+            return np.unique(ancestor_M, return_inverse=True)[1]
+        ancestor_M = np.where(above_M < kept, above_M, ancestor_M)
+
+
 @dataclass(frozen=True)
 class LabeledNodes:
     """Nodes to be joined, those of known classes first.
@@ -133,7 +151,7 @@ class LabeledNodes:
         wanted = min(max(num_classes - (num_known - num_told), 1), num)
         count = wanted
         while True:
-            raw_M = fcluster(tree_P4, count, "maxclust") - 1 if num > 1 else np.zeros(1, np.int64)
+            raw_M = cut(tree_P4, count)
             mass_C = np.bincount(raw_M, self.weight_M * free_M)
             counted_C = mass_C >= min_weight
             counted_C[raw_M[:num_told]] = True

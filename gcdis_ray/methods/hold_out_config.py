@@ -5,11 +5,12 @@ from __future__ import annotations
 from pydantic import Field
 
 from gcdis_ray.config import Closed
+from gcdis_ray.errors import ConfigError
 
 
 class HoldOutConfig(Closed):
     """Pseudo-novel hold-out: labels that are withheld, to measure how well classes are found
-    without a label of any novel one. For tuning: stage label refuses what comes of it."""
+    without a label of any novel one. For tuning: label and evaluate refuse what comes of it."""
 
     share: float = Field(
         0.0,
@@ -39,4 +40,14 @@ class HoldOutOfTrials(HoldOutConfig):
         ge=0,
         le=10_000_000,
         description="training steps between measurements; 0: at the end only",
+    )
+
+
+def for_tuning_only() -> ConfigError:
+    """What a run is told that would label images, or be scored, by a model that known classes were
+    hidden from: its outputs stand for other classes than the run's."""
+    return ConfigError(
+        "a discovery that labels were withheld from is for tuning only",
+        where="stages.discover.hold_out.share",
+        fix="set it to 0, or stop at discover: --until discover",
     )

@@ -57,7 +57,7 @@ def place(problem: Problem, work: Work) -> Ints:
         problem.num_told,
         problem.num_outputs,
         config.stretches,
-        1000 * problem.seed,
+        problem.seed,
     )
     args = [
         {"space": space, "split": split} for split in range(config.splits) for space in points.means
@@ -65,7 +65,7 @@ def place(problem: Problem, work: Work) -> Ints:
     told = work.map_shards(task, [], gives=("placing_trials",), args=args, unit="placings tried")
     ranked = rank(told["placing_trials"].read())
     best = [entry.candidate for entry in ranked[: config.best]]
-    if crops.are_more_than(config.points_tried):
+    if crops.are_more_than(config.points_tried) or (point_N < 0).any():
         point_N, points = crops.points(config.points, [candidate.space for candidate in best])
     placed_N = crops.of_points(_joined(points, best, problem, work), point_N)
     rows = [np.arange(len(placed_N)), placed_N.astype(np.int32)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 
 from gcdis_ray.config import Closed
@@ -17,7 +19,7 @@ class PlacingConfig(Closed):
     best: int = Field(
         5, ge=1, le=1000, description="partitions, best first, that are joined to one"
     )
-    stretches: tuple[float, ...] = Field(
+    stretches: tuple[Annotated[float, Field(gt=0, le=100)], ...] = Field(
         (0.5, 0.6, 0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.5, 1.75),
         min_length=1,
         max_length=50,

@@ -64,7 +64,10 @@ def spaces_of(vectors_MD: Tensor, num_classes: int, dims: int) -> dict[str, Spac
     """The spaces that are tried, by name: all dimensions as they are and centred; some principal
     components, half-whitened and whitened: as many as classes, and ``dims``."""
     found = {"raw": spaces.raw(vectors_MD), "centred": spaces.centred(vectors_MD)}
-    for kept in sorted({min(max(_LEAST_DIMS, num_classes), dims), dims}):
+    sizes = {dims, min(max(_LEAST_DIMS, num_classes), dims)}
+    if min(vectors_MD.shape[1], len(vectors_MD) - 1) <= min(sizes):  # no more dimensions than that
+        sizes = {dims}
+    for kept in sorted(sizes):
         found[f"half-whitened {kept}"] = spaces.half_whitened(vectors_MD, kept)
         found[f"whitened {kept}"] = spaces.whitened(vectors_MD, kept)
     return found
@@ -96,7 +99,8 @@ def group_crops(
     """
     rng = np.random.default_rng([seed, 3])
     told = np.unique(labels_N[labels_N >= 0])
-    each = max(_LEAST_LABELED, most // max(len(told), 1))
+    many = np.count_nonzero(labels_N >= 0) > most
+    each = max(_LEAST_LABELED, most // max(len(told), 1)) if many else len(labels_N)
     drawn = [rng.permutation(np.flatnonzero(labels_N == label))[:each] for label in told]
     labeled = np.sort(np.concatenate([*drawn, np.zeros(0, np.int64)]))
     point_N = np.full(len(labels_N), -1, dtype=np.int64)

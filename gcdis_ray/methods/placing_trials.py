@@ -70,7 +70,7 @@ def partitions(
         means_GC = points.means[space].double().numpy()
         linked = [candidate for candidate in mine if candidate.clusterer == "linkage"]
         if linked:
-            stretches = [float(candidate.stretch or 1.0) for candidate in linked]
+            stretches = [float(candidate.stretch or 0) for candidate in linked]
             trees = linkage_clusters(means_GC, labels_G, points.weight_G, *classes, stretches)
             found |= dict(zip(linked, trees, strict=True))
         for candidate in mine:
@@ -122,7 +122,8 @@ class TryPlacing:
 
         def run(index: int, *, space: str, split: int) -> Mapping[str, pa.Table]:
             points = PlacingPoints.of(tensors, [space])
-            hold_out = withhold(points.labels_G, self.num_known, self.seed + split)
+            seed = (1000 * self.seed + split) % 2**31
+            hold_out = withhold(points.labels_G, self.num_known, seed)
             told_G = hold_out.told(points.labels_G)
             candidates = candidates_in(space, self.stretches)
             found = partitions(

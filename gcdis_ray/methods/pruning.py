@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
 from gcdis_ray.methods.pruning_config import PruneConfig
-from gcdis_ray.methods.stored_method import StoredMethod
+from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.methods.tables import AGREEMENT
 
 Floats = NDArray[np.float32]
@@ -22,7 +22,8 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class CompareSnapshots:
-    """Shard task: crops -> agreement, of un-augmented crops over all outputs.
+    """Shard task: crops, and embeddings where the method uses them -> agreement, of un-augmented
+    crops over all outputs.
 
     Args:
         stored: with at least one snapshot, without groups.
@@ -34,8 +35,11 @@ class CompareSnapshots:
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         models = self.stored.open_snapshots(device)
 
-        def compare(index: int, crops: pa.Table) -> Mapping[str, pa.Table]:
-            found = [model.infer(crops).probabilities_NC for model in models]
+        def compare(
+            index: int, crops: pa.Table, embeddings: pa.Table | None = None
+        ) -> Mapping[str, pa.Table]:
+            seen = with_embeddings(crops, embeddings)
+            found = [model.infer(seen).probabilities_NC for model in models]
             return {"agreement": agreement(self.stored.snapshots, found)}
 
         return compare

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
 
 ID = "discover"
-VERSION = 5
+VERSION = 6
 TAKES = ("classes", "crops", optional(whole("embeddings")), "class_count")
 SEEDED = True
 
@@ -284,14 +284,14 @@ def run(inputs: Inputs, config: Discovery, work: Work) -> None:
         problem = replace(problem, placed_N=place(problem, work))
     fitted = method.fit(problem, config.options, work)
     stored = StoredMethod.of(fitted.method or config.method, fitted, work.tensor_file)
+    embeddings = inputs.table("embeddings") if inputs.has("embeddings") else None
+    tables = tables_to_assign(stored, crops, embeddings)
     num_clusters = problem.num_outputs
     if config.prune.enabled:
-        stored = _pruned(work, crops, stored, len(known), config.prune)
+        stored = _pruned(work, tables, stored, len(known), config.prune)
         num_clusters = len(stored.groups or ())
     work.write_json("method", method_document(stored.name, fitted, stored.groups))
     work.write_json("discovered_classes", class_table(known, num_clusters))
-    embeddings = inputs.table("embeddings") if inputs.has("embeddings") else None
-    tables = tables_to_assign(stored, crops, embeddings)
     work.map_shards(AssignCrops(stored, config.top_k), tables, gives=["assignments"])
     if hold_out is not None:
         _score_hold_out(hold_out, labels, named, problem.placed_N, work)
@@ -320,13 +320,13 @@ def _score_hold_out(
 
 
 def _pruned(
-    work: Work, crops: Table, stored: StoredMethod, num_known: int, config: PruneConfig
+    work: Work, tables: Sequence[Table], stored: StoredMethod, num_known: int, config: PruneConfig
 ) -> StoredMethod:
     """The method with its outputs joined to clusters; writes table ``agreement`` and JSON
     ``pruning``."""
     from gcdis_ray.methods.pruning import CompareSnapshots, prune_outputs
 
-    told = work.map_shards(CompareSnapshots(stored), [crops], gives=["agreement"])
+    told = work.map_shards(CompareSnapshots(stored), tables, gives=["agreement"])
     prototypes_KF = stored.open("cpu").prototypes_KF()
     pruned = prune_outputs(prototypes_KF, num_known, told["agreement"].read(), config)
     work.write_json("pruning", pruned.report)

@@ -28,6 +28,7 @@ from gcdis_ray.evaluation.tables import (
     PROPOSAL_RECALL,
     PROPOSAL_TOTALS,
 )
+from gcdis_ray.methods.hold_out_config import for_tuning_only
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.objective import Objective, Reading
 from gcdis_ray.store.artifacts import Artifact, Size, Table
@@ -129,6 +130,9 @@ class Config(StageConfig):
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:
+    hold_out = getattr(givers.get("method"), "hold_out", None)
+    if hold_out is not None and hold_out.share > 0:
+        raise for_tuning_only()
     kept = getattr(givers.get("limits"), "max_per_image", None)
     if kept is not None:
         config.check_kept(kept)
@@ -204,6 +208,8 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write what predictions and crops are scored by, and JSON ``metrics``."""
+    if inputs.beside("method").has("holdout"):
+        raise for_tuning_only()
     rules = rules_of(inputs.table("truth_images"))
     predictions = inputs.table("predictions") if inputs.has("predictions") else None
     if inputs.has("limits"):

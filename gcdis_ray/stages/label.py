@@ -22,6 +22,7 @@ from gcdis_ray.clustering.reliability import (
 )
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.methods.hold_out_config import for_tuning_only
 from gcdis_ray.methods.method import load_method
 from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.runtime.base import Work
@@ -111,15 +112,6 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     stabilities = work.map_shards(MeasureStability(stored, config), tables, gives=["stabilities"])
     rank = RankLabels(stabilities["stabilities"])
     work.map_shards(rank, [stabilities["stabilities"]], gives=["pseudo_labels"])
-
-
-def for_tuning_only() -> ConfigError:
-    """What a run is told that would label images by a model that known classes were hidden from."""
-    return ConfigError(
-        "a discovery that labels were withheld from is for tuning only",
-        where="stages.discover.hold_out.share",
-        fix="set it to 0, or stop at discover: --until discover",
-    )
 
 
 @dataclass(frozen=True)

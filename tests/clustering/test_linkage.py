@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 
-from gcdis_ray.clustering.linkage import average_linkage, label_nodes, semi_supervised_linkage
+from gcdis_ray.clustering.linkage import (
+    average_linkage,
+    cut,
+    label_nodes,
+    semi_supervised_linkage,
+)
 
 
 def unit(points: np.ndarray) -> np.ndarray:
@@ -60,6 +65,33 @@ def test_a_heavy_node_is_as_many_points_that_lie_together(num, seed):
     for count in range(1, num + 1):
         nodes = fcluster(tree, count, "maxclust")
         assert same(nodes.repeat(weights), fcluster(every, count, "maxclust"))
+
+
+@examples(40)
+@given(st.integers(2, 30), st.integers(0, 2**31))
+def test_a_cut_is_that_of_scipy_where_no_distances_are_equal(num, seed):
+    found = distances(unit(np.random.default_rng(seed).normal(size=(num, 5))))
+    tree = linkage(squareform(found, checks=False), "average")
+    for count in range(1, num + 1):
+        assert same(cut(tree, count), fcluster(tree, count, "maxclust"))
+
+
+def test_a_cut_gives_as_many_clusters_as_wanted_between_equal_distances():
+    tree = linkage(squareform(1.0 - np.eye(6), checks=False), "average")
+    assert [len(np.unique(cut(tree, count))) for count in range(1, 7)] == [1, 2, 3, 4, 5, 6]
+    assert cut(np.zeros((0, 4)), 1).tolist() == [0]
+
+
+def test_one_label_keeps_its_class_apart_among_many_crops_without():
+    rng = np.random.default_rng(0)
+    classes = np.arange(5).repeat(60)
+    points = unit(np.eye(5, 8)[classes] + 0.1 * rng.normal(size=(300, 8)))
+    labels = np.full(300, -1)
+    labels[[0, 60]] = 0, 1
+    for num_classes in (3, 4):
+        found = semi_supervised_linkage(points, labels, 2, num_classes)
+        assert {0, 1} <= set(found.tolist())
+        assert not set(found[classes == 0].tolist()) & set(found[classes == 1].tolist())
 
 
 def slow(points, labels, num_classes, stretch):

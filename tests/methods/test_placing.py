@@ -163,3 +163,17 @@ def test_rank_is_by_the_mean_of_known_and_novel_over_splits():
     assert best.deviation == 0
     assert (other.known, other.novel, other.score) == pytest.approx((0.6, 0.7, 0.65))
     assert other.deviation == pytest.approx(0.05)
+
+
+def test_seeds_of_any_size_and_all_labels_that_fit(local_work):
+    large = replace(problem(labels_of(3, labeled=20), points_tried=100), seed=2**31 - 1)
+    placed = place(large, local_work)
+    assert purity(placed) == 1
+    stored = local_work.tensor_file("placing_points").load()
+    assert (stored["labels_G"] >= 0).sum() == 60
+
+
+def test_spaces_are_tried_once_where_embeddings_have_few_dimensions(local_work):
+    place(problem(labels_of(3), dims=128, outputs=40), local_work)
+    spaces = set(local_work.table("placing_trials").read()["space"].to_pylist())
+    assert spaces == {"raw", "centred", "half-whitened 128", "whitened 128"}

@@ -11,6 +11,7 @@ from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.method import load_method
 
 TRAINED = ("simgcd", "uno", "gcdis")
+PLACED = "linkage"  # the method of the placed clusters alone
 _WHERE = "stages.discover.auto"
 
 
@@ -32,13 +33,15 @@ class Auto(StageConfig):
 
     def options(self, name: str) -> Any:
         """Of a candidate."""
+        if name == PLACED:
+            return load_method(PLACED).Config.model_validate({})
         return getattr(self, name)
 
     def key_fields(self) -> dict[str, Any]:
         shared = {"candidates", "share", "withheld"}
         return self.model_dump(mode="json", include=shared) | {
             name: self.options(name).key_fields() | {"version": load_method(name).VERSION}
-            for name in self.candidates
+            for name in (PLACED, *self.candidates)
         }
 
     @model_validator(mode="after")

@@ -16,9 +16,8 @@ import numpy as np
 
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ArtifactError, ConfigError
-from gcdis_ray.methods.auto.config import Auto, Config
+from gcdis_ray.methods.auto.config import PLACED, Auto, Config
 from gcdis_ray.methods.hold_out_config import HoldOutConfig
-from gcdis_ray.methods.linkage.config import Config as LinkageConfig
 from gcdis_ray.methods.method import Fitted, Trained, load_method
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.store.artifacts import Size
@@ -39,7 +38,6 @@ SNAPSHOTS = False
 MEASURES = False
 CHOOSES = True
 GIVES = (document("candidates", optional=True),)
-PLACED = "linkage"  # the method of the placed clusters alone
 
 
 def starts_placed(config: Auto) -> bool:
@@ -57,8 +55,8 @@ def check(config: Auto, givers: Mapping[str, StageConfig]) -> None:
 
 def forecast(config: Auto, inputs: Mapping[str, Size]) -> Size:
     """Of the largest candidate; trials are scratch."""
-    sizes = [load_method(PLACED).forecast(LinkageConfig.model_validate({}), inputs)]
-    sizes += [load_method(n).forecast(config.options(n), inputs) for n in config.candidates]
+    names = (PLACED, *config.candidates)
+    sizes = [load_method(name).forecast(config.options(name), inputs) for name in names]
     largest = max(sizes, key=lambda size: size.bytes)
     return replace(largest, read_bytes=sum(size.read_bytes for size in sizes) + largest.read_bytes)
 
@@ -81,20 +79,19 @@ def fit(problem: Problem, config: Auto, work: Work) -> Fitted:
     assert hold_out is not None, "a share is hidden"
     if len(np.unique(hold_out.told(labels_N))) < 3:  # two classes, and -1 of the others
         raise ConfigError(
-            "fewer than three known classes have labels: withholding some leaves too few to place "
-            "crops by",
-            where="stages.discover.method",
-            fix="set it to linkage or kmeans, or label a third class",
+            "withholding labels leaves fewer than two known classes to place crops by",
+            where="stages.discover.auto.share",
+            fix="lower it, label three classes or more, or choose method linkage or kmeans",
         )
     problem = replace(problem, trunk=_shared_trunk(problem, config, work))
     trials = Trials(replace(problem, hold_out=hold_out, placed_N=None), labels_N, work)
     trials.place()
-    for name in config.candidates:
+    for name in (PLACED, *config.candidates):
         trials.train(name, config.options(name))
     chosen = trials.chosen()
     work.write_json("candidates", trials.document(chosen))
-    options = LinkageConfig.model_validate({}) if chosen == PLACED else config.options(chosen)
-    return replace(load_method(chosen).fit(problem, options, work), method=chosen)
+    fitted = load_method(chosen).fit(problem, config.options(chosen), work)
+    return replace(fitted, method=chosen)
 
 
 def _shared_trunk(problem: Problem, config: Auto, work: Work):

@@ -39,16 +39,15 @@ class Trials:
         self._clusters: dict[str, Ints] = {}  # (M,) by candidate
 
     def place(self) -> None:
-        """Candidate ``linkage``, and beside it what plain clustering of the embeddings gives."""
-        trial = self._work.trial("linkage")
-        placed_N = place(self._problem, trial)
+        """What candidates start from; and, to be shown beside them, what plain clustering of the
+        embeddings gives."""
+        placed_N = place(self._problem, self._work.trial("placing"))
         self._problem = replace(self._problem, placed_N=placed_N)
-        self._clusters["linkage"] = placed_N[self._rows_M]
         for candidate, cluster_N in place_by(self._problem, BASELINES).items():
             self._clusters[candidate.clusterer] = cluster_N[self._rows_M]
 
     def train(self, name: str, options: Any) -> None:
-        """A candidate that learns."""
+        """A candidate, from the placed clusters."""
         problem, trial = self._problem, self._work.trial(name)
         fitted = load_method(name).fit(problem, options, trial)
 

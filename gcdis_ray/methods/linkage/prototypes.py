@@ -30,7 +30,10 @@ def fit_to_placed(problem: Problem, embeddings: Table, config: Config) -> dict[s
     """
     placed_N = problem.placed_N
     assert placed_N is not None, "crops were placed"
-    rows_M = draw_rows(np.arange(len(placed_N)), config.max_crops, problem.seed)
+    some = np.unique(placed_N, return_index=True)[1]  # of every cluster
+    others = np.setdiff1d(np.arange(len(placed_N)), some)
+    drawn = draw_rows(others, max(config.max_crops - len(some), 0), problem.seed)
+    rows_M = torch.cat([torch.from_numpy(some), drawn]).sort().values
     vectors_MD = read_vectors(embeddings, rows_M)
     space = spaces.centred(vectors_MD).to("cpu", torch.float32)
     points_MD, clusters_M = space.place(vectors_MD), torch.from_numpy(placed_N)[rows_M]
