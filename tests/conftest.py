@@ -129,6 +129,7 @@ def ray_address(s3_endpoint: str) -> Iterator[str]:  # workers inherit S3's cred
     path = [str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])]  # workers unpickle toys
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     environment["RAY_worker_niceness"] = "0"  # the other process's tests would go first
+    environment["RAY_GCS_SERVER_PORT"] = str(_free_port())
     environment.pop("RAY_ADDRESS", None)
     cluster = subprocess.Popen(
         [sys.executable, str(TESTS / "ray_cluster.py")], env=environment,

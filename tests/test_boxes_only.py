@@ -36,6 +36,7 @@ def _ran(overrides: list[str]) -> str:
     return done.stderr
 
 
+@pytest.mark.thorough
 def test_truth_with_boxes_only(small_run, tmp_path):
     overrides = _without_masks(small_run, tmp_path, {"unlabeled": 1, "validation": 1})
     assert _ran(overrides).count("cached") == 9  # all but ground_truth and evaluate

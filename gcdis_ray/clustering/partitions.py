@@ -128,7 +128,8 @@ def consensus(
     num_classes: int,
 ) -> Ints:
     """One partition of several: average linkage, where the distance of two rows is the share of
-    partitions that tell them apart. Steadier than any one of them."""
+    partitions that tell them apart. Steadier than any one of them. Rows that none of them tells
+    apart stay together, also where there are fewer than ``num_classes`` clusters then."""
     told_N = labels_N >= 0
     order = np.concatenate([np.flatnonzero(told_N), np.flatnonzero(~told_N)])
     nodes = label_nodes(np.zeros((len(labels_N), 1)), labels_N, weight_N)
@@ -140,6 +141,8 @@ def consensus(
         cluster_M[:num_told] = nodes.classes
         distance_MM += cluster_M[:, None] != cluster_M[None, :]
     tree_P4 = nodes.tree(distance_MM / len(partitions_PN))
+    told_apart = len(rows) - np.count_nonzero(tree_P4[:, 2] == 0)
+    most = told_apart + num_known - num_told
     cluster_N = labels_N.copy()
-    cluster_N[~told_N] = nodes.clusters(tree_P4, num_known, num_classes)
+    cluster_N[~told_N] = nodes.clusters(tree_P4, num_known, min(num_classes, most))
     return cluster_N

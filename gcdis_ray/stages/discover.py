@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work
 
 ID = "discover"
-VERSION = 6
+VERSION = 7
 TAKES = ("classes", "crops", optional(whole("embeddings")), "class_count")
 SEEDED = True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from examples import examples
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gcdis_ray.clustering.partitions import (
@@ -54,6 +54,7 @@ def test_a_point_alone_is_no_class():
 
 
 @examples(40)
+@example(1, 1482776)  # one cluster is empty
 @given(st.integers(1, 6), st.integers(0, 2**31))
 def test_consensus_of_equal_partitions_is_that_partition(times, seed):
     rng = np.random.default_rng(seed)

@@ -53,6 +53,7 @@ def test_it_is_scored_like_any_other(overrides):
     assert gcdis("report", overrides).returncode == 0
 
 
+@pytest.mark.thorough
 def test_crops_of_true_objects_are_sorted_by_the_kept_centres(overrides):
     mapping = "stages.evaluate.mapping={source: gt_crops, scope: all, drop: after_topk}"
     done = gcdis("evaluate", [*overrides, mapping])

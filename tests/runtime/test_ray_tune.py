@@ -60,12 +60,14 @@ def test_every_end_a_trial_can_take(runtime: Runtime, tmp_path: Path):
     assert not list(tmp_path.glob("*.running"))  # the endless one was told to end, and did
 
 
+@pytest.mark.thorough
 def test_a_record_that_cannot_be_written_ends_the_sweep(runtime: Runtime, tmp_path: Path):
     trials = ToyTrials([{"kind": "well", "value": n} for n in range(3)], fail_at=0)
     with pytest.raises(DataError, match="the record cannot be written"):
         run(tmp_path, trials, concurrent=1)
 
 
+@pytest.mark.thorough
 def test_an_error_of_the_surroundings_ends_the_sweep(runtime: Runtime, tmp_path: Path):
     """The trial that met it is not put on record."""
     trials = ToyTrials([{"kind": kind, "value": 0} for kind in ("well", "outage", "well")])

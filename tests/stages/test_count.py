@@ -156,6 +156,7 @@ def test_any_space_counts_separate_classes(local_work, space: str) -> None:
 
 
 @pytest.mark.ray
+@pytest.mark.thorough
 def test_the_same_numbers_on_any_number_of_workers(tmp_path, ray_address) -> None:
     inputs = _inputs(num_classes=5, num_known=3)
     config = _config(num_seeds=2, num_candidates=6)

@@ -22,8 +22,22 @@ def start(folder: Path, device: str, **changes) -> TrainingRun:
     return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
 
 
-@pytest.mark.parametrize("mode", ["instance", "fixed", "cosine"])
-@pytest.mark.parametrize("negatives", ["queue", "batch"])
+@pytest.mark.parametrize(
+    ("negatives", "mode"),
+    [
+        ("queue", "instance"),
+        ("batch", "cosine"),
+        *(
+            pytest.param(*other, marks=pytest.mark.thorough)
+            for other in [
+                ("queue", "fixed"),
+                ("queue", "cosine"),
+                ("batch", "instance"),
+                ("batch", "fixed"),
+            ]
+        ),
+    ],
+)
 def test_a_step_reads_nothing_back_from_its_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, negatives: str
 ):
