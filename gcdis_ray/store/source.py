@@ -10,6 +10,7 @@ cannot be reached is a StorageError, which nobody counts: an outage must not cha
 
 from __future__ import annotations
 
+import heapq
 import io
 import os
 from collections.abc import Iterator
@@ -49,9 +50,20 @@ class SourceFolder(Protocol):
         ...
 
     def has_folder(self, name: str) -> bool: ...
+    @property
+    def has_aliases(self) -> bool:
+        """Whether a file may open by other names than :meth:`names` gives: behind a second link, or
+        where letters of two cases are one."""
+        ...
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        """Every file below ``folder``, relative to it, in no order of its own, and whether it
+        opens: a link may lead nowhere. Links to folders are followed, also out of the folder; one
+        that several of them lead to is listed once."""
+        ...
+
     def names(self, folder: str) -> Iterator[str]:
-        """Every file below ``folder``, relative to it, in no order of its own. Links to folders are
-        followed, but not to one that they lie in."""
+        """Those that open."""
         ...
 
     def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
@@ -133,25 +145,58 @@ class _Counted(io.FileIO):
         return data
 
 
-def _walk(place: str, above: frozenset[str]) -> Iterator[tuple[str, list[str]]]:
-    """A folder and those below it, with the names of their files; nothing of what cannot be read.
+def _walk(base: str) -> Iterator[tuple[str, bool]]:
+    """Every file below a folder, and whether it opens: a link may lead nowhere.
 
-    Args:
-        above: real paths of the folders that it lies in.
+    Each folder is listed once, however many links lead to it: by its own name, else by the first
+    link. So circles end, and no file is there twice. Links lead wherever their owner wanted.
+
+    Raises:
+        DataError: a folder cannot be listed.
     """
-    real = os.path.realpath(place)
-    if real in above:
-        return
-    files, folders = [], []
+    seen: set[str] = set()  # real paths of folders
+    folders = [("", os.path.realpath(base))]
+    links: list[str] = []  # a heap: followed when no folder is left, in the order of names
+    while folders or links:
+        if folders:
+            at, real = folders.pop()
+        else:
+            at = heapq.heappop(links)
+            real = os.path.realpath(os.path.join(base, at))
+        if real in seen:
+            continue
+        seen.add(real)
+        for entry in _entries(real):
+            name = f"{at}/{entry.name}" if at else entry.name
+            is_folder, opens = _kind(entry)
+            if is_folder and entry.is_symlink():
+                heapq.heappush(links, name)
+            elif is_folder:
+                folders.append((name, os.path.join(real, entry.name)))
+            elif opens or entry.is_symlink():  # no pipe, no device
+                yield name, opens
+
+
+def _entries(place: str) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(place) as entries:
-            for entry in entries:
-                (folders if entry.is_dir() else files).append(entry.name)
-    except OSError:
-        return
-    yield place, files
-    for name in folders:
-        yield from _walk(os.path.join(place, name), above | {real})
+            return list(entries)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise DataError(
+            f"the folder cannot be listed ({error.strerror})",
+            where=place,
+            fix="let it be read, or move it out of the data folder",
+        ) from error
+
+
+def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
+    """Whether it is a folder, and whether it is a file."""
+    try:
+        return entry.is_dir(), entry.is_file()
+    except OSError:  # a link to itself, or into a folder that may not be entered
+        return False, False
 
 
 @dataclass(frozen=True)
@@ -161,6 +206,10 @@ class LocalFolder:
     @property
     def uri(self) -> str:
         return self.root
+
+    @property
+    def has_aliases(self) -> bool:
+        return True
 
     def _at(self, name: str) -> Path:
         return Path(self.root, checked_name(name, self.root))
@@ -173,28 +222,29 @@ class LocalFolder:
             return file.readall()
 
     def state(self, name: str) -> FileState | None:
-        path = self._at(name)
-        if not path.is_file():
-            return None
-        status = path.stat()
-        return FileState(status.st_size, str(status.st_mtime_ns))
+        return _state(self._at(name))
 
     def has_folder(self, name: str) -> bool:
         return self._at(name).is_dir()
 
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        return _walk(str(self._at(folder)))
+
     def names(self, folder: str) -> Iterator[str]:
-        base = self._at(folder)
-        return (
-            Path(place, file).relative_to(base).as_posix()
-            for place, files in _walk(str(base), frozenset())
-            for file in files
-        )
+        return (name for name, opens in self.entries(folder) if opens)
 
     def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
+        base = self._at(folder)
         for name in self.names(folder):
-            state = self.state(f"{folder}/{name}")
-            if state is not None:
+            if (state := _state(base / name)) is not None:
                 yield name, state
+
+
+def _state(path: Path) -> FileState | None:
+    if not path.is_file():
+        return None
+    status = path.stat()
+    return FileState(status.st_size, str(status.st_mtime_ns))
 
 
 @dataclass(frozen=True)
@@ -221,13 +271,20 @@ class S3Folder:
     def has_folder(self, name: str) -> bool:
         return self.place.has_any(checked_name(name, self.uri))
 
+    @property
+    def has_aliases(self) -> bool:
+        return False
+
+    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        return ((name, True) for name in self.names(folder))
+
     def names(self, folder: str) -> Iterator[str]:
-        folder = checked_name(folder, self.uri)
-        start = len(folder) + 1 if folder else 0
-        return (found.path[start:] for found in self.place.objects(folder))
+        return (name for name, _ in self.states(folder))
 
     def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
         folder = checked_name(folder, self.uri)
         start = len(folder) + 1 if folder else 0
-        for found in self.place.objects(folder):
-            yield found.path[start:], FileState(found.num_bytes, found.etag)
+        return (
+            (found.path[start:], FileState(found.num_bytes, found.etag))
+            for found in self.place.objects(folder)
+        )

@@ -141,14 +141,62 @@ def test_failures_of_the_service_name_the_place(s3_endpoint: str, monkeypatch):
         open_source("s3://bucket/x")
 
 
-def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+def linked(tmp_path: Path) -> LocalFolder:
+    """Files in two folders, one of them outside; links to both, in circles, and to nowhere."""
     for name in ("d/a/1.jpg", "elsewhere/2.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "d/b").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "d/a/up").symlink_to(tmp_path / "d")
     (tmp_path / "d/gone").symlink_to(tmp_path / "nowhere")
-    folder = LocalFolder(str(tmp_path / "d"))
-    assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg", "gone"]
+    return LocalFolder(str(tmp_path / "d"))
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
+    folder = linked(tmp_path)
+    assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg"]
+    assert dict(folder.entries(".")) == {"a/1.jpg": True, "b/2.jpg": True, "gone": False}
     assert sorted(name for name, _ in folder.states(".")) == ["a/1.jpg", "b/2.jpg"]
     assert list(folder.names("b")) == ["2.jpg"]
+
+
+def test_a_link_to_itself_hides_nothing_else(tmp_path: Path):
+    folder = linked(tmp_path)
+    (tmp_path / "d/a/0").symlink_to("0")
+    os.mkfifo(tmp_path / "d/a/pipe")
+    assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg"]
+
+
+def test_a_folder_is_listed_once_whatever_leads_to_it(tmp_path: Path):
+    folder = linked(tmp_path)
+    (tmp_path / "elsewhere/back").symlink_to(tmp_path / "d")
+    (tmp_path / "d/again").symlink_to("a")
+    (tmp_path / "d/c").symlink_to(tmp_path)  # a folder that it lies in
+    assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg"]
+    for one in range(9):  # every one leads to all others: 9! ways
+        (tmp_path / f"d/n{one}").mkdir()
+        (tmp_path / f"d/n{one}/3.jpg").touch()
+        for other in range(9):
+            (tmp_path / f"d/n{one}/to{other}").symlink_to(tmp_path / f"d/n{other}")
+    assert len(list(folder.names("."))) == 11
+    assert folder.state("again/1.jpg") is not None  # what opens by another name still does
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path):
+    folder = linked(tmp_path)
+    refused = PermissionError(13, "Permission denied")
+    with (
+        mock.patch("os.scandir", side_effect=refused),
+        pytest.raises(DataError, match="cannot be listed .Permission denied") as caught,
+    ):
+        list(folder.names("a"))
+    assert caught.value.where == str(tmp_path / "d/a")
+
+
+def test_the_state_of_what_lies_behind_links_changes_with_it(tmp_path: Path):
+    folder = linked(tmp_path)
+    before = dict(folder.states("."))
+    os.utime(tmp_path / "elsewhere/2.jpg", ns=(1, 1))
+    after = dict(folder.states("."))
+    assert before["a/1.jpg"] == after["a/1.jpg"]
+    assert before["b/2.jpg"] != after["b/2.jpg"]
