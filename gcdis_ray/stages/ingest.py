@@ -156,8 +156,7 @@ def sections(view: RunView) -> Sequence[Section]:
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     plan = plan_data(config)
     if config.fingerprint == "stat":  # otherwise the fingerprint has looked
-        for split, chosen in plan.sets.items():
-            chosen.check_present(plan.folder, f"stages.ingest.{split}.images")
+        plan.check_present()
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
     labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")

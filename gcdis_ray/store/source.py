@@ -10,9 +10,11 @@ cannot be reached is a StorageError, which nobody counts: an outage must not cha
 
 from __future__ import annotations
 
+import errno
 import heapq
 import io
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -21,6 +23,8 @@ from typing import Any, BinaryIO, Protocol
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.meter import count
 from gcdis_ray.store.s3 import Prefix, service_endpoint
+
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 
 
 @dataclass(frozen=True)
@@ -225,7 +229,7 @@ class LocalFolder:
         return _state(self._at(name))
 
     def has_folder(self, name: str) -> bool:
-        return self._at(name).is_dir()
+        return os.path.isdir(self._at(name))  # no error if the name is too long to be one
 
     def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
         return _walk(str(self._at(folder)))
@@ -241,9 +245,14 @@ class LocalFolder:
 
 
 def _state(path: Path) -> FileState | None:
-    if not path.is_file():
+    try:
+        status = path.stat()
+    except OSError as error:
+        if error.errno in _NO_SUCH_FILE:
+            return None
+        raise
+    if not stat.S_ISREG(status.st_mode):
         return None
-    status = path.stat()
     return FileState(status.st_size, str(status.st_mtime_ns))
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
@@ -15,7 +15,7 @@ from gcdis_ray.data.formats.open_file import open_labels
 from gcdis_ray.data.sets.annotations import id_occurs_twice, too_many_rejected
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.known_classes import without_object
-from gcdis_ray.data.sets.present import FIX
+from gcdis_ray.data.sets.present import Missing
 from gcdis_ray.data.sets.published import FILES, HASHES, SETTINGS, Count
 from gcdis_ray.data.sets.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
@@ -137,8 +137,12 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     known = {c.category_id for c in plan.known}
     sets: dict[str, SetFacts] = {}
     classes: dict[str, set[int]] = {}
+    missing: dict[str, Missing] = {}
     for split in config.splits:
-        sets[split], classes[split] = _set(plan, split, known, told)
+        if plan.sets[split].source is not None:
+            told(f"{split}: looking for {len(plan.images[split]):,} images")
+            missing[split] = plan.sets[split].missing(plan.folder)
+        sets[split], classes[split] = _set(plan, split, known, missing.get(split), told)
     ids = set(known)
     for split in config.splits:
         if (source := plan.sets[split].source) is not None and source.has_annotations:
@@ -148,7 +152,7 @@ def check_data(config: DataConfig, name: str, told: Told = lambda text: None) ->
     report = DataReport(folder.uri, files, sets, len(known), len(ids))
     _compare_files(report, config)
     _compare_setting(report, config, name)
-    _judge_sets(report, config)
+    _judge_sets(report, config, missing)
     absent = [c.name for c in plan.known if c.category_id not in classes["labeled"]]
     if absent:
         report.problems.append(str(without_object(absent, len(known))))
@@ -184,13 +188,14 @@ def _file(folder: SourceFolder, name: str, told: Told) -> FileFacts:
     return FileFacts(name, state.num_bytes, found.hexdigest(), counts)
 
 
-def _set(plan: DataPlan, split: str, known: set[int], told: Told) -> tuple[SetFacts, set[int]]:
+def _set(
+    plan: DataPlan, split: str, known: set[int], missing: Missing | None, told: Told
+) -> tuple[SetFacts, set[int]]:
     """A set, and the ids of the classes that have an object in it."""
     chosen = plan.sets[split]
     found = SetFacts(len(chosen.images), left_out=chosen.num_missing)
     classes: set[int] = set()
-    told(f"{split}: looking for {found.images:,} images")
-    if chosen.source is not None and (missing := chosen.missing(plan.folder)).count:
+    if missing is not None and missing.count:
         found.missing = missing.describe()
     if chosen.source is not None and chosen.source.has_annotations:
         found.annotated = True
@@ -270,11 +275,11 @@ def _compare(report: DataReport, key: str, count: Count, seen: int, partial: boo
     (report.problems if count.firm and not partial else report.notes).append(text)
 
 
-def _judge_sets(report: DataReport, config: DataConfig) -> None:
+def _judge_sets(report: DataReport, config: DataConfig, missing: Mapping[str, Missing]) -> None:
     for split, found in report.sets.items():
         where = f"stages.ingest.{split}"
         if found.missing and not config.image_set(split).partial:
-            report.problems.append(str(DataError(found.missing, where=f"{where}.images", fix=FIX)))
+            report.problems.append(str(missing[split].error(f"{where}.images")))
         rejected, total = found.not_usable + found.same_id, found.annotations + found.not_usable
         if rejected > (share := config.max_quarantined_share) * total:
             error = too_many_rejected(

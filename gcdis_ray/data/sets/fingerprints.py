@@ -55,15 +55,14 @@ def annotations_digest(
 def images_digest(plan: DataPlan, split: str, show: Show) -> str:
     chosen = plan.sets[split]
     files, absent = _contents_digest(plan.folder, chosen, show)
-    where = f"stages.ingest.{split}.images"
-    if absent == len(chosen.images):
+    if absent == len(chosen.images) and not chosen.missing(plan.folder).similar:
         raise DataError(
             f"none of its {absent} images exists, such as {cut(chosen.images[0].uri)}",
-            where=where,
+            where=f"stages.ingest.{split}.images",
             fix=f"check root ({plan.folder.uri}) and images",
         )
     if absent:
-        chosen.check_present(plan.folder, where)
+        plan.check_present()
     found = hashlib.sha256(f"{split} {files}".encode())
     for image in chosen.images:
         line = [image.image_id, image.uri, image.height_px, image.width_px]

@@ -1,22 +1,24 @@
-"""Which of the listed images are there: one listing of the folder, and what is missing by name."""
+"""Which of the listed images are there, by what opens; and what is missing, by name."""
 
 from __future__ import annotations
 
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from gcdis_ray.data.images.similar_names import similar_names
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import counted, cut, some
 
 _PATCH = re.compile(r"patch(\d+)")
 _EXAMPLES = 3
-FIX = "fetch them, or set partial: true for this set to go on without"
+_FETCH = "fetch them, or set partial: true for this set to go on without"
+_RENAME = "write file_name as the files are named, or rename them: nothing is guessed"
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,15 @@ class Missing:
     in_folders: int  # images in those
     files: int  # images elsewhere
     examples: tuple[str, ...]  # of those elsewhere
+    similar: Mapping[str, str] = field(default_factory=dict)  # missing name -> what is there
 
     @property
     def count(self) -> int:
         return self.in_folders + self.files
+
+    @property
+    def fix(self) -> str:
+        return _RENAME if self.similar else _FETCH
 
     def describe(self) -> str:
         parts = []
@@ -40,11 +47,15 @@ class Missing:
         if self.files:
             examples = some(self.examples, _EXAMPLES, cut)
             parts.append(f"{counted(self.files, 'file')} such as {examples}")
+        parts += [f"for {cut(name)} {there}" for name, there in self.similar.items()]
         missing = f"{self.count:,} of {counted(self.total, 'image')}"
         return f"{missing} {'is' if self.count == 1 else 'are'} missing: {'; '.join(parts)}"
 
-    def error(self, where: str) -> DataError:
-        return DataError(self.describe(), where=where, fix=FIX)
+    def error(self, where: str, others: str = "") -> DataError:
+        """Args:
+        others: more to say of what is there.
+        """
+        return DataError(self.describe() + others, where=where, fix=self.fix)
 
 
 class Names:
@@ -60,13 +71,29 @@ class Names:
 
 
 class Listing(Names):
-    """Every file below a folder."""
+    """The files below a folder. A name is in it if a file opens by that name, listed or not."""
 
     def __init__(self, folder: SourceFolder, images: str) -> None:
         super().__init__(folder.names(images))
+        self._folder, self._images = folder, images
+        self._folders: dict[str, bool] = {}  # whether one is there
+
+    def __contains__(self, name: str) -> bool:
+        if super().__contains__(name) or not self._folder.has_aliases:
+            return super().__contains__(name)
+        parent = name.rpartition("/")[0]
+        if parent not in self._folders:
+            self._folders[parent] = self._folder.has_folder(f"{self._images}/{parent}")
+        return self._folders[parent] and self._opens(name)
+
+    def _opens(self, name: str) -> bool:
+        try:
+            return self._folder.state(f"{self._images}/{name}") is not None
+        except OSError:
+            return False
 
     def missing(self, names: Iterable[str]) -> Missing:
-        """What of ``names`` is not listed; 8 bytes of memory each."""
+        """What of ``names`` is not there; 8 bytes of memory each."""
         total = 0
         listed, absent = Counter[str](), Counter[str]()
         examples: dict[str, list[str]] = {}
@@ -80,12 +107,16 @@ class Listing(Names):
                     shown.append(name)
         whole = sorted(p for p in absent if p and absent[p] == listed[p])
         elsewhere = sorted(p for p in absent if p not in set(whole))
+        files = [name for p in elsewhere for name in examples[p]][:_EXAMPLES]
+        looked_for = [*files, *(examples[p][0] for p in whole[:_EXAMPLES])]
+        there = self._folder.names(self._images) if looked_for else ()
         return Missing(
             total,
             tuple(whole),
             sum(absent[p] for p in whole),
             sum(absent[p] for p in elsewhere),
-            tuple(name for p in elsewhere for name in examples[p])[:_EXAMPLES],
+            tuple(files),
+            similar_names(looked_for, there),
         )
 
 

@@ -53,11 +53,6 @@ class SetPlan:
     listed_ids: NDArray[np.int64]  # ids of all images of the source, sorted
     num_missing: int = 0  # listed, left out for want of their files; partial sets only
 
-    def check_present(self, folder: SourceFolder, where: str) -> None:
-        """Raise DataError, which names them, if images are not there and must be."""
-        if not self.config.partial and (missing := self.missing(folder)).count:
-            raise missing.error(where)
-
     def missing(self, folder: SourceFolder) -> Missing:
         """Which of the images are not there."""
         return Listing(folder, self.config.images).missing(self.names())
@@ -83,6 +78,20 @@ class DataPlan:
     @property
     def images(self) -> dict[str, ImageList]:
         return {split: chosen.images for split, chosen in self.sets.items()}
+
+    def check_present(self) -> None:
+        """Raise DataError, which names them, if images are not there and must be."""
+        found = {
+            split: chosen.missing(self.folder)
+            for split, chosen in self.sets.items()
+            if chosen.source is not None and not chosen.config.partial
+        }
+        absent = [split for split, missing in found.items() if missing.count]
+        if absent:
+            total = sum(missing.total for missing in found.values())
+            there = total - sum(missing.count for missing in found.values())
+            others = f"; of all {total:,} of the sets {there:,} are there" if len(found) > 1 else ""
+            raise found[absent[0]].error(f"stages.ingest.{absent[0]}.images", others)
 
     def quarantine(self, split: str, rejected: Sequence[tuple[int, str]]) -> pa.Table:
         """Rows of ``quarantine`` for annotations: (row of the image or -1, reason)."""
