@@ -58,10 +58,16 @@ def _read_ids(given: str) -> list[int]:
     from gcdis_ray.store.source import source_file
 
     where = f"--images {given}"
-    path, _, key = given.partition(":")
+    path, key = _path_and_key(given)
     folder, name = source_file(path, where=where)
     chosen = JsonList.model_construct(file=name, key=key)  # any path, not a name in a data set
     ids = read_ids(folder, chosen, where).tolist()
     if not ids:
         raise ConfigError("no image in it", where=where, fix="list the images to score")
     return ids
+
+
+def _path_and_key(given: str) -> tuple[str, str]:
+    """``FILE`` and ``KEY``, empty for none: addresses have colons, too, before their last slash."""
+    path, colon, key = given.rpartition(":")
+    return (path, key) if colon and "/" not in key else (given, "")
