@@ -161,6 +161,8 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
     work.count("images_missing", sum(chosen.num_missing for chosen in plan.sets.values()))
+    for kind, number in plan.left_out().items():
+        work.count(f"files_left_out: {kind}", number)
 
     shards = list(plan.shards(config.images_per_shard))
     tables = work.map_shards(

@@ -1,6 +1,7 @@
-"""What lies in a folder, by names: images, and the files that may tell of them.
+"""What lies in a folder: images, and the files that may tell of them.
 
-No image is opened. A JSON file is read once, as a stream, to see what kind it is.
+Of images no more is read than tells what they are. A JSON file is read once, as a stream, to see
+what kind it is.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from gcdis_ray.data.images.image_names import names_image
+from gcdis_ray.data.images.folder_images import sorted_out
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
 from gcdis_ray.files.json_outline import Outline
@@ -57,8 +58,8 @@ class Contents:
     @classmethod
     def read(cls, folder: SourceFolder) -> Contents:
         images, jsons, lists = [], [], []
-        for name in folder.names("."):
-            if names_image(name):
+        for name, kind in sorted_out(folder, "."):
+            if kind is None:
                 images.append(name)
             elif name.endswith(".json") and name.count("/") < _MAX_DEPTH:
                 jsons.append(name)

@@ -1,7 +1,7 @@
 """Images in folders that are named by their classes, as sets for classification lie.
 
 ``images/cat/1.jpg`` shows a cat, and so does what lies deeper below ``cat``; a file beside the
-folders is of no class that is told. No file is opened: who reads an image finds its size.
+folders is of no class that is told. No image is read: who does finds its size.
 
 Ids are hashes of names, so that they say nothing of an order of classes, and sets that lie in
 different folders agree on a class.
@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
-from gcdis_ray.data.images.image_names import id_of_name, names_image
+from gcdis_ray.data.images.folder_images import LeftOut, image_names
+from gcdis_ray.data.images.image_names import id_of_name
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import SourceFolder
 
@@ -36,7 +37,8 @@ class ClassFolders:
     def __init__(self, folder: SourceFolder, images: str) -> None:
         self.name = folder.uri if images == "." else f"{folder.uri}/{images}"
         self._prefix = "" if images == "." else f"{images}/"
-        self._names = sorted(name for name in folder.names(images) if names_image(name))
+        self.left_out = LeftOut()
+        self._names = sorted(image_names(folder, images, self.left_out))
         classes = {_class_of(name) for name in self._names} - {None}
         self._ids = {c: id_of_name(f"class {c}") for c in classes if c is not None}
         if not self._ids:

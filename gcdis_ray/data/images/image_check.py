@@ -26,6 +26,7 @@ _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", 0, "PNG"),
     (b"WEBP", 8, "WEBP"),
 )
+HEAD_BYTES = 12  # that tell the format
 
 
 @dataclass(frozen=True)

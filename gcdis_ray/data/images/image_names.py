@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import PurePosixPath
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")
-
-
-def names_image(name: str) -> bool:
-    """Whether a file of a folder is taken for an image: by its suffix, and not hidden."""
-    path = PurePosixPath(name)
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp")  # of files that need no look to be taken
 
 
 def id_of_name(name: str) -> int:

@@ -27,8 +27,12 @@ def similar_names(missing: Sequence[str], there: Iterable[str]) -> Mapping[str, 
             found[stem].append(name)
     phrases = {}
     for name in missing:
-        said = [(rank, other, words) for other in found.get(_stem(name), ())
-                for rank, words in [_difference(name, other)] if words]
+        said = [
+            (rank, other, words)
+            for other in found.get(_stem(name), ())
+            for rank, words in [_difference(name, other)]
+            if words
+        ]
         best = [entry for entry in said if entry[0] == min(said)[0]]
         if len(best) == 1:
             phrases[name] = f"there is {cut(best[0][1])}: {best[0][2]}"

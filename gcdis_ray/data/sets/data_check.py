@@ -46,6 +46,7 @@ class SetFacts:
     images: int
     missing: str | None = None  # what is not there, in words
     left_out: int = 0  # listed images without a file, partial sets only
+    no_images: str | None = None  # files of a folder that are not taken, in words
     annotated: bool = False
     annotations: int = 0  # usable ones, crowds included
     masks: int = 0
@@ -89,6 +90,8 @@ class DataReport:
             yield self._line("images", f"{split}.images", f"{found.images:,}")
             if found.missing or found.left_out:
                 yield self._line("missing", "", found.missing or f"{found.left_out:,}, left out")
+            if found.no_images:
+                yield self._line("left out", "", found.no_images)
             if not found.annotated:
                 yield self._line("annotations", "", "none")
                 continue
@@ -122,7 +125,8 @@ class DataReport:
 
 
 def check_data(config: DataConfig, name: str, told: Told = lambda text: None) -> DataReport:
-    """Count everything that the config takes. Reads annotation files, no image.
+    """Count everything that the config takes. Reads annotation files, and of images no more
+    than tells what they are.
 
     Args:
         name: of the config: shipped ones have published counts.
@@ -195,6 +199,8 @@ def _set(
     chosen = plan.sets[split]
     found = SetFacts(len(chosen.images), left_out=chosen.num_missing)
     classes: set[int] = set()
+    if chosen.left_out.total:
+        found.no_images = chosen.left_out.describe()
     if missing is not None and missing.count:
         found.missing = missing.describe()
     if chosen.source is not None and chosen.source.has_annotations:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress, islice
 from pathlib import PurePosixPath
 
@@ -16,8 +16,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from gcdis_ray.data.formats.class_folders import ClassFolders
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
-from gcdis_ray.data.images.image_names import IMAGE_SUFFIXES, id_of_name, names_image
+from gcdis_ray.data.images.folder_images import LeftOut, image_names
+from gcdis_ray.data.images.image_names import id_of_name
 from gcdis_ray.data.sets.annotations import Selection
 from gcdis_ray.data.sets.data_config import DataConfig, ImageSet
 from gcdis_ray.data.sets.image_list import ImageList, SourceImage
@@ -52,6 +54,7 @@ class SetPlan:
     source: AnnotationSource | None  # None: a plain folder
     listed_ids: NDArray[np.int64]  # ids of all images of the source, sorted
     num_missing: int = 0  # listed, left out for want of their files; partial sets only
+    left_out: LeftOut = field(default_factory=LeftOut)  # of a folder that nothing lists
 
     def missing(self, folder: SourceFolder) -> Missing:
         """Which of the images are not there."""
@@ -79,6 +82,11 @@ class DataPlan:
     def images(self) -> dict[str, ImageList]:
         return {split: chosen.images for split, chosen in self.sets.items()}
 
+    def left_out(self) -> Counter[str]:
+        """Files of the image folders that are no images, by kind; of each folder once."""
+        folders = {chosen.config.images: chosen.left_out for chosen in self.sets.values()}
+        return sum((found.counts for found in folders.values()), Counter[str]())
+
     def check_present(self) -> None:
         """Raise DataError, which names them, if images are not there and must be."""
         found = {
@@ -90,7 +98,11 @@ class DataPlan:
         if absent:
             total = sum(missing.total for missing in found.values())
             there = total - sum(missing.count for missing in found.values())
-            others = f"; of all {total:,} of the sets {there:,} are there" if len(found) > 1 else ""
+            others = (
+                f"; of all {total:,} images of the sets {there:,} are there"
+                if len(found) > 1
+                else ""
+            )
             raise found[absent[0]].error(f"stages.ingest.{absent[0]}.images", others)
 
     def quarantine(self, split: str, rejected: Sequence[tuple[int, str]]) -> pa.Table:
@@ -137,22 +149,27 @@ def plan_data(config: DataConfig) -> DataPlan:
 def _resolve(
     folder: SourceFolder, chosen: ImageSet, listed: ListedSet | None, split: str
 ) -> SetPlan:
+    left_out = LeftOut()
     if listed is not None:
         source, images, listed_ids = listed.source, listed.images, listed.listed_ids
     else:
-        source, images, listed_ids = None, _in_folder(folder, chosen), np.zeros(0, np.int64)
+        source, images = None, _in_folder(folder, chosen, left_out)
+        listed_ids = np.zeros(0, np.int64)
+    if isinstance(source, ClassFolders):
+        left_out = source.left_out
     total = len(images)
     if chosen.partial:
         there = Listing(folder, chosen.images)
         images = images.take(np.array([n in there for n in file_names(images, chosen)], bool))
     if not len(images):
         what = f"no image file in {folder.uri}/{chosen.images}"
+        what += f", but {left_out.describe()}" if left_out.total else ""
         raise DataError(
             what if source is None else f"no image of {source.name} is taken",
             where=f"stages.ingest.{split}",
-            fix=f"give images ({', '.join(IMAGE_SUFFIXES)}); check image_ids, part and partial",
+            fix="give JPEG, PNG or WebP files; check image_ids, part and partial",
         )
-    return SetPlan(chosen, images, source, listed_ids, total - len(images))
+    return SetPlan(chosen, images, source, listed_ids, total - len(images), left_out)
 
 
 def federated_lists(chosen: SetPlan) -> pa.Table:
@@ -176,18 +193,17 @@ def federated_lists(chosen: SetPlan) -> pa.Table:
     return pa.concat_tables(lists).take(np.argsort(np.concatenate(rows)))
 
 
-def _in_folder(folder: SourceFolder, chosen: ImageSet) -> ImageList:
+def _in_folder(folder: SourceFolder, chosen: ImageSet, left_out: LeftOut) -> ImageList:
     """The images of a set without annotation files."""
-    images = ImageList(_files(folder, chosen))
+    images = ImageList(_files(folder, chosen, left_out))
     return images if chosen.part is None else images.take(in_part(images, chosen))
 
 
-def _files(folder: SourceFolder, chosen: ImageSet) -> Iterator[SourceImage]:
-    for name in folder.names(chosen.images):
-        if names_image(name):
-            uri = uri_of(chosen, name)
-            image_id = id_of_name(f"shared {uri}" if chosen.shared else uri)
-            yield SourceImage(image_id, uri, None, None, None)
+def _files(folder: SourceFolder, chosen: ImageSet, left_out: LeftOut) -> Iterator[SourceImage]:
+    for name in image_names(folder, chosen.images, left_out):
+        uri = uri_of(chosen, name)
+        image_id = id_of_name(f"shared {uri}" if chosen.shared else uri)
+        yield SourceImage(image_id, uri, None, None, None)
 
 
 def _check_apart(sets: Mapping[str, SetPlan]) -> None:
