@@ -141,6 +141,7 @@ def rectangle_scenes(
                     "image_id": image_id,
                     "uri": f"{image_id}.png",
                     "bytes": _png(pixels),
+                    "turn": 1,
                     "height_px": height,
                     "width_px": width,
                     "sha256": "",

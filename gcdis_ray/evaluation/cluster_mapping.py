@@ -164,7 +164,6 @@ class CountTrueCrops:
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.data.crops.crop_cutting import cut_image
-        from gcdis_ray.data.images.image_check import decode_rgb
 
         trained = self.stored.open(device)
 
@@ -176,7 +175,7 @@ class CountTrueCrops:
             places = pa.array([row_of[image_id] for image_id in told], pa.int64())
             files = self.files.read(images.take(places))
             for image_id, file in zip(told, files, strict=True):
-                objects, pixels = objects_of[image_id], decode_rgb(file)
+                objects, pixels = objects_of[image_id], file.pixels()
                 shown = [(row, rle) for row in objects if (rle := _mask(row)) is not None]
                 crops = cut_image(pixels, [rle for _, rle in shown], self.cut)
                 columns = {name: [crop[name] for crop in crops] for name in ("jpeg", "mask_png")}

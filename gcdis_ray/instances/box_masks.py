@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.instances.inference import load_detector
 from gcdis_ray.instances.net_pixels import mask_in_image
@@ -71,7 +70,7 @@ class ModelMasks:
             ):
                 objects = by_image[image_id]
                 rows += objects
-                masks += detector.masks_of_boxes(decode_rgb(file), _boxes(objects))
+                masks += detector.masks_of_boxes(file.pixels(), _boxes(objects))
             return _output(rows, masks, "model")
 
         return fill

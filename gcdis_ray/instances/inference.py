@@ -10,7 +10,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from torch import Tensor
 
-from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances.detector import Detector, Found, Limits, Score
@@ -100,7 +99,7 @@ class Detect:
             for image_id, file in zip(
                 mine["image_id"].to_pylist(), self.files.read(mine), strict=True
             ):
-                pixels = decode_rgb(file)
+                pixels = file.pixels()
                 rows += _rows(image_id, pixels.shape[:2], detector.find(pixels, limits))
             for place, row in enumerate(rows):
                 row["proposal_id"] = proposal_id(index, place)

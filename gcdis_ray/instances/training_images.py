@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gcdis_ray.config import Closed
-from gcdis_ray.data.images.image_check import decode_rgb
-from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFile, ImageFiles
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.instances.net_pixels import fitted_size, resized
@@ -176,7 +175,7 @@ class Scenes:
                     self._sizes.append((height, width))
         self._keep_decoded = 3 * sum(h * w for h, w in self._sizes) <= cache_bytes
         self._decoded: dict[int, NDArray[np.uint8]] = {}
-        self._files: OrderedDict[int, list[bytes]] = OrderedDict()
+        self._files: OrderedDict[int, list[ImageFile]] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -196,7 +195,7 @@ class Scenes:
         if index in self._decoded:
             return self._decoded[index]
         shard, row = self._places[index]
-        pixels = decode_rgb(self._shard_files(shard)[row])
+        pixels = self._shard_files(shard)[row].pixels()
         if self._keep_decoded:
             self._decoded[index] = pixels
         return pixels
@@ -243,7 +242,7 @@ class Scenes:
             (width / new_width, height / new_height),
         )
 
-    def _shard_files(self, shard: int) -> list[bytes]:
+    def _shard_files(self, shard: int) -> list[ImageFile]:
         if shard in self._files:
             self._files.move_to_end(shard)
             return self._files[shard]
@@ -254,7 +253,7 @@ class Scenes:
         return files
 
     def _encoded_bytes(self) -> int:
-        return sum(len(file) for files in self._files.values() for file in files)
+        return sum(len(file.data) for files in self._files.values() for file in files)
 
 
 def _mirrored(boxes: NDArray[np.float32], width: int) -> NDArray[np.float32]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from gcdis_ray.masks import coco_rle
@@ -90,15 +90,15 @@ def suppress_overlaps(
     return kept[:_MAX_OBJECTS]
 
 
-def draw_image(image: bytes, height_px: int, width_px: int, objects: Sequence[Drawn]) -> str:
+def draw_image(pixels_HW3: NDArray[np.uint8], objects: Sequence[Drawn]) -> str:
     """The image with masks tinted and outlined and labels beside them, as a JPEG data URI.
 
     Args:
-        image: encoded file.
-        height_px, width_px: size the masks refer to.
+        pixels_HW3: RGB.
         objects: drawn in this order, the last on top.
     """
-    picture = Image.open(io.BytesIO(image)).convert("RGB")
+    height_px, width_px = pixels_HW3.shape[:2]
+    picture = Image.fromarray(pixels_HW3)
     scale = SIDE_PX / max(height_px, width_px)
     size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles, listed_images
 from gcdis_ray.errors import DataError, StorageError
@@ -49,7 +50,7 @@ class _Image:
     shard: int
     height_px: int
     width_px: int
-    bytes: bytes
+    pixels_HW3: NDArray[np.uint8]
 
 
 def labeled_pictures(view: RunView) -> list[Section]:
@@ -181,7 +182,7 @@ def _picture(
     image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
 ) -> Picture:
     def draw(objects: Sequence[Drawn]) -> str:
-        return draw_image(image.bytes, image.height_px, image.width_px, objects)
+        return draw_image(image.pixels_HW3, objects)
 
     return Picture(
         image.image_id,
@@ -201,11 +202,11 @@ def _open(view: RunView, images: Table, splits: Sequence[str]) -> Iterator[_Imag
     for shard, row in choose_images(listed_images(made), splits, _NUM_IMAGES):
         chosen = images.shard(shard, (*FILE_COLUMNS, "height_px", "width_px")).slice(row, 1)
         try:
-            file = files.read(chosen)[0]
+            pixels = files.read(chosen)[0].pixels()
         except (DataError, StorageError):
             continue  # files that stayed with the user may be gone when the page is made
         data = chosen.drop_columns(["bytes"]).to_pylist()[0]
-        yield _Image(data["image_id"], shard, data["height_px"], data["width_px"], file)
+        yield _Image(data["image_id"], shard, data["height_px"], data["width_px"], pixels)
 
 
 def _truth_by_image(

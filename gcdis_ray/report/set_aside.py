@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from markupsafe import Markup
 
 from gcdis_ray.report.findings import plural
@@ -25,4 +27,25 @@ def set_aside_section(view: RunView) -> Section:
         f"{plural(num_known, 'known class', 'known classes')}; "
         f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
     )
-    return Section("quarantine", "Set aside", body, SET_ASIDE, sentences=[came] if splits else [])
+    sentences = [came, *_counted(view)] if splits else []
+    return Section("quarantine", "Set aside", body, SET_ASIDE, sentences=sentences)
+
+
+def _counted(view: RunView) -> Iterator[str]:
+    """What was counted of image files, besides."""
+    made = view.of("images")
+    counts = made.manifest.counts if made else {}
+    if turned := counts.get("images_turned"):
+        yield f"{plural(turned, 'image')} turned as the camera noted in EXIF."
+    if ignored := counts.get("images_turn_ignored"):
+        yield f"{plural(ignored, 'image')} with a turn in EXIF that was ignored."
+    if stretched := counts.get("images_16_bit_stretched"):
+        yield f"{plural(stretched, 'image')} of 16 bits stretched by the largest value of each."
+    kinds = {
+        name.partition(": ")[2]: count
+        for name, count in sorted(counts.items())
+        if name.startswith("files_left_out: ")
+    }
+    if kinds:
+        listed = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items())
+        yield f"{plural(sum(kinds.values()), 'other file')} in image folders left out ({listed})."

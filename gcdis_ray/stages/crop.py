@@ -241,7 +241,6 @@ class CropShard:
         first_crop: int,
     ) -> dict[str, pa.Table]:
         from gcdis_ray.data.crops.crop_cutting import cut_crops
-        from gcdis_ray.data.images.image_check import decode_rgb
 
         told = with_made_masks(instances, made)
         chosen = select_objects(images, told, proposals, self.config)
@@ -251,7 +250,8 @@ class CropShard:
         sides = [wanted[name].to_pylist() for name in ("height_px", "width_px")]
         sizes = np.array(sides, np.int64).T
         rles = [[found.mask_rle for found in objects] for objects in objects_of.values()]
-        pictures = map(decode_rgb, self.files.read(wanted))  # one at a time, when it is its turn
+        files = self.files.read(wanted)
+        pictures = (file.pixels() for file in files)  # one at a time, when it is needed
         crops = [
             crop
             for part in _parts([len(each) for each in rles], sizes)

@@ -8,6 +8,7 @@ about novel classes, is neither read into a table nor part of the fingerprint: s
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,7 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.data.images.image_check import ImageLimits, check_image
+from gcdis_ray.data.images.image_check import ImageFacts, ImageLimits, check_image
+from gcdis_ray.data.images.turns import AS_STORED, turned_size
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.fingerprints import (
@@ -31,6 +33,7 @@ from gcdis_ray.data.sets.image_list import ImageList
 from gcdis_ray.data.sets.known_classes import without_object
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
+from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import Size, canonical_json
 from gcdis_ray.store.members import document, table
 from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
@@ -44,8 +47,9 @@ if TYPE_CHECKING:
     from gcdis_ray.store.members import Inputs
 
 
+Exif = Literal["apply", "refuse", "ignore"]
 ID = "ingest"
-VERSION = 2
+VERSION = 3
 _EXAMPLES = 3
 _SAMPLE = 1000  # files whose sizes stand for all
 LISTING = schema(  # images to read; laid aside while the stage runs
@@ -88,6 +92,13 @@ class Config(DataConfig):
     )
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=89_000_000, description="larger images are quarantined"
+    )
+
+    exif: Exif = Field(
+        "apply",
+        description="turns that cameras note in image files. apply: all see the picture as a "
+        "viewer shows it; an image that then is not of the size that its annotation file lists is "
+        "quarantined. refuse: so is every turned one. ignore: pixels as stored",
     )
 
     @classmethod
@@ -167,7 +178,10 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     shards = list(plan.shards(config.images_per_shard))
     tables = work.map_shards(
         IngestShard(
-            plan.folder, ImageLimits(config.max_image_bytes, config.max_image_pixels), config.store
+            plan.folder,
+            ImageLimits(config.max_image_bytes, config.max_image_pixels),
+            config.store,
+            config.exif,
         ),
         _lay_aside(plan, shards, labels, class_of, work),
         gives=("images", "image_index", "instances", "quarantine"),
@@ -266,13 +280,14 @@ class IngestShard:
     folder: SourceFolder
     limits: ImageLimits
     store: Literal["bytes", "uri"]
+    exif: Exif
 
-    def open(self, device: str) -> Callable[..., dict[str, pa.Table]]:
+    def open(self, device: str) -> Callable[..., ShardOutput]:
         return self.read
 
     def read(
         self, index: int, listing: pa.Table, instances: pa.Table, quarantine: pa.Table
-    ) -> dict[str, pa.Table]:
+    ) -> ShardOutput:
         """Args:
         listing: images to read.
         instances: their checked annotations.
@@ -280,9 +295,10 @@ class IngestShard:
         """
         rows: list[dict[str, Any]] = []
         turned_down: list[dict[str, Any]] = []
+        counts = Counter[str]()
         for image in listing.to_pylist():
             try:
-                rows.append(self._read_image(image))
+                rows.append(self._read_image(image, counts))
             except DataError as error:
                 turned_down.append(
                     {"split": image["split"], "uri": image["uri"], "reason": error.what}
@@ -290,14 +306,15 @@ class IngestShard:
         images = pa.Table.from_pylist(rows, IMAGES)
         kept = pc.is_in(instances["image_id"], images["image_id"].combine_chunks())  # pyright: ignore[reportAttributeAccessIssue]
         bad = pa.Table.from_pylist(turned_down, QUARANTINE)
-        return {
+        tables = {
             "images": images,
             "image_index": images.select(IMAGE_INDEX.names),
             "instances": with_sizes(instances.filter(kept), images),
             "quarantine": pa.concat_tables([quarantine, bad]),
         }
+        return ShardOutput(tables, counts)
 
-    def _read_image(self, image: Mapping[str, Any]) -> dict[str, Any]:
+    def _read_image(self, image: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
         try:
             state = self.folder.state(image["uri"])
             if state is None:
@@ -309,22 +326,47 @@ class IngestShard:
             data = self.folder.read(image["uri"])
         except OSError as error:
             raise DataError(f"cannot be read: {error.strerror}") from None
-        height, width = check_image(data, self.limits)
-        listed = image["height_px"], image["width_px"]
-        if listed[0] is not None and (height, width) != listed:
-            raise DataError(
-                f"{height} x {width} pixels (height x width), the annotation file says "
-                f"{listed[0]} x {listed[1]}"
-            )
+        facts = check_image(data, self.limits)
+        turn = self._turn(facts)
+        height, width = turned_size(turn, *facts.stored_hw)
+        if image["height_px"] is not None:
+            _check_size(facts, turn, (image["height_px"], image["width_px"]))
+        counts["images_16_bit_stretched"] += facts.is_16_bit
+        counts["images_turned"] += turn != AS_STORED
+        counts["images_turn_ignored"] += turn != facts.turn
         return {
             "image_id": image["image_id"],
             "uri": image["uri"],
             "bytes": data if self.store == "bytes" else None,
+            "turn": turn,
             "height_px": height,
             "width_px": width,
             "sha256": hashlib.sha256(data).hexdigest(),
             "split": image["split"],
         }
+
+    def _turn(self, facts: ImageFacts) -> int:
+        if self.exif == "refuse" and facts.turn != AS_STORED:
+            raise DataError(f"{_turned(facts)}, and stages.ingest.exif is refuse")
+        return facts.turn if self.exif == "apply" else AS_STORED
+
+
+def _check_size(facts: ImageFacts, turn: int, listed_hw: tuple[int, int]) -> None:
+    """Raise DataError if an image, so turned, is not of the size that its annotation file lists."""
+    height, width = turned_size(turn, *facts.stored_hw)
+    if (height, width) == listed_hw:
+        return
+    said = f"{height} x {width} pixels (height x width), the annotation file says "
+    said += f"{listed_hw[0]} x {listed_hw[1]}"
+    if turn != AS_STORED and facts.stored_hw == listed_hw:
+        said = f"{_turned(facts)}, to {said}, as it is stored: see stages.ingest.exif"
+    elif turn != facts.turn and turned_size(facts.turn, *facts.stored_hw) == listed_hw:
+        said += f", and {_turned(facts)} to that: see stages.ingest.exif"
+    raise DataError(said)
+
+
+def _turned(facts: ImageFacts) -> str:
+    return f"its EXIF orientation, {facts.turn}, turns it"
 
 
 def with_sizes(objects: pa.Table, images: pa.Table) -> pa.Table:

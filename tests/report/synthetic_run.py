@@ -493,6 +493,7 @@ def _image_row(image_id: int, pixels: np.ndarray, split: str) -> dict:
         "image_id": image_id,
         "uri": f"{image_id}.jpg",
         "bytes": _encode(pixels, "JPEG"),
+        "turn": 1,
         "height_px": HEIGHT,
         "width_px": WIDTH,
         "sha256": "0" * 64,

@@ -197,7 +197,7 @@ def test_a_scene_tints_the_mask_and_writes_the_label():
     mask[20:60, 20:60] = True
     item = pictures.Drawn(coco_rle.encode(mask), (20.0, 20.0, 60.0, 60.0), "#00ff00", "new-1 0.50")
     grey = np.full((64, 64, 3), 100, np.uint8)
-    uri = pictures.draw_image(_png(grey), 64, 64, [item])
+    uri = pictures.draw_image(grey, [item])
     import base64
 
     drawn = Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")
@@ -212,7 +212,7 @@ def test_a_scene_tints_the_mask_and_writes_the_label():
 
 def test_a_box_without_mask_is_drawn_too():
     item = pictures.Drawn(None, (10.0, 10.0, 50.0, 50.0), "#00ff00", "")
-    assert pictures.draw_image(_png(np.zeros((64, 64, 3), np.uint8)), 64, 64, [item])
+    assert pictures.draw_image(np.zeros((64, 64, 3), np.uint8), [item])
     assert pictures.describe([item], "objects") == "1 objects"
     assert pictures.describe([], "objects") == "no objects"
 

@@ -81,6 +81,7 @@ class Inputs:
                 "image_id": i,
                 "uri": f"{i}.png",
                 "bytes": None if folder else file,
+                "turn": 1,
                 "height_px": HEIGHT,
                 "width_px": WIDTH,
                 "sha256": hashlib.sha256(file).hexdigest(),

@@ -198,7 +198,16 @@ def test_encoded_images_are_stored_as_they_are():
     """No dictionary, no statistics, no compression, groups of rows that can be read alone."""
     blob = random.Random(0).randbytes(1000)
     rows = [
-        dict(image_id=i, uri=f"{i}.jpg", bytes=blob, height_px=1, width_px=1, sha256="", split="")
+        dict(
+            image_id=i,
+            uri=f"{i}.jpg",
+            bytes=blob,
+            turn=1,
+            height_px=1,
+            width_px=1,
+            sha256="",
+            split="",
+        )
         for i in range(600)
     ]
     data = encode_table(pa.Table.from_pylist(rows, IMAGES))

@@ -1,10 +1,8 @@
 """Image files: what is accepted, how it is checked, how it becomes RGB.
 
-Accepted by content, whatever the name says: JPEG, PNG and WebP with one picture. Grey, CMYK,
-palette and 16-bit pictures become 8-bit RGB; transparency is dropped.
-
-Pictures are never turned by their EXIF orientation: COCO annotations are in stored pixels, so a
-turned picture would no longer fit its masks.
+Accepted by content, whatever the name says: JPEG, PNG and WebP with one picture. Grey, CMYK and
+palette pictures become 8-bit RGB; transparency is dropped. Cameras and scanners put 10, 12 or 14
+bits into 16: such a picture is stretched, so that its own largest value is white.
 """
 
 from __future__ import annotations
@@ -16,6 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gcdis_ray.data.images.png_chunks import without_metadata
+from gcdis_ray.data.images.turns import AS_STORED, turn_of, turned
 from gcdis_ray.errors import DataError
 
 if TYPE_CHECKING:
@@ -37,6 +37,21 @@ class ImageLimits:
     max_pixels: int = 50_000_000
 
 
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file says of itself.
+
+    Args:
+        stored_hw: height and width in pixels, as stored.
+        turn: see :mod:`gcdis_ray.data.images.turns`.
+        is_16_bit: whether its values are stretched.
+    """
+
+    stored_hw: tuple[int, int]
+    turn: int
+    is_16_bit: bool
+
+
 def image_format(data: bytes) -> str:
     """``JPEG``, ``PNG`` or ``WEBP`` by the first bytes.
 
@@ -51,13 +66,10 @@ def image_format(data: bytes) -> str:
     raise DataError(f"not a JPEG, PNG or WebP file (it starts with {data[:8]!r})")
 
 
-def check_image(data: bytes, limits: ImageLimits) -> tuple[int, int]:
-    """Size of an image that decodes completely.
+def check_image(data: bytes, limits: ImageLimits) -> ImageFacts:
+    """What there is to know of an image that decodes completely.
 
     The header's size is compared with the limits before a pixel is decoded.
-
-    Returns:
-        (height, width) in pixels, as stored.
 
     Raises:
         DataError: too large, no accepted format, animated, truncated or damaged.
@@ -71,19 +83,27 @@ def check_image(data: bytes, limits: ImageLimits) -> tuple[int, int]:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a JPEG with previews
         raise DataError("animated image, one picture is expected")
     _load(image)
-    return height_px, width_px
+    turn = turn_of(image.info.get("exif", b""))
+    return ImageFacts((height_px, width_px), turn, _is_16_bit(data))
 
 
-def decode_rgb(data: bytes) -> np.ndarray:
+def decode_rgb(data: bytes, turn: int = AS_STORED) -> np.ndarray:
     """RGB pixels of an image that :func:`check_image` has accepted.
 
+    Args:
+        turn: to be done, whatever the file says.
+
     Returns:
-        (H, W, 3) uint8, stored orientation.
+        (H, W, 3) uint8.
 
     Raises:
         DataError: it does not decode.
     """
-    if image_format(data) == "JPEG" and _jpeg_channels(data) in (1, 3):
+    return turned(_stored_rgb(data), turn)
+
+
+def _stored_rgb(data: bytes) -> np.ndarray:
+    if image_format(data) == "JPEG" and _jpeg_frame(data)[1] in (1, 3):
         import cv2  # decodes the common case fastest
 
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
@@ -91,26 +111,44 @@ def decode_rgb(data: bytes) -> np.ndarray:
         if pixels is None:
             raise DataError("damaged JPEG")
         return pixels
+    if _is_16_bit(data):
+        return _stretched(data)
     image = _open(data)
     _load(image)
-    if image.mode.startswith("I"):  # 16-bit grey: keep the high byte, as for 16-bit colour
-        grey = (np.asarray(image).astype(np.uint32) >> 8).clip(0, 255).astype(np.uint8)
-        return np.repeat(grey[..., None], 3, axis=2)
     return np.array(image.convert("RGB"))
 
 
-def _jpeg_channels(data: bytes) -> int:
-    """What a JPEG's frame header declares; 0 if no such header is found."""
+def _is_16_bit(data: bytes) -> bool:
+    return image_format(data) == "PNG" and data[24:25] == b"\x10"
+
+
+def _stretched(data: bytes) -> np.ndarray:
+    """A 16-bit PNG in 8 bits, its largest value as 255."""
+    import cv2  # PIL keeps the upper 8 bits of colour alone
+
+    encoded = np.frombuffer(without_metadata(data), np.uint8)
+    found = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
+    if found is None:
+        raise DataError("damaged PNG")
+    values = found.astype(np.uint16, copy=False)  # as it is
+    pixels = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values[..., 2::-1]
+    largest = max(1, int(pixels.max()))
+    in_8_bits = (np.arange(largest + 1, dtype=np.uint32) * 255 + largest // 2) // largest
+    return in_8_bits.astype(np.uint8)[pixels]
+
+
+def _jpeg_frame(data: bytes) -> tuple[int, int]:
+    """Bits of a value and channels, as a JPEG's frame header declares; zeros if none is found."""
     place = 2
     while place + 10 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # a start of frame
-            return data[place + 9]
+            return data[place + 4], data[place + 9]
         if marker == 0xFF:  # padding
             place += 1
         else:
             place += 2 + int.from_bytes(data[place + 2 : place + 4], "big")
-    return 0
+    return 0, 0
 
 
 def _open(data: bytes) -> Image:
@@ -118,6 +156,9 @@ def _open(data: bytes) -> Image:
     from PIL import Image, UnidentifiedImageError
 
     kind = image_format(data)
+    if kind == "JPEG" and (bits := _jpeg_frame(data)[0]) > 8:
+        raise DataError(f"a JPEG of {bits} bits a value, only those of 8 are read")
+    data = without_metadata(data) if kind == "PNG" else data
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)

@@ -9,23 +9,50 @@ from contextvars import copy_context
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from gcdis_ray.data.images.image_check import decode_rgb
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import SourceFolder, source_folder
 from gcdis_ray.words import cut
 
 if TYPE_CHECKING:
+    import numpy as np
     import pyarrow as pa
+    from numpy.typing import NDArray
 
     from gcdis_ray.store.artifacts import Table
     from gcdis_ray.store.members import Members
 
-FILE_COLUMNS = ("image_id", "uri", "bytes", "sha256")  # what it takes to read an image's file
+FILE_COLUMNS = (
+    "image_id",
+    "uri",
+    "bytes",
+    "sha256",
+    "turn",
+)  # what it takes to read an image's file
 _READERS = 8  # files read at a time from a source
 
 
 def listed_images(inputs: Members) -> Table:
     """The images without their files, shard by shard as ``images``: cheap to read."""
     return inputs.table("image_index" if inputs.has("image_index") else "images")
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFile:
+    """An image, encoded. All that see pixels see these.
+
+    Args:
+        data: the file.
+        turn: that ingest decided on, see :mod:`gcdis_ray.data.images.turns`.
+    """
+
+    data: bytes
+    turn: int
+
+    def pixels(self) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB, of the size that the images table says. Raises DataError if the file does
+        not decode."""
+        return decode_rgb(self.data, self.turn)
 
 
 @dataclass(frozen=True)
@@ -46,7 +73,7 @@ class ImageFiles:
         source = inputs.json("source")
         return ImageFiles(source_folder(source["uri"], source.get("endpoint")))
 
-    def read(self, images: pa.Table) -> list[bytes]:
+    def read(self, images: pa.Table) -> list[ImageFile]:
         """The file of every row.
 
         Args:
@@ -58,13 +85,13 @@ class ImageFiles:
         """
         rows = images.select(FILE_COLUMNS).to_pylist()
         if all(row["bytes"] is not None for row in rows):
-            return [row["bytes"] for row in rows]
+            return [ImageFile(row["bytes"], row["turn"]) for row in rows]
         with ThreadPoolExecutor(_READERS) as pool:
             return _results(pool.submit(copy_context().run, self._one, row) for row in rows)
 
-    def _one(self, row: Mapping[str, Any]) -> bytes:
+    def _one(self, row: Mapping[str, Any]) -> ImageFile:
         if row["bytes"] is not None:
-            return row["bytes"]
+            return ImageFile(row["bytes"], row["turn"])
         if self.folder is None:
             raise DataError(
                 "the images table neither holds the image files nor says where they are",
@@ -78,7 +105,7 @@ class ImageFiles:
             raise _error(where, f"cannot be read ({error.strerror or 'it is gone'})") from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise _error(where, "the file has changed: ingest ran on other bytes")
-        return data
+        return ImageFile(data, row["turn"])
 
 
 def _error(where: str, what: str) -> DataError:

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pyarrow as pa
 import pytest
+from coco_folder import HEIGHT, WIDTH, image_bytes
 from scene_tables import FakeArtifact
 
-from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.data.images.image_check import decode_rgb
+from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFile, ImageFiles
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.s3 import Prefix
@@ -19,6 +21,7 @@ from gcdis_ray.store.schemas import IMAGES
 from gcdis_ray.store.source import source_folder
 
 FILES = [bytes([number]) * (number + 1) for number in range(40)]
+READ = [ImageFile(file, 1) for file in FILES]
 
 
 def rows(kept: bool = False) -> list[dict[str, Any]]:
@@ -27,6 +30,7 @@ def rows(kept: bool = False) -> list[dict[str, Any]]:
             "image_id": number,
             "uri": f"images/{number}.jpg",
             "bytes": file if kept else None,
+            "turn": 1,
             "sha256": hashlib.sha256(file).hexdigest(),
         }
         for number, file in enumerate(FILES)
@@ -49,20 +53,29 @@ def folder(tmp_path: Path) -> Path:
 def test_files_come_from_the_source_in_order(folder: Path):
     files = ImageFiles(source_folder(str(folder)))
     with metering() as meter:
-        assert files.read(table(rows())) == FILES
+        assert files.read(table(rows())) == READ
     assert meter.read_bytes == sum(map(len, FILES))
     copy = pickle.loads(pickle.dumps(files))  # noqa: S301  our own object
-    assert copy.read(table(rows()[3:5])) == FILES[3:5]
+    assert copy.read(table(rows()[3:5])) == READ[3:5]
 
 
 def test_files_in_the_table_need_no_source():
-    assert ImageFiles().read(table(rows(kept=True))) == FILES
-    assert ImageFiles(source_folder("/nowhere")).read(table(rows(kept=True))) == FILES
+    assert ImageFiles().read(table(rows(kept=True))) == READ
+    assert ImageFiles(source_folder("/nowhere")).read(table(rows(kept=True))) == READ
 
 
 def test_a_table_of_both_kinds(folder: Path):
     mixed = rows()[:9] + rows(kept=True)[9:]
-    assert ImageFiles(source_folder(str(folder))).read(table(mixed)) == FILES
+    assert ImageFiles(source_folder(str(folder))).read(table(mixed)) == READ
+
+
+def test_pixels_are_turned_as_ingest_has_decided():
+    file = image_bytes(1)
+    for turn in range(1, 9):
+        row = {**rows()[0], "bytes": file, "turn": turn}
+        pixels = ImageFiles().read(table([row]))[0].pixels()
+        assert (pixels == decode_rgb(file, turn)).all()
+        assert pixels.shape == ((WIDTH, HEIGHT, 3) if turn >= 5 else (HEIGHT, WIDTH, 3))
 
 
 def test_a_file_that_is_gone_is_named(folder: Path):
@@ -101,4 +114,17 @@ def test_workers_ask_the_service_that_was_meant(
     files = ImageFiles.of(cast(Any, FakeArtifact({"source": source})))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")  # of a worker
     copy = pickle.loads(pickle.dumps(files))  # noqa: S301  our own object
-    assert copy.read(table(rows())) == FILES
+    assert copy.read(table(rows())) == READ
+
+
+def test_all_see_the_same_pixels():
+    """Who decodes an image's file by another way would miss its turn."""
+    import gcdis_ray
+
+    package = Path(gcdis_ray.__file__).parent
+    found = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if "decode_rgb(" in path.read_text("utf-8")
+    ]
+    assert sorted(found) == ["data/images/image_check.py", "data/images/image_files.py"]
