@@ -57,7 +57,7 @@ def write_scenes(folder: Path, num_shards: int, per_shard: int, distinct: int = 
             what = image_id % distinct
             images.append(
                 dict(image_id=image_id, uri=f"{image_id}.jpg", bytes=photographs[what])
-                | dict(sha256="", split="labeled", **size)
+                | dict(turn=1, sha256="", split="labeled", **size)
             )
             instances += [
                 dict(instance_id=OBJECTS * image_id + place, image_id=image_id, category_id=1)
