@@ -91,7 +91,9 @@ def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
     total, count = 0, 0
     for name, state in folder.states(images):
         line = f"{name} {state.num_bytes}:{state.changed}"
-        total += int.from_bytes(hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest(), "big")
+        total += int.from_bytes(
+            hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest(), "big"
+        )
         count += 1
     return [count, f"{total % 2**256:064x}"]
 

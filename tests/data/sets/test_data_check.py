@@ -125,6 +125,13 @@ def test_published_counts_stand_beside(setting: Path, counts, capsys):
     assert "note  annotations/coco_to_synset.json: another file than published" in out
 
 
+def test_a_file_of_ones_own_under_an_official_name_is_a_note(setting: Path, capsys):
+    status, out, err = checked(config_of(setting), capsys)
+    assert (status, err.count("gcdis:")) == (0, 0)
+    assert "note  annotations/instances_train2017.json: images: 8, published 118,287" in out
+    assert "note  annotations/lvis_v1_train.json: images: 8, published 100,170" in out
+
+
 def test_missing_images(setting: Path, counts, capsys: pytest.CaptureFixture[str]):
     for path in (setting / "data/val2017").iterdir():
         path.unlink()
