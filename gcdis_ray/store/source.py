@@ -18,7 +18,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.meter import count
@@ -33,6 +33,19 @@ class FileState:
 
     num_bytes: int
     changed: str  # time of change or ETag: equal for equal contents, in practice
+
+
+class Entry(NamedTuple):
+    """A file of a listing.
+
+    Args:
+        opens: False for a link that leads nowhere.
+        outside: it lies in another place, behind a link to a folder out of the source.
+    """
+
+    name: str
+    opens: bool = True
+    outside: bool = False
 
 
 class SourceFolder(Protocol):
@@ -60,10 +73,9 @@ class SourceFolder(Protocol):
         where letters of two cases are one."""
         ...
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        """Every file below ``folder``, relative to it, in no order of its own, and whether it
-        opens: a link may lead nowhere. Links to folders are followed, also out of the folder; one
-        that several of them lead to is listed once."""
+    def entries(self, folder: str) -> Iterator[Entry]:
+        """Every file below ``folder``, relative to it, in no order of its own. Links to folders are
+        followed, also out of the source; one that several of them lead to is listed once."""
         ...
 
     def names(self, folder: str) -> Iterator[str]:
@@ -149,8 +161,8 @@ class _Counted(io.FileIO):
         return data
 
 
-def _walk(base: str) -> Iterator[tuple[str, bool]]:
-    """Every file below a folder, and whether it opens: a link may lead nowhere.
+def _walk(root: str, base: str) -> Iterator[Entry]:
+    """Every file below the folder ``base`` of the source ``root``.
 
     Each folder is listed once, however many links lead to it: by its own name, else by the first
     link. So circles end, and no file is there twice. Links lead wherever their owner wanted.
@@ -161,6 +173,7 @@ def _walk(base: str) -> Iterator[tuple[str, bool]]:
     seen: set[str] = set()  # real paths of folders
     folders = [("", os.path.realpath(base))]
     links: list[str] = []  # a heap: followed when no folder is left, in the order of names
+    home = os.path.join(os.path.realpath(root), "")
     while folders or links:
         if folders:
             at, real = folders.pop()
@@ -170,6 +183,7 @@ def _walk(base: str) -> Iterator[tuple[str, bool]]:
         if real in seen:
             continue
         seen.add(real)
+        outside = not os.path.join(real, "").startswith(home)
         for entry in _entries(real):
             name = f"{at}/{entry.name}" if at else entry.name
             is_folder, opens = _kind(entry)
@@ -178,7 +192,7 @@ def _walk(base: str) -> Iterator[tuple[str, bool]]:
             elif is_folder:
                 folders.append((name, os.path.join(real, entry.name)))
             elif opens or entry.is_symlink():  # no pipe, no device
-                yield name, opens
+                yield Entry(name, opens, outside)
 
 
 def _entries(place: str) -> list[os.DirEntry[str]]:
@@ -231,11 +245,11 @@ class LocalFolder:
     def has_folder(self, name: str) -> bool:
         return os.path.isdir(self._at(name))  # no error if the name is too long to be one
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        return _walk(str(self._at(folder)))
+    def entries(self, folder: str) -> Iterator[Entry]:
+        return _walk(self.root, str(self._at(folder)))
 
     def names(self, folder: str) -> Iterator[str]:
-        return (name for name, opens in self.entries(folder) if opens)
+        return (entry.name for entry in self.entries(folder) if entry.opens)
 
     def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
         base = self._at(folder)
@@ -284,8 +298,8 @@ class S3Folder:
     def has_aliases(self) -> bool:
         return False
 
-    def entries(self, folder: str) -> Iterator[tuple[str, bool]]:
-        return ((name, True) for name in self.names(folder))
+    def entries(self, folder: str) -> Iterator[Entry]:
+        return map(Entry, self.names(folder))
 
     def names(self, folder: str) -> Iterator[str]:
         return (name for name, _ in self.states(folder))

@@ -115,12 +115,9 @@ def test_a_plain_folder_is_turned_too(root: Path, local_work: StageWork):
     (root / "plain").mkdir()
     turn(root / "plain/a", 8)
     ingest.run(nothing(), config(root, unlabeled={"images": "plain"}), local_work)
-    row = local_work.table("images").read().filter(pa_is_unlabeled(local_work)).to_pylist()[0]
+    rows = {row["uri"]: row for row in local_work.table("images").read().to_pylist()}
+    row = rows["plain/a"]
     assert (row["height_px"], row["width_px"], row["turn"]) == (WIDTH, HEIGHT, 8)
-
-
-def pa_is_unlabeled(work: StageWork) -> list[bool]:
-    return [s == "unlabeled" for s in work.table("images").read(["split"])["split"].to_pylist()]
 
 
 def test_deep_images_are_counted(root: Path, local_work: StageWork):
@@ -171,6 +168,7 @@ def test_a_plain_folder_with_links(root: Path, local_work: StageWork):
     settings = config(root, unlabeled={"images": "plain"})
     facts = check_data(settings, "mine").sets["unlabeled"]
     assert facts.images == 3
+    assert facts.linked == "1 file below links that lead out of root, such as more/c.jfif"
     assert facts.no_images == (
         "2 other files (1 .gif, 1 links that lead nowhere), such as d.gif, gone.jpg"
     )

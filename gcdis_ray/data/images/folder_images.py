@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from gcdis_ray.data.images.image_check import HEAD_BYTES, image_format
 from gcdis_ray.data.images.image_names import IMAGE_SUFFIXES
 from gcdis_ray.errors import DataError
-from gcdis_ray.store.source import SourceFolder
+from gcdis_ray.store.source import Entry, SourceFolder
 from gcdis_ray.words import counted, cut, shown, some
 
 # of text, tables, archives and films: nobody's images, and there may be one beside each image
@@ -83,13 +83,13 @@ def sorted_out(folder: SourceFolder, below: str) -> Iterator[tuple[str, str | No
     """
     entries = iter(folder.entries(below))
     with ThreadPoolExecutor(_READERS) as pool:
-        while some_of_them := list(islice(entries, _AT_ONCE)):
-            kinds = [_kind(name, opens) for name, opens in some_of_them]
+        while listed := list(islice(entries, _AT_ONCE)):
+            kinds = [_kind(entry) for entry in listed]
             unclear = [row for row, kind in enumerate(kinds) if kind == ""]
-            names = (f"{below}/{some_of_them[row][0]}" for row in unclear)
+            names = (f"{below}/{listed[row].name}" for row in unclear)
             for row, is_image in zip(unclear, _mapped(pool, folder, names), strict=True):
-                kinds[row] = None if is_image else _suffix(some_of_them[row][0])
-            yield from ((name, kind) for (name, _), kind in zip(some_of_them, kinds, strict=True))
+                kinds[row] = None if is_image else _suffix(listed[row].name)
+            yield from zip((entry.name for entry in listed), kinds, strict=True)
 
 
 def _mapped(pool: ThreadPoolExecutor, folder: SourceFolder, names: Iterable[str]) -> Iterator[bool]:
@@ -99,9 +99,10 @@ def _mapped(pool: ThreadPoolExecutor, folder: SourceFolder, names: Iterable[str]
     return (result() for result in [look(name) for name in names])
 
 
-def _kind(name: str, opens: bool) -> str | None:
+def _kind(entry: Entry) -> str | None:
     """None: an image by its name; empty: who opens it will know."""
-    if not opens:
+    name = entry.name
+    if not entry.opens:
         return "links that lead nowhere"
     if not _usable(name):
         return "names of control characters, or not in UTF-8"

@@ -43,7 +43,9 @@ def similar_names(missing: Sequence[str], there: Iterable[str]) -> Mapping[str, 
 
 def _plain(name: str) -> str:
     """A name without what people and programs write differently."""
-    text = unicodedata.normalize("NFKC", unquote(name.replace("\\", "/"))).casefold()
+    text = unicodedata.normalize(
+        "NFKC", unquote(name.replace("\\", "/").replace("+", " "))
+    ).casefold()
     return "/".join(part.strip() for part in text.split("/"))
 
 

@@ -47,6 +47,7 @@ class SetFacts:
     missing: str | None = None  # what is not there, in words
     left_out: int = 0  # listed images without a file, partial sets only
     no_images: str | None = None  # files of a folder that are not taken, in words
+    linked: str | None = None  # files of the folder that lie elsewhere, in words
     annotated: bool = False
     annotations: int = 0  # usable ones, crowds included
     masks: int = 0
@@ -90,6 +91,8 @@ class DataReport:
             yield self._line("images", f"{split}.images", f"{found.images:,}")
             if found.missing or found.left_out:
                 yield self._line("missing", "", found.missing or f"{found.left_out:,}, left out")
+            if found.linked:
+                yield self._line("linked", "", found.linked)
             if found.no_images:
                 yield self._line("left out", "", found.no_images)
             if not found.annotated:
@@ -199,6 +202,7 @@ def _set(
     chosen = plan.sets[split]
     found = SetFacts(len(chosen.images), left_out=chosen.num_missing)
     classes: set[int] = set()
+    found.linked = _linked(plan.folder, chosen.config.images)
     if chosen.left_out.total:
         found.no_images = chosen.left_out.describe()
     if missing is not None and missing.count:
@@ -209,6 +213,16 @@ def _set(
         found.known_classes = len(classes & known)
         found.novel_classes = len(classes - known)
     return found, classes
+
+
+def _linked(folder: SourceFolder, images: str) -> str | None:
+    """What of a folder lies out of the data folder, behind links: whoever moves that must know."""
+    count, example = 0, ""
+    for entry in folder.entries(images) if folder.has_aliases else ():
+        if entry.outside:
+            count, example = count + 1, min(example or entry.name, entry.name)
+    where = "below links that lead out of root"
+    return f"{counted(count, 'file')} {where}, such as {cut(example)}" if count else None
 
 
 def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set[int]:

@@ -23,6 +23,7 @@ NFC, NFD = (unicodedata.normalize(form, "blätter/köln.jpg") for form in ("NFC"
         ("k%C3%B6ln.jpg", "köln.jpg", "there is köln.jpg: %20 and the like written out"),
         ("a\\7.jpg", "a/7.jpg", "there is a/7.jpg: another slash"),
         ("my%20CAT.jpg", "my cat.jpg", "there is my cat.jpg: almost the same letters"),
+        ("my+cat.jpg", "my cat.jpg", "there is my cat.jpg: almost the same letters"),
         ("7.jpg ", "7.jpg", "there is 7.jpg: almost the same letters"),
         ("images/7.jpg", "7.jpg", "there is 7.jpg: without the folder images"),
         ("data/images/7.jpg", "7.JPG", "there is 7.JPG: without the folder data/images"),
