@@ -209,3 +209,12 @@ def test_the_similar_file_is_told(
     assert words in str(caught.value)
     assert "nothing is guessed" in str(caught.value)
     assert words in "".join(check_data(settings, "mine").problems)
+
+
+def test_a_partial_set_without_any_image_says_what_is_there(root: Path):
+    for path in list((root / "images").iterdir()):
+        path.rename(path.with_suffix(".JPG"))
+    partial = {**folder_config(root)["unlabeled"], "partial": True}
+    told = r"4 of 4 images are missing.*; for 5.jpg there is 5.JPG: other capital letters"
+    with pytest.raises(DataError, match=told):
+        ingest.source(config(root, unlabeled=partial))

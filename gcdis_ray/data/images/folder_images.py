@@ -4,17 +4,17 @@ left out, counted by kind."""
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextvars import copy_context
-from itertools import islice
+from itertools import chain, islice
 from pathlib import PurePosixPath
 
 from gcdis_ray.data.images.image_check import HEAD_BYTES, image_format
 from gcdis_ray.data.images.image_names import IMAGE_SUFFIXES
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import Entry, SourceFolder
-from gcdis_ray.words import counted, cut, shown, some
+from gcdis_ray.words import counted, cut, shown
 
 # of text, tables, archives and films: nobody's images, and there may be one beside each image
 _TEXTS = (".csv", ".htm", ".html", ".json", ".jsonl", ".md", ".py", ".tsv", ".txt", ".xml", ".yaml")
@@ -56,7 +56,7 @@ class LeftOut:
     def describe(self) -> str:
         """``3 other files (1 .bmp, 2 .gif), such as a.bmp, b.gif``."""
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.counts.items()))
-        examples = some(sorted(self.examples), _EXAMPLES, _printed)
+        examples = ", ".join(map(_printed, sorted(self.examples)[:_EXAMPLES]))
         return f"{counted(self.total, 'other file')} ({kinds}), such as {examples}"
 
 
@@ -86,17 +86,19 @@ def sorted_out(folder: SourceFolder, below: str) -> Iterator[tuple[str, str | No
         while listed := list(islice(entries, _AT_ONCE)):
             kinds = [_kind(entry) for entry in listed]
             unclear = [row for row, kind in enumerate(kinds) if kind == ""]
-            names = (f"{below}/{listed[row].name}" for row in unclear)
-            for row, is_image in zip(unclear, _mapped(pool, folder, names), strict=True):
+            names = [f"{below}/{listed[row].name}" for row in unclear]
+            for row, is_image in zip(unclear, _looked_into(pool, folder, names), strict=True):
                 kinds[row] = None if is_image else _suffix(listed[row].name)
             yield from zip((entry.name for entry in listed), kinds, strict=True)
 
 
-def _mapped(pool: ThreadPoolExecutor, folder: SourceFolder, names: Iterable[str]) -> Iterator[bool]:
-    def look(name: str) -> Callable[[], bool]:
-        return pool.submit(copy_context().run, _is_image, folder, name).result
-
-    return (result() for result in [look(name) for name in names])
+def _looked_into(
+    pool: ThreadPoolExecutor, folder: SourceFolder, names: Sequence[str]
+) -> Iterator[bool]:
+    each = max(1, -(-len(names) // _READERS))
+    parts = [names[at : at + each] for at in range(0, len(names), each)]
+    tasks = [pool.submit(copy_context().run, _are_images, folder, part) for part in parts]
+    return chain.from_iterable(task.result() for task in tasks)
 
 
 def _kind(entry: Entry) -> str | None:
@@ -124,6 +126,10 @@ def _usable(name: str) -> bool:
 
 def _suffix(name: str) -> str:
     return PurePosixPath(name).suffix.lower() or "without suffix"
+
+
+def _are_images(folder: SourceFolder, names: Sequence[str]) -> list[bool]:
+    return [_is_image(folder, name) for name in names]
 
 
 def _is_image(folder: SourceFolder, name: str) -> bool:

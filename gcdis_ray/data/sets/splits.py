@@ -160,7 +160,10 @@ def _resolve(
     total = len(images)
     if chosen.partial:
         there = Listing(folder, chosen.images)
-        images = images.take(np.array([n in there for n in file_names(images, chosen)], bool))
+        present = np.array([n in there for n in file_names(images, chosen)], bool)
+        if total and not present.any():
+            raise there.missing(file_names(images, chosen)).error(f"stages.ingest.{split}.images")
+        images = images.take(present)
     if not len(images):
         what = f"no image file in {folder.uri}/{chosen.images}"
         what += f", but {left_out.describe()}" if left_out.total else ""
