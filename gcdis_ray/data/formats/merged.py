@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.records.fields import whole_number
 from gcdis_ray.words import shown
 
 _SHAPE_TOLERANCE = 0.02  # of the ratio of sides: resizing rounds both to whole pixels

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.sets.data_config import JsonList
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.records.fields import whole_number
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import some
 
