@@ -125,6 +125,13 @@ def test_published_counts_stand_beside(setting: Path, counts, capsys):
     assert "note  annotations/coco_to_synset.json: another file than published" in out
 
 
+def test_a_set_of_ones_own_under_an_official_name(setting: Path, counts, capsys):
+    counts({"lvis_v1_train.json": {"images": Count(100_170, "there")}}, {"theirs": {}})
+    status, out, _ = checked(config_of(setting), capsys)
+    assert status == 0
+    assert "note  annotations/lvis_v1_train.json: images: 8, published 100,170 (there)" in out
+
+
 def test_missing_images(setting: Path, counts, capsys: pytest.CaptureFixture[str]):
     for path in (setting / "data/val2017").iterdir():
         path.unlink()
