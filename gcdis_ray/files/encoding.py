@@ -17,7 +17,7 @@ _OTHERS = (  # longer marks first: UTF-32's begins as UTF-16's does
     (b"\x1f\x8b", "compressed (gzip)"),
     (b"PK\x03\x04", "compressed (zip)"),
 )
-FIX = "write it as UTF-8: iconv -f UTF-16 -t UTF-8, or encoding='utf-8' in Python"
+_FIX = "write it as UTF-8: iconv -f UTF-16 -t UTF-8, or encoding='utf-8' in Python"
 
 
 class Utf8File:
@@ -36,9 +36,7 @@ class Utf8File:
         start = b""
         while len(start) < _LONGEST and (more := file.read(_LONGEST - len(start))):
             start += more
-        if (other := other_encoding(start)) is not None:
-            fix = "unpack it first" if "compressed" in other else FIX
-            raise DataError(f"the file is {other}, not UTF-8 text", where=path, fix=fix)
+        check_encoding(start, path)
         self.num_skipped = len(MARK) if start.startswith(MARK) else 0
         self._start = start[self.num_skipped :]
 
@@ -53,12 +51,19 @@ class Utf8File:
         return data if len(data) == size else data + self._file.read(size - len(data))
 
 
-def other_encoding(start: bytes) -> str | None:
-    """What a file is that begins so; None for UTF-8, or what may be it.
+def check_encoding(start: bytes, path: str) -> None:
+    """Raise DataError if a file begins as none in UTF-8 does.
 
     Args:
         start: four bytes, fewer of a shorter file.
+        path: what to call it in errors.
     """
+    if (other := _other(start)) is not None:
+        fix = "unpack it first" if "compressed" in other else _FIX
+        raise DataError(f"the file is {other}, not UTF-8 text", where=path, fix=fix)
+
+
+def _other(start: bytes) -> str | None:
     for mark, name in _OTHERS:
         if start.startswith(mark):
             return name

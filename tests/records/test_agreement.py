@@ -17,6 +17,7 @@ from gcdis_ray.data.formats.coco import parse_annotation
 from gcdis_ray.instances.external_masks import _proposal
 from gcdis_ray.records.annotations import annotation_of, detection_of, image_id_of
 from gcdis_ray.records.reasons import SCORED_ANYWAY, Reason, Refused
+from gcdis_ray.words import shown
 
 MOST_EXAMPLES = 20_000
 ANNOTATION = small_truth()["annotations"][0]
@@ -117,17 +118,18 @@ def judged(child: Child, kind: str, content: Any) -> dict[str, Any]:
 def check_annotation(child: Child, raw: dict[str, Any]) -> None:
     bare, strict = refusal(of_bare_truth, raw), refusal(of_ingest, raw)
     agree(bare, strict, {Reason.MISSING} if raw.get("id") is None else set())
-    said = judged(child, "truth", small_truth() | {"annotations": [raw]})
-    words = [] if strict is None else [strict.what]
-    assert [text.partition(": ")[2] for text in said["ingest"]] == words
+    first = ANNOTATION | {"id": 99}  # which says that annotations have places
+    said = judged(child, "truth", small_truth() | {"annotations": [first, raw]})
+    named = f"annotation {shown(raw.get('id'))}: "
+    assert said["ingest"] == ([] if strict is None else [named + strict.what])
     assert (said["evaluate"] is None) == (bare is None)
-    assert bare is None or said["evaluate"].endswith(f"annotations[0]: {bare.what}")
+    assert bare is None or said["evaluate"].endswith(f"annotations[1]: {bare.what}")
 
 
 def check_detection(child: Child, raw: dict[str, Any]) -> None:
     bare, strict = refusal(of_bare_results, raw), refusal(of_masks, raw)
-    if bare is None or (bare.reason, strict and strict.reason) != (Reason.MISSING, None):
-        agree(bare, strict, set())  # a mask without a score has 1
+    if raw.get("score") is not None:
+        agree(bare, strict, set())
     said = judged(child, "results", [raw])
     passed_over = strict is None or strict.reason == Reason.NO_IMAGE
     assert said["masks"] == ([] if passed_over else [strict.what])
@@ -138,7 +140,8 @@ def check_detection(child: Child, raw: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {}, {"id": 5.0}, {"id": "5"}, {"id": 2**53 + 1}, {"image_id": 1.0}, {"image_id": "1"},
+        {}, {"id": None}, {"id": 5.0}, {"id": "5"}, {"id": 2**53 + 1}, {"image_id": 1.0},
+        {"image_id": "1"},
         {"category_id": 1.5}, {"category_id": 7}, {"iscrowd": None}, {"iscrowd": True},
         {"iscrowd": "0"}, {"segmentation": [[]]}, {"segmentation": [[1, 2, 3, 4]]},
         {"segmentation": square(1, 1, 9)[0]}, {"segmentation": [[0, 0, 4e9, 0, 4e9, 4e9]]},
@@ -155,7 +158,8 @@ def test_annotations(child: Child, change: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {}, {"image_id": 1.0}, {"image_id": "1"}, {"image_id": 99}, {"score": "1"}, {"score": 1},
+        {}, {"score": None}, {"image_id": 1.0}, {"image_id": "1"}, {"image_id": 99}, {"score": "1"},
+        {"score": 1},
         {"score": 7}, {"segmentation": None}, {"segmentation": [[]]}, {"segmentation": [[1, 2]]},
         {"segmentation": [[0, 0, 4e9, 0, 4e9, 4e9]]}, {"bbox": "none"}, {"bbox": None},
         {"segmentation": {"size": [30.0, 40], "counts": [600.0, 600]}},
@@ -177,11 +181,12 @@ def many(test: Any) -> Any:
 @many
 @given(mangled(ANNOTATION))
 def test_any_annotation(child: Child, raw: dict[str, Any]) -> None:
-    check_annotation(child, raw)
+    check_annotation(child, raw if raw.get("id") is not None else raw | {"id": 1})
 
 
 @pytest.mark.thorough
 @many
 @given(mangled({k: v for k, v in DETECTION.items() if k != "category_id"}))
 def test_any_detection(child: Child, raw: dict[str, Any]) -> None:
-    check_detection(child, raw | {"category_id": 1})
+    score = 0.5 if raw.get("score") is None else raw["score"]
+    check_detection(child, raw | {"category_id": 1, "score": score})
