@@ -6,6 +6,7 @@ takes gigabytes, and run lengths that do not fill their image keep it busy for e
 
 from __future__ import annotations
 
+import math
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -96,7 +97,8 @@ def _polygons(given: Sequence[Any], size: Size | None) -> Segmentation | Refused
     if size is None:
         raise Refused("polygons need the image's height and width", reason=Reason.NO_SIZE)
     _check_size(size)
-    if sum(map(_outline_px, polygons)) > MAX_OUTLINE_PX:
+    rough = sum(len(points) / 2 * (max(points) - min(points)) for points in polygons)  # and more
+    if rough > MAX_OUTLINE_PX and sum(map(_outline_px, polygons)) > MAX_OUTLINE_PX:
         raise Refused(
             f"mask: its outline is longer than {MAX_OUTLINE_PX} pixels",
             reason=Reason.POLYGON_TOO_LONG,
@@ -118,10 +120,11 @@ def _polygon(points: Any) -> array[float]:
         found = array("d", points)
     except OverflowError:
         found = array("d", [float("inf")])
-    largest = np.abs(np.frombuffer(found)).max(initial=0)
-    if np.isnan(largest):
+    if not found:
+        return found
+    if math.isnan(sum(found)):
         raise _odd_polygon("NaN coordinate in a polygon")
-    if largest > MAX_SIDE_PX:
+    if (largest := max(max(found), -min(found))) > MAX_SIDE_PX:
         raise Refused(
             f"mask outside the image: a polygon with a coordinate of {largest:g}, at most "
             f"{MAX_SIDE_PX:g} are allowed",
@@ -142,14 +145,15 @@ def _outline_px(points: array[float]) -> float:
 
 def _check_inside(polygons: Sequence[array[float]], size: Size) -> None:
     height_px, width_px = size
-    limit = np.array([width_px, height_px]) + _OUTSIDE_TOLERANCE_PX
+    slack = _OUTSIDE_TOLERANCE_PX
     for points in polygons:
-        corners = np.frombuffer(points).reshape(-1, 2)
-        low, high = corners.min(0), corners.max(0)
-        if (low < -_OUTSIDE_TOLERANCE_PX).any() or (high > limit).any():
+        x, y = points[0::2], points[1::2]
+        left, right, top, bottom = min(x), max(x), min(y), max(y)
+        outside = min(left, top) < -slack or right > width_px + slack or bottom > height_px + slack
+        if outside:
             raise Refused(
-                f"mask outside the image: a polygon spans x {low[0]:g}..{high[0]:g}, "
-                f"y {low[1]:g}..{high[1]:g}, the image is {width_px} wide and {height_px} high",
+                f"mask outside the image: a polygon spans x {left:g}..{right:g}, "
+                f"y {top:g}..{bottom:g}, the image is {width_px} wide and {height_px} high",
                 reason=Reason.MASK_OUTSIDE,
             )
 

@@ -103,6 +103,12 @@ def test_polygons_that_cover_nothing_are_passed_over() -> None:
     assert rle_of([[], square, [1, 1, 5, 1]], 12, 20) == rle_of([square], 12, 20)
 
 
+def test_many_short_outlines_are_no_long_one() -> None:
+    dot = [0, 0, 900, 0, 900, 1, *[900, 1] * 20, 0, 1]
+    found = segmentation_of({"segmentation": [dot] * 100}, (1000, 1000))
+    assert isinstance(found, Segmentation)
+
+
 def test_whole_floats_are_integers() -> None:
     want = rle_of({"size": [12, 20], "counts": [30, 10, 200]}, 12, 20)
     assert rle_of({"size": [12.0, 20.0], "counts": [30.0, 10, 200.0]}, 12, 20) == want
