@@ -178,6 +178,7 @@ def many(test: Any) -> Any:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(7200)
 @many
 @given(mangled(ANNOTATION))
 def test_any_annotation(child: Child, raw: dict[str, Any]) -> None:
@@ -185,6 +186,7 @@ def test_any_annotation(child: Child, raw: dict[str, Any]) -> None:
 
 
 @pytest.mark.thorough
+@pytest.mark.timeout(7200)
 @many
 @given(mangled({k: v for k, v in DETECTION.items() if k != "category_id"}))
 def test_any_detection(child: Child, raw: dict[str, Any]) -> None:
