@@ -5,7 +5,7 @@ RUN := .venv/bin/
 export UV_COMPILE_BYTECODE = 1
 export UV_PYTHON_DOWNLOADS = never
 
-.PHONY: quickstart setup test test-all test-long lint types format clean
+.PHONY: quickstart setup test test-all test-long fuzz lint types format clean
 
 quickstart: setup
 	$(RUN)gcdis digits runs/digits-scenes
@@ -29,6 +29,9 @@ test-all: setup
 
 test-long: setup
 	$(RUN)pytest -m "long or hypothesis" --hypothesis-profile many --timeout 7200
+
+fuzz: setup
+	$(RUN)python tests/fuzz_records.py --inputs 100000
 
 lint: setup
 	$(RUN)ruff check .

@@ -23,6 +23,7 @@ from gcdis_ray.metrics.files.coco_files import GroundTruthFile, class_ids, read_
 from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
 from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
 from gcdis_ray.metrics.files.file_scores import evaluate_results
+from gcdis_ray.metrics.files.mask_faults import MaskFaults
 
 
 def evaluate_mapped_files(
@@ -76,7 +77,9 @@ def evaluate_mapped_files(
     rules = replace(file.truth.rules, max_per_image=best)
     file = replace(file, truth=replace(file.truth, rules=rules))
     stands_for = StandsFor(column_of, use_up=rule.drop == "after_topk")
-    result = evaluate_results(file, read_results(results, file, stands_for), known)
+    faults = MaskFaults()
+    detections = read_results(results, file, stands_for, faults)
+    result = evaluate_results(file, detections, known, faults)
     ids = [c.category_id for c in file.categories]
     result["mapping"] = {
         "source": rule.source,

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.encoding import Utf8File
 from gcdis_ray.files.json_outline import Outline, named_errors, place, read_outline
 from gcdis_ray.store.source import FileState, LocalFolder, SourceFolder
 
@@ -87,7 +88,7 @@ class JsonFile(JsonLists):
         import ijson
 
         with named_errors(self.path, self.fix), self.folder.open(self.name) as file:
-            yield from ijson.items(file, prefix, use_float=True)
+            yield from ijson.items(Utf8File(file, self.path), prefix, use_float=True)
 
     def _entries(self, section: str) -> Iterator[Any]:
         return self.items(f"{section}.item" if section else "item")
@@ -123,7 +124,7 @@ def open_lists(path: Path, fix: str | None = None) -> JsonLists:
     try:
         if Path(path).stat().st_size > MAX_PARSED_BYTES:
             return stream(path, fix)
-        text = Path(path).read_text("utf-8")
+        text = Path(path).read_text("utf-8-sig")
         content = json.loads(text, parse_int=_int64, parse_constant=_no_number)
     except (OSError, ValueError, RecursionError):
         return stream(path, fix)

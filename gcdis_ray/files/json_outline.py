@@ -14,12 +14,19 @@ from functools import partial
 from typing import Any, BinaryIO
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.encoding import Utf8File
 
 MAX_DEPTH = 32  # annotations need 5; the parser's memory grows with the square of the depth
 MAX_TOKEN_BYTES = 4 << 20  # a string or a number; run-length masks are the longest
 MAX_RECORD_BYTES = 64 << 20
 _MAX_KEYS = 10_000
 _FIX = "write or copy the file again"
+_TOO_LARGE = "a whole number beyond 64 bits"
+_NOT_UTF8 = "not UTF-8 text"
+_FIXES = {
+    _TOO_LARGE: "number from 0 to 9223372036854775807",
+    _NOT_UTF8: "write it as UTF-8: iconv -f LATIN1 -t UTF-8, or encoding='utf-8' in Python",
+}
 _CHUNK_BYTES = 1 << 16
 _STEPS = {"start_map": 1, "start_array": 1, "end_map": -1, "end_array": -1}  # in depth
 
@@ -71,6 +78,10 @@ def _said(error: Exception) -> str:
     first = (text.strip() or "empty").splitlines()[0]
     if "premature EOF" in first or "ncomplete" in first:
         return "the file ends in the middle (truncated JSON)"
+    if "integer overflow" in text or "Number is too big" in text:
+        return _TOO_LARGE
+    if "invalid bytes in UTF8" in text or isinstance(error, UnicodeDecodeError):
+        return _NOT_UTF8
     if re.search("NaN|Infinity", text):
         return "not valid JSON (NaN and Infinity are no JSON numbers)"
     return f"not valid JSON ({first[:120]})"
@@ -95,11 +106,13 @@ class _Scan:
     def read(self, file: BinaryIO) -> Outline:
         import ijson
 
+        text = Utf8File(file, self.path)
+        self.total = text.num_skipped
         events = ijson.sendable_list()
         parser = ijson.basic_parse_coro(events, use_float=True)
         silent = 0
         try:
-            for chunk in iter(partial(file.read, _CHUNK_BYTES), b""):
+            for chunk in iter(partial(text.read, _CHUNK_BYTES), b""):
                 self.total += len(chunk)
                 parser.send(chunk)
                 silent = 0 if events else silent + len(chunk)
@@ -110,15 +123,16 @@ class _Scan:
                 inside = self.list_depth and self.depth > self.list_depth
                 if inside and self.total - self.entry_start > MAX_RECORD_BYTES:
                     self._refuse(f"a record of more than {MAX_RECORD_BYTES} bytes")
-            if not self.total:
+            if self.total == text.num_skipped:
                 raise DataError("the file is empty", where=self.path, fix=_FIX)
             parser.close()
         except (ijson.JSONError, UnicodeDecodeError) as error:
             self._take(events, self.total)  # what was good before it
+            said = _said(error)
             raise DataError(
-                f"{_said(error)}, at or before byte {self.total}",
+                f"{said}, at or before byte {self.total}",
                 where=self._here(),
-                fix=_FIX,
+                fix=_FIXES.get(said, _FIX),
             ) from None
         fields = {section: frozenset(names) for section, names in self.fields.items()}
         return Outline(frozenset(self.keys), self.lists, self.first, fields)

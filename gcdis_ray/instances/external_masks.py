@@ -14,11 +14,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
 from gcdis_ray.lookup import is_in
+from gcdis_ray.records.fields import number, whole
+from gcdis_ray.records.reasons import Reason, Refused
+from gcdis_ray.records.results import results_section
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.schemas import PROPOSALS, QUARANTINE, schema
 from gcdis_ray.store.source import SourceFolder
@@ -27,11 +29,11 @@ WHERE = "stages.propose.external.results"
 EXTERNAL_MASKS = schema(  # the user's masks on their way to their images; laid aside
     shard=pa.int64(),  # of the images
     position=pa.int64(),  # in the file
-    image_id=pa.int64(),
-    entry=pa.string(),  # score and segmentation, as JSON
+    image_id=pa.int64(),  # -1: none, and it is refused
+    entry=pa.string(),  # score, segmentation and box, as JSON; why its image id is none
 )
 _FIX = "write a list of {image_id, segmentation (RLE or polygons), score}, as COCO results are"
-_FIELDS = ("score", "segmentation")
+_FIELDS = ("score", "segmentation", "bbox")
 _BATCH_BYTES = 4 << 20
 _IDS_PER_SHARD = 1 << 32
 
@@ -62,20 +64,22 @@ def read_results(
         DataError: no such file, not a list of objects, or none fits.
     """
     file = JsonFile(folder, name, _FIX)
+    section = results_section(file)
     image_id_N, shard_N = _unlabeled(images)
     runs = SortedRuns(spool, "external_masks", EXTERNAL_MASKS, ("position",))
     total = strangers = 0
-    for ids, entries in _batches(file):
-        here = np.flatnonzero(is_in(ids, image_id_N))
+    for ids, entries in _batches(file, section):
+        here = np.flatnonzero(is_in(ids, image_id_N) | (ids < 0))
+        place = np.searchsorted(image_id_N, ids[here])
         columns = {
-            "shard": shard_N[np.searchsorted(image_id_N, ids[here])],
+            "shard": np.where(ids[here] < 0, 0, shard_N[np.minimum(place, len(shard_N) - 1)]),
             "position": total + here,
             "image_id": ids[here],
             "entry": [entries[row] for row in here.tolist()],
         }
         runs.add(pa.table(columns, schema=EXTERNAL_MASKS))
         total, strangers = total + len(ids), strangers + len(ids) - len(here)
-        told(total, file.lists[""])
+        told(total, file.lists[section])
     if strangers == total:
         raise DataError(
             f"none of its {total} entries belongs to an unlabeled image",
@@ -101,13 +105,16 @@ def _unlabeled(images: Table) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return image_id_N[order], shard_N[order]
 
 
-def _batches(file: JsonFile) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
+def _batches(file: JsonFile, section: str) -> Iterator[tuple[NDArray[np.int64], list[str]]]:
     """Image ids (N,) of entries, -1 for none, and as much of their text as memory should hold."""
     ids, entries, size = [], [], 0
-    for raw in file.records():
-        image_id = whole_number(raw.get("image_id"))
-        ids.append(-1 if image_id is None else image_id)
-        entries.append(json.dumps({name: raw[name] for name in _FIELDS if name in raw}))
+    for raw in file.records(section):
+        try:
+            ids.append(whole(raw, "image_id"))
+            entries.append(json.dumps({name: raw[name] for name in _FIELDS if name in raw}))
+        except Refused as refused:
+            ids.append(-1)
+            entries.append(json.dumps(refused.what))
         size += len(entries[-1])
         if size > _BATCH_BYTES:
             yield np.array(ids, np.int64), entries
@@ -132,15 +139,19 @@ class ImportMasks:
         size_of = {s["image_id"]: (s["height_px"], s["width_px"]) for s in sizes}
         found: dict[int, list[dict[str, Any]]] = {image_id: [] for image_id in size_of}
         refused = []
-        for image_id, entry in zip(
-            masks["image_id"].to_pylist(), masks["entry"].to_pylist(), strict=True
+        for position, image_id, entry in zip(
+            *(masks[name].to_pylist() for name in ("position", "image_id", "entry")), strict=True
         ):
-            try:
-                row = _proposal(image_id, json.loads(entry), *size_of[image_id])
-            except DataError as error:
-                refused.append(
-                    {"split": "unlabeled", "uri": f"image {image_id}", "reason": error.what}
-                )
+            uri, reason = f"image {image_id}", None
+            if image_id < 0:
+                uri, reason = f"entry {position}", json.loads(entry)
+            else:
+                try:
+                    row = _proposal(image_id, json.loads(entry), size_of[image_id])
+                except Refused as error:
+                    reason = error.what
+            if reason is not None:
+                refused.append({"split": "unlabeled", "uri": uri, "reason": reason})
                 continue
             if row["objectness"] >= self.min_score:
                 found[image_id].append(row)
@@ -168,24 +179,37 @@ def check_refused(refused: Table, total: int, limit: float) -> None:
         )
 
 
-def _proposal(image_id: int, entry: Mapping[str, Any], height: int, width: int) -> dict[str, Any]:
-    from gcdis_ray.masks import coco_rle
+def _proposal(image_id: int, entry: Mapping[str, Any], size: tuple[int, int]) -> dict[str, Any]:
+    """A checked entry as a row of ``proposals``.
 
-    score = entry.get("score", 1.0)
-    is_number = isinstance(score, int | float) and not isinstance(score, bool)
-    if not is_number or not 0 <= score <= 1:  # NaN is in no interval
-        raise DataError(f"score {score!r} is not in [0, 1]")
-    rle = coco_rle.rle_from_segmentation(entry.get("segmentation"), height, width)
-    area = coco_rle.area(rle, height, width)
+    Args:
+        size: (height, width) of its image in pixels.
+
+    Raises:
+        Refused: see :mod:`gcdis_ray.records.annotations`; no mask, or one that leaves the image or
+            covers nothing; a score outside [0, 1].
+    """
+    from gcdis_ray.masks import coco_rle
+    from gcdis_ray.records.annotations import shape_of
+    from gcdis_ray.records.segmentations import as_rle
+
+    shape = shape_of(entry, size)
+    score = number(entry["score"], "score") if entry.get("score") is not None else 1.0
+    if shape.mask is None:
+        raise shape.mask_fault or Refused("a box only, and masks are needed", reason=Reason.NO_MASK)
+    rle = as_rle(shape.mask)
+    area = coco_rle.area(rle, *size)
     if area == 0:
-        raise DataError("empty mask")
+        raise Refused("zero-area mask", reason=Reason.MASK_EMPTY)
+    if not 0 <= score <= 1:
+        raise Refused(f"score {score:g} is not in [0, 1]", reason=Reason.SCORE_RANGE)
     return {
         "image_id": image_id,
-        "bbox_xyxy": list(coco_rle.bbox_xyxy(rle, height, width)),
+        "bbox_xyxy": list(coco_rle.bbox_xyxy(rle, *size)),
         "mask_rle": rle,
-        "height_px": height,
-        "width_px": width,
+        "height_px": size[0],
+        "width_px": size[1],
         "area_px": area,
-        "objectness": float(score),
+        "objectness": score,
         "origin": "external",
     }

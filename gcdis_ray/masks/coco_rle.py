@@ -4,15 +4,16 @@ A mask is a ``str`` of COCO *compressed RLE* counts; its size is always that of 
 passed along as ``height_px, width_px``. Runs go down the columns (column-major) and start with a
 run of zeros. Boxes are ``bbox_xyxy``: absolute pixels, x1 and y1 exclusive.
 
-Strings from outside enter through :func:`rle_from_segmentation` or :func:`check_rle`, which refuse
-anything that is not a mask of exactly that size; the other functions trust what they are given.
+Masks from outside enter through :mod:`gcdis_ray.records.segmentations`, strings alone through
+:func:`check_rle`; they refuse anything that is not a mask of exactly that size. The other functions
+trust what they are given.
 Full-size bitmaps are slow (250 us at 480 x 640), so work in windows where you can; many masks of an
 image are boxed and painted together by :mod:`gcdis_ray.masks.runs`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,10 +21,8 @@ import numpy as np
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks.run_lengths import read_counts
 from gcdis_ray.masks.runs import MaskRuns
-from gcdis_ray.words import shown
 
-_MAX_PIXELS = 1 << 31  # counts are 32-bit inside pycocotools
-_OUTSIDE_TOLERANCE_PX = 2.0  # polygons may leave the image by a rounding error; they are clipped
+MAX_PIXELS = (1 << 31) - 1  # counts are 32-bit inside pycocotools
 
 
 def coco_mask() -> Any:
@@ -37,8 +36,9 @@ def _objects(rles: Sequence[str], height_px: int, width_px: int) -> list[Any]:
     return [{"size": [height_px, width_px], "counts": rle} for rle in rles]
 
 
-def _check_size(height_px: int, width_px: int) -> None:
-    if height_px < 1 or width_px < 1 or height_px * width_px >= _MAX_PIXELS:
+def check_size(height_px: int, width_px: int) -> None:
+    """Raise DataError if no mask can have this size."""
+    if height_px < 1 or width_px < 1 or height_px * width_px > MAX_PIXELS:
         raise DataError(f"no mask can have the size {height_px} x {width_px}")
 
 
@@ -71,7 +71,7 @@ def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px
     Raises:
         DataError: the runs are not whole, not >= 0 or do not add up to the image.
     """
-    _check_size(height_px, width_px)
+    check_size(height_px, width_px)
     try:
         runs = np.asarray(counts)
     except (ValueError, OverflowError):
@@ -82,7 +82,7 @@ def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px
         raise DataError(f"mask: negative run {int(runs.min())} in RLE counts")
     # the largest run first: beyond it a sum could wrap around
     largest = int(runs.max()) if runs.size else 0
-    _check_total(largest if largest > _MAX_PIXELS else int(runs.sum()), height_px, width_px)
+    _check_total(largest if largest > MAX_PIXELS else int(runs.sum()), height_px, width_px)
     raw = {"size": [height_px, width_px], "counts": runs.tolist()}
     packed = coco_mask().frPyObjects([raw], height_px, width_px)[0]["counts"]
     return packed.decode("ascii") if isinstance(packed, bytes) else packed
@@ -90,73 +90,19 @@ def rle_from_counts(counts: Sequence[int] | np.ndarray, height_px: int, width_px
 
 def check_rle(rle: str, height_px: int, width_px: int) -> str:
     """``rle`` itself if it is a mask of exactly this size, else :class:`DataError`."""
-    _check_size(height_px, width_px)
+    check_size(height_px, width_px)
     _check_total(int(counts_from_rle(rle).sum()), height_px, width_px)
     return rle
 
 
-# ---------------------------------------------------------------- from COCO annotations
+def rle_from_polygons(polygons: Sequence[Sequence[float]], height_px: int, width_px: int) -> str:
+    """Compressed RLE of the union of polygons, each x, y, x, y, ... of three or more points.
 
-
-def rle_from_segmentation(segmentation: Any, height_px: int, width_px: int) -> str:
-    """Compressed RLE of a COCO ``segmentation`` in any of its three forms.
-
-    Args:
-        segmentation: polygons ``[[x, y, x, y, ...], ...]``, uncompressed RLE
-            ``{"size": [h, w], "counts": [..]}`` or compressed RLE ``{"size": .., "counts": ".."}``.
-
-    Raises:
-        DataError: it is malformed, of another size or leaves the image. An empty mask is not an
-            error here: see :func:`area`.
+    C code draws them and trusts its input: see :mod:`gcdis_ray.records.segmentations`.
     """
-    _check_size(height_px, width_px)
-    if isinstance(segmentation, Mapping):
-        return _rle_from_object(segmentation, height_px, width_px)
-    if isinstance(segmentation, list | tuple):
-        return _rle_from_polygons(segmentation, height_px, width_px)
-    raise DataError(f"mask: {type(segmentation).__name__} is neither polygons nor RLE")
-
-
-def _rle_from_object(rle: Mapping[str, Any], height_px: int, width_px: int) -> str:
-    size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(size, list | tuple) or [height_px, width_px] != list(size):
-        raise DataError(
-            f"mask outside the image: its size is {shown(size)}, "
-            f"the image's {[height_px, width_px]}"
-        )
-    if isinstance(counts, bytes):
-        counts = counts.decode("latin-1")
-    if isinstance(counts, str):
-        return check_rle(counts, height_px, width_px)
-    if isinstance(counts, list | tuple):
-        return rle_from_counts(counts, height_px, width_px)
-    raise DataError("mask: RLE without counts")
-
-
-def _rle_from_polygons(polygons: Sequence[Any], height_px: int, width_px: int) -> str:
-    pieces = []
-    for polygon in polygons:
-        try:
-            points = np.asarray(polygon, dtype=np.float64)
-        except (TypeError, ValueError, OverflowError):
-            raise DataError("mask: a polygon must be a list of numbers") from None
-        if points.ndim != 1 or points.size % 2:
-            raise DataError("mask: a polygon must be a flat list of x, y, x, y, ...")
-        if not np.isfinite(points).all():
-            raise DataError("mask: NaN or infinite coordinate in a polygon")
-        if points.size < 6:
-            continue  # a point or a line covers nothing
-        low, high = points.reshape(-1, 2).min(0), points.reshape(-1, 2).max(0)
-        limit = np.array([width_px, height_px]) + _OUTSIDE_TOLERANCE_PX
-        if (low < -_OUTSIDE_TOLERANCE_PX).any() or (high > limit).any():
-            raise DataError(
-                f"mask outside the image: a polygon spans x {low[0]:g}..{high[0]:g}, "
-                f"y {low[1]:g}..{high[1]:g}, the image is {width_px} wide and {height_px} high"
-            )
-        pieces.append(points.tolist())
-    if not pieces:
-        raise DataError("mask: no polygon with three or more points")
-    merged = coco_mask().merge(coco_mask().frPyObjects(pieces, height_px, width_px))["counts"]
+    check_size(height_px, width_px)
+    pieces = coco_mask().frPyObjects([list(points) for points in polygons], height_px, width_px)
+    merged = coco_mask().merge(pieces)["counts"]
     return merged.decode("ascii") if isinstance(merged, bytes) else merged
 
 

@@ -22,10 +22,10 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gcdis_ray.files.arrow_columns import as_column, as_texts, matrix, numbers
-from gcdis_ray.files.lvis_rules import FREQUENCIES
 from gcdis_ray.metrics.ap_rows import Totals
 from gcdis_ray.metrics.detection_columns import KINDS, Kind, Rules
 from gcdis_ray.metrics.detection_matching import AREAS, IOU_T, NUM_BITS, Bools, Floats, Ints
+from gcdis_ray.records.lvis_rules import FREQUENCIES
 
 RECALL_R: Floats = np.linspace(0.0, 1.0, 101)
 

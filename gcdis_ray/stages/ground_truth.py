@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 __all__ = ["GIVES", "ID", "SEEDED", "TAKES", "VERSION", "Config", "forecast", "run", "source"]
 
 ID = "ground_truth"
-VERSION = 3
+VERSION = 4
 TAKES = (optional("image_index"),)
 GIVES = (
     table("truth_images", TRUTH_IMAGES, sealed=True),

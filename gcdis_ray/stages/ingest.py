@@ -34,6 +34,7 @@ from gcdis_ray.data.sets.known_classes import without_object
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import ShardOutput
+from gcdis_ray.masks.run_lengths import run_areas
 from gcdis_ray.store.artifacts import Size, canonical_json
 from gcdis_ray.store.members import document, table
 from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
@@ -213,6 +214,8 @@ def read_annotations(
     work.count("annotations_quarantined", found.num_rejected)
     for reason, times in found.passed_over.items():
         work.count(f"annotations_passed_over: {reason}", times)
+    for reason, times in found.mask_faults.items():
+        work.count(f"boxes_only: {reason}", times)
     return found
 
 
@@ -234,10 +237,27 @@ def _lay_aside(
         tables = [listed.append_column("split", pa.array([split] * (end - start))), *nothing]
         if split == "labeled":
             rows, rejected = next(parts)
-            tables[1:] = instance_rows(rows, labeled, class_of), plan.quarantine(split, rejected)
+            objects = instance_rows(rows, labeled, class_of)
+            if labels.mask_faults:
+                objects = _without_empty_masks(objects)
+            tables[1:] = objects, plan.quarantine(split, rejected)
         for spool, rows in zip(spools, tables, strict=True):
             spool.add(rows)
     return [spool.close() for spool in spools]
+
+
+def _without_empty_masks(instances: pa.Table) -> pa.Table:
+    """Nothing can be learned from a mask that covers no pixel: such an object has its box."""
+    place = instances.column_names.index("mask_rle")
+    masks = instances["mask_rle"].combine_chunks()
+    size = instances["height_px"].to_numpy().astype(np.int64) * instances["width_px"].to_numpy()
+    masked = masks.is_valid().to_numpy(zero_copy_only=False)
+    keep = masked.copy()
+    keep[masked] = run_areas(masks.drop_null(), size[masked]) > 0
+    if (keep == masked).all():
+        return instances
+    shown = pc.if_else(pa.array(keep), masks, pa.nulls(len(masks), pa.string()))  # pyright: ignore[reportAttributeAccessIssue]
+    return instances.set_column(place, INSTANCES.field(place), shown)
 
 
 def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -> None:

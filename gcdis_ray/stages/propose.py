@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from gcdis_ray.report.view import RunView
 
 ID = "propose"
-VERSION = 2
+VERSION = 3
 TAKES = ("images", optional("image_index"), "instances", optional("source"))
 GIVES = (
     table("proposals", PROPOSALS),

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.formats.records import CategoryRecord
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
+from gcdis_ray.records.fields import whole_number
 
 _AT_ONCE = 4096
 

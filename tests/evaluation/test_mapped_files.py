@@ -275,7 +275,7 @@ def test_what_cannot_be_mapped_is_named(tmp_path: Path):
     [
         ({"image_id": 999}, r"\[1\].*|999"),
         ({"score": "high"}, "score"),
-        ({"segmentation": {"size": [SIDE, SIDE], "counts": "11"}}, "do not fill"),
+        ({"segmentation": {"size": [SIDE, SIDE], "counts": "11"}}, "runs cover 2 pixels"),
     ],
 )
 def test_bad_records_are_named(tmp_path: Path, change: dict[str, Any], match: str):
@@ -297,7 +297,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     paths = _files(tmp_path, truth, _renamed(results, {3: 300, 4: 400}))
     command = ["evaluate", "--ground-truth", str(paths[0]), "--results", str(paths[1])]
     assert main(command) == 2
-    assert "category_id" in capsys.readouterr().err
+    assert "no category with id 300" in capsys.readouterr().err
     known = ["--known-classes", *KNOWN]
     assert main([*command, *known, "--mapping-source", "detections", "--json"]) == 0
     mapping = json.loads(capsys.readouterr().out)["mapping"]

@@ -24,7 +24,7 @@ from gcdis_ray.store.source import open_source
     [
         ("[" * 50, "nested more than 32 deep"),
         ('{"images": ' + '{"a": ' * 100_000, "nested more than 32 deep"),
-        ('{"images": [{"id": ' + "9" * 1_000_000 + "}]}", "not valid JSON"),
+        ('{"images": [{"id": ' + "9" * 1_000_000 + "}]}", "beyond 64 bits"),
         ('{"images": [{"id": ' + "9" * 6_000_000 + "}]}", "number of more than 4194304 bytes"),
         ('{"images": [{"file_name": "' + "a," * 3_000_000 + '"}]}', "a string or number of more"),
         ('{"x": {"' + "a" * 5_000_000 + '": 1}}', "a string or number of more than"),
@@ -163,8 +163,8 @@ def test_outlines_tell_what_is_there(value: Any):
         ('[{"id": 1}, {"a": [[-Infinity', "[1]", "not valid JSON (NaN and Inf"),
         ('[{"id": 1}, {"id": 2}', "[2]", "the file ends in the middle (truncated JSON)"),
         ('[{"id": 1}, {"id"', "[1]", "the file ends in the middle (truncated JSON)"),
-        ('{"images": [{"id": 1}], "n": 1' + "0" * 20 + "}", "", "not valid JSON"),
-        ('{"images": [{"id": "\udcff"}]}', "images[0]", "not valid JSON"),
+        ('{"images": [{"id": 1}], "n": 1' + "0" * 20 + "}", "", "a whole number beyond 64 bits"),
+        ('{"images": [{"id": "\udcff"}]}', "images[0]", "not UTF-8 text"),
         ('[{"id": 1}] 3', "", "not valid JSON"),
         (" ", "", "the file ends in the middle (truncated JSON)"),
     ],
@@ -237,5 +237,5 @@ def test_what_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     write_json(path, [{"id": 1}])
     assert isinstance(open_lists(path), JsonFile)
     write_json(path, {"a": [{"id": 2**63}]})
-    with pytest.raises(DataError, match=r"a\[0\]: not valid JSON"):
+    with pytest.raises(DataError, match=r"a\[0\]: a whole number beyond 64 bits"):
         open_lists(path)

@@ -78,7 +78,7 @@ class TestImport:
             ({"score": True}, "score"),
             ({"segmentation": None}, "neither"),
             ({"segmentation": {"size": [3, 3], "counts": [9]}}, "outside"),
-            ({"segmentation": {"size": [64, 64], "counts": [4096]}}, "empty"),
+            ({"segmentation": {"size": [64, 64], "counts": [4096]}}, "zero-area mask"),
             ({"segmentation": [[1, 1, 500, 1, 500, 500]]}, "outside"),
         ],
     )
@@ -108,9 +108,12 @@ class TestRead:
         ids = [305, 300, 100, "x", 9, 305, True, 305.0]
         (tmp_path / "a.json").write_text(json.dumps([_entry(i) | {"id": 1} for i in ids]))
         masks, strangers = _read(tmp_path, rectangles, local_work)
-        assert [masks.shard(i).num_rows for i in range(masks.num_shards)] == [0, 0, 4, 0]
-        assert strangers == 4  # of a labeled image, of no image, without a number
-        rows = masks.read().to_pylist()
+        assert [masks.shard(i).num_rows for i in range(masks.num_shards)] == [2, 0, 4, 0]
+        assert strangers == 2  # of a labeled image, of no image
+        *odd, _, _, _, _ = rows = masks.read().to_pylist()
+        assert [(row["image_id"], row["position"]) for row in odd] == [(-1, 3), (-1, 6)]
+        assert json.loads(odd[0]["entry"]) == "image_id 'x' is a text, not a whole number"
+        rows = rows[2:]
         assert [(row["image_id"], row["position"]) for row in rows] == [
             (305, 0), (300, 1), (305, 5), (305, 7)
         ]  # fmt: skip
@@ -149,7 +152,8 @@ class TestRead:
         ("text", "message"),
         [
             ("[1, 2]", r"a.json: \[0\]: a record must be an object, not int"),
-            ('{"annotations": []}', "a.json: is no list"),
+            ('{"annotations": []}', "none of its 0 entries"),
+            ('{"results": []}', "a.json: is no list"),
             ("3", "a.json: is no list"),
             ('[{"image_id"', "the file ends in the middle"),
             ('[{"image_id": 300, "score": NaN}]', "NaN and Infinity are no JSON numbers"),

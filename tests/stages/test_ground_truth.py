@@ -61,7 +61,7 @@ def test_everything_but_the_labeled(root: Path, local_work: StageWork):
         i for n in range(5, 13) for i in (10 * n, 10 * n + 1)
     ]
     assert {row["category_id"]: row["class_index"] for row in rows} == {1: 0, 2: 1, 7: -1, 9: -1}
-    want = coco_rle.rle_from_segmentation(square(20, 5, 10), HEIGHT, WIDTH)
+    want = coco_rle.rle_from_polygons(square(20, 5, 10), HEIGHT, WIDTH)
     assert rows[1]["mask_rle"] == want
     assert rows[1]["bbox_xyxy"] == [20, 5, 30, 15]
     assert read_json(local_work, "categories") == [

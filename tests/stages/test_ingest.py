@@ -101,7 +101,7 @@ def test_tables(root: Path, local_work: StageWork):
     assert [row["instance_id"] for row in found] == [10, 20, 30, 40]
     assert [row["class_index"] for row in found] == [1, 0, 1, 0]
     assert [row["category_id"] for row in found] == [2, 1, 2, 1]
-    want = coco_rle.rle_from_segmentation(square(3, 5, 10), HEIGHT, WIDTH)
+    want = coco_rle.rle_from_polygons(square(3, 5, 10), HEIGHT, WIDTH)
     assert {row["mask_rle"] for row in found} == {want}
     assert found[0]["bbox_xyxy"] == [3, 5, 13, 15]
     assert local_work.table("quarantine").num_rows == 0
@@ -309,26 +309,21 @@ def test_bad_annotations_are_quarantined(root: Path, local_work: StageWork):
     write_json(root / "all.json", data)
     done(local_work, config(root, max_quarantined_share=0.8))
     found = local_work.table("quarantine").read().to_pylist()
-    assert {row["uri"] for row in found} == {
-        "images/1.jpg",
-        "images/2.jpg",
-        "images/4.jpg",
-        "all.json",
-    }
+    assert {row["uri"] for row in found} == {"images/2.jpg", "images/4.jpg", "all.json"}
     text = "\n".join(row["reason"] for row in found)
     for reason in (
-        "zero-area mask",
         "outside the image",
         "its id occurs twice",
         "no image with id 404",
     ):
         assert reason in text
-    assert local_work.table("instances").read(["instance_id"])["instance_id"].to_pylist() == [
-        20,
-        30,
-        40,
-    ]
-    assert local_work.counts["annotations_quarantined"] == 4
+    instances = local_work.table("instances").read(["instance_id", "mask_rle", "bbox_xyxy"])
+    first, *others = instances.to_pylist()
+    assert first == {"instance_id": 10, "mask_rle": None, "bbox_xyxy": [3, 5, 13, 15]}
+    assert [row["instance_id"] for row in others] == [20, 30, 40]
+    assert all(row["mask_rle"] for row in others)
+    assert local_work.counts["annotations_quarantined"] == 3
+    assert local_work.counts["boxes_only: zero-area mask"] == 1
 
 
 def test_boxes_without_masks(root: Path, local_work: StageWork):

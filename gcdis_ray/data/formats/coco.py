@@ -6,11 +6,10 @@ names must stay inside the image folder, boxes and masks must lie in their image
 
 from __future__ import annotations
 
-import math
 import posixpath
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -21,25 +20,28 @@ import numpy as np
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
-from gcdis_ray.files.lvis_rules import check_alike, has_lists
 from gcdis_ray.masks import coco_rle
+from gcdis_ray.records.annotations import annotation_of
+from gcdis_ray.records.boxes import inside
+from gcdis_ray.records.fields import class_name, image_size, whole
+from gcdis_ray.records.lvis_rules import check_alike, has_lists
+from gcdis_ray.records.reasons import Reason, Refused
+from gcdis_ray.records.segmentations import as_rle
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown
 
-_OUTSIDE_TOLERANCE_PX = 2.0  # boxes may leave the image by a rounding error; they are clipped
-_MAX_ID = 2**63 - 1
-_MAX_SIDE_PX = 1_000_000
 _MAX_NAME = 1024
 _PLACE = {"bbox", "segmentation"}
 _FIX = "give a COCO annotation file with 'images', 'annotations' and 'categories'"
 
 
 @dataclass(frozen=True)
-class Annotation:
-    """One checked annotation.
+class PlacedAnnotation:
+    """One checked annotation of an image of known size.
 
     ``bbox_xyxy`` is in absolute pixels inside the image; ``area_px`` the file's own area, that of
-    the mask if the file has none; ``mask_rle`` is None where the file has a box only.
+    the mask if the file has none; ``mask_rle`` is None where the file has a box only, or a mask
+    that says nothing: ``mask_fault`` tells. One that covers no pixel is given, and told, too.
     """
 
     instance_id: int
@@ -48,6 +50,7 @@ class Annotation:
     mask_rle: str | None
     area_px: float
     iscrowd: bool
+    mask_fault: Refused | None = None
 
 
 # ---------------------------------------------------------------- reading files
@@ -143,18 +146,10 @@ class CocoFile:
         return raw.get("file_name")
 
     def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
-        category_id, name, synset = whole(raw, "id", where), raw.get("name"), raw.get("synset")
-        if not isinstance(name, str) or not name:
+        category_id, synset = whole(raw, "id", where), raw.get("synset")
+        if (name := class_name(raw, where)) is None:
             raise DataError(f"category {category_id} has no 'name'", where=where)
         return CategoryRecord(category_id, name, synset if isinstance(synset, str) else None)
-
-
-def image_size(raw: Mapping[str, Any], where: str) -> tuple[int, int]:
-    """(height_px, width_px) of an image record."""
-    height_px, width_px = whole(raw, "height", where), whole(raw, "width", where)
-    if not (0 < height_px <= _MAX_SIDE_PX and 0 < width_px <= _MAX_SIDE_PX):
-        raise DataError(f"an image of {height_px} x {width_px} pixels", where=where)
-    return height_px, width_px
 
 
 def check_unique(ids: array[int], where: str) -> None:
@@ -207,93 +202,64 @@ def _refused(name: str) -> str | None:
 # ---------------------------------------------------------------- one annotation
 
 
-def parse_annotation(raw: Mapping[str, Any], height_px: int, width_px: int) -> Annotation:
+def parse_annotation(
+    raw: Mapping[str, Any],
+    height_px: int,
+    width_px: int,
+    category_ids: Collection[int] | None = None,
+) -> PlacedAnnotation:
     """Check one annotation of an image of that size.
 
+    Args:
+        category_ids: those that may occur; None: any.
+
     Raises:
-        DataError: missing or odd id, NaN or negative box, box or mask outside the image, mask
-            without a pixel, neither mask nor box. ``what`` alone tells the reason.
+        Refused: see :mod:`gcdis_ray.records.annotations`; a box or mask outside the image, a box
+            without extent. ``what`` alone tells the reason.
     """
-    instance_id, category_id = whole(raw, "id", None), whole(raw, "category_id", None)
-    segmentation, bbox = raw.get("segmentation") or None, raw.get("bbox") or None
-    mask_rle, mask_area = None, 0.0
-    if segmentation is not None:
-        mask_rle = coco_rle.rle_from_segmentation(segmentation, height_px, width_px)
+    found = annotation_of(raw, (height_px, width_px), category_ids)
+    shape, fault, mask_rle, mask_area = found.shape, found.shape.mask_fault, None, 0.0
+    if shape.mask is not None:
+        mask_rle = as_rle(shape.mask)
         mask_area = coco_rle.area(mask_rle, height_px, width_px)
-        if mask_area == 0:
-            raise DataError("zero-area mask")
-    if bbox is not None:
-        box = _box_xyxy(bbox, height_px, width_px)
-    elif mask_rle is not None:
+        if not mask_area:
+            fault = Refused("zero-area mask", reason=Reason.MASK_EMPTY)
+    if shape.box is not None:
+        box = inside(shape.box, height_px, width_px)
+    elif mask_rle is not None and fault is None:
         box = coco_rle.bbox_xyxy(mask_rle, height_px, width_px)
     else:
-        raise DataError("neither mask nor box")
-    area = raw.get("area")
+        assert fault is not None  # there is a box or a mask, and this one covers nothing
+        raise fault
+    area = found.area_px
     if area is None:
         area = mask_area or (box[2] - box[0]) * (box[3] - box[1])
-    elif not _is_number(area) or area < 0:
-        raise DataError(f"area {shown(area)} is not a number of pixels")
-    return Annotation(
-        instance_id, category_id, box, mask_rle, float(area), _flag(raw.get("iscrowd", 0))
+    instance_id = found.instance_id
+    assert instance_id is not None  # it is asked for
+    return PlacedAnnotation(
+        instance_id, found.category_id, box, mask_rle, area, found.iscrowd, fault
     )
 
 
-def parse_image_label(raw: Mapping[str, Any], height_px: int, width_px: int) -> Annotation:
+def parse_image_label(
+    raw: Mapping[str, Any],
+    height_px: int,
+    width_px: int,
+    category_ids: Collection[int] | None = None,
+) -> PlacedAnnotation:
     """Check an annotation that says what its image shows, and no place in it: the object is the
     whole image.
 
     Args:
         height_px, width_px: 0 where only the image file itself tells.
+        category_ids: those that may occur; None: any.
 
     Raises:
-        DataError: missing or odd id.
+        Refused: missing or odd id.
     """
-    instance_id, category_id = whole(raw, "id", None), whole(raw, "category_id", None)
+    whole_image = {"bbox": [0, 0, width_px, height_px]}
+    found = annotation_of({**raw, **whole_image}, None, category_ids)
+    assert found.instance_id is not None
     box = 0.0, 0.0, float(width_px), float(height_px)
-    return Annotation(instance_id, category_id, box, None, float(height_px * width_px), False)
-
-
-def _box_xyxy(bbox: Any, height_px: int, width_px: int) -> tuple[float, float, float, float]:
-    if not isinstance(bbox, list | tuple) or len(bbox) != 4 or not all(map(_is_number, bbox)):
-        raise DataError(f"box {shown(bbox)} is not four finite numbers x, y, width, height")
-    x, y, width, height = (float(v) for v in bbox)
-    if width <= 0 or height <= 0:
-        raise DataError(f"box {[x, y, width, height]} has no extent")
-    slack = _OUTSIDE_TOLERANCE_PX
-    if min(x, y) < -slack or x + width > width_px + slack or y + height > height_px + slack:
-        raise DataError(
-            f"box {[x, y, width, height]} outside the image, {width_px} wide, {height_px} high"
-        )
-    box = max(x, 0.0), max(y, 0.0), min(x + width, width_px), min(y + height, height_px)
-    if box[2] <= box[0] or box[3] <= box[1]:
-        raise DataError(f"box {[x, y, width, height]} outside the image")
-    return box
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _flag(value: Any) -> bool:
-    if value not in (0, 1):
-        raise DataError(f"iscrowd {shown(value)} is neither 0 nor 1")
-    return bool(value)
-
-
-def whole_number(value: Any) -> int | None:
-    """``value`` as an id or a size: a whole number >= 0, also one written as 3.0; else None."""
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_ID:
-        return None
-    return value
-
-
-def whole(raw: Mapping[str, Any], name: str, where: str | None) -> int:
-    """Field ``name`` as an id or a size; raises DataError if it is none."""
-    if raw.get(name) is None:
-        raise DataError(f"no {name!r}", where=where)
-    value = whole_number(raw[name])
-    if value is None:
-        raise DataError(f"{name} {shown(raw[name])} is not a whole number >= 0", where=where)
-    return value
+    area_px = float(height_px * width_px)
+    return PlacedAnnotation(found.instance_id, found.category_id, box, None, area_px, False)

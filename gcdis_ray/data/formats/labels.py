@@ -18,10 +18,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.data.sets.data_config import NameMap, SynsetFile
 from gcdis_ray.errors import DataError
+from gcdis_ray.records.fields import whole_number
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown, some
 

@@ -12,10 +12,17 @@ from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
-from gcdis_ray.data.formats.coco import CocoFile, whole, whole_number
+from gcdis_ray.data.formats.coco import CocoFile
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
-from gcdis_ray.files.lvis_rules import FEDERATED_LISTS, FREQUENCIES, check_listed
+from gcdis_ray.records.fields import whole
+from gcdis_ray.records.lvis_rules import (
+    FEDERATED_LISTS,
+    FREQUENCIES,
+    check_listed,
+    frequency_of,
+    listed_ids,
+)
 from gcdis_ray.words import shown
 
 _NAME_OF_2014 = re.compile(r"COCO_(train|val|test)2014_\d+\.jpg")
@@ -43,7 +50,7 @@ class LvisFile(CocoFile):
         return replace(super().image(raw, where), absent=absent, not_exhaustive=not_exhaustive)
 
     def _listed(self, raw: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
-        ids = _ids(raw, name, where)
+        ids = listed_ids(raw, name, where)
         if "categories" in self.sections:
             check_listed(name, ids, self._category_ids, where)
         return ids
@@ -55,15 +62,9 @@ class LvisFile(CocoFile):
     def category(self, raw: Mapping[str, Any], where: str) -> CategoryRecord:
         """Raises DataError also for a frequency that is none, or below its images. A file may
         leave it out."""
-        category = super().category(raw, where)
-        if "frequency" not in raw:
+        category, frequency = super().category(raw, where), frequency_of(raw, where)
+        if frequency is None:
             return category
-        frequency = str(raw["frequency"])
-        if frequency not in FREQUENCIES:
-            raise DataError(
-                f"frequency {shown(frequency)} of {shown(category.name)} is none of r, c, f",
-                where=where,
-            )
         if (count := _image_count(raw, where)) is not None and count > FREQUENCIES[frequency][1]:
             raise _contradiction(category.name, frequency, count, where)
         return replace(category, frequency=frequency)
@@ -76,8 +77,8 @@ class LvisFile(CocoFile):
         low: list[DataError] = []
         counted = 0
         for where, raw in self.raw_categories:
-            count, frequency = _image_count(raw, where), str(raw.get("frequency", "r"))
-            if count is not None and frequency != "r":
+            count, frequency = _image_count(raw, where), frequency_of(raw, where)
+            if count is not None and frequency not in (None, "r"):
                 counted += 1
                 if count < FREQUENCIES[frequency][0]:
                     low.append(_contradiction(str(raw["name"]), frequency, count, where))
@@ -98,11 +99,3 @@ def _contradiction(name: str, frequency: str, count: int, where: str) -> DataErr
         where=where,
         fix="use the official file, or mend its categories",
     )
-
-
-def _ids(raw: Mapping[str, Any], name: str, where: str) -> tuple[int, ...]:
-    values = raw.get(name) or []
-    ids = [whole_number(value) for value in values] if isinstance(values, list) else [None]
-    if None in ids:
-        raise DataError(f"{name} is no list of category ids", where=where)
-    return tuple(i for i in ids if i is not None)

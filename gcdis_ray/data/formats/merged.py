@@ -16,9 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.records.fields import whole_number
 from gcdis_ray.words import shown
 
 _SHAPE_TOLERANCE = 0.02  # of the ratio of sides: resizing rounds both to whole pixels
@@ -73,7 +73,7 @@ class MergedSource:
                 place = None if image_id is None else int(np.searchsorted(shared, image_id))
                 if place is None or place == len(shared) or shared[place] != image_id:
                     passed_over["on an image that not all files list"] += 1
-                elif raw.get("category_id") in given:
+                elif whole_number(raw.get("category_id")) in given:
                     passed_over["of a class that an earlier file has"] += 1
                 else:
                     yield self._placed(raw, position, scale[place, position])

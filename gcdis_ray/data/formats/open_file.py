@@ -19,6 +19,7 @@ from gcdis_ray.data.sets.data_config import CLASS_FOLDERS, DataConfig, Format, I
 from gcdis_ray.data.sets.json_lists import read_ids
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.records.lvis_rules import are_categories
 from gcdis_ray.store.source import FileState, SourceFolder
 
 
@@ -156,5 +157,5 @@ def _format(folder: SourceFolder, name: str) -> Format:
     if Objects365File.names_images_so(outline.first.get("images", {}).get("file_name")):
         return "objects365"
     fields = {section: outline.fields.get(section, ()) for section in ("images", "categories")}
-    lvis = "frequency" in fields["categories"] or "neg_category_ids" in fields["images"]
+    lvis = are_categories(fields["categories"]) or "neg_category_ids" in fields["images"]
     return "lvis" if lvis else "coco"

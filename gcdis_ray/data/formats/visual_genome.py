@@ -15,14 +15,12 @@ from typing import Any, Literal
 
 from gcdis_ray.data.formats.coco import (
     check_unique,
-    image_size,
     safe_file_name,
-    whole,
-    whole_number,
 )
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.records.fields import image_size, whole, whole_number
 from gcdis_ray.store.source import FileState, SourceFolder
 
 _FIX = "give the official objects.json, with image_data.json beside it"

@@ -19,6 +19,7 @@ import numpy as np
 from gcdis_ray.data.formats.coco import check_unique
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
 from gcdis_ray.errors import DataError
+from gcdis_ray.files.encoding import MARK, check_encoding
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import shown
@@ -54,7 +55,9 @@ class VocFile:
         self.base, slash, _ = name.rpartition("ImageSets/")
         if not slash:
             raise DataError("not below a folder ImageSets", where=self.name, fix=_FIX)
-        lines = self._read(name, _MAX_LIST_BYTES).decode("ascii", "replace").splitlines()
+        text = self._read(name, _MAX_LIST_BYTES)
+        check_encoding(text[:4], f"{self.folder.uri}/{name}")
+        lines = text.removeprefix(MARK).decode("ascii", "replace").splitlines()
         self.names = [line.split()[0] for line in lines if line.strip()]
         ids = array("q")
         for position, image in enumerate(self.names):

@@ -19,12 +19,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from gcdis_ray.data.formats.coco import parse_annotation, parse_image_label, whole_number
+from gcdis_ray.data.formats.coco import parse_annotation, parse_image_label
 from gcdis_ray.data.formats.records import AnnotationSource
 from gcdis_ray.data.sets.image_list import ImageList
 from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
+from gcdis_ray.records.annotations import no_category, no_image
+from gcdis_ray.records.fields import whole, whole_number
+from gcdis_ray.records.reasons import Reason, Refused
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.schemas import BOX, schema
 from gcdis_ray.words import counted, cut, shown
@@ -61,6 +64,7 @@ class Selection:
     listed_ids: NDArray[np.int64]
     category_ids: Collection[int] | None
     passed_over: Counter[str] = field(default_factory=Counter)  # by reason, of the last reading
+    mask_faults: Counter[str] = field(default_factory=Counter)  # masks that say nothing, likewise
 
     def digest(self, told: Callable[[], None] = lambda: None) -> str:
         """One hash of all that is looked at, whatever its order in the file.
@@ -85,9 +89,12 @@ class Selection:
         if self.category_ids is not None:
             categories &= set(self.category_ids)
         sizes, of_images = self.images.size_px_N2, self.source.labels_images
+        self.mask_faults.clear()
         annotations = self._annotations()
         while some := list(islice(annotations, _AT_ONCE)):
-            yield [_row(raw, row, sizes, categories, of_images) for row, raw in some]
+            yield [
+                _row(raw, row, sizes, categories, of_images, self.mask_faults) for row, raw in some
+            ]
 
     def _annotations(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """(row of the image, annotation); row -1: its file knows no such image."""
@@ -115,23 +122,27 @@ def _row(
     sizes: NDArray[np.int32],
     categories: Collection[int],
     of_images: bool,
+    mask_faults: Counter[str],
 ) -> Row:
-    """Args: of_images: an annotation without a place is a label of its image."""
+    """Args:
+    of_images: an annotation without a place is a label of its image.
+    mask_faults: counts objects that keep their box and lose their mask.
+    """
     try:
         if row < 0:
-            raise DataError(f"no image with id {shown(raw.get('image_id'))}")
+            raise no_image(whole(raw, "image_id"))
         height_px, width_px = sizes[row].tolist()
         if height_px < 0 and not of_images:
-            raise DataError("its image has no size")
+            raise Refused("its image has no size", reason=Reason.NO_SIZE)
         if raw.get("unknown_category_id") is not None:
-            raise DataError(f"no category with id {shown(raw['unknown_category_id'])}")
+            raise no_category(raw["unknown_category_id"])
         if of_images and not raw.get("bbox") and not raw.get("segmentation"):
-            found = parse_image_label(raw, max(height_px, 0), max(width_px, 0))
+            found = parse_image_label(raw, max(height_px, 0), max(width_px, 0), categories)
         else:
-            found = parse_annotation(raw, height_px, width_px)
-        if found.category_id not in categories:
-            raise DataError(f"no category with id {found.category_id}")
-    except DataError as error:
+            found = parse_annotation(raw, height_px, width_px, categories)
+            if found.mask_fault is not None:
+                mask_faults[found.mask_fault.what] += 1
+    except Refused as error:
         reason = f"annotation {shown(raw.get('id'))}: {error.what}"
         return row, whole_number(raw.get("id")) or -1, -1, (0.0,) * 4, None, 0.0, False, reason
     return (
@@ -181,6 +192,7 @@ class CheckedAnnotations:
             told()
         self._runs.flush()
         self.passed_over = dict(selection.passed_over)
+        self.mask_faults = dict(selection.mask_faults)
         self._keep_one(np.concatenate(ids) if ids else np.zeros(0, np.int64))
 
     def _keep_one(self, ids: NDArray[np.int64]) -> None:

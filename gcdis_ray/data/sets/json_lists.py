@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from gcdis_ray.data.formats.coco import whole_number
 from gcdis_ray.data.sets.data_config import JsonList
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
+from gcdis_ray.records.fields import not_whole, whole_number
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.words import some
 
@@ -31,7 +31,8 @@ def read_ids(folder: SourceFolder, reference: JsonList, where: str) -> np.ndarra
     ids = array("q")
     for value in _entries(folder, reference, where):
         if (image_id := whole_number(value)) is None:
-            raise _no_list(folder, reference, where, "ids")
+            odd = not_whole(value, "entry").what
+            raise _no_list(folder, reference, where, f"ids: {odd}")
         ids.append(image_id)
     return np.unique(np.array(ids, np.int64))
 

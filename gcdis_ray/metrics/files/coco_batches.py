@@ -17,11 +17,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.json as arrow_json
 
-from gcdis_ray.errors import DataError
+from gcdis_ray.files.encoding import MARK
 from gcdis_ray.files.json_file import stream
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
-from gcdis_ray.metrics.files.coco_records import number, shape
+from gcdis_ray.metrics.files.mask_faults import MaskFaults
 from gcdis_ray.metrics.overlaps import as_rle
+from gcdis_ray.records.annotations import detection_of, image_id_of
+from gcdis_ray.records.reasons import Reason, Refused
+from gcdis_ray.records.results import results_section
 
 SCHEMA = pa.schema(
     {
@@ -35,7 +38,7 @@ SCHEMA = pa.schema(
 _BLOCK_BYTES = 1 << 20
 _MAX_HELD_BYTES = 16 << 20  # of a file in which no brace comes; longer ones are for the other way
 _BATCH = 4096
-_START = re.compile(rb"\s*\[\s*(?=[{\]])")
+_START = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(?=[{\]])")  # after a byte order mark
 _NO_COMMA = re.compile(rb"\}\s*[^\s,}\]]")
 _FIX = "results need image_id, category_id, score, and segmentation or bbox"
 _FIX_FILE = "give a COCO results file: a list of detections"
@@ -90,7 +93,8 @@ class _Lines(io.RawIOBase):
         if len(data) > _MAX_HELD_BYTES:
             raise pa.ArrowInvalid("a record of absurd length")
         if not self._begun:
-            if self._left > 0 and not data.strip(b"[ \t\r\n"):  # its first object is to come
+            blank = MARK + b"[ \t\r\n"
+            if self._left > 0 and not data.strip(blank):  # its first object is to come
                 self._held = data
                 return b""
             if (start := _START.match(data)) is None:
@@ -110,34 +114,47 @@ class _Lines(io.RawIOBase):
 
 
 def checked_batches(
-    path: Path, ground_truth: GroundTruthFile, any_category: bool = False
+    path: Path,
+    ground_truth: GroundTruthFile,
+    any_category: bool = False,
+    faults: MaskFaults | None = None,
 ) -> Iterator[pa.RecordBatch]:
     """Records of any results file, each looked at; masks as compressed run lengths.
 
     Args:
         any_category: category ids need not be the ground truth's.
+        faults: is told masks that say nothing; such a detection has its box.
 
     Raises:
         DataError: naming the first record that is wrong.
     """
     known = None if any_category else {c.category_id for c in ground_truth.categories}
     file = stream(path, _FIX_FILE)
-    top = "annotations" if "annotations" in file.lists else ""
+    section = results_section(file)
     found = (
-        _checked(row, ground_truth, known, file.place(top, n))
-        for n, row in enumerate(file.records(top))
+        _checked(row, ground_truth, known, file.place(section, n), faults)
+        for n, row in enumerate(file.records(section))
     )
     while batch := list(islice(found, _BATCH)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
 
 
 def _checked(
-    row: Mapping[str, Any], ground_truth: GroundTruthFile, category_ids: set[int] | None, where: str
+    row: Mapping[str, Any],
+    ground_truth: GroundTruthFile,
+    category_ids: set[int] | None,
+    where: str,
+    faults: MaskFaults | None,
 ) -> dict[str, Any]:
-    bbox, mask, size = shape(row, ground_truth.images, category_ids, where)
-    if "score" not in row:
-        raise DataError("no 'score'", where=where, fix=_FIX)
-    score = number(row["score"], "score", where)
-    rle = None if mask is None else as_rle(mask, list(size))
-    return {"image_id": row["image_id"], "category_id": row["category_id"], "score": score,
-            "bbox": bbox, "segmentation": rle}  # fmt: skip
+    try:
+        image_id = image_id_of(row, ground_truth.images)
+        found = detection_of(row, ground_truth.images[image_id], category_ids)
+    except Refused as refused:
+        missing = refused.reason == Reason.MISSING
+        raise refused.at(where, _FIX if missing else None) from None
+    shape = found.shape
+    if shape.mask_fault is not None and faults is not None:
+        faults.add(shape.mask_fault, where)
+    rle = None if shape.mask is None else as_rle(shape.mask.value, list(shape.mask.size))
+    return {"image_id": image_id, "category_id": found.category_id, "score": found.score,
+            "bbox": shape.box, "segmentation": rle}  # fmt: skip

@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 
 from gcdis_ray.files.arrow_columns import as_column, flags, numbers
 from gcdis_ray.lookup import places
+from gcdis_ray.masks.coco_rle import MAX_PIXELS
 from gcdis_ray.masks.run_lengths import run_areas
 from gcdis_ray.metrics.detection_matching import Bools, Floats, Ints
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
-from gcdis_ray.metrics.files.coco_records import MAX_PX
+from gcdis_ray.records.boxes import MAX_PX
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Checks:
             numbers(_whole(batch[name])) for name in ("image_id", "category_id", "score")
         )
         place = among(image_id, self._all_ids)
-        _must(np.isfinite(score).all())
+        _must(np.isfinite(score).all() and (category_id >= 0).all())
         bbox, masked, size = _boxes(batch["bbox"]), *_sizes(batch["segmentation"])
         _must((masked | ~np.isnan(bbox[:, 0])).all())
         image_size = self._all_sizes[place]
@@ -116,6 +117,7 @@ def _sizes(column: pa.Array) -> tuple[Bools, Ints]:
     has_size, values = _lists(pc.struct_field(column, "size"), 2)  # pyright: ignore[reportAttributeAccessIssue]
     text = pc.struct_field(column, "counts")  # pyright: ignore[reportAttributeAccessIssue]
     _must((has_size == there).all() and (values > 0).all())
+    _must((values.prod(axis=1, dtype=np.float64) <= MAX_PIXELS).all())
     _must((flags(text.is_valid()) == there).all())
     size = np.full((len(there), 2), -1, dtype=np.int64)
     size[there] = values

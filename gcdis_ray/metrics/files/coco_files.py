@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -14,18 +14,24 @@ import numpy as np
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import as_texts
 from gcdis_ray.files.json_file import JsonLists, open_lists
-from gcdis_ray.files.lvis_rules import (
+from gcdis_ray.masks.coco_rle import check_rle
+from gcdis_ray.masks.run_lengths import run_areas
+from gcdis_ray.metrics.average_precision import Category
+from gcdis_ray.metrics.detection_columns import RULES, Truth
+from gcdis_ray.metrics.files.mask_faults import MaskFaults
+from gcdis_ray.metrics.overlaps import Masks
+from gcdis_ray.records.annotations import annotation_of, image_id_of
+from gcdis_ray.records.fields import class_name, image_size, whole, whole_number
+from gcdis_ray.records.lvis_rules import (
     FEDERATED_LISTS,
     FREQUENCIES,
     check_alike,
     check_listed,
+    frequency_of,
     has_lists,
+    listed_ids,
 )
-from gcdis_ray.masks.run_lengths import run_areas
-from gcdis_ray.metrics.average_precision import Category
-from gcdis_ray.metrics.detection_columns import RULES, Truth
-from gcdis_ray.metrics.files.coco_records import integer, no_fill, number, shape
-from gcdis_ray.metrics.overlaps import Masks
+from gcdis_ray.records.reasons import Reason, Refused
 
 _FIX = "give a COCO or LVIS annotation file with 'images', 'annotations' and 'categories'"
 
@@ -36,6 +42,7 @@ class GroundTruthFile:
     categories: Sequence[Category]  # by rising id: columns of classes
     images: Mapping[int, tuple[int, int] | None]  # image id -> (height, width) where known
     wrong_frequencies: int = 0  # categories whose image_count speaks against their frequency
+    mask_faults: MaskFaults = field(default_factory=MaskFaults)
 
 
 def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> GroundTruthFile:
@@ -53,31 +60,35 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
     file = open_lists(path, _FIX)
     images, federated, listed = _images(file)
     if image_ids is not None and (unknown := sorted(set(image_ids) - images.keys())):
-        raise DataError(f"image_id {unknown[0]} is not in the ground truth", where=file.path)
-    categories, wrong = _categories(file)
+        raise DataError(f"no image with id {unknown[0]}", where=file.path)
+    categories, wrong = _categories(file, federated)
     ids = np.array(sorted(images if image_ids is None else image_ids), dtype=np.int64)
     place = {image_id: n for n, image_id in enumerate(ids.tolist())}
     column = {category.category_id: n for n, category in enumerate(categories)}
     image, class_, boxes, areas, crowd, ignore = [], [], [], [], [], []
-    masks, sizes, positions = [], [], []
+    masks, sizes, positions, faults = [], [], [], MaskFaults()
     for position, row in enumerate(file.records("annotations")):
         where = file.place("annotations", position)
-        bbox, mask, size = shape(row, images, column, where, check_runs=False)
-        area = row.get("area")
-        area = np.nan if area is None else number(area, "area", where)
-        if area < 0:
-            raise DataError(f"'area' is negative: {area}", where=where)
-        if row["image_id"] not in place:
+        try:
+            image_id = image_id_of(row, images)
+            size = images[image_id]
+            found = annotation_of(row, size, column, needs_id=False, check_runs=False)
+        except Refused as refused:
+            raise refused.at(where) from None
+        if image_id not in place:
             continue
-        image.append(place[row["image_id"]])
-        class_.append(column[row["category_id"]])
-        boxes.append(bbox or (np.nan,) * 4)
-        areas.append(area)
-        crowd.append(_flag(row, "iscrowd", where))
-        ignore.append(_flag(row, "ignore", where))
-        masks.append(mask)
+        mask = found.shape.mask
+        if found.shape.mask_fault is not None:
+            faults.add(found.shape.mask_fault, where)
+        image.append(place[image_id])
+        class_.append(column[found.category_id])
+        boxes.append(found.shape.box or (np.nan,) * 4)
+        areas.append(np.nan if found.area_px is None else found.area_px)
+        crowd.append(found.iscrowd)
+        ignore.append(found.ignore)
+        masks.append(None if mask is None else mask.value)
         positions.append(position)
-        sizes.append(size)
+        sizes.append(size or (-1, -1) if mask is None else mask.size)
     _check_runs(file, masks, sizes, positions)
     order = np.lexsort((class_, image))
     for name, of_image in listed.items():
@@ -113,14 +124,7 @@ def read_ground_truth(path: Path, image_ids: Collection[int] | None = None) -> G
         ),
         *(keys[name] for name in FEDERATED_LISTS),
     )
-    return GroundTruthFile(truth, categories, images, wrong if federated else 0)
-
-
-def _flag(row: Mapping[str, Any], name: str, where: str) -> bool:
-    value = row.get(name) or 0
-    if value not in (0, 1):
-        raise DataError(f"{name!r} must be 0 or 1, not {value!r}"[:200], where=where)
-    return bool(value)
+    return GroundTruthFile(truth, categories, images, wrong, faults)
 
 
 def _check_runs(
@@ -135,64 +139,51 @@ def _check_runs(
     good = run_areas(as_texts([masks[n] for n in rows]), num_pixels) >= 0
     if not good.all():
         bad = int(np.argmin(good))
-        raise no_fill(num_pixels[bad], file.place("annotations", positions[rows[bad]]))
+        where = file.place("annotations", positions[rows[bad]])
+        try:
+            check_rle(masks[rows[bad]], *sizes[rows[bad]])
+        except DataError as error:
+            raise Refused(error.what, reason=Reason.RLE_RUNS, where=where) from None
 
 
 def _images(
     file: JsonLists,
-) -> tuple[dict[int, tuple[int, int] | None], bool, dict[str, dict[int, list[int]]]]:
+) -> tuple[dict[int, tuple[int, int] | None], bool, dict[str, dict[int, tuple[int, ...]]]]:
     images: dict[int, tuple[int, int] | None] = {}
-    listed: dict[str, dict[int, list[int]]] = {name: {} for name in FEDERATED_LISTS}
+    listed: dict[str, dict[int, tuple[int, ...]]] = {name: {} for name in FEDERATED_LISTS}
     federated = None  # as the first image says
     for position, row in enumerate(file.records("images")):
         where = file.place("images", position)
-        image_id = integer(row, "id", where)
+        image_id = whole(row, "id", where)
         if image_id in images:
-            raise DataError(f"image id {image_id} is listed twice", where=where)
-        size = [row.get(name) for name in ("height", "width")]
-        if None in size:
-            images[image_id] = None
-        else:
-            height, width = (
-                int(number(value, side, where))
-                for value, side in zip(size, ("height", "width"), strict=True)
-            )
-            if height <= 0 or width <= 0:
-                raise DataError(f"an image of {height} x {width} pixels"[:200], where=where)
-            images[image_id] = height, width
+            raise DataError(f"image id {image_id} occurs twice", where=where)
+        told = row.get("height") is not None and row.get("width") is not None
+        images[image_id] = image_size(row, where) if told else None
         found = has_lists(row)
         check_alike(image_id, found, found if federated is None else federated, where)
         federated = found
         for name in FEDERATED_LISTS:
-            listed[name][image_id] = _category_ids(row, name, where)
+            listed[name][image_id] = listed_ids(row, name, where)
     return images, bool(federated), listed
 
 
-def _category_ids(row: Mapping[str, Any], name: str, where: str) -> list[int]:
-    ids = row.get(name) or []
-    if not isinstance(ids, list) or not all(type(i) is int for i in ids):
-        raise DataError(f"{name!r} must be a list of category ids, not {ids!r}"[:200], where=where)
-    return ids
-
-
-def _categories(file: JsonLists) -> tuple[list[Category], int]:
+def _categories(file: JsonLists, federated: bool) -> tuple[list[Category], int]:
+    """Categories by rising id, and how many of LVIS's contradict themselves."""
     categories, wrong = [], 0
     for position, row in enumerate(file.records("categories")):
         where = file.place("categories", position)
-        category_id = integer(row, "id", where)
-        frequency = row.get("frequency")
-        if frequency is not None and frequency not in FREQUENCIES:
-            raise DataError(
-                f"frequency {frequency!r} of category {category_id} is not r, c or f", where=where
-            )
-        count = row.get("image_count")
-        if frequency is not None and isinstance(count, int):
+        category_id = whole(row, "id", where)
+        frequency = frequency_of(row, where) if federated else None
+        count = whole_number(row.get("image_count"))
+        if frequency is not None and count is not None:
             low, high = FREQUENCIES[frequency]
             wrong += not low <= count <= high
-        categories.append(Category(category_id, str(row.get("name", category_id)), frequency))
+        categories.append(
+            Category(category_id, class_name(row, where) or str(category_id), frequency)
+        )
     twice = [c for c, n in Counter(c.category_id for c in categories).items() if n > 1]
     if twice:
-        raise DataError(f"category id {twice[0]} is listed twice", where=f"{file.path}: categories")
+        raise DataError(f"category id {twice[0]} occurs twice", where=f"{file.path}: categories")
     return sorted(categories, key=lambda c: c.category_id), wrong
 
 

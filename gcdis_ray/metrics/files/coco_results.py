@@ -23,6 +23,7 @@ from gcdis_ray.metrics.detection_matching import Floats, Ints
 from gcdis_ray.metrics.files.coco_batches import checked_batches, fast_batches
 from gcdis_ray.metrics.files.coco_columns import Checks, among
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
+from gcdis_ray.metrics.files.mask_faults import MaskFaults
 from gcdis_ray.metrics.overlaps import Masks
 
 
@@ -38,7 +39,10 @@ R = TypeVar("R", bound=Reader)
 
 
 def read_results(
-    path: Path, ground_truth: GroundTruthFile, stands_for: StandsFor | None = None
+    path: Path,
+    ground_truth: GroundTruthFile,
+    stands_for: StandsFor | None = None,
+    faults: MaskFaults | None = None,
 ) -> Detections:
     """Detections of a COCO results file that count, in its order.
 
@@ -48,6 +52,7 @@ def read_results(
     Args:
         stands_for: what the category ids are, any of them; detections whose id stands for nothing
             do not count. Not given: they are the ground truth's.
+        faults: is told masks that say nothing.
 
     Raises:
         DataError: naming the first detection that is wrong. Compressed run lengths are looked at
@@ -57,11 +62,15 @@ def read_results(
     def start() -> _Kept:
         return _Kept(ground_truth, stands_for)
 
-    return scan(path, ground_truth, start, stands_for is not None).detections()
+    return scan(path, ground_truth, start, stands_for is not None, faults).detections()
 
 
 def scan(
-    path: Path, ground_truth: GroundTruthFile, start: Callable[[], R], any_category: bool
+    path: Path,
+    ground_truth: GroundTruthFile,
+    start: Callable[[], R],
+    any_category: bool,
+    faults: MaskFaults | None = None,
 ) -> R:
     """Give all batches of a results file to a reader, and once more to a new one if need be.
 
@@ -75,7 +84,7 @@ def scan(
                 reader.add(batch)
     except pa.ArrowInvalid:
         reader = start()
-        for batch in checked_batches(path, ground_truth, any_category):
+        for batch in checked_batches(path, ground_truth, any_category, faults):
             reader.add(batch)
     return reader
 

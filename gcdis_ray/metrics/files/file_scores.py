@@ -25,6 +25,8 @@ from gcdis_ray.metrics.files.coco_files import (
     read_ground_truth,
 )
 from gcdis_ray.metrics.files.coco_results import read_results
+from gcdis_ray.metrics.files.mask_faults import MaskFaults
+from gcdis_ray.words import counted
 
 
 def evaluate_files(
@@ -57,14 +59,28 @@ def evaluate_files(
     """
     file = read_ground_truth(ground_truth, None if image_ids is None else set(image_ids))
     known = None if known_classes is None else class_ids(known_classes, file.categories)
-    return evaluate_results(file, read_results(results, file), known)
+    faults = MaskFaults()
+    return evaluate_results(file, read_results(results, file, None, faults), known, faults)
 
 
 def evaluate_results(
-    file: GroundTruthFile, detections: Detections, known: Sequence[int] | None
+    file: GroundTruthFile,
+    detections: Detections,
+    known: Sequence[int] | None,
+    faults: MaskFaults,
 ) -> dict[str, Any]:
-    """Score detections that count, of files that are read. See :func:`evaluate_files`."""
+    """Score detections that count, of files that are read. See :func:`evaluate_files`.
+
+    Args:
+        faults: masks of detections that say nothing.
+    """
     result = evaluate(file.truth, detections, file.categories, known)
+    for key, found in (("objects", file.mask_faults), ("detections", faults)):
+        result["counts"][f"{key}_with_unusable_mask"] = found.count
+        if found.count:
+            result["protocol"]["mask"] += (
+                f"; {counted(found.count, 'mask')} of {key} cannot be used, first {found.first}"
+            )
     if file.truth.rules.federated:
         result["counts"]["frequency_contradicted"] = file.wrong_frequencies
     return result

@@ -60,7 +60,7 @@ def test_rejected_with_reasons_whatever_the_order(tmp_path: Path, local_work: St
     data = make_coco_folder(tmp_path)
     rows = data["annotations"]
     by_id = {row["id"]: row for row in rows}
-    by_id[10]["segmentation"] = square(3, 5, 0)
+    by_id[10]["segmentation"] = square(33, 5, 10)
     by_id[20]["bbox"] = [0, 0, 1000, 1000]
     by_id[30]["category_id"] = 77
     rows.append({**GOOD, "id": 900, "image_id": 900})
@@ -81,12 +81,13 @@ def test_rejected_with_reasons_whatever_the_order(tmp_path: Path, local_work: St
     assert [ids for ids, _ in results[0]] == [[], [], [], [40]]
     reasons = [f"{row} {reason}" for _, bad in results[0] for row, reason in bad]
     for expected in (
-        "0 annotation 10: zero-area mask",
+        "0 annotation 10: mask outside the image: a polygon spans x 33..43, y 5..15, the image "
+        "is 40 wide and 30 high",
         "1 annotation 20: box [0.0, 0.0, 1000.0, 1000.0] outside the image, 40 wide, 30 high",
         "2 annotation 30: no category with id 77",
         "3 annotation 40: its id occurs twice",
         "-1 annotation 900: no image with id 900",
-        "-1 annotation 901: no image with id None",
+        "-1 annotation 901: no 'image_id'",
     ):
         assert expected in reasons
     with pytest.raises(
