@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from flaky_service import FlakyService, flaky_service
 
 from gcdis_ray.errors import StorageError
+from gcdis_ray.runtime.ray_session import _SETTINGS
 from gcdis_ray.store import s3
 from gcdis_ray.store.s3 import PART_BYTES, Prefix
 
@@ -202,6 +204,18 @@ def test_no_checksum_is_sent_to_a_service_of_its_own(prefix: Prefix, flaky: Flak
     assert prefix.read("large") == large
     prefix.delete(["large", "small"])
     assert list(prefix.objects("")) == []
+
+
+def test_what_ray_writes_has_no_checksum_either(prefix: Prefix, flaky: FlakyService, monkeypatch):
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION", raising=False)
+    for name in _SETTINGS:
+        monkeypatch.setenv(name, os.environ.get(name, _SETTINGS[name]))
+    flaky.lacks = {"checksums": (400, "InvalidArgument")}
+    path, filesystem = s3.path_and_filesystem(f"{prefix.location}/train", flaky.url)
+    assert filesystem is not None
+    with filesystem.open_output_stream(f"{path}/checkpoint") as stream:
+        stream.write(b"x" * MIB)
+    assert prefix.read("train/checkpoint") == b"x" * MIB
 
 
 @pytest.mark.parametrize("says", [412, 304, 409])
