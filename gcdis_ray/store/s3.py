@@ -40,6 +40,7 @@ _ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
 _REGIONS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "307")
+_PASSING = (429, 502, 503, 504)  # later it may go well; a 500 can be all that a service ever says
 _REACH = (
     "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint "
     "beside the address in the config"
@@ -293,7 +294,7 @@ class Prefix:
             try:
                 first, second = self._create(path, b""), self._create(path, b"")
             except ClientError as error:
-                if _is_busy(error):
+                if _status(error) in _PASSING:
                     raise
                 # What fails here as well has nothing to do with the condition.
                 client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=b"")
@@ -356,7 +357,7 @@ class Prefix:
                 Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
             )
         except ClientError as error:
-            if _is_busy(error):
+            if _status(error) in _PASSING:
                 raise
             # Some services do not know the request, or refuse the checksum that it must have.
             self._delete_one(keys[0])

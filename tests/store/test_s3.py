@@ -168,7 +168,7 @@ def test_ray_gets_the_region_too(s3_endpoint: str, monkeypatch):
 
 
 NO = (501, "NotImplemented")
-WITHOUT_BATCHES = [NO, (400, "InvalidArgument"), (405, "MethodNotAllowed"), (501, ""), (404, "")]
+WITHOUT_BATCHES = [NO, (400, "InvalidArgument"), (405, "MethodNotAllowed"), (501, ""), (500, "")]
 
 
 @pytest.mark.parametrize("answer", WITHOUT_BATCHES)
@@ -181,7 +181,7 @@ def test_without_batches_objects_are_deleted_one_by_one(
         prefix.write(name, b"")
     flaky.requests.clear()
     prefix.delete([*names, "many/never-there"])
-    assert [request.split()[0] for request in flaky.requests] == ["POST", *["DELETE"] * 8]
+    assert sum(request.startswith("DELETE") for request in flaky.requests) == 8
     assert not prefix.has_any("many")
 
 
@@ -228,7 +228,7 @@ def test_a_service_that_keeps_the_promise(prefix: Prefix, flaky: FlakyService, s
     assert not prefix.has_any("probe")
 
 
-@pytest.mark.parametrize("answer", [NO, (501, ""), (400, "InvalidRequest"), (405, "")])
+@pytest.mark.parametrize("answer", [NO, (501, ""), (400, "InvalidRequest"), (405, ""), (500, "")])
 def test_a_service_that_refuses_the_promise_is_named(
     prefix: Prefix, flaky: FlakyService, answer: tuple[int, str]
 ):
