@@ -301,7 +301,12 @@ class Prefix:
                 return f"the service refuses to create objects on that condition ({_code(error)})"
         if second:
             return "the service writes over an object although it is told to create it only"
-        return None if first else "the service says of an object that is not there that it is"
+        if not first:  # a request that was repeated can have met its own first try
+            try:
+                self.head(path)
+            except FileNotFoundError:
+                return "the service says of an object that is not there that it is"
+        return None
 
     def objects(self, folder: str) -> Iterator[Object]:
         """Everything below a folder, in order of path."""

@@ -228,6 +228,12 @@ def test_a_service_that_keeps_the_promise(prefix: Prefix, flaky: FlakyService, s
     assert not prefix.has_any("probe")
 
 
+def test_a_repeated_create_that_meets_its_own_first_try_breaks_no_promise(prefix: Prefix):
+    prefix.write("probe", b"")  # as if the answer had been lost
+    prefix.check("probe")
+    assert not prefix.has_any("probe")
+
+
 @pytest.mark.parametrize("answer", [NO, (501, ""), (400, "InvalidRequest"), (405, ""), (500, "")])
 def test_a_service_that_refuses_the_promise_is_named(
     prefix: Prefix, flaky: FlakyService, answer: tuple[int, str]
