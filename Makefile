@@ -1,9 +1,9 @@
 # Two commands do everything: `make quickstart` and `make test`. Both set up what they need.
-PYTHON ?= python3
+# PYTHON names an interpreter, 3.11 to 3.14. Without it uv takes one it finds, or fetches one.
+PYTHON ?=
 UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 RUN := .venv/bin/
 export UV_COMPILE_BYTECODE = 1
-export UV_PYTHON_DOWNLOADS = never
 
 .PHONY: quickstart setup test test-all test-long fuzz lint types format clean
 
@@ -14,12 +14,17 @@ quickstart: setup
 setup: .venv/.synced
 
 .venv/.synced: pyproject.toml uv.lock | $(UV)
-	$(UV) sync --locked --extra cpu --extra weights --python $(PYTHON) --quiet
+	@$(UV) sync --locked --extra cpu --extra weights $(if $(PYTHON),--python $(PYTHON)) --quiet \
+		|| { echo "setup: if it is the Python that does not fit: install 3.11, 3.12, 3.13 or 3.14 and" \
+		"name it, make setup PYTHON=/path/to/python3.13; without PYTHON, uv finds or fetches one" >&2; \
+		exit 1; }
 	@touch $@
 
+# Any Python 3 will do here.
 .venv-uv/bin/uv:
-	$(PYTHON) -m venv .venv-uv
-	.venv-uv/bin/pip install --quiet uv
+	@$(or $(PYTHON),python3) -m venv .venv-uv && .venv-uv/bin/pip install --quiet uv \
+		|| { echo "setup: uv cannot be installed: install uv yourself, or Python 3.11 to 3.14 with" \
+		"its venv module (Debian, Ubuntu: python3-venv)" >&2; exit 1; }
 
 test: setup
 	$(RUN)pytest

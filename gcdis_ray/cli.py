@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--results", metavar="FILE", help="COCO results")
     sub.add_argument("--known-classes", nargs="+", metavar="CLASS", help="names or category ids")
     sub.add_argument(
+        "--areas",
+        choices=("mask", "box"),
+        help="whose areas say which detections are small, medium and large, of results that have "
+        "both (default: the mask's for mask AP, the box's for box AP; pycocotools: box)",
+    )
+    sub.add_argument(
         "--mapping-source",
         choices=("split_val", "detections", "gt_crops", "train_gt"),
         help="the results' category ids are names of clusters: what they are mapped by",
@@ -315,10 +321,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             images=args.images,
             mapping=rule,
             max_per_image=args.max_per_image,
+            areas=args.areas,
         )
         print(json.dumps(scores) if args.json else format_scores(scores))
         return 0
-    of_files = (args.ground_truth, args.results, args.known_classes, args.images)
+    of_files = (args.ground_truth, args.results, args.known_classes, args.images, args.areas)
     if not args.config or any((*of_files, *rule.values(), args.max_per_image)):
         raise ConfigError(
             "give either a config alone, or both --ground-truth and --results",

@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from coco_folder import make_coco_folder, write_json
 from small_run import ROOT, arguments, here
+from strategies import needs_deepspeed
 
 from gcdis_ray.run.pipeline import Pipeline, load_config
 
 CONFIG = ROOT / "configs" / "coco_folder.yaml"
 
 
+@needs_deepspeed
 @pytest.mark.ray
 @pytest.mark.thorough
 @pytest.mark.timeout(900)

@@ -9,15 +9,18 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from small_run import ROOT
 
 from gcdis_ray.data.samples.digits import write_scenes
 
 BIN = Path(sys.executable).parent
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
 def _free_port() -> int:
@@ -127,15 +130,47 @@ def test_a_sweep_of_any_name_gets_the_quickstart_s_scenes(
     assert base_of(tmp_path / "none.yaml").name == "none.yaml"
 
 
-def test_the_package_sent_along_is_small():
-    """What .rayignore and .gitignore leave of the working tree is far below Ray's limit."""
+@pytest.mark.parametrize(  # reading .gitignore as well is a setting of Ray's
+    ("linked", "reads_gitignore"), [(False, False), (True, True)], ids=["folders", "links"]
+)
+def test_the_package_sent_along_is_small_and_has_no_data(
+    tmp_path: Path, linked: bool, reads_gitignore: bool
+):
+    """Packed by Ray's own code: a checkout whose files are empty, with what the shipped configs
+    would read and write there, and a virtual environment."""
+    from ray._private.runtime_env.packaging import create_package
+
     listed = subprocess.run(
         ["git", "ls-files", "-co", "--exclude-standard"],
         cwd=ROOT, capture_output=True, text=True, check=True,
     ).stdout.splitlines()  # fmt: skip
-    ignored = tuple(
-        line for line in (ROOT / ".rayignore").read_text().split() if line.endswith("/")
-    )
-    sent = [f for f in listed if not f.startswith(ignored)]
-    assert "jobs/run.py" in sent
-    assert sum((ROOT / f).stat().st_size for f in sent if (ROOT / f).is_file()) < 5_000_000
+    tracked = [name for name in listed if (ROOT / name).is_file()]
+    checkout, elsewhere = tmp_path / "checkout", tmp_path / "elsewhere"
+    for name in tracked:
+        (checkout / name).parent.mkdir(parents=True, exist_ok=True)
+        (checkout / name).touch()
+    for name in (".rayignore", ".gitignore"):
+        (checkout / name).write_text((ROOT / name).read_text())
+    places = {".venv/lib", *(place for file in CONFIGS for place in default_places(file))}
+    assert {"data", "data/coco", "runs/quickstart"} <= places
+    for place in sorted(places):
+        top, _, below = place.partition("/")
+        if linked and not (checkout / top).exists():
+            (elsewhere / top).mkdir(parents=True)
+            (checkout / top).symlink_to(elsewhere / top)
+        (checkout / top / below).mkdir(parents=True, exist_ok=True)
+        (checkout / top / below / "1.jpg").touch()
+    create_package(str(checkout), tmp_path / "package.zip", include_gitignore=reads_gitignore)
+    with zipfile.ZipFile(tmp_path / "package.zip") as package:
+        sent = set(package.namelist())
+    needed = {name for name in tracked if name.startswith(("gcdis_ray/", "configs/", "jobs/"))}
+    assert "gcdis_ray/data/images/__init__.py" in needed
+    assert needed <= sent <= set(tracked)
+    assert sum((ROOT / name).stat().st_size for name in sent) < 5_000_000
+
+
+def default_places(config: Path) -> list[str]:
+    """Relative paths of data and results in a config, unless it is a sweep's."""
+    found = yaml.safe_load(config.read_text())
+    root = found.get("stages", {}).get("ingest", {}).get("root")
+    return [place for place in (root, found.get("storage")) if place]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gcdis_ray.errors import ConfigError
 
@@ -17,6 +17,7 @@ def score_files(
     images: str | None,
     mapping: Mapping[str, str],
     max_per_image: int | None,
+    areas: Literal["mask", "box"] | None = None,
 ) -> dict[str, Any]:
     """AP of a result file, as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files` gives it.
 
@@ -26,6 +27,8 @@ def score_files(
         mapping: what is given of source, scope and drop. With a source the results' category ids
             are names of clusters, and are mapped to classes first.
         max_per_image: with a mapping: detections scored per image; None: as the rules have it.
+        areas: whose areas say which detections are small, medium and large; None: the mask's for
+            mask AP, the box's for box AP.
 
     Raises:
         ConfigError: a part of the mapping, or ``max_per_image``, without a source; odd ``images``.
@@ -38,7 +41,7 @@ def score_files(
 
         rule = MappingConfig.model_validate(mapping)
         return evaluate_mapped_files(
-            ground_truth, results, rule, known_classes, image_ids, max_per_image
+            ground_truth, results, rule, known_classes, image_ids, max_per_image, areas
         )
     if mapping or max_per_image is not None:
         name = f"--mapping-{next(iter(mapping))}" if mapping else "--max-per-image"
@@ -49,7 +52,7 @@ def score_files(
         )
     from gcdis_ray.metrics.files.file_scores import evaluate_files
 
-    return evaluate_files(ground_truth, results, known_classes, image_ids=image_ids)
+    return evaluate_files(ground_truth, results, known_classes, image_ids, areas)
 
 
 def _read_ids(given: str) -> list[int]:

@@ -19,6 +19,7 @@ from gcdis_ray.evaluation.cluster_mapping import match_outputs
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import BEST, in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
+from gcdis_ray.metrics.detection_columns import Kind
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile, class_ids, read_ground_truth
 from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_outputs
 from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
@@ -33,6 +34,7 @@ def evaluate_mapped_files(
     known_classes: Sequence[str | int] | None = None,
     image_ids: Sequence[int] | None = None,
     max_per_image: int | None = None,
+    areas: Kind | None = None,
 ) -> dict[str, Any]:
     """Score a results file after giving its category ids the names of true classes.
 
@@ -42,6 +44,7 @@ def evaluate_mapped_files(
     Args:
         rule: ``source`` is ``split_val`` or ``detections``; the others need a run.
         max_per_image: detections scored per image. None: 100, and by LVIS's rules 300.
+        areas: see :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`.
 
     Returns:
         as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, with ``mapping`` as in the
@@ -74,7 +77,7 @@ def evaluate_mapped_files(
     column_of = _assigned(counts, file, known or [], rule)
     if scored is not None:
         file = read_ground_truth(ground_truth, scored)
-    rules = replace(file.truth.rules, max_per_image=best)
+    rules = replace(file.truth.rules, max_per_image=best, areas=areas)
     file = replace(file, truth=replace(file.truth, rules=rules))
     stands_for = StandsFor(column_of, use_up=rule.drop == "after_topk")
     faults = MaskFaults()

@@ -76,7 +76,10 @@ class Totals:
     def kinds(self) -> tuple[Kind, ...]:
         return tuple(kind for kind in KINDS if self.reason(kind) is None)
 
-    def note(self, kind: Kind) -> str:
+    def note(self, kind: Kind, areas: Kind | None = None) -> str:
+        """Args: areas: of the rules."""
+        if areas and areas != kind:
+            return f"detections have the area of their {areas}"
         if kind == "mask":
             return "area of the mask"
         if self.derived_boxes:
@@ -144,7 +147,7 @@ def _shapes(
         objects = given_boxes(truth.bbox_G4, truth.masks, np.arange(len(truth.class_G)))
         edges = box_edges(boxes, objects, crowd_G, pairs)
     area_G = _areas(truth.area_px_G, truth.bbox_G4, truth.masks, kind)
-    area_D = _areas(found.areas_px[kind], found.bbox_D4, found.masks, kind)
+    area_D = _areas(found.areas_px[truth.rules.areas or kind], found.bbox_D4, found.masks, kind)
     return edges, area_G, area_D
 
 

@@ -232,7 +232,7 @@ def summary(
             result["protocol"][kind] = reason
             continue
         result[kind] = _numbers(found[kind], categories, rules, known)
-        result["protocol"][kind] = f"{rules.protocol}; {totals.note(kind)}"
+        result["protocol"][kind] = f"{rules.protocol}; {totals.note(kind, rules.areas)}"
         for k, entry in enumerate(per_class.values()):
             entry[f"{kind}_ap"] = found[kind].ap([k])
     result["per_class"] = per_class

@@ -35,6 +35,7 @@ class Rules:
     max_dets: tuple[int | None, ...]  # per image and class; None: as many as there are
     max_per_image: int | None  # over all classes
     protocol: str
+    areas: Kind | None = None  # whose areas detections are sorted by; None: of the kind scored
 
     @property
     def federated(self) -> bool:

@@ -18,9 +18,15 @@ from gcdis_ray.errors import GcdisError
 from gcdis_ray.run.graph import Wired, load_recipe
 from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.storage import open_storage
-from gcdis_ray.training.checks import check_workers
+from gcdis_ray.training.checks import check_strategy, check_workers
 
-NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3", "deepspeed")
+NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3")
+# Package -> how to have it.
+OPTIONAL = {
+    "faiss": "uv sync --extra cpu, or --extra gpu",
+    "deepspeed": "make setup, on Linux with Python up to 3.13",
+}
+PYTHONS = ((3, 11), (3, 14))  # the oldest and the newest
 MIN_FREE_DISK_GB = 5.0
 
 
@@ -40,6 +46,7 @@ def before_run(config: RunConfig, nodes: Collection[str] | None = None) -> None:
         own = section(config, wired)
         if wired.node.configured_by is None:
             for path, training in trainings(own, f"stages.{name}"):
+                check_strategy(config.compute)
                 check_workers(training, config.compute, where=path)
         if check := offered(wired.node.stage, "check"):
             givers = {m: section(config, graph[giver]) for m, giver in wired.takes.items()}
@@ -70,19 +77,19 @@ class Check:
 
 def doctor(config: RunConfig | None) -> Iterator[Check]:
     """Looks at Python, packages, cores, memory, disk, accelerator, storage and Ray in turn."""
-    supported = (3, 11) <= sys.version_info[:2] < (3, 13)
-    yield Check("python", "ok" if supported else "fail", f"{sys.version.split()[0]} (3.11 or 3.12)")
+    supported = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
+    wanted = " to ".join(f"{major}.{minor}" for major, minor in PYTHONS)
+    yield Check("python", "ok" if supported else "fail", f"{sys.version.split()[0]} ({wanted})")
     for package in NEEDED:
         try:
             yield Check(package, "ok", version(package))
         except PackageNotFoundError:
             yield Check(package, "fail", "not installed; run: make setup")
-    faiss = importlib.util.find_spec("faiss") is not None
-    yield Check(
-        "faiss",
-        "ok" if faiss else "warn",
-        "installed" if faiss else "not installed (optional): uv sync --extra cpu, or --extra gpu",
-    )
+    for package, how in OPTIONAL.items():
+        if importlib.util.find_spec(package) is not None:
+            yield Check(package, "ok", "installed")
+        else:
+            yield Check(package, "warn", f"not installed (optional): {how}")
     yield from _machine()
     if config is not None:
         yield from _storage(config)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -293,7 +294,8 @@ def _check_given(node: RunNode, work: StageWork) -> None:
 def _versions() -> dict[str, str]:
     ours = {"gcdis_ray": gcdis_ray.__version__, "python": platform.python_version()}
     names = ("ray", "torch", "torchvision", "numpy", "pyarrow", "pycocotools", "deepspeed")
-    return ours | {name: package_version(name) for name in names}
+    there = (name for name in names if find_spec(name) is not None)  # DeepSpeed is not everywhere
+    return ours | {name: package_version(name) for name in there}
 
 
 def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:

@@ -33,6 +33,8 @@ _SETTINGS = {
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    # Ray Train writes checkpoints by itself: no headers there, either, that a service may not know.
+    "AWS_REQUEST_CHECKSUM_CALCULATION": "when_required",
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else its C++ side writes to the terminal
     "RAY_ENABLE_AUTO_CONNECT": "0",  # no second Ray when a thread still asks for a closed one
 }

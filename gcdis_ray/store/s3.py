@@ -5,6 +5,10 @@ all: objects of more than one part go up as multipart uploads, which are aborted
 Every request is repeated with growing pauses while the service is busy (503) or the line breaks.
 What still fails is a :class:`~gcdis_ray.errors.StorageError` that names the URI; an object that is
 not there is a FileNotFoundError.
+
+Services other than AWS know a part of the protocol. Nothing is asked of them that can be done in
+another way: no checksums in requests, and objects are deleted one by one where they cannot be
+deleted together. What cannot be done without is tried before a run starts (:meth:`Prefix.check`).
 """
 
 from __future__ import annotations
@@ -13,7 +17,8 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +29,7 @@ from gcdis_ray.errors import StorageError
 from gcdis_ray.store.meter import count
 
 if TYPE_CHECKING:
+    from botocore.exceptions import ClientError
     from pyarrow.fs import S3FileSystem
 
 PART_BYTES = 16 << 20  # of a multipart upload; 10,000 parts are allowed: 156 GiB an object
@@ -33,11 +39,18 @@ _BATCH = 1000  # keys of a listing's page or of a request to delete: the service
 _ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
+_REGIONS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "307")
+_PASSING = (429, 502, 503, 504)  # later it may go well; a 500 can be all that a service ever says
 _REACH = (
     "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint "
     "beside the address in the config"
 )
 _RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
+_LACKS = "use a version of the service that can do this, another service, or a folder"
+_PROMISE = (
+    "a result is committed by creating an object only if there is none (If-None-Match: *), since "
+    "two runs must not overwrite each other's: " + _LACKS
+)
 _MAKING = threading.Lock()  # boto3 makes one client at a time
 
 
@@ -57,6 +70,14 @@ def service_endpoint(endpoint: str | None, where: str) -> str | None:
     return endpoint or None
 
 
+# What services other than AWS may not know is not sent. What we store has SHA-256 of our own.
+_MODEST: dict[str, Any] = {
+    "s3": {"addressing_style": "path"},
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+
+
 @lru_cache(maxsize=8)
 def client(endpoint: str | None) -> Any:
     """A boto3 client. Threads may share it, and ask for it."""
@@ -68,7 +89,7 @@ def client(endpoint: str | None) -> Any:
         read_timeout=60,
         retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
         max_pool_connections=CONNECTIONS,
-        s3={"addressing_style": "path"} if endpoint else {},
+        **_MODEST if endpoint else {},
     )
     with _MAKING:
         return boto3.client(
@@ -112,15 +133,9 @@ def errors(where: str) -> Iterator[None]:
             fix="set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or a machine role",
         ) from error
     except ClientError as error:
-        code = error.response.get("Error", {}).get("Code", "?")
-        if code in _MISSING:
+        if _code(error) in _MISSING:
             raise FileNotFoundError(where) from error
-        fix = "check the bucket's name and your rights to it, then run again"
-        if code in _REFUSALS:
-            fix = _RIGHTS
-        elif _status(error) >= 500:
-            fix = "the service is busy or broken: run again later, finished work is kept"
-        raise StorageError(f"S3 refused the request ({code})", where=where, fix=fix) from error
+        raise StorageError(_refusal(error), where=where, fix=_advice(error)) from error
     except ParamValidationError as error:
         raise StorageError(
             "no name that S3 allows", where=where, fix="check the bucket's name and the path"
@@ -131,8 +146,42 @@ def errors(where: str) -> Iterator[None]:
         ) from error
 
 
-def _status(error: Any) -> int:
+def _code(error: ClientError) -> str:
+    return error.response.get("Error", {}).get("Code", "?")
+
+
+def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def _is_lacking(error: ClientError) -> bool:
+    """The service does not know such a request, and will not later."""
+    return _status(error) in (405, 501) or _code(error) == "NotImplemented"
+
+
+def _is_busy(error: ClientError) -> bool:
+    """Later it may go well."""
+    return not _is_lacking(error) and (_status(error) >= 500 or _status(error) == 429)
+
+
+def _refusal(error: ClientError) -> str:
+    message = " ".join(error.response.get("Error", {}).get("Message", "").split())[:200]
+    said = f"{_code(error)}: {message}" if message else _code(error)
+    if _is_lacking(error):
+        return f"the service cannot do what S3 calls {error.operation_name} ({said})"
+    return f"S3 refused the request ({said})"
+
+
+def _advice(error: ClientError) -> str:
+    if _code(error) in _REFUSALS:
+        return _RIGHTS
+    if _is_lacking(error):
+        return _LACKS
+    if _is_busy(error):
+        return "the service is busy or broken: run again later, finished work is kept"
+    if _code(error) in _REGIONS:
+        return "set AWS_REGION to the region of the bucket"
+    return "check the bucket's name and your rights to it, then run again"
 
 
 @dataclass(frozen=True)
@@ -203,22 +252,61 @@ class Prefix:
 
     def create(self, path: str, data: bytes) -> bool:
         """Write if nothing is there. False: it was there."""
+        with errors(self.uri(path)):
+            return self._create(path, data)
+
+    def _create(self, path: str, data: bytes) -> bool:
+        from botocore.exceptions import ClientError
+
+        for _ in range(_ATTEMPTS):
+            try:
+                client(self.endpoint).put_object(
+                    Bucket=self.bucket, Key=self.key(path), Body=data, IfNoneMatch="*"
+                )
+                count(written_bytes=len(data))
+                return True
+            except ClientError as error:
+                if _status(error) in (304, 412):  # 304 is what some services say for 412
+                    return False
+                if _status(error) != 409:  # 409: a concurrent create is under way, ask again
+                    raise
+        return False
+
+    def check(self, path: str) -> None:
+        """Create an object twice and delete it.
+
+        Args:
+            path: where nothing is, and nobody else writes.
+
+        Raises:
+            StorageError: one of these cannot be done, or the service writes over what is there
+                though it is told not to, so that nothing can be committed there.
+        """
+        problem = self._broken_promise(path)
+        self.delete([path])
+        if problem:
+            raise StorageError(problem, where=self.location, fix=_PROMISE)
+
+    def _broken_promise(self, path: str) -> str | None:
         from botocore.exceptions import ClientError
 
         with errors(self.uri(path)):
-            for _ in range(_ATTEMPTS):
-                try:
-                    client(self.endpoint).put_object(
-                        Bucket=self.bucket, Key=self.key(path), Body=data, IfNoneMatch="*"
-                    )
-                    count(written_bytes=len(data))
-                    return True
-                except ClientError as error:
-                    if _status(error) == 412:
-                        return False
-                    if _status(error) != 409:  # 409: a concurrent create is under way, ask again
-                        raise
-        return False
+            try:
+                first, second = self._create(path, b""), self._create(path, b"")
+            except ClientError as error:
+                if _status(error) in _PASSING:
+                    raise
+                # What fails here as well has nothing to do with the condition.
+                client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=b"")
+                return f"the service refuses to create objects on that condition ({_code(error)})"
+        if second:
+            return "the service writes over an object although it is told to create it only"
+        if not first:  # a request that was repeated can have met its own first try
+            try:
+                self.head(path)
+            except FileNotFoundError:
+                return "the service says of an object that is not there that it is"
+        return None
 
     def objects(self, folder: str) -> Iterator[Object]:
         """Everything below a folder, in order of path."""
@@ -259,19 +347,43 @@ class Prefix:
             )
 
     def delete(self, paths: Iterable[str]) -> None:
-        keys = [{"Key": self.key(path)} for path in paths]
+        """Those that are not there are fine."""
+        keys = [self.key(path) for path in paths]
         with errors(self.location):
             for start in range(0, len(keys), _BATCH):
-                answer = client(self.endpoint).delete_objects(
-                    Bucket=self.bucket,
-                    Delete={"Objects": keys[start : start + _BATCH], "Quiet": True},
-                )
-                if failed := answer.get("Errors"):
-                    raise StorageError(
-                        f"{len(failed)} objects cannot be deleted ({failed[0].get('Code')})",
-                        where=f"s3://{self.bucket}/{failed[0].get('Key')}",
-                        fix=_RIGHTS,
-                    )
+                self._delete_together(keys[start : start + _BATCH])
+
+    def _delete_together(self, keys: Sequence[str]) -> None:
+        from botocore.exceptions import ClientError
+
+        try:
+            answer = client(self.endpoint).delete_objects(
+                Bucket=self.bucket,
+                Delete={"Objects": [{"Key": key} for key in keys], "Quiet": True},
+            )
+        except ClientError as error:
+            if _status(error) in _PASSING:
+                raise
+            # Some services do not know the request, or refuse the checksum that it must have.
+            self._delete_one(keys[0])
+            with ThreadPoolExecutor(CONNECTIONS) as pool:
+                list(pool.map(self._delete_one, keys[1:]))
+            return
+        if failed := [e for e in answer.get("Errors", []) if e.get("Code") not in _MISSING]:
+            raise StorageError(
+                f"{len(failed)} objects cannot be deleted ({failed[0].get('Code')})",
+                where=f"s3://{self.bucket}/{failed[0].get('Key')}",
+                fix=_RIGHTS,
+            )
+
+    def _delete_one(self, key: str) -> None:
+        from botocore.exceptions import ClientError
+
+        try:
+            client(self.endpoint).delete_object(Bucket=self.bucket, Key=key)
+        except ClientError as error:
+            if _code(error) not in _MISSING:
+                raise
 
 
 class ObjectStream(io.RawIOBase):

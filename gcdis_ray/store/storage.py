@@ -71,7 +71,7 @@ class Storage(Protocol):
         ...
 
     def check(self) -> None:
-        """Raise StorageError if the place cannot be written."""
+        """Raise StorageError if the place cannot be written, or not by creating only if absent."""
         ...
 
 
@@ -196,9 +196,13 @@ class LocalStorage:
                 shutil.rmtree(self._at(prefix))
 
     def check(self) -> None:
-        probe = f".check-{os.getpid()}"
-        self.write(probe, b"")
+        probe = f".check-{uuid.uuid4().hex}"
+        created = self.create(probe, b""), self.create(probe, b"")
         self._at(probe).unlink(missing_ok=True)
+        if created != (True, False):
+            raise StorageError(
+                "the folder lets a file be created twice", where=self.root, fix="use another folder"
+            )
 
 
 @dataclass(frozen=True)
@@ -239,9 +243,7 @@ class S3Storage:
         self._prefix.delete(self.list(prefix))
 
     def check(self) -> None:
-        probe = f".check-{os.getpid()}"
-        self.write(probe, b"")
-        self._prefix.delete([probe])
+        self._prefix.check(f".check-{uuid.uuid4().hex}")
 
 
 def file_record(path: str, data: bytes, rows: int | None = None) -> FileRecord:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
 
@@ -9,6 +11,18 @@ from gcdis_ray.errors import ConfigError
 def num_workers(compute: ComputeConfig) -> int:
     """Training workers that really run: the local runtime trains in its own process."""
     return compute.workers if compute.runtime == "ray" else 1
+
+
+def check_strategy(compute: ComputeConfig) -> None:
+    """Raise ConfigError unless the strategy's package is installed."""
+    if compute.strategy == "deepspeed" and find_spec("deepspeed") is None:
+        raise ConfigError(
+            "the package deepspeed is not installed: it is built on Linux only, for Python up to "
+            "3.13",
+            where="compute.strategy",
+            fix="set compute.strategy=ddp, which gives the same numbers within rounding, or run "
+            "`make setup` with a Python that has it",
+        )
 
 
 def check_workers(training: TrainingConfig, compute: ComputeConfig, *, where: str) -> None:

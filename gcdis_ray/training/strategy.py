@@ -19,6 +19,7 @@ from torch.optim import Optimizer
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.training.checks import check_strategy
 from gcdis_ray.training.exchange import rank, world_size
 
 
@@ -51,6 +52,7 @@ def build_strategy(
     module: nn.Module, training: TrainingConfig, compute: ComputeConfig, device: torch.device
 ) -> Strategy:
     kinds = {"ddp": Replicated, "deepspeed": Zero}
+    check_strategy(compute)  # a worker can have another environment than the driver
     return kinds[compute.strategy](module, training, compute, device)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -64,6 +66,29 @@ def test_a_training_that_the_workers_cannot_share_is_named(stage: str):
     with pytest.raises(ConfigError, match="2 workers cannot share 3 parts") as error:
         before_run(load_config(QUICKSTART, [*changes, "compute={runtime: ray, workers: 2}"]))
     assert f"{training}.micro_batches" in str(error.value)
+
+
+@pytest.mark.parametrize("command", ["plan", "run", "doctor"])
+def test_a_strategy_whose_package_is_not_installed_is_named_before_ray_starts(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    write_scenes(tmp_path / "scenes", num_labeled=2, num_unlabeled=2, num_validation=1)
+    changes = [
+        "compute={strategy: deepspeed, runtime: ray, workers: 2}",
+        f"stages.ingest.root={tmp_path / 'scenes'}",
+        f"storage={tmp_path / 'storage'}",
+    ]
+    arguments = [command, str(QUICKSTART), *(t for c in changes for t in ("--set", c))]
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with mock.patch("gcdis_ray.runtime.ray_session.RaySession") as session:
+        assert main(arguments) == 2
+        said = "".join(capsys.readouterr())
+        assert "compute.strategy: the package deepspeed is not installed" in said
+        assert "set compute.strategy=ddp" in said
+        if command == "plan":  # nothing is trained up to there
+            assert main([*arguments, "--until", "ingest"]) == 0
+    assert not session.called
+    assert not (tmp_path / "storage" / "ingest").exists()
 
 
 def test_a_config_that_hides_classes_can_be_planned_up_to_discover(tmp_path: Path):

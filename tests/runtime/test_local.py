@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from strategies import needs_deepspeed
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -50,7 +51,7 @@ def test_a_mistake_stops_the_step_and_keeps_what_is_done(tmp_path: Path, runtime
     shards.check([0, 1])
 
 
-@pytest.mark.parametrize("strategy", ["ddp", "deepspeed"])
+@pytest.mark.parametrize("strategy", ["ddp", pytest.param("deepspeed", marks=needs_deepspeed)])
 def test_fit_with_every_strategy_and_a_second_time(tmp_path: Path, strategy: str):
     plan = toy_plan(tmp_path, strategy=strategy)
     runtime = LocalRuntime(plan.compute)

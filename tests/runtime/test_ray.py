@@ -143,7 +143,9 @@ import sys
 from pathlib import Path
 from toy_training import ToyTask, digests, toy_config, toy_plan
 from gcdis_ray.runtime.ray_runtime import RayRuntime
-compute = dict(strategy="deepspeed", runtime="ray", num_cpus=4, object_store_mb=200)
+from strategies import HAS_DEEPSPEED
+strategy = "deepspeed" if HAS_DEEPSPEED else "ddp"
+compute = dict(strategy=strategy, runtime="ray", num_cpus=4, object_store_mb=200)
 plan = toy_plan(Path(sys.argv[1]), **compute)
 runtime = RayRuntime(plan.compute)
 print("UP", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 from flaky_service import FlakyService, flaky_service
 
 from gcdis_ray.errors import StorageError
+from gcdis_ray.runtime.ray_session import _SETTINGS
 from gcdis_ray.store import s3
 from gcdis_ray.store.s3 import PART_BYTES, Prefix
 
@@ -163,3 +165,121 @@ def test_ray_gets_the_region_too(s3_endpoint: str, monkeypatch):
     assert filesystem.region == "eu-central-1"
     assert s3.path_and_filesystem("s3://bucket/x", None) == ("s3://bucket/x", None)
     assert s3.path_and_filesystem("/folder", s3_endpoint) == ("/folder", None)
+
+
+NO = (501, "NotImplemented")
+WITHOUT_BATCHES = [NO, (400, "InvalidArgument"), (405, "MethodNotAllowed"), (501, ""), (500, "")]
+
+
+@pytest.mark.parametrize("answer", WITHOUT_BATCHES)
+def test_without_batches_objects_are_deleted_one_by_one(
+    prefix: Prefix, flaky: FlakyService, answer: tuple[int, str]
+):
+    flaky.lacks = {"batch delete": answer}
+    names = [f"many/{index}" for index in range(7)]
+    for name in names:
+        prefix.write(name, b"")
+    flaky.requests.clear()
+    prefix.delete([*names, "many/never-there"])
+    assert sum(request.startswith("DELETE") for request in flaky.requests) == 8
+    assert not prefix.has_any("many")
+
+
+def test_a_busy_service_is_not_asked_to_delete_one_by_one(prefix: Prefix, flaky: FlakyService):
+    prefix.write("x", b"")
+    flaky.lacks = {"batch delete": (503, "SlowDown")}
+    with pytest.raises(StorageError, match="busy"):
+        prefix.delete(["x"])
+    assert not any(request.startswith("DELETE") for request in flaky.requests)
+
+
+def test_no_checksum_is_sent_to_a_service_of_its_own(prefix: Prefix, flaky: FlakyService):
+    """A request for many deletions must have one; then they go one by one."""
+    flaky.lacks = {"checksums": (400, "InvalidArgument")}
+    prefix.check("probe")
+    large = _noise((5 << 20) + 5)
+    with mock.patch.object(s3, "PART_BYTES", 5 << 20):
+        prefix.write("large", large)
+    prefix.write("small", large[:9])
+    assert prefix.read("large") == large
+    prefix.delete(["large", "small"])
+    assert list(prefix.objects("")) == []
+
+
+def test_what_ray_writes_has_no_checksum_either(prefix: Prefix, flaky: FlakyService, monkeypatch):
+    monkeypatch.delenv("AWS_REQUEST_CHECKSUM_CALCULATION", raising=False)
+    for name in _SETTINGS:
+        monkeypatch.setenv(name, os.environ.get(name, _SETTINGS[name]))
+    flaky.lacks = {"checksums": (400, "InvalidArgument")}
+    path, filesystem = s3.path_and_filesystem(f"{prefix.location}/train", flaky.url)
+    assert filesystem is not None
+    with filesystem.open_output_stream(f"{path}/checkpoint") as stream:
+        stream.write(b"x" * MIB)
+    assert prefix.read("train/checkpoint") == b"x" * MIB
+
+
+@pytest.mark.parametrize("says", [412, 304, 409])
+def test_a_service_that_keeps_the_promise(prefix: Prefix, flaky: FlakyService, says: int):
+    flaky.says = {412: says}
+    prefix.check("probe")
+    assert prefix.create("x", b"1")
+    assert not prefix.create("x", b"2")
+    assert prefix.read("x") == b"1"
+    assert not prefix.has_any("probe")
+
+
+def test_a_repeated_create_that_meets_its_own_first_try_breaks_no_promise(prefix: Prefix):
+    prefix.write("probe", b"")  # as if the answer had been lost
+    prefix.check("probe")
+    assert not prefix.has_any("probe")
+
+
+@pytest.mark.parametrize("answer", [NO, (501, ""), (400, "InvalidRequest"), (405, ""), (500, "")])
+def test_a_service_that_refuses_the_promise_is_named(
+    prefix: Prefix, flaky: FlakyService, answer: tuple[int, str]
+):
+    flaky.lacks = {"conditional put": answer}
+    with pytest.raises(StorageError, match="refuses to create objects on that condition") as caught:
+        prefix.check("probe")
+    assert "If-None-Match" in str(caught.value)
+    assert "busy" not in str(caught.value)
+    assert list(prefix.objects("")) == []
+
+
+def test_a_service_that_breaks_the_promise_is_named(prefix: Prefix, flaky: FlakyService):
+    flaky.ignores_conditions = True
+    with pytest.raises(StorageError, match="writes over an object") as caught:
+        prefix.check("probe")
+    assert caught.value.where == prefix.location
+    assert list(prefix.objects("")) == []
+    flaky.ignores_conditions = False
+    flaky.lacks = {"conditional put": (412, "PreconditionFailed")}
+    with pytest.raises(StorageError, match="not there that it is"):
+        prefix.check("probe")
+
+
+@pytest.mark.parametrize(("code", "fix"), [
+    ("SlowDown", "busy"), ("AccessDenied", "rights"), ("NoSuchBucket", "bucket's name"),
+    ("AuthorizationHeaderMalformed", "AWS_REGION"),
+])  # fmt: skip
+def test_what_has_nothing_to_do_with_the_promise_is_named_for_what_it_is(
+    prefix: Prefix, flaky: FlakyService, code: str, fix: str
+):
+    status = {"SlowDown": 503, "AccessDenied": 403, "NoSuchBucket": 404}.get(code, 400)
+    flaky.lacks = {"put": (status, code)}
+    with pytest.raises(StorageError, match=rf"S3 refused the request \({code}: no put\)") as caught:
+        prefix.check("probe")
+    assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [NO, (501, ""), (405, "MethodNotAllowed")])
+def test_what_a_service_cannot_do_is_not_an_outage(
+    prefix: Prefix, flaky: FlakyService, answer: tuple[int, str]
+):
+    flaky.lacks = {"list": answer, "put": answer}
+    with pytest.raises(StorageError, match="cannot do what S3 calls ListObjectsV2") as caught:
+        list(prefix.objects(""))
+    assert "again later" not in str(caught.value)
+    with pytest.raises(StorageError, match="cannot do what S3 calls PutObject"):
+        prefix.write("x", b"")
+    assert len(flaky.requests) == 2  # nothing is asked again

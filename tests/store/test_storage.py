@@ -243,6 +243,15 @@ def test_unwritable_folder(tmp_path: Path):
         open_storage(str(tmp_path / "file" / "below")).check()
 
 
+def test_a_folder_that_lets_files_be_created_twice_is_named(tmp_path: Path):
+    def copy(source: str, target: Path) -> None:
+        Path(target).write_bytes(Path(source).read_bytes())
+
+    with mock.patch("os.link", copy), pytest.raises(StorageError, match="created twice"):
+        open_storage(str(tmp_path)).check()
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_unknown_scheme():
     with pytest.raises(StorageError, match="scheme"):
         open_storage("ftp://host/x")

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from strategies import can_be_had, needs_deepspeed
 from toy_discovery import MIXED, make
 from toy_training import FolderCheckpoints, digests, toy_plan
 from two_workers import run_in_two
@@ -84,6 +85,8 @@ def run(case: str, plan: FitPlan, folder: Path, checkpoints: FolderCheckpoints) 
 def worker(rank: int, folder: str, one: str) -> None:
     """Every case on two workers; then a run of one worker goes on with two."""
     for case, (_, compute) in CASES.items():
+        if not can_be_had(compute):
+            continue
         base = Path(folder, case)
         plan, checkpoints = toy_plan(base, **compute), FolderCheckpoints(base / "checkpoints")
         outcome = run(case, plan, base, checkpoints)
@@ -214,6 +217,7 @@ def test_from_one_worker_to_two_and_back(one: dict[str, tuple[Path, Outcome]], t
 
 
 @pytest.mark.thorough
+@needs_deepspeed
 @pytest.mark.parametrize("case", [case for case in CASES if case.startswith("zero")])
 def test_deepspeed_equals_ddp_with_momentum_encoder_and_queue_beside_it(
     one: dict[str, tuple[Path, Outcome]], two: Path, case: str
@@ -237,6 +241,7 @@ def test_deepspeed_equals_ddp_with_momentum_encoder_and_queue_beside_it(
 
 
 @pytest.mark.thorough
+@needs_deepspeed
 def test_deepspeed_resumes_bit_by_bit(two: Path):
     for rank in (0, 1):
         first, again = (outcome(two, "zero1", rank, name) for name in ("outcome", "again"))

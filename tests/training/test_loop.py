@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from strategies import needs_deepspeed
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.errors import ConfigError, DataError
@@ -166,6 +167,7 @@ def test_every_precision_and_optimizer_learns(tmp_path: Path, optimizer: str, pr
     assert len(losses) == 60
 
 
+@needs_deepspeed
 def test_checkpoint_of_another_strategy_is_refused(tmp_path: Path):
     from gcdis_ray.runtime.local import LocalRuntime
 

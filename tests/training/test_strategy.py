@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from strategies import can_be_had, needs_deepspeed
 from toy_training import FolderCheckpoints, ToyTask, digests, toy_config, toy_plan
 from two_workers import run_in_two
 
@@ -33,6 +34,8 @@ CASES = {
 def worker(rank: int, folder: str) -> None:
     results = {}
     for name, (training, compute) in CASES.items():
+        if not can_be_had(compute):
+            continue
         base = Path(folder, name)
         plan = toy_plan(base, **compute)
         checkpoints = FolderCheckpoints(base / "checkpoints")
@@ -88,6 +91,7 @@ def test_more_parts_than_workers_equal_up_to_rounding(two: Path, tmp_path: Path)
     torch.testing.assert_close(weights(two, "ddp_four_parts"), expected, rtol=1e-4, atol=1e-6)
 
 
+@needs_deepspeed
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("zero")])
 def test_deepspeed_equals_ddp(two: Path, tmp_path: Path, name: str):
     """Interrupted and resumed as well: the optimiser's shards come back."""
@@ -107,8 +111,11 @@ def test_deepspeed_equals_ddp(two: Path, tmp_path: Path, name: str):
 
 def test_only_rank_0_writes_members(two: Path):
     other = json.loads((two / "rank1.json").read_text())
-    assert all(not other[name]["digests"] for name in CASES)
-    assert set(result(two, "zero1")["digests"]) == set(result(two, "ddp")["digests"])
+    there = [name for name, (_, compute) in CASES.items() if can_be_had(compute)]
+    assert all(not other[name]["digests"] for name in there)
+    assert {frozenset(result(two, name)["digests"]) for name in there} == {
+        frozenset(result(two, "ddp")["digests"])
+    }
 
 
 def test_rows_come_in_order_of_parts_in_any_dtype(two: Path):
@@ -118,6 +125,7 @@ def test_rows_come_in_order_of_parts_in_any_dtype(two: Path):
         assert parts == [2 * rank, 2 * rank + 1]
 
 
+@needs_deepspeed
 def test_zero_refuses_another_number_of_workers(two: Path):
     plan = toy_plan(two / "zero1", strategy="deepspeed")
     checkpoints = FolderCheckpoints(two / "zero1/checkpoints")

@@ -1,24 +1,28 @@
 """Mask and box average precision of bare files, by COCO's rules or LVIS's.
 
 The numbers equal those of pycocotools' ``COCOeval`` and lvis-api's ``LVISEval`` with their default
-parameters to the last bit (tests hold them to it, to lvis-api by numbers it gave). The way there is
-another one: see :mod:`gcdis_ray.metrics.ap_rows` and :mod:`gcdis_ray.metrics.average_precision`.
+parameters to the last bit, but for one thing said below (tests hold them to it, to lvis-api by
+numbers it gave). The way there is another one: see :mod:`gcdis_ray.metrics.ap_rows` and
+:mod:`gcdis_ray.metrics.average_precision`.
 
-What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP,
-also when results carry both; results with masks only are given their tight boxes (and, as in
-pycocotools, keep the mask's area); an undefined mean is ``None`` where the originals say -1; ids of
-annotations play no part (the originals take an object with id 0 for none).
+What the rules leave open is settled so: a mask's area counts for mask AP and a box's for box AP.
+Where results carry both, the originals take the box's for both, so that numbers by size of mask AP
+differ; with ``areas="box"`` they are equal. Results with masks only are given their tight boxes
+(and, as in pycocotools, keep the mask's area); an undefined mean is ``None`` where the originals
+say -1; ids of annotations play no part (the originals take an object with id 0 for none).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gcdis_ray.errors import DataError
 from gcdis_ray.metrics.ap_rows import Totals, match_images
 from gcdis_ray.metrics.average_precision import Category, class_curves, summary
-from gcdis_ray.metrics.detection_columns import Detections, Truth
+from gcdis_ray.metrics.detection_columns import Detections, Kind, Truth
 from gcdis_ray.metrics.files.coco_files import (
     GroundTruthFile,
     class_ids,
@@ -34,6 +38,7 @@ def evaluate_files(
     results: Path,
     known_classes: Sequence[str | int] | None = None,
     image_ids: Sequence[int] | None = None,
+    areas: Kind | None = None,
 ) -> dict[str, Any]:
     """Score a COCO results file against a COCO or LVIS annotation file.
 
@@ -43,6 +48,8 @@ def evaluate_files(
         known_classes: names or ids; gives the splits ``known`` and ``novel`` (all others).
         image_ids: score these images only; all of the ground truth if not given. Images without
             detections count: their objects are missed.
+        areas: whose areas say which detections are small, medium and large; None: the mask's for
+            mask AP and the box's for box AP. A detection without box has its mask's area.
 
     Returns:
         ``mask`` and ``box``, each None (with the reason in ``protocol``) or
@@ -55,9 +62,11 @@ def evaluate_files(
         where no object exists to be found.
 
     Raises:
-        DataError: files that are missing, unreadable or do not belong together.
+        DataError: files that are missing, unreadable or do not belong together; areas of masks are
+            asked for, and a detection has none.
     """
     file = read_ground_truth(ground_truth, None if image_ids is None else set(image_ids))
+    file = replace(file, truth=replace(file.truth, rules=replace(file.truth.rules, areas=areas)))
     known = None if known_classes is None else class_ids(known_classes, file.categories)
     faults = MaskFaults()
     return evaluate_results(file, read_results(results, file, None, faults), known, faults)
@@ -94,6 +103,12 @@ def evaluate(
 ) -> dict[str, Any]:
     """Score detections that count, of columns in memory. See :func:`evaluate_files`."""
     totals = Totals.of(truth, detections)
+    if truth.rules.areas == "mask" and (without := totals.detections_without_mask):
+        raise DataError(
+            f"{without} of {totals.detections} detections have no mask, so no area of one",
+            where="--areas mask",
+            fix="use --areas box, or leave it out",
+        )
     matches, object_counts = match_images(truth, detections, totals.kinds())
     found = class_curves([matches], [object_counts], truth.rules, range(truth.num_classes))
     return summary(found, totals, categories, truth.rules, known)
