@@ -33,8 +33,8 @@ from gcdis_ray.data.sets.image_list import ImageList
 from gcdis_ray.data.sets.known_classes import without_object
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
-from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.masks.run_lengths import run_areas
+from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import Size, canonical_json
 from gcdis_ray.store.members import document, table
 from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
