@@ -141,7 +141,7 @@ def consensus(
         cluster_M[:num_told] = nodes.classes
         distance_MM += cluster_M[:, None] != cluster_M[None, :]
     tree_P4 = nodes.tree(distance_MM / len(partitions_PN))
-    told_apart = len(rows) - np.count_nonzero(tree_P4[:, 2] == 0)
+    told_apart = len(rows) - int(np.count_nonzero(tree_P4[:, 2] == 0))
     most = told_apart + num_known - num_told
     cluster_N = labels_N.copy()
     cluster_N[~told_N] = nodes.clusters(tree_P4, num_known, min(num_classes, most))
