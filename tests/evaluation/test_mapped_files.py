@@ -297,7 +297,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     paths = _files(tmp_path, truth, _renamed(results, {3: 300, 4: 400}))
     command = ["evaluate", "--ground-truth", str(paths[0]), "--results", str(paths[1])]
     assert main(command) == 2
-    assert "no category with id 300" in capsys.readouterr().err
+    assert "no category with id 400" in capsys.readouterr().err
     known = ["--known-classes", *KNOWN]
     assert main([*command, *known, "--mapping-source", "detections", "--json"]) == 0
     mapping = json.loads(capsys.readouterr().out)["mapping"]
