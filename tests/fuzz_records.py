@@ -12,7 +12,6 @@ import argparse
 import copy
 import json
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_bytes
 
 AT_ONCE = 2000  # inputs of a process
 ODD: tuple[Any, ...] = (
@@ -117,8 +118,7 @@ def read_some(first: int, last: int, told: Path) -> None:
                 outcome = "traceback"
                 sys.stderr.write(f"input {number}:\n{traceback.format_exc()}\n")
             print(f"{number} {outcome}", file=lines, flush=True)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
-        print(f"{peak} MB", file=lines, flush=True)
+        print(f"{peak_bytes() >> 20} MB", file=lines, flush=True)
 
 
 # ---------------------------------------------------------------- all of them

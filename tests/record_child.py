@@ -10,13 +10,14 @@ from __future__ import annotations
 import base64
 import contextlib
 import json
-import resource
 import subprocess
 import sys
 import tempfile
 import traceback
 from pathlib import Path
 from typing import Any
+
+from peak_memory import peak_bytes
 
 MOST_BYTES = 1 << 30
 
@@ -70,7 +71,7 @@ def main() -> None:
                 )
             except Exception:  # what this is for
                 answer = {"traceback": traceback.format_exc()}
-            answer["peak"] = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            answer["peak"] = peak_bytes()
             print(json.dumps(answer), flush=True)
 
 
