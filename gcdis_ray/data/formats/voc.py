@@ -18,6 +18,7 @@ import numpy as np
 
 from gcdis_ray.data.formats.coco import check_unique
 from gcdis_ray.data.formats.records import CategoryRecord, ImageRecord
+from gcdis_ray.data.images.png_chunks import without_metadata
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.encoding import MARK, check_encoding
 from gcdis_ray.masks import coco_rle
@@ -144,7 +145,7 @@ class VocFile:
         data = self._read(name, _MAX_PNG_BYTES)
         where = f"{self.folder.uri}/{name}"
         try:
-            with Image.open(io.BytesIO(data), formats=["PNG"]) as image:
+            with Image.open(io.BytesIO(without_metadata(data)), formats=["PNG"]) as image:
                 if image.mode not in ("P", "L"):
                     raise DataError(f"a PNG of mode {image.mode}, not palette", where=where)
                 return np.asarray(image)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +246,18 @@ def test_bad_masks_of_voc(tmp_path: Path):
     (tmp_path / "VOC/SegmentationObject/000001.png").write_bytes(header)
     with pytest.raises(DataError, match="100000 x 100000 pixels"):
         list(opened(tmp_path, listed).images())
+
+
+def test_voc_masks_with_large_metadata(tmp_path: Path):
+    official.voc(tmp_path / "VOC", ["000001"])
+    listed = "VOC/ImageSets/Segmentation/train.txt"
+    plain = list(opened(tmp_path, listed).annotations())
+    mask = tmp_path / "VOC/SegmentationObject/000001.png"
+    text = b"zTXtComment\0\0" + zlib.compress(b" " * 3_000_000)
+    chunk = struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text))
+    data = mask.read_bytes()
+    mask.write_bytes(data[:33] + 3 * chunk + data[33:])
+    assert list(opened(tmp_path, listed).annotations()) == plain
 
 
 # ---------------------------------------------------------------- lists and files
