@@ -168,6 +168,7 @@ def _mask_outside(folder: Path, data: dict[str, Any]) -> None:
 
 def _zero_area(folder: Path, data: dict[str, Any]) -> None:
     data["annotations"][0]["segmentation"] = [[5, 5, 5, 5, 5, 5]]
+    data["annotations"][0]["bbox"] = [5, 5, 0, 0]  # otherwise the object keeps its box
 
 
 def _duplicate_ids(folder: Path, data: dict[str, Any]) -> None:
