@@ -20,6 +20,7 @@ from gcdis_ray.instances.training_images import ImageAugmentConfig, Objects, Sam
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.training.task import TrainingTask
 
+_AHEAD_STEPS = 4  # whose image files a worker reads while it makes a batch of its parts
 _AUGMENT = 1_000_003  # tag of the augmentation's random stream
 
 
@@ -65,8 +66,11 @@ class DetectionTask(TrainingTask):
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
         size = self.config.batch_size // self.config.micro_batches
-        images, targets = [], []
-        for slot in range(part * size, (part + 1) * size):
+        slots, images, targets = range(part * size, (part + 1) * size), [], []
+        for later in range(step, min(step + 1 + _AHEAD_STEPS, self.config.steps)):
+            for stream, index in (self._draw(later, slot) for slot in slots):
+                self._streams[stream].ahead([index])
+        for slot in slots:
             stream, index = self._draw(step, slot)
             rng = np.random.default_rng([self.seed, _AUGMENT, step, slot])
             scenes = self._streams[stream]
@@ -96,7 +100,7 @@ class DetectionTask(TrainingTask):
         key = (stream, epoch)
         if key not in self._orders:
             for old in [k for k in self._orders if k[0] == stream and k[1] < epoch - 1]:
-                del self._orders[old]
+                self._orders.pop(old, None)  # another thread may have
             self._orders[key] = self._streams[stream].order(self.seed, stream, epoch)
         return stream, int(self._orders[key][place])
 

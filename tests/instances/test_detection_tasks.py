@@ -15,7 +15,7 @@ from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.instances.proposing import ProposingTask
 from gcdis_ray.instances.segmentation import SegmentationTask
-from gcdis_ray.instances.training_images import ImageAugmentConfig
+from gcdis_ray.instances.training_images import ImageAugmentConfig, Scenes
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig.model_validate({"steps": 10, "batch_size": 4, "micro_batches": 2})
@@ -108,6 +108,21 @@ class TestBatches:
         other = _proposing(rectangles, seed=1)
         other.setup(CPU)
         assert not _equal(other.batch(0, 0), early)
+
+    def test_a_worker_reads_the_images_of_its_own_parts(self, rectangles, monkeypatch):
+        asked, begin = set[int](), Scenes._begin
+
+        def begun(scenes, indices):
+            asked.update(indices := list(indices))
+            begin(scenes, indices)
+
+        monkeypatch.setattr(Scenes, "_begin", begun)
+        task = _proposing(rectangles)
+        task.setup(CPU)
+        for step in (0, 1):
+            task.batch(step, 1)
+        drawn = [{task._draw(step, slot)[1] for step in range(6)} for slot in range(4)]
+        assert asked == drawn[2] | drawn[3]  # those of four steps more: it reads ahead
 
     def test_epochs_cover_every_labeled_image(self, rectangles):
         task = _proposing(rectangles)
