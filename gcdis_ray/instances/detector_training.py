@@ -100,7 +100,7 @@ class DetectionTask(TrainingTask):
         key = (stream, epoch)
         if key not in self._orders:
             for old in [k for k in self._orders if k[0] == stream and k[1] < epoch - 1]:
-                self._orders.pop(old, None)  # another thread may have
+                del self._orders[old]
             self._orders[key] = self._streams[stream].order(self.seed, stream, epoch)
         return stream, int(self._orders[key][place])
 
