@@ -6,6 +6,7 @@ kept decoded if the whole set fits the memory given, encoded otherwise.
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -143,7 +144,7 @@ def read_pseudo_labels(
 
 
 class Scenes:
-    """Images that have objects, in shard order.
+    """Images that have objects, in shard order. Threads may share it.
 
     Args:
         images: the images table.
@@ -176,6 +177,7 @@ class Scenes:
         self._keep_decoded = 3 * sum(h * w for h, w in self._sizes) <= cache_bytes
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._files: OrderedDict[int, list[ImageFile]] = OrderedDict()
+        self._reading = threading.Lock()  # of _files
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -243,14 +245,15 @@ class Scenes:
         )
 
     def _shard_files(self, shard: int) -> list[ImageFile]:
-        if shard in self._files:
-            self._files.move_to_end(shard)
-            return self._files[shard]
-        files = self._source.read(self._images.shard(shard, FILE_COLUMNS))
-        self._files[shard] = files
-        while len(self._files) > 1 and self._encoded_bytes() > self._budget:
-            self._files.popitem(last=False)
-        return files
+        with self._reading:
+            if shard in self._files:
+                self._files.move_to_end(shard)
+                return self._files[shard]
+            files = self._source.read(self._images.shard(shard, FILE_COLUMNS))
+            self._files[shard] = files
+            while len(self._files) > 1 and self._encoded_bytes() > self._budget:
+                self._files.popitem(last=False)
+            return files
 
     def _encoded_bytes(self) -> int:
         return sum(len(file.data) for files in self._files.values() for file in files)
