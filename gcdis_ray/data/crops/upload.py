@@ -6,9 +6,7 @@ import torch
 from torch import Tensor
 
 
-def upload(
-    images_N3HW: Tensor, masks_N1HW: Tensor, device: torch.device
-) -> tuple[Tensor, Tensor]:
+def upload(images_N3HW: Tensor, masks_N1HW: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
     """Both on a device, in one copy; to a GPU from pinned memory, on the stream at hand.
 
     Args:
