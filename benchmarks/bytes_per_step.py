@@ -3,10 +3,10 @@
     python benchmarks/bytes_per_step.py
     python benchmarks/bytes_per_step.py configs/coco_half_lvis.yaml --classes 1203 3929
 
-One step of a config's discovery is computed in this process, on crops of 32 px: nothing that is sent
-depends on how large they are. Rows are gathered in the order of parts, and every rank has all of them
-in the end; gradients are summed. ``constants`` is what the rows would hold besides if buffers that no
-step changes were among them.
+One step of a config's discovery is computed in this process, on crops of 32 px: nothing that is
+sent depends on how large they are. Rows are gathered in the order of parts, and every rank has all
+of them in the end; gradients are summed. ``constants`` is what the rows would hold besides if
+buffers that no step changes were among them.
 """
 
 from __future__ import annotations

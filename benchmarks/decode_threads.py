@@ -3,15 +3,15 @@
     python benchmarks/decode_threads.py
     python benchmarks/decode_threads.py --threads 4 --seconds 5
 
-Nothing is trained: parts of 64 crops are taken as fast as they are made, each in two views of 224 px,
-from JPEGs of 256 px a side that are decoded every time. One thread and several take turns, round by
-round; a rate is of the time between the first part taken and the last.
+Nothing is trained: parts of 64 crops are taken as fast as they are made, each in two views of
+224 px, from JPEGs of 256 px a side that are decoded every time. One thread and several take turns,
+round by round; a rate is of the time between the first part taken and the last.
 
-Wall-clock tells the truth on idle cores only. On a busy machine threads queue for a core, several more
-than one; the system counts that for each thread (Linux, ``/proc/<pid>/task/<tid>/schedstat``). So a
-second rate is given: that of the time that is left without the longest such queue, which is what idle
+Wall-clock tells the truth on idle cores only. On a busy machine threads queue for a core, several
+more than one; the system counts that for each thread (Linux, ``/proc/self/task/<tid>/schedstat``).
+So a second rate is given: of the time that is left without the longest such queue, about what idle
 cores would have shown. What threads cost one another, by waiting for the interpreter's lock or for
-memory, is in both. Beside them: CPU seconds per 1,000 crops, and cores in use.
+memory, is in both. Beside them: CPU time a crop, and cores in use.
 """
 
 from __future__ import annotations

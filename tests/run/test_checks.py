@@ -112,9 +112,7 @@ def test_bf16_on_a_processor_without_units_for_it(
         if command != "run":
             assert main([*arguments, "--set", "compute.slow_bf16=true"]) == 0
             assert "stages.segment.training.precision" not in "".join(capsys.readouterr())
-        if (
-            command == "plan"
-        ):  # nothing is trained up to there; and machines of a cluster are others
+        if command == "plan":  # nothing is trained up to there; a cluster has other machines
             assert main([*arguments, "--until", "ingest"]) == 0
             assert main([*arguments, "--set", "compute.address=10.0.0.1:6379"]) == 0
             assert "no units for bf16" not in "".join(capsys.readouterr())
