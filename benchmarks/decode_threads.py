@@ -21,7 +21,6 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,22 +64,17 @@ def queued_s() -> dict[str, float]:
     return found
 
 
-def steps(batches: CropBatches, threads: int) -> Iterator[object]:
-    compute = ComputeConfig(runtime="local", decode_threads=threads)
-    feed = Feed(batches.batch, [0], compute, torch.device("cpu"))
-    yield from feed.steps(0, 10**9)
-
-
 def measure(batches: CropBatches, threads: int, seconds: float) -> Rates:
-    feed, taken = steps(batches, threads), 0
-    next(feed)
+    compute = ComputeConfig(runtime="local", decode_threads=threads)
+    feed = Feed(batches.batch, [0], compute, torch.device("cpu")).steps(0, 10**9)
+    taken, _ = 0, next(feed)
     queued, cpu, began = queued_s(), time.process_time(), time.perf_counter()
     while time.perf_counter() - began < seconds or taken < 2 * threads:
         next(feed)
         taken += PART
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
     waits = [now - queued.get(thread, 0.0) for thread, now in queued_s().items()]
-    feed.close()  # type: ignore[attr-defined]
+    feed.close()
     idle = max(wall - max(waits), cpu / threads)  # no thread does more than it has CPU time for
     return Rates(taken / wall, taken / idle, 1000 * cpu / taken, cpu / wall)
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from timm.layers.norm_act import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 def has_batch_norm(net: nn.Module) -> bool:
@@ -17,8 +18,8 @@ def has_batch_norm(net: nn.Module) -> bool:
 class FrozenBatchNorm(nn.Module):
     """A batch norm whose statistics, scale and shift stay as they are.
 
-    On a GPU the map keeps its precision. Scale and shift of 32 bits would make one of 32 bits of a
-    map of 16, and so would the next norm, and the next.
+    On a GPU one kernel does it, and the map keeps its precision. On a CPU a map of 16 bits becomes
+    one of 32, as scale and shift are.
     """
 
     constant_buffers = ("weight", "bias", "running_mean", "running_var")
@@ -50,12 +51,15 @@ class FrozenBatchNorm(nn.Module):
         return frozen
 
     def forward(self, map_NCHW: Tensor) -> Tensor:
+        return self.act(self.drop(self._normed(map_NCHW)))
+
+    def _normed(self, map_NCHW: Tensor) -> Tensor:
+        statistics = self.running_mean, self.running_var
+        if map_NCHW.device.type != "cpu":
+            return F.batch_norm(map_NCHW, *statistics, self.weight, self.bias, eps=self.eps)
         scale_C = self.weight * (self.running_var + self.eps).rsqrt()
         shift_C = self.bias - self.running_mean * scale_C
-        scale, shift = (values.view(1, -1, 1, 1) for values in (scale_C, shift_C))
-        if map_NCHW.device.type != "cpu":
-            scale, shift = scale.to(map_NCHW.dtype), shift.to(map_NCHW.dtype)
-        return self.act(self.drop(map_NCHW * scale + shift))
+        return map_NCHW * scale_C.view(1, -1, 1, 1) + shift_C.view(1, -1, 1, 1)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *others: Any) -> None:
         state_dict.pop(f"{prefix}num_batches_tracked", None)  # of a batch norm that was not frozen

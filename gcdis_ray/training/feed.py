@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from typing import Any
@@ -42,7 +42,7 @@ class Feed:
         self._threads, self._torch_threads = compute.decode_threads, compute.threads
         self._of_thread = threading.local()
 
-    def steps(self, start: int, stop: int) -> Iterator[tuple[int, list[Any]]]:
+    def steps(self, start: int, stop: int) -> Generator[tuple[int, list[Any]], None, None]:
         """(step, its parts on the device) from ``start`` on. What making a part raises is raised
         when it is its turn."""
         ahead = STEPS_AHEAD if self._threads > 1 else 1
