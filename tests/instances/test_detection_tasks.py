@@ -9,13 +9,14 @@ import pytest
 import torch
 from scene_tables import TINY, memory_table, memory_tensors, rectangle_scenes
 
-from gcdis_ray.config import TrainingConfig
+from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.instances.proposing import ProposingTask
 from gcdis_ray.instances.segmentation import SegmentationTask
 from gcdis_ray.instances.training_images import ImageAugmentConfig, Scenes
+from gcdis_ray.training.feed import Feed
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig.model_validate({"steps": 10, "batch_size": 4, "micro_batches": 2})
@@ -96,6 +97,26 @@ def _equal(one, two):
 
 
 class TestBatches:
+    def test_any_number_of_threads_makes_the_same(self, rectangles):
+        """Of images that do not fit the memory given, so that their shards come and go."""
+        steps = []
+        for threads in (1, 4):
+            task = _segmentation(rectangles, cache_mb=0)
+            task.setup(CPU)
+            compute = ComputeConfig(runtime="local", decode_threads=threads)
+            steps.append(list(Feed(task.batch, (0, 1), compute, CPU).steps(0, 12)))
+        for (_, alone), (_, together) in zip(*steps, strict=True):
+            assert all(_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+    @pytest.mark.parametrize(
+        ("precision", "device"), [("bf16", "meta"), ("fp32", "meta"), ("bf16", "cpu")]
+    )
+    def test_channels_last_for_bf16_on_a_gpu(self, rectangles, precision: str, device: str):
+        config = TRAINING.model_copy(update={"precision": precision})
+        model = _proposing(rectangles, config=config).setup(torch.device(device))
+        last = model.layout == torch.channels_last
+        assert last == ((precision, device) == ("bf16", "meta"))
+
     def test_pure_function_of_seed_step_and_part(self, rectangles):
         task, again = _proposing(rectangles), _proposing(rectangles)
         task.setup(CPU)
