@@ -138,15 +138,16 @@ def rectangle_scenes(
                         "iscrowd": False,
                     }
                 )
+            data = _png(pixels)
             image_rows.append(
                 {
                     "image_id": image_id,
                     "uri": f"{image_id}.png",
-                    "bytes": _png(pixels),
+                    "bytes": data,
                     "turn": 1,
                     "height_px": height,
                     "width_px": width,
-                    "sha256": "",
+                    "sha256": hashlib.sha256(data).hexdigest(),
                     "split": split,
                 }
             )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -184,7 +182,6 @@ def _stored(rectangles, folder, store):
     for shard in rectangles.images.iter_shards():
         rows = shard.to_pylist()
         for row in rows:
-            row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()
             if store == "uri":
                 (folder / row["uri"]).write_bytes(row["bytes"])
                 row["bytes"] = None
