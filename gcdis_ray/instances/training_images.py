@@ -34,6 +34,8 @@ from gcdis_ray.store.schemas import BOX, schema
 
 _SHUFFLED_SHARDS = 64  # images are shuffled among this many shards at a time
 _READERS = 8  # image files read at a time
+_AHEAD = 4  # shards of annotations read while one is kept
+_LABEL_COLUMNS = ("image_id", "source_id", "cluster_id", "reliability")
 _OBJECT_COLUMNS = ("instance_id", "image_id", "class_index", "bbox_xyxy", "mask_rle", "iscrowd")
 
 _OBJECTS = schema(
@@ -138,9 +140,11 @@ class _Columns:
 
     @classmethod
     def of(cls, batch: pa.RecordBatch) -> _Columns:
-        names = ("class_index", "rank", "global_rank", "crowd")
-        columns = (numbers(batch.column(name)) for name in names)
-        return cls(matrix(batch.column("bbox_xyxy")), *columns, batch.column("mask_rle"))
+        classes, rank, global_rank, crowd = (
+            numbers(batch.column(name)) for name in ("class_index", "rank", "global_rank", "crowd")
+        )
+        boxes, rles = matrix(batch.column("bbox_xyxy")), batch.column("mask_rle")
+        return cls(boxes, classes, rank, global_rank, crowd, rles)
 
     def objects(self, rows: slice) -> Objects:
         crowd = self.crowd[rows] != 0
@@ -194,8 +198,8 @@ def read_pseudo_labels(pseudo_labels: Table, proposals: Table) -> Annotations:
         stability = numbers(pseudo_labels.read(("stability",))["stability"])
         global_rank, start = rank_share(stability.astype(np.float64)), 0
         for labels, masks in zip(
-            pseudo_labels.iter_shards(("image_id", "source_id", "cluster_id", "reliability")),
-            proposals.iter_shards(("proposal_id", "bbox_xyxy", "mask_rle")),
+            pseudo_labels.iter_shards(_LABEL_COLUMNS, ahead=_AHEAD),
+            proposals.iter_shards(("proposal_id", "bbox_xyxy", "mask_rle"), ahead=_AHEAD),
             strict=True,
         ):
             rows = _rows_of(numbers(labels["source_id"]), numbers(masks["proposal_id"]))

@@ -27,6 +27,7 @@ from gcdis_ray.methods.trunk import VIEWS, TrunkSpec, build_front
 from gcdis_ray.store.artifacts import Table, TensorFile
 
 _PLAIN_ROWS = 256  # un-augmented crops at a time
+_AHEAD = 4  # shards read while one is kept
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,7 @@ class CachedViews:
         kept = shared_table(
             f"views {views.digest}",
             schema,
-            lambda: views.iter_shards(columns),
+            lambda: views.iter_shards(columns, ahead=_AHEAD),
             in_memory=2 * num * numbers_in_row <= budget_mb * 1_000_000,
         )
         self._rows = RandomRows(kept)

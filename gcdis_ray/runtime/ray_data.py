@@ -115,7 +115,8 @@ def map_shards(
             min_size=1,
             max_size=most,  # whatever room there is now: nodes may come
             initial_size=min(most, _room(need)),
-            max_tasks_in_flight_per_actor=2,  # the next one is there when one is done
+            # Twice what it does at once: the next one is there, and the pool grows (Ray: at 1.75).
+            max_tasks_in_flight_per_actor=2,
         ),
         num_cpus=need["CPU"],
         num_gpus=need["GPU"] or None,

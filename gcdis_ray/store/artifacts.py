@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -26,7 +27,7 @@ from gcdis_ray.errors import ArtifactError
 if TYPE_CHECKING:
     import torch
 
-_READERS = 8  # shards read at a time: a bucket takes as long for one as for many
+_READERS = 8  # of a column: shards read at a time
 
 
 def canonical_json(value: Any) -> str:
@@ -216,15 +217,28 @@ class Table:
 
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order. Ask for the columns you need: image bytes are large."""
-        if self.num_shards < 2:
-            return pa.concat_tables(self.iter_shards(columns))
-        with ThreadPoolExecutor(_READERS) as pool:
-            shards = range(self.num_shards)
-            found = [pool.submit(copy_context().run, self.shard, i, columns) for i in shards]
-            return pa.concat_tables(shard.result() for shard in found)
+        return pa.concat_tables(self.iter_shards(columns, ahead=_READERS))
 
-    def iter_shards(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
-        return (self.shard(i, columns) for i in range(self.num_shards))
+    def iter_shards(
+        self, columns: Sequence[str] | None = None, *, ahead: int = 0
+    ) -> Iterator[pa.Table]:
+        """Rows shard by shard.
+
+        Args:
+            ahead: shards that are read while one is used: a bucket takes as long for some as for
+                one.
+        """
+        if not ahead or self.num_shards < 2:
+            yield from (self.shard(i, columns) for i in range(self.num_shards))
+            return
+        with ThreadPoolExecutor(ahead) as pool:
+            reading = deque[Future[pa.Table]]()
+            for i in range(self.num_shards):
+                reading.append(pool.submit(copy_context().run, self.shard, i, columns))
+                if len(reading) > ahead:
+                    yield reading.popleft().result()
+            while reading:
+                yield reading.popleft().result()
 
 
 @dataclass(frozen=True)

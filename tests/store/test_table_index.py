@@ -108,6 +108,22 @@ def test_a_small_column_does_not_cost_the_large_ones(storage: Storage):
     assert table.digest == older.digest
 
 
+def test_shards_read_ahead_come_in_order_and_no_more_than_asked(tmp_path: Path):
+    tables = [crops(20, 1000 * part) for part in range(9)]
+    table = stored(LocalStorage(str(tmp_path)), "crops", tables).table("crops")
+    with metering() as meter:
+        shards = table.iter_shards(ahead=2)
+        assert next(shards).equals(tables[0])
+        shards.close()
+    assert meter.read_bytes <= sum(shard.bytes for shard in table.shards[:3])
+    for shard, expected in zip(table.iter_shards(ahead=2), tables, strict=True):
+        assert shard.equals(expected)
+    broken = dataclasses.replace(table.shards[5], sha256="0" * 64)
+    spoiled = dataclasses.replace(table, shards=(*table.shards[:5], broken, *table.shards[6:]))
+    with pytest.raises(ArtifactError, match="damaged"):
+        list(spoiled.iter_shards(ahead=2))
+
+
 def test_vectors_are_large_and_small_tables_have_no_index():
     rows = [dict(crop_index=i, class_index=1, embedding=[0.1 * i] * 64) for i in range(40)]
     embeddings = pa.Table.from_pylist(rows, EMBEDDINGS)

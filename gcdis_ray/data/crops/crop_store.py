@@ -21,6 +21,7 @@ from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.schemas import CROPS
 
 _COLUMNS = ("class_index", "jpeg", "mask_png")
+_AHEAD = 4  # shards read while one is kept
 _ENCODED = pa.schema([CROPS.field(name) for name in _COLUMNS])
 _Encoded = Sequence[bytes] | Sequence[np.ndarray]
 
@@ -95,7 +96,7 @@ class CropStore:
         if isinstance(crops, pa.Table):
             kept = pa.concat_tables(decoded([crops])) if self._is_decoded else crops
         else:
-            shards = partial(crops.iter_shards, _COLUMNS)
+            shards = partial(crops.iter_shards, _COLUMNS, ahead=_AHEAD)
             what = f"decoded {side_px} {cv2.__version__}" if self._is_decoded else "encoded"
             kept = shared_table(
                 f"crops {what} {crops.digest}",

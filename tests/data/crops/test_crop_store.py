@@ -76,7 +76,7 @@ def test_kept_and_decoded_on_demand_are_the_same():
 def test_a_handle_is_read_once_shard_by_shard_and_gives_what_the_whole_table_gives(budget_mb):
     shards = Shards(SIZES)
     store = CropStore(shards.handle(), 16, budget_mb)
-    assert shards.reads == [0, 1, 2, 3]
+    assert sorted(shards.reads) == [0, 1, 2, 3]
     whole = pa.concat_tables(shards.tables)
     assert store.labels.tolist() == whole["class_index"].to_pylist()
     assert store.labels.dtype == torch.int64
@@ -89,7 +89,7 @@ def test_a_handle_is_read_once_shard_by_shard_and_gives_what_the_whole_table_giv
     found_images, found_masks = store.get(rows)
     assert torch.equal(found_images, images)
     assert torch.equal(found_masks, masks)
-    assert shards.reads == [0, 1, 2, 3]
+    assert sorted(shards.reads) == [0, 1, 2, 3]
 
 
 def test_sliced_and_chunked_columns_keep_their_rows():
@@ -107,14 +107,14 @@ def test_sliced_and_chunked_columns_keep_their_rows():
 def test_a_second_store_of_the_same_crops_reads_none(budget_mb):
     first, second = Shards([3, 2]), Shards([3, 2])
     stores = [CropStore(shards.handle(), 16, budget_mb) for shards in (first, second)]
-    assert (first.reads, second.reads) == ([0, 1], [])
+    assert (sorted(first.reads), second.reads) == ([0, 1], [])
     rows = torch.tensor([4, 0])
     for a, b in zip(*(store.get(rows) for store in stores), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(*(store.labels for store in stores))
     other = Shards([2, 3])
     CropStore(other.handle(), 16, budget_mb)
-    assert other.reads == [0, 1]
+    assert sorted(other.reads) == [0, 1]
 
 
 def test_colours_are_rgb_and_masks_stay_two_valued():
