@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pyarrow as pa
 
+from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.store.artifacts import FileRecord, Table
 from gcdis_ray.store.schemas import CROPS
-from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, encode_table, file_record
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 
 def crop_rows(
@@ -50,11 +52,15 @@ def crop_rows(
 def write_crops(folder: Path, shards: list[pa.Table], repeats: int = 1) -> Table:
     """A table ``crops`` of real files below ``folder``, each of them named ``repeats`` times: rows
     without end from little disk."""
-    storage = LocalStorage(str(folder))
-    records: list[FileRecord] = []
-    for index, shard in enumerate(shards):
-        data = encode_table(shard)
-        path = f"crops/part-{index:05d}.parquet"
-        storage.write(f"bench/{path}", data)
-        records.append(file_record(path, data, shard.num_rows))
-    return Table("crops", tuple(records * repeats), ArtifactOpener(storage, "bench"))
+    attempt = Attempt(LocalStorage(str(folder)), "bench", "attempt-0", {"crops": CROPS})
+    records = [attempt.table("crops", shard, index) for index, shard in enumerate(shards)]
+    told = json.dumps([record.plain() for record in records])
+    Path(folder, "crops.json").write_text(told)
+    return read_crops(folder, repeats)
+
+
+def read_crops(folder: Path, repeats: int = 1) -> Table:
+    """The table that :func:`write_crops` has left there."""
+    records = [FileRecord.of(told) for told in json.loads(Path(folder, "crops.json").read_text())]
+    opener = ArtifactOpener(LocalStorage(str(folder)), "bench", {"crops": CROPS})
+    return Table("crops", tuple(records * repeats), opener)

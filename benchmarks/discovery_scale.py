@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from crop_tables import crop_rows, write_crops
+from crop_tables import crop_rows, read_crops, write_crops
 from peak_memory import PeakMemory
 
 from gcdis_ray.config import TrainingConfig
@@ -33,8 +33,6 @@ from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.gcdis.task import DiscoveryTask
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.trunk import resnet_trunk
-from gcdis_ray.store.artifacts import Table
-from gcdis_ray.store.storage import ArtifactOpener, LocalStorage, file_record
 
 FILES, ROWS_PER_FILE, BATCH = 4, 500, 96
 MODEL = {
@@ -57,12 +55,7 @@ def measure(folder: str, num_crops: int, cache_mb: int, steps: int) -> dict[str,
     """Set-up and steps of a training worker in this process."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    records = []
-    for path in sorted(Path(folder, "bench/crops").iterdir()):
-        records.append(file_record(f"crops/{path.name}", path.read_bytes(), ROWS_PER_FILE))
-    repeats = num_crops // (ROWS_PER_FILE * len(records))
-    opener = ArtifactOpener(LocalStorage(folder), "bench")
-    crops = Table("crops", tuple(records * repeats), opener)
+    crops = read_crops(Path(folder), num_crops // (ROWS_PER_FILE * FILES))
     discovery = {
         "queue_size": 4096,
         "losses": {"clustering_from": 0.5},

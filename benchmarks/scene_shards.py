@@ -74,5 +74,6 @@ def write_scenes(folder: Path, num_shards: int, per_shard: int, distinct: int = 
             data, path = encode_table(table), f"{name}/part-{shard:05d}.parquet"
             storage.write(f"bench/{path}", data)
             records[name].append(file_record(path, data, table.num_rows))
-    opener = ArtifactOpener(storage, "bench")
+    schemas = {"images": IMAGES, "instances": INSTANCES, "proposals": PROPOSALS}
+    opener = ArtifactOpener(storage, "bench", schemas)
     return [Table(name, tuple(files), opener) for name, files in records.items()]

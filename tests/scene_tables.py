@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ def memory_table(name: str, shards: Sequence[Sequence[Mapping[str, Any]]]) -> Ta
     for index, rows in enumerate(shards):
         table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         opener.tables[f"{name}/{index}"] = table
-        records.append(FileRecord(f"{name}/{index}", 1, "", table.num_rows))
+        digest = hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest()
+        records.append(FileRecord(f"{name}/{index}", 1, digest, table.num_rows))
     return Table(name, tuple(records), opener)
 
 
@@ -136,15 +138,16 @@ def rectangle_scenes(
                         "iscrowd": False,
                     }
                 )
+            data = _png(pixels)
             image_rows.append(
                 {
                     "image_id": image_id,
                     "uri": f"{image_id}.png",
-                    "bytes": _png(pixels),
+                    "bytes": data,
                     "turn": 1,
                     "height_px": height,
                     "width_px": width,
-                    "sha256": "",
+                    "sha256": hashlib.sha256(data).hexdigest(),
                     "split": split,
                 }
             )

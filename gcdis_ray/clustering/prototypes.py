@@ -11,6 +11,8 @@ from torch.nn import functional as F
 
 from gcdis_ray.clustering.kmeans import kmeans
 
+_PRODUCTS = 1 << 27  # at a time: half a GB, and as much again for each step back through them
+
 
 def semi_supervised_kmeans(
     vectors_MD: Tensor,
@@ -71,8 +73,10 @@ def fit_prototypes(
 ) -> Tensor:
     """Unit prototypes whose cosines with the features tell the given clusters apart.
 
-    Full-batch cross-entropy by Adam from ``start_KD``. Centres alone would not do: features also
-    vary in directions that no cluster owns.
+    Full-batch cross-entropy by Adam from ``start_KD``, on the device of the features. Centres alone
+    would not do: features also vary in directions that no cluster owns. Rows go through in blocks,
+    so that memory does not grow with rows times clusters; sums over several blocks differ in the
+    last bits from those over one.
 
     Args:
         features_MD: unit rows.
@@ -86,13 +90,28 @@ def fit_prototypes(
         sizes_K = torch.bincount(clusters_M, minlength=len(start_KD)).clamp(min=1)
         weight_M = 1.0 / sizes_K[clusters_M].to(features_MD.dtype)
     weight_M = weight_M / weight_M.sum()
+    blocks = [column.split(_block(start_KD)) for column in (features_MD, clusters_M, weight_M)]
     with torch.enable_grad():
         prototypes = start_KD.clone().requires_grad_()
         optimizer = torch.optim.Adam([prototypes], lr=lr)
         for _ in range(steps):
-            logits = features_MD @ F.normalize(prototypes, dim=1).T / temperature
-            loss = (weight_M * F.cross_entropy(logits, clusters_M, reduction="none")).sum()
+            unit_KD = F.normalize(prototypes, dim=1)
+            seen_KD = unit_KD.detach().requires_grad_()  # gathers what each block has to say
+            for features, clusters, weight in zip(*blocks, strict=True):
+                logits = features @ seen_KD.T / temperature
+                (weight * F.cross_entropy(logits, clusters, reduction="none")).sum().backward()
             optimizer.zero_grad()
-            loss.backward()
+            unit_KD.backward(seen_KD.grad)
             optimizer.step()
     return F.normalize(prototypes.detach(), dim=1)
+
+
+def nearest_by_cosine(vectors_MD: Tensor, prototypes_KD: Tensor) -> Tensor:
+    """Row (M,) of the prototype with the largest product, in blocks."""
+    blocks = vectors_MD.split(_block(prototypes_KD))
+    return torch.cat([(block @ prototypes_KD.T).argmax(dim=1) for block in blocks])
+
+
+def _block(prototypes_KD: Tensor) -> int:
+    """Rows whose products with all prototypes are held at a time."""
+    return max(1, _PRODUCTS // len(prototypes_KD))

@@ -23,7 +23,7 @@ class SnapshotConfig(StageConfig):
         2000,
         ge=0,
         le=10_000_000,
-        description="decoded crops in memory; beyond it, they stay encoded in a scratch file",
+        description="decoded crops in memory, once per node; beyond it, encoded in a scratch file",
     )
 
     @classmethod

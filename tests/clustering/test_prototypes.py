@@ -6,7 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
+from gcdis_ray.clustering import prototypes
+from gcdis_ray.clustering.prototypes import (
+    fit_prototypes,
+    nearest_by_cosine,
+    semi_supervised_kmeans,
+)
 
 
 def blobs(per_class: int = 30, num_classes: int = 6, noise: float = 0.15):
@@ -84,6 +89,42 @@ def test_fitted_prototypes_beat_centres_where_a_shared_direction_hides_the_clust
     assert accuracy(fitted) > 0.95 > accuracy(start)
 
 
+def test_one_block_is_what_no_blocks_would_be_and_several_are_level(monkeypatch):
+    points, classes = blobs(noise=0.2)
+    features, start = F.normalize(points, dim=1), F.normalize(torch.eye(6, 8) + 0.1, dim=1)
+    plain = start.clone().requires_grad_()
+    optimizer = torch.optim.Adam([plain], lr=0.02)
+    weight = torch.full((len(features),), 1.0) / len(features)
+    for _ in range(20):
+        logits = features @ F.normalize(plain, dim=1).T / 0.1
+        loss = (weight * F.cross_entropy(logits, classes, reduction="none")).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    whole = fit_prototypes(features, classes, start, 0.1, steps=20)
+    assert torch.equal(whole, F.normalize(plain.detach(), dim=1))
+    nearest = nearest_by_cosine(features, whole)
+    assert torch.equal(nearest, (features @ whole.T).argmax(dim=1))
+    monkeypatch.setattr(prototypes, "_PRODUCTS", 6 * 7)
+    torch.testing.assert_close(fit_prototypes(features, classes, start, 0.1, steps=20), whole)
+    assert torch.equal(nearest_by_cosine(features, whole), nearest)
+
+
+def test_blocks_bound_the_products_held(monkeypatch):
+    monkeypatch.setattr(prototypes, "_PRODUCTS", 50)
+    most, product = 0, torch.Tensor.__matmul__
+
+    def seen(one, other):
+        nonlocal most
+        most = max(most, (found := product(one, other)).numel())
+        return found
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", seen)
+    points, classes = blobs()
+    fit_prototypes(points, classes, torch.eye(6, 8), 0.1, steps=1)
+    assert 6 < most <= 50
+
+
 def test_prototypes_are_fitted_by_crops_or_by_clusters():
     """Where a frequent and a rare cluster overlap, whoever counts wins the middle."""
     generator = torch.Generator().manual_seed(0)
@@ -93,7 +134,7 @@ def test_prototypes_are_fitted_by_crops_or_by_clusters():
     start = torch.tensor([[1.0, 0.0], [math.cos(0.5), math.sin(0.5)]])
     found = {}
     for balanced in (False, True):
-        prototypes = fit_prototypes(features, classes, start, 0.1, balanced=balanced)
+        found_KD = fit_prototypes(features, classes, start, 0.1, balanced=balanced)
         by_hand = start.clone().requires_grad_()
         rate = torch.tensor([1 / 190, 1 / 10] if balanced else [1.0, 1.0])[classes]
         optimizer = torch.optim.Adam([by_hand], lr=0.02)
@@ -104,6 +145,6 @@ def test_prototypes_are_fitted_by_crops_or_by_clusters():
             loss.backward()
             optimizer.step()
         expected = F.normalize(by_hand.detach(), dim=1)
-        torch.testing.assert_close(prototypes, expected, atol=1e-4, rtol=0)
-        found[balanced] = int(((features @ prototypes.T).argmax(dim=1) == 1).sum())
+        torch.testing.assert_close(found_KD, expected, atol=1e-4, rtol=0)
+        found[balanced] = int(((features @ found_KD.T).argmax(dim=1) == 1).sum())
     assert found[False] < 20 < found[True]

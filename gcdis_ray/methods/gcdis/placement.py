@@ -12,7 +12,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gcdis_ray.clustering.linkage import semi_supervised_linkage
-from gcdis_ray.clustering.prototypes import fit_prototypes, semi_supervised_kmeans
+from gcdis_ray.clustering.prototypes import (
+    fit_prototypes,
+    nearest_by_cosine,
+    semi_supervised_kmeans,
+)
 from gcdis_ray.methods.crop_views import Views
 from gcdis_ray.methods.discovery_model import DiscoveryModel
 from gcdis_ray.methods.gcdis.config import DiscoveryConfig
@@ -118,5 +122,5 @@ class Placement:
             torch.Generator().manual_seed(self._seed),
             restarts=config.restarts,
         )
-        nearest_M = (projections_MD @ centers_KD.T).argmax(dim=1)
+        nearest_M = nearest_by_cosine(projections_MD, centers_KD)
         return torch.where(labels_M >= 0, labels_M, nearest_M)
