@@ -51,7 +51,7 @@ def arguments(num_shards: int) -> list[dict[str, Any]]:
 
 def new_writer(folder: str) -> GroupWriter:
     attempt = Attempt(LocalStorage(folder), "crop/bench", f"attempt-{uuid.uuid4().hex[:12]}")
-    return GroupWriter(attempt, ("crops",))
+    return GroupWriter(attempt, ("crops",), "crops")
 
 
 def one_core(tables: Sequence[Table], folder: str, rounds: int) -> None:

@@ -14,11 +14,20 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    field_validator,
+)
 
 from gcdis_ray.errors import ConfigError
 
 ENDPOINT = "URL of an S3-compatible service; none: AWS_ENDPOINT_URL, else AWS"
+
+_DATA_GPUS = 0.25  # of an actor: four read, paste and encode for one GPU
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 
@@ -95,7 +104,15 @@ class ComputeConfig(Closed):
         description="threads that make the next batches of a training worker while it computes; "
         "with several, three steps ahead",
     )
-    gpus_per_worker: float = Field(default=0, ge=0, le=64)
+    gpus_per_worker: int = Field(default=0, ge=0, le=1, description="GPUs of a training worker")
+    gpus_per_data_worker: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="share of a GPU that an actor of a data step holds while a network runs in it: "
+        "reading and pasting are left to cores, so several actors keep one GPU busy. None: a "
+        "quarter if training workers have GPUs, else 0. Steps without a network hold none",
+    )
     strategy: Literal["ddp", "deepspeed"] = "ddp"
     zero_stage: Literal[1, 2] = Field(default=1, description="ZeRO stage of strategy deepspeed")
     slow_bf16: bool = Field(
@@ -118,6 +135,24 @@ class ComputeConfig(Closed):
     wait_s: float = Field(
         default=60, gt=0, le=86_400, description="seconds to wait for resources before saying so"
     )
+
+    @field_validator("gpus_per_worker", mode="before")
+    @classmethod
+    def _whole_gpu(cls, value: Any) -> Any:
+        """Ranks cannot share a GPU (NCCL refuses), and each uses one only."""
+        if isinstance(value, int | float) and value not in (0, 1):
+            raise ValueError(
+                "a training worker has one GPU or none; several: raise compute.workers; a part: "
+                "data steps take one, by compute.gpus_per_data_worker"
+            )
+        return value
+
+    @property
+    def data_gpus(self) -> float:
+        """``gpus_per_data_worker``, or what stands for it where it is None."""
+        if self.gpus_per_data_worker is not None:
+            return self.gpus_per_data_worker
+        return _DATA_GPUS if self.gpus_per_worker else 0.0
 
 
 class RunConfig(Closed):

@@ -176,6 +176,21 @@ def test_wrong_type_names_key_and_value():
         validate(MODEL, apply_overrides(MINIMAL, ["compute.workers=many"]), "test")
 
 
+@pytest.mark.parametrize("gpus", [2, 0.5, -1])
+def test_a_training_worker_has_one_gpu_or_none(gpus: float):
+    with pytest.raises(ConfigError, match=r"gpus_per_worker': a training worker has one GPU or no"):
+        validate(ComputeConfig, {"gpus_per_worker": gpus}, "c.yaml")
+
+
+def test_data_steps_share_gpus_where_training_has_some():
+    def share(**values: float | None) -> float:
+        return ComputeConfig.model_validate(values).data_gpus
+
+    assert (share(), share(gpus_per_worker=1)) == (0, 0.25)
+    assert share(gpus_per_data_worker=0.5) == 0.5
+    assert share(gpus_per_worker=1, gpus_per_data_worker=0) == 0
+
+
 def test_overrides_reach_deep_and_leave_the_original_alone():
     changed = apply_overrides(MINIMAL, ["stages.count.num_novel=12", "compute.runtime=local"])
     assert changed["stages"]["count"]["num_novel"] == 12
@@ -247,8 +262,9 @@ def test_where_it_runs_changes_no_key(tmp_path: Path):
 
     elsewhere = {
         "runtime": "ray", "address": "auto", "workers": 1, "data_workers": 7, "threads": 3,
-        "gpus_per_worker": 1, "strategy": "deepspeed", "zero_stage": 2, "checkpoint_every_s": 5,
-        "max_failures": 0, "num_cpus": 3, "object_store_mb": 100, "wait_s": 7,
+        "gpus_per_worker": 1, "gpus_per_data_worker": 0.5, "strategy": "deepspeed",
+        "zero_stage": 2, "checkpoint_every_s": 5, "max_failures": 0, "num_cpus": 3,
+        "object_store_mb": 100, "wait_s": 7,
     }  # fmt: skip
     assert set(elsewhere) == set(ComputeConfig.model_fields)
     changes = [f"compute.{name}={value}" for name, value in elsewhere.items()]

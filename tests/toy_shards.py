@@ -62,6 +62,16 @@ class AddTask:
         return ShardOutput({"history": table.set_column(2, "value", value)}, {"seen": len(table)})
 
 
+class HeldTask(AddTask):
+    """Says in its file what its actor holds of Ray's GPUs, after the device."""
+
+    def open(self, device: str) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]:
+        import ray
+
+        held = ray.get_runtime_context().get_assigned_resources().get("GPU", 0)
+        return super().open(f"{device} {held:g}")
+
+
 class Shards:
     """``NUM_SHARDS`` shards of a table below ``folder``, and what a run made of them."""
 
@@ -82,7 +92,8 @@ class Shards:
         ]
         self.table = Table("history", tuple(records), self.opener)
         self.args = [{"amount": 10.0 * index} for index in range(NUM_SHARDS)]
-        self.writer = GroupWriter(Attempt(storage, "toy/0", "attempt-1", SCHEMAS), ("history",))
+        attempt = Attempt(storage, "toy/0", "attempt-1", SCHEMAS)
+        self.writer = GroupWriter(attempt, ("history",), "history")
         self.records: list[ShardRecord] = []
 
     def check(self, indices: list[int]) -> None:

@@ -122,6 +122,8 @@ class _Tail(Tail):
         self._whole = [whole]
         net: Any = whole.net
         self.blocks, self.norm = nn.ModuleList(net.blocks[count:]), net.norm
+        if (rope := getattr(net, "rope", None)) is not None:
+            self.rope = rope  # has no weights, and moves along
 
     def tokens(self, x: Tensor) -> tuple[Tensor | None, Tensor]:
         (whole,) = self._whole

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -62,6 +62,12 @@ class Detector(Protocol):
         Raises:
             ConfigError: it has no such score.
         """
+        ...
+
+    def find_all(self, images: Iterable[NDArray[np.uint8]], limits: Limits) -> list[list[Found]]:
+        """:meth:`find` of every image, in order. On a CPU they come one after another; on a GPU by
+        the batch, whose answers differ from those of one by rounding, while a thread takes more of
+        ``images``."""
         ...
 
     def masks_of_boxes(

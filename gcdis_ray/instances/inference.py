@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 from torch import Tensor
 
-from gcdis_ray.data.images.image_files import ImageFiles
+from gcdis_ray.data.images.image_files import ImageFile, ImageFiles
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances.detector import Detector, Found, Limits, Score
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
@@ -66,7 +68,8 @@ def open_detector(weights: Mapping[str, Tensor], spec: Mapping[str, Any], device
 class Detect:
     """Shard task over ``[images]``: objects of the images of one split, an empty table for others.
 
-    Images go through the net one at a time, so a result depends on its image alone.
+    On a CPU images go through the net one at a time, so a result depends on its image alone, bit by
+    bit; on a GPU, by the batch, all but rounding.
 
     Args:
         weights, spec: a detector and its :func:`detector_spec`.
@@ -95,17 +98,29 @@ class Detect:
 
         def run(index: int, images: pa.Table) -> Mapping[str, pa.Table]:
             mine = images.filter(pc.field("split") == self.split)
-            rows = []
-            for image_id, file in zip(
-                mine["image_id"].to_pylist(), self.files.read(mine), strict=True
-            ):
-                pixels = file.pixels()
-                rows += _rows(image_id, pixels.shape[:2], detector.find(pixels, limits))
+            sizes: list[tuple[int, int]] = []
+            found = detector.find_all(_decoded(self.files.read(mine), sizes), limits)
+            ids = mine["image_id"].to_pylist()
+            rows = [
+                row
+                for image_id, size, objects in zip(ids, sizes, found, strict=True)
+                for row in _rows(image_id, size, objects)
+            ]
             for place, row in enumerate(rows):
                 row["proposal_id"] = proposal_id(index, place)
             return {self.gives: pa.Table.from_pylist(rows, schema=schema)}  # its columns only
 
         return run
+
+
+def _decoded(
+    files: Iterable[ImageFile], sizes: list[tuple[int, int]]
+) -> Iterator[NDArray[np.uint8]]:
+    """Pixels of each file in turn, and in ``sizes`` their (height, width)."""
+    for file in files:
+        pixels = file.pixels()
+        sizes.append((pixels.shape[0], pixels.shape[1]))
+        yield pixels
 
 
 def _rows(image_id: int, size: tuple[int, int], found: Sequence[Found]) -> list[dict[str, Any]]:

@@ -31,9 +31,7 @@ from gcdis_ray.instances.instance_heads import (
     ProposalNetwork,
     Target,
 )
-from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
-
-_PADDED_TO = 32  # px; the largest stride of a backbone stage
+from gcdis_ray.instances.mask_rcnn_base import MaskRCNN, padded_size
 
 
 class TorchvisionMaskRCNN(MaskRCNN):
@@ -128,9 +126,7 @@ class TorchvisionMaskRCNN(MaskRCNN):
 
     def _images(self, images: Sequence[Tensor]) -> ImageList:
         sizes = [(int(i.shape[1]), int(i.shape[2])) for i in images]
-        height, width = (
-            -(-max(size[axis] for size in sizes) // _PADDED_TO) * _PADDED_TO for axis in (0, 1)
-        )
+        height, width = padded_size(sizes)
         padded = torch.stack(
             [
                 F.pad(

@@ -2,20 +2,69 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from gcdis_ray.data.upload import upload
 from gcdis_ray.errors import ArtifactError
+from gcdis_ray.instances.batches import in_batches
 from gcdis_ray.instances.detector import Found, Limits
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import BoxDetections
 from gcdis_ray.instances.net_pixels import fitted_size, mask_in_image, resized
+
+_PADDED_TO = 32  # px; the largest stride of a backbone stage
+_BATCH, _BATCH_PX = 32, 4 * 2**20
+"""Images of a batch on a GPU, and their pixels, at most. Several actors share its memory: of
+800 x 1333 px there are three, which take some 4 GB."""
+
+
+class _Seen(NamedTuple):
+    """An image as the net sees it, uint8 (3, h, w), image px per net px as factors of a box, and
+    the size of the image, (height, width)."""
+
+    image: Tensor
+    scale_4: NDArray[np.float32]
+    size: tuple[int, int]
+
+    @property
+    def padded(self) -> tuple[int, int]:
+        """(height, width) that the net makes of it."""
+        return padded_size([self.image.shape[-2:]])
+
+
+class _Detected(NamedTuple):
+    """:class:`BoxDetections` of an image, on the host."""
+
+    boxes_xyxy: NDArray[np.float32]
+    class_index: list[int]
+    scores: list[float]
+    masks: NDArray[np.float32]
+
+
+def padded_size(sizes: Iterable[Sequence[int]]) -> tuple[int, int]:
+    """(height, width) that images of these sizes have in one batch."""
+    height, width = (-(-max(side) // _PADDED_TO) * _PADDED_TO for side in zip(*sizes, strict=True))
+    return height, width
+
+
+def _in_image(seen: _Seen, found: _Detected) -> list[Found]:
+    """What was detected, in the image; without what has no pixel there."""
+    objects = []
+    for box, class_index, score, mask in zip(
+        found.boxes_xyxy * seen.scale_4, found.class_index, found.scores, found.masks, strict=True
+    ):
+        rle = mask_in_image(mask, box, *seen.size)
+        if rle is not None:
+            objects.append(Found(tuple(box.tolist()), class_index, score, rle))
+    return objects
 
 
 class MaskRCNN(nn.Module):
@@ -46,36 +95,52 @@ class MaskRCNN(nn.Module):
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]: ...
 
     def find(self, pixels: NDArray[np.uint8], limits: Limits) -> list[Found]:
-        height, width = pixels.shape[:2]
-        seen, scale = self._seen(pixels)
+        seen = self._see(pixels)
+        return _in_image(seen, self._detected([seen], limits)[0])
+
+    def find_all(self, images: Iterable[NDArray[np.uint8]], limits: Limits) -> list[list[Found]]:
+        if self.mean.device.type == "cpu":
+            return [self.find(pixels, limits) for pixels in images]
+        return self.find_in_batches(images, limits)
+
+    def find_in_batches(
+        self, images: Iterable[NDArray[np.uint8]], limits: Limits
+    ) -> list[list[Found]]:
+        """As :meth:`find_all` does it on a GPU."""
+        return in_batches(
+            map(self._see, images),
+            lambda seen: seen.padded,
+            lambda seen: min(_BATCH, max(1, _BATCH_PX // math.prod(seen.padded))),
+            lambda batch: self._detected(batch, limits),
+            _in_image,
+        )
+
+    def _detected(self, batch: Sequence[_Seen], limits: Limits) -> list[_Detected]:
         found = self.detect(
-            [seen],
+            [upload(seen.image, self.mean.device) for seen in batch],
             min_score=limits.min_score,
             nms_iou=limits.nms_iou,
             max_per_image=limits.max_per_image,
             score=limits.score,
-        )[0]
-        objects = []
-        for box, class_index, score, mask in zip(
-            found.boxes_xyxy.cpu().numpy() * scale,
-            found.class_index.tolist(),
-            found.scores.tolist(),
-            found.masks.cpu().numpy(),
-            strict=True,
-        ):
-            rle = mask_in_image(mask, box, height, width)
-            if rle is not None:
-                objects.append(Found(tuple(box.tolist()), class_index, score, rle))
-        return objects
+        )
+        return [
+            _Detected(
+                one.boxes_xyxy.cpu().numpy(),
+                one.class_index.tolist(),
+                one.scores.tolist(),
+                one.masks.cpu().numpy(),
+            )
+            for one in found
+        ]
 
     def masks_of_boxes(
         self, pixels: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
     ) -> list[str | None]:
-        height, width = pixels.shape[:2]
-        seen, scale = self._seen(pixels)
-        masks = self.masks_in_boxes([seen], [torch.from_numpy(boxes_xyxy / scale)])[0]
+        seen = self._see(pixels)
+        boxes = [torch.from_numpy(boxes_xyxy / seen.scale_4)]
+        masks = self.masks_in_boxes([seen.image], boxes)[0]
         return [
-            mask_in_image(mask, box, height, width)
+            mask_in_image(mask, box, *seen.size)
             for mask, box in zip(masks.cpu().numpy(), boxes_xyxy, strict=True)
         ]
 
@@ -88,14 +153,13 @@ class MaskRCNN(nn.Module):
     def pyramid(self, images_N3HW: Tensor) -> dict[str, Tensor]:
         return self.backbone((images_N3HW - self.mean) / self.std)
 
-    def _seen(self, pixels: NDArray[np.uint8]) -> tuple[Tensor, NDArray[np.float32]]:
-        """An image as the net sees it, uint8 (3, h, w), and image px per net px as factors (4,) of
-        a box."""
+    def _see(self, pixels: NDArray[np.uint8]) -> _Seen:
         height, width = pixels.shape[:2]
         sides = (self.config.min_side_px, self.config.max_side_px)
         seen = resized(pixels, fitted_size(height, width, sides))
         scale = np.array([width / seen.shape[1], height / seen.shape[0]] * 2, np.float32)
-        return torch.from_numpy(seen).permute(2, 0, 1).contiguous(), scale
+        image = torch.from_numpy(seen).permute(2, 0, 1).contiguous()
+        return _Seen(image, scale, (height, width))
 
     @abstractmethod
     def detect(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
+from gcdis_ray.runtime.devices import Precision
 from gcdis_ray.store.artifacts import Table
 
 
@@ -21,6 +22,10 @@ class AssignCrops:
     stored: StoredMethod
     top_k: int
     wants_gpu = True
+
+    @property
+    def precision(self) -> Precision:
+        return self.stored.precision
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         trained = self.stored.open(device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -21,7 +21,7 @@ from gcdis_ray.methods.trunk import TRUNK, TrunkSpec, build_front, crop_views
 from gcdis_ray.models.front import Front
 
 
-@dataclass
+@dataclass(frozen=True)
 class CropInputs:
     """Crops as they are, through what of the body never learned.
 
@@ -35,7 +35,6 @@ class CropInputs:
     front: Front | None
     device: torch.device
     embed: Callable[[pa.Table], NDArray[np.float32]] | None = None
-    _last: tuple[pa.Table, list[Tensor]] | None = field(default=None, repr=False)
 
     @classmethod
     def opened(
@@ -55,18 +54,8 @@ class CropInputs:
         return cls(spec, front, torch.device(device))
 
     def of(self, crops: pa.Table) -> Iterator[Tensor]:
-        """Some crops at a time and in order; nothing for no crop.
-
-        Snapshots of a model ask for the same crops one after another: what the frozen part says of
-        the last ones is kept.
-        """
-        if self._last is not None and self._last[0] is crops:
-            return iter(self._last[1])
-        views = self._views(crops) if self.embed is None else self._embedded(crops, self.embed)
-        if self.front is None and self.embed is None:
-            return views
-        self._last = crops, list(views)
-        return iter(self._last[1])
+        """Some crops at a time and in order; nothing for no crop."""
+        return self._views(crops) if self.embed is None else self._embedded(crops, self.embed)
 
     def _embedded(self, crops: pa.Table, embed: EmbedCrops) -> Iterator[Tensor]:
         if crops.num_rows:

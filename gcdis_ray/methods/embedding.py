@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 
 from gcdis_ray.data.crops.crop_store import decode_crops
+from gcdis_ray.data.upload import upload
 from gcdis_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -42,18 +44,18 @@ def open_embedding(
     Raises:
         ArtifactError: the weights are missing.
     """
-    backbone = open_backbone(spec, weights, device)
+    backbone, place = open_backbone(spec, weights, device), torch.device(device)
 
     def embed(crops: pa.Table) -> NDArray[np.float32]:
-        parts = [np.zeros((0, 1), dtype=np.float32)]
+        parts = []
         for start in range(0, crops.num_rows, _BATCH):
             batch = crops.slice(start, _BATCH)
             images, masks = decode_crops(
                 batch["jpeg"].to_pylist(), batch["mask_png"].to_pylist(), spec["input_px"]
             )
-            seen = masks.to(device) if spec["use_mask"] else None
-            parts.append(backbone(images.to(device), seen).cpu().numpy())
-        return np.concatenate(parts[1:] or parts)
+            seen = upload(masks, place) if spec["use_mask"] else None
+            parts.append(backbone(upload(images, place), seen))
+        return torch.cat(parts).cpu().numpy() if parts else np.zeros((0, 1), np.float32)
 
     return embed
 

@@ -6,14 +6,14 @@ Shape letters: N crops, K outputs, C clusters.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from gcdis_ray.methods.method import Inferred, Trained
+from gcdis_ray.methods.method import InferEach, Inferred, Trained
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,8 +44,11 @@ class Grouped:
             group_probabilities(found.probabilities_NC, self.groups), found.embeddings_ND
         )
 
-    def at(self, weights: Mapping[str, Tensor]) -> Grouped:
-        return replace(self, trained=self.trained.at(weights))
+    def each(self, snapshots: Sequence[Mapping[str, Tensor]]) -> InferEach:
+        infer = self.trained.each(snapshots)
+        return lambda crops: np.stack(
+            [group_probabilities(found_NK, self.groups) for found_NK in infer(crops)]
+        )
 
     def prototypes_KF(self) -> NDArray[np.float32]:
         raise NotImplementedError("clusters of several outputs have no prototype of their own")

@@ -11,6 +11,7 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.methods.heads_on_body_config import HeadsOnBodyConfig
 from gcdis_ray.methods.method import Fitted, SeenThrough
 from gcdis_ray.methods.problem import Problem
+from gcdis_ray.methods.stored_method import told_precision
 from gcdis_ray.methods.tables import HOLDOUT_CURVE
 from gcdis_ray.methods.trunk import GIVES as TRUNK_GIVES
 from gcdis_ray.methods.trunk import prepare_trunk
@@ -139,6 +140,7 @@ def fit(
         num_known=problem.num_told,
         num_outputs=problem.num_outputs,
         temperature=temperature,
+        **told_precision(training),
         **(told or {}),
     )
     return Fitted(spec, "encoder", trunk.members, tuple(steps))

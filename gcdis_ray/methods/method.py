@@ -11,7 +11,7 @@ Shape letters: N crops, K outputs, C clusters, D embedding, F features.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -61,6 +61,10 @@ class Inferred(NamedTuple):
     embeddings_ND: NDArray[np.float32]  # unit rows
 
 
+InferEach = Callable[[pa.Table], NDArray[np.float32]]
+"""Of crops, what each of S snapshots says: probabilities (S, N, C), as of :class:`Inferred`."""
+
+
 class Trained(Protocol):
     """A trained method, opened on a device."""
 
@@ -83,8 +87,9 @@ class Trained(Protocol):
         """What stands for each output, unit rows. Methods with snapshots only."""
         ...
 
-    def at(self, weights: Mapping[str, Tensor]) -> Trained:
-        """The same with the weights of a snapshot. Methods with snapshots only."""
+    def each(self, snapshots: Sequence[Mapping[str, Tensor]]) -> InferEach:
+        """The same with the weights of each snapshot in turn. Crops are looked at once for all of
+        them. Methods with snapshots only."""
         ...
 
 
@@ -93,7 +98,7 @@ class Fitted:
     """The members that a method has left in its artifact.
 
     Args:
-        spec: what they mean, as plain JSON.
+        spec: what they mean, as plain JSON. With ``precision: bf16`` a network infers so on GPUs.
         weights: name of the tensors that snapshots stand in for.
         others: names of further tensors that it takes to open the method.
         snapshots: finished steps of earlier weights, in tensors ``snapshot_<step>``, oldest first,

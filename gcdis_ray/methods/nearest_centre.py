@@ -7,7 +7,7 @@ outputs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -21,7 +21,7 @@ from torch import Tensor
 from gcdis_ray.clustering.spaces import Space
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.methods.embedding import EmbedCrops, open_embedding
-from gcdis_ray.methods.method import Inferred
+from gcdis_ray.methods.method import InferEach, Inferred
 
 
 @dataclass(frozen=True)
@@ -65,11 +65,11 @@ class NearestCentre:
             vectors_ND = torch.from_numpy(self._embed(crops))
         points_NC = self.space.place(vectors_ND)
         logits_NK = points_NC @ self.centres_KC.T / self.temperature
-        logits_NK[:, ~self.centres_KC.any(dim=1)] = -torch.inf
+        logits_NK = logits_NK.masked_fill(~self.centres_KC.any(dim=1), -torch.inf)
         probabilities_NK = torch.softmax(logits_NK, dim=1)
         return Inferred(probabilities_NK.cpu().numpy(), points_NC.cpu().numpy())
 
-    def at(self, weights: Mapping[str, Tensor]) -> NearestCentre:
+    def each(self, snapshots: Sequence[Mapping[str, Tensor]]) -> InferEach:
         raise NotImplementedError("a method of centres has no snapshots")
 
     def prototypes_KF(self) -> NDArray[np.float32]:

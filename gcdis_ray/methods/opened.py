@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gcdis_ray.methods.crop_inputs import CropInputs
 from gcdis_ray.methods.heads_config import HeadsConfig
-from gcdis_ray.methods.trained_network import TrainedNetwork
+from gcdis_ray.methods.trained_network import TrainedNetwork, placed_on
 from gcdis_ray.methods.trunk import TrunkSpec, build_encoder
 
 
@@ -23,11 +23,12 @@ def open_network(
     """Args: build: encoder and heads -> the network."""
     trunk = TrunkSpec.model_validate(spec["trunk"])
     heads = HeadsConfig.model_validate(spec["heads"])
+    precision = spec.get("precision", "fp32")
 
     def load(tensors: Mapping[str, Tensor]) -> Any:
         network = build(build_encoder(trunk), heads)
         network.load_state_dict(dict(tensors))
-        return network.eval().requires_grad_(False).to(device)
+        return placed_on(network, device, precision)
 
     return TrainedNetwork(
         load(weights),
@@ -36,4 +37,5 @@ def open_network(
         int(spec["num_outputs"]),
         heads.projection_dim,
         float(spec["temperature"]),
+        precision,
     )

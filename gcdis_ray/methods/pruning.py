@@ -16,6 +16,7 @@ from gcdis_ray.clustering.pruning import Agreement, Pruned, prune
 from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.methods.tables import AGREEMENT
+from gcdis_ray.runtime.devices import Precision
 
 Floats = NDArray[np.float32]
 
@@ -32,20 +33,23 @@ class CompareSnapshots:
     stored: StoredMethod
     wants_gpu = True
 
+    @property
+    def precision(self) -> Precision:
+        return self.stored.precision
+
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
-        models = self.stored.open_snapshots(device)
+        infer = self.stored.open_snapshots(device)
 
         def compare(
             index: int, crops: pa.Table, embeddings: pa.Table | None = None
         ) -> Mapping[str, pa.Table]:
-            seen = with_embeddings(crops, embeddings)
-            found = [model.infer(seen).probabilities_NC for model in models]
+            found = infer(with_embeddings(crops, embeddings))
             return {"agreement": agreement(self.stored.snapshots, found)}
 
         return compare
 
 
-def agreement(steps: Iterable[int], found: Sequence[Floats]) -> pa.Table:
+def agreement(steps: Iterable[int], found: Sequence[Floats] | Floats) -> pa.Table:
     """How often each snapshot's output and the last one's meet: table ``agreement``.
 
     Args:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
+from gcdis_ray.config import TrainingConfig
 from gcdis_ray.methods.groups import Grouped
-from gcdis_ray.methods.method import Fitted, Trained, load_method
+from gcdis_ray.methods.method import Fitted, InferEach, Trained, load_method
+from gcdis_ray.runtime.devices import Precision
 from gcdis_ray.store.artifacts import TensorFile
 from gcdis_ray.store.members import Members
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass(frozen=True)
@@ -73,10 +72,14 @@ class StoredMethod:
         trained = method.load(self.spec, self.weights.load(), others, device)
         return trained if self.groups is None else Grouped(trained, self.groups)
 
-    def open_snapshots(self, device: str) -> list[Trained]:
+    def open_snapshots(self, device: str) -> InferEach:
         """The method as it was at each snapshot, oldest first."""
-        last = self.open(device)
-        return [last.at(weights.load()) for weights in self.snapshots.values()]
+        return self.open(device).each([weights.load() for weights in self.snapshots.values()])
+
+    @property
+    def precision(self) -> Precision:
+        """In which it infers on a GPU."""
+        return self.spec.get("precision", "fp32")
 
 
 def method_document(
@@ -91,6 +94,11 @@ def method_document(
         "snapshots": list(fitted.snapshots),
         "groups": groups,
     }
+
+
+def told_precision(training: TrainingConfig) -> dict[str, str]:
+    """What a method's spec says of its training's precision: nothing of fp32."""
+    return {} if training.precision == "fp32" else {"precision": training.precision}
 
 
 def with_embeddings(crops: pa.Table, embeddings: pa.Table | None) -> pa.Table:

@@ -5,18 +5,21 @@ Shape letters: N crops, K outputs, D embedding, F features.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from gcdis_ray.methods.crop_inputs import CropInputs
-from gcdis_ray.methods.method import Inferred
+from gcdis_ray.methods.method import InferEach, Inferred
+from gcdis_ray.runtime.devices import Precision, precision_on
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class Said(Protocol):
@@ -48,6 +51,8 @@ class TrainedNetwork:
         inputs: what it sees of crops.
         width: D.
         temperature: of the softmax over cosines.
+        precision: in which the network runs on a GPU. Its frozen part runs in fp32, as it does in
+            training, and so do cosines.
     """
 
     network: Network
@@ -56,20 +61,48 @@ class TrainedNetwork:
     num_outputs: int
     width: int
     temperature: float
-
-    def at(self, weights: Mapping[str, Tensor]) -> TrainedNetwork:
-        return replace(self, network=self.load(weights))
+    precision: Precision = "fp32"
 
     def infer(self, crops: pa.Table) -> Inferred:
-        probabilities = [torch.zeros(0, self.num_outputs)]
-        projections = [torch.zeros(0, self.width)]
-        with torch.inference_mode():
-            for seen in self.inputs.of(crops):
-                said = self.network(seen)
-                logits_NK = said.cosines_NK.float().cpu() / self.temperature
-                probabilities.append(torch.softmax(logits_NK, dim=1))
-                projections.append(said.projections_ND.float().cpu())
-        return Inferred(torch.cat(probabilities).numpy(), torch.cat(projections).numpy())
+        ((probabilities_NK, projections_ND),) = self.said([self.network], crops)
+        return Inferred(probabilities_NK.cpu().numpy(), projections_ND.cpu().numpy())
+
+    def each(self, snapshots: Sequence[Mapping[str, Tensor]]) -> InferEach:
+        networks = [self.load(weights) for weights in snapshots]
+
+        def infer(crops: pa.Table) -> NDArray[np.float32]:
+            return torch.stack([found for found, _ in self.said(networks, crops)]).cpu().numpy()
+
+        return infer
+
+    @torch.inference_mode()
+    def said(self, networks: Sequence[Network], crops: pa.Table) -> list[tuple[Tensor, Tensor]]:
+        """What each network says of all crops: probabilities (N, K) and projections (N, D), float32
+        on the device. Some crops at a time go through all networks; nothing is read back before the
+        last ones are on their way."""
+        device = self.inputs.device
+        bf16 = precision_on(device.type, self.precision) == "bf16"
+        probabilities = [[torch.zeros(0, self.num_outputs, device=device)] for _ in networks]
+        projections = [[torch.zeros(0, self.width, device=device)] for _ in networks]
+        for seen in self.inputs.of(crops):
+            for n, network in enumerate(networks):
+                with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+                    said = network(seen)
+                logits_NK = said.cosines_NK.float() / self.temperature
+                probabilities[n].append(torch.softmax(logits_NK, dim=1))
+                projections[n].append(said.projections_ND.float())
+        return [
+            (torch.cat(found), torch.cat(places))
+            for found, places in zip(probabilities, projections, strict=True)
+        ]
 
     def prototypes_KF(self) -> NDArray[np.float32]:
         return self.network.prototypes().detach().cpu().numpy()
+
+
+def placed_on(network: Module, device: str, precision: Precision) -> Module:
+    """``network`` on a device, ready to infer, laid out for the precision that it runs in there."""
+    network = network.eval().requires_grad_(False).to(device)
+    if precision_on(device, precision) == "bf16":  # convolutions in bf16 are fastest that way
+        network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    return network

@@ -265,7 +265,8 @@ def build_front(spec: TrunkSpec, tensors: Mapping[str, Tensor] | None, device: s
     if spec.encoder.learns == "none":
         return _vector_front(body.spec, tensors, device)
     backbone = build_backbone(body.spec["backbone"], tensors, spec.side_px)
-    head, _ = backbone.eval().split(int(spec.encoder.learns))
+    # moved as a whole: a head borrows tensors of the whole, which its own modules do not have
+    head, _ = backbone.eval().to(device).split(int(spec.encoder.learns))
     return MapFront(head, body.map_hw if spec.mask_channel else None).to(device)
 
 

@@ -1,8 +1,9 @@
 """One try to produce an artifact: writes files, remembers finished units, adopts earlier tries.
 
 A *unit* is a shard of a table group or a whole training run. Its files are written first, then a
-small record under ``done/``. Units are pure functions of the artifact's key, so a later attempt
-under the same key takes over every recorded unit of an earlier one instead of redoing it.
+small record under ``done/``. Units are pure functions of the artifact's key and of what their
+names say (:mod:`gcdis_ray.run.unit_names`), so a later attempt under the same key takes over every
+recorded unit of that name instead of redoing it.
 """
 
 from __future__ import annotations
@@ -104,9 +105,10 @@ class GroupWriter:
 
     attempt: Attempt
     gives: tuple[str, ...]
+    group: str  # as gcdis_ray.run.unit_names says
 
     def unit(self, index: int) -> str:
-        return f"{'+'.join(self.gives)}/{index:05d}"
+        return f"{self.group}/{index:05d}"
 
     def write(self, index: int, output: ShardOutput) -> ShardRecord:
         if set(output.tables) != set(self.gives):
@@ -132,7 +134,8 @@ class FinishedUnit:
 def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
     """Every unit that earlier attempts under ``<stage>/<key>`` finished and whose files are there.
 
-    The first attempt in name order wins where two finished the same unit: they are equal.
+    The first attempt in name order wins where two finished a unit of one name: on a CPU they are
+    equal; on GPUs trainings may end at different weights, which the names of later units tell.
     """
     present = storage.list(base)
     paths = {}

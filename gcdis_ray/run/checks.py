@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError, GcdisError
 from gcdis_ray.run.graph import Wired, load_recipe
+from gcdis_ray.runtime.devices import has_unusable_gpu, is_apples
 from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.checks import check_bf16, check_strategy, check_workers
@@ -131,7 +132,13 @@ def _machine() -> Iterator[Check]:
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-    yield Check("accelerator", "ok", ", ".join(names) or "none: everything runs on the CPU")
+    if names:
+        yield Check("accelerator", "ok", ", ".join(names))
+    elif has_unusable_gpu():
+        yield Check("accelerator", "warn", "a GPU that torch cannot use: install torch for it")
+    else:
+        none = "Apple's, which is not used" if is_apples() else "none"
+        yield Check("accelerator", "ok", f"{none}: everything runs on the CPU")
 
 
 def _storage(config: RunConfig) -> Iterator[Check]:

@@ -12,7 +12,9 @@ import pyarrow as pa
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
+from gcdis_ray.run.unit_names import group_name
 from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
+from gcdis_ray.runtime.devices import Kind, gpu_share
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.store.storage import ArtifactOpener, Storage
 from gcdis_ray.training.plan import FitPlan, Progress
@@ -95,7 +97,8 @@ class StageWork:
         total = len(args) if args is not None else (sizes or {0}).pop()
         if sizes - {total}:
             raise ArtifactError(f"tables of {sizes} and {total} shards", where=self.attempt.base)
-        writer = GroupWriter(self.attempt, tuple(gives))
+        name = group_name(gives, task, tables, self._device_of(task, unit, total))
+        writer = GroupWriter(self.attempt, tuple(gives), name)
         records: dict[int, ShardRecord] = {}
         for index in range(total):
             if earlier := self._earlier.get(writer.unit(index)):
@@ -124,6 +127,12 @@ class StageWork:
         for index in range(total):
             self.counts.update(records[index].counts)
         return {name: self.table(name) for name in gives}
+
+    def _device_of(self, task: ShardTask, unit: str, total: int) -> Kind:
+        """Where ``task`` will run. No runtime is started for what runs on cores anyway."""
+        if not gpu_share(task, self._compute):
+            return "cpu"
+        return self._runtime().device_of(task, lambda reason: self.progress(0, total, unit, reason))
 
     def fit(self, task: TrainingTask) -> dict[str, list[FileRecord]]:
         name = f"fit/{task.member}"

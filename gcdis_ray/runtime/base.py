@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pyarrow as pa
 
+from gcdis_ray.runtime.devices import Kind
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.training.plan import FitPlan, Progress
 
@@ -30,7 +31,12 @@ class ShardTask(Protocol):
     :class:`ShardOutput` to add counts. It must be a pure function of these.
 
     ``device`` is torch's name of where networks run, ``cpu`` or ``cuda``: whoever runs the task
-    decides. Only a task with an attribute ``wants_gpu = True`` is ever opened with ``cuda``.
+    decides. Only a task with an attribute ``wants_gpu = True`` is ever opened with ``cuda``. It may
+    have an attribute ``precision``, that of the training whose weights it runs: on a GPU its
+    network infers in it (:func:`gcdis_ray.runtime.devices.precision_on`).
+
+    What it is made of, tensors and tables, are its attributes: units of work are named after them
+    (:mod:`gcdis_ray.run.unit_names`).
     """
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table] | ShardOutput]: ...
@@ -146,6 +152,19 @@ class ShardRecord:
 
 class Runtime(Protocol):
     """A place to run: :mod:`~gcdis_ray.runtime.local` or Ray. Chosen by the command line only."""
+
+    def device_of(
+        self, task: ShardTask, waiting: Callable[[str], None] = lambda reason: None
+    ) -> Kind:
+        """The kind of device that :meth:`map_shards` opens ``task`` with, on every worker.
+
+        Args:
+            waiting: called with a line for people while no GPU can be had.
+
+        Raises:
+            RuntimeUnavailable: it wants a GPU, and there is none that can be used.
+        """
+        ...
 
     def map_shards(
         self,

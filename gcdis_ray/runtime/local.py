@@ -1,19 +1,23 @@
 """Everything in this process, one thing after another: for debuggers, tests and small machines.
 
 The same tasks, loop and numbers as on Ray; only nothing is parallel, so ``compute.workers`` and
-``compute.data_workers`` have no meaning here.
+``compute.data_workers`` have no meaning here. While a GPU computes a shard, the next is read.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.errors import RuntimeUnavailable
 from gcdis_ray.runtime.base import ShardOutput, ShardRecord, ShardTask, ShardWriter
+from gcdis_ray.runtime.devices import BACKENDS, Kind, gpu_share, of_this_machine
 from gcdis_ray.store.artifacts import FileRecord, Table
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.plan import FitPlan, Progress
@@ -22,11 +26,19 @@ if TYPE_CHECKING:
     from gcdis_ray.training.task import TrainingTask
 
 
+SHARDS_ON_GPU = 2  # at a time, by one process: one is computed, one is read or written
+
+
 class LocalRuntime:
     """Implements :class:`gcdis_ray.runtime.base.Runtime`."""
 
     def __init__(self, compute: ComputeConfig) -> None:
         self._compute = compute
+
+    def device_of(
+        self, task: ShardTask, waiting: Callable[[str], None] = lambda reason: None
+    ) -> Kind:
+        return of_this_machine() if gpu_share(task, self._compute) else "cpu"
 
     def map_shards(
         self,
@@ -40,13 +52,26 @@ class LocalRuntime:
     ) -> None:
         if not indices:
             return
-        device = device_of(task, self._compute)
-        if device == "cuda":
-            _check_gpu()
+        device = self.device_of(task)
         run = task.open(device)
         limit_threads(self._compute.threads)
-        for index in indices:
-            done(run_shard(run, tables, args, index, writer))
+        if device == "cpu":
+            for index in indices:
+                done(run_shard(run, tables, args, index, writer))
+            return
+        turn = threading.Lock()
+        with ThreadPoolExecutor(SHARDS_ON_GPU) as pool:
+            futures = [
+                pool.submit(
+                    copy_context().run, run_shard, run, tables, args, index, writer, turn=turn
+                )
+                for index in indices
+            ]
+            try:
+                for future in futures:
+                    done(future.result())
+            finally:
+                pool.shutdown(cancel_futures=True)
 
     def fit(
         self, task: TrainingTask, plan: FitPlan, progress: Callable[[Progress], None]
@@ -56,23 +81,14 @@ class LocalRuntime:
         from gcdis_ray.training.checkpoints import StoredCheckpoints
         from gcdis_ray.training.loop import train
 
-        device = torch.device("cuda" if self._compute.gpus_per_worker else "cpu")
-        if device.type == "cuda":
-            _check_gpu()
+        device = torch.device(of_this_machine() if self._compute.gpus_per_worker else "cpu")
         checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         if self._compute.strategy == "deepspeed":
-            _ensure_process_group(self._compute)
+            _ensure_process_group(BACKENDS[device.type])
         return train(task, plan, checkpoints, device, progress)
 
     def close(self) -> None:
         """Nothing to release."""
-
-
-def device_of(task: ShardTask, compute: ComputeConfig) -> str:
-    """What a data step is opened with, wherever it runs: a GPU if it wants one and workers have
-    some, else the CPU."""
-    wants_gpu = getattr(task, "wants_gpu", False)
-    return "cuda" if wants_gpu and compute.gpus_per_worker else "cpu"
 
 
 def run_shard(
@@ -81,9 +97,17 @@ def run_shard(
     args: Sequence[Mapping[str, Any]],
     index: int,
     writer: ShardWriter,
+    turn: AbstractContextManager[Any] | None = None,
 ) -> ShardRecord:
-    """Read one shard of every table, compute, write. What a worker does, wherever it runs."""
-    output = run(index, *(table.shard(index) for table in tables), **args[index])
+    """Read one shard of every table, compute, write. What a worker does, wherever it runs.
+
+    Args:
+        turn: whoever holds it computes: others, in other threads, read their shard meanwhile, or
+            write it.
+    """
+    read = [table.shard(index) for table in tables]
+    with turn or nullcontext():
+        output = run(index, *read, **args[index])
     if not isinstance(output, ShardOutput):
         output = ShardOutput(output)
     return writer.write(index, output)
@@ -98,23 +122,11 @@ def limit_threads(count: int) -> None:
         sys.modules["cv2"].setNumThreads(count)
 
 
-def _check_gpu() -> None:
-    import torch
-
-    if not torch.cuda.is_available():
-        raise RuntimeUnavailable(
-            "this machine has no GPU that torch can use",
-            where="compute.gpus_per_worker",
-            fix="set compute.gpus_per_worker=0",
-        )
-
-
-def _ensure_process_group(compute: ComputeConfig) -> None:
+def _ensure_process_group(backend: str) -> None:
     """DeepSpeed insists on a process group, even of one process, and remembers it for good."""
     import torch.distributed as dist
     from torch._C._distributed_c10d import HashStore
 
     if not dist.is_initialized():
         os.environ.setdefault("LOCAL_RANK", "0")  # DeepSpeed reads it
-        backend = "nccl" if compute.gpus_per_worker else "gloo"
         dist.init_process_group(backend, store=HashStore(), rank=0, world_size=1)

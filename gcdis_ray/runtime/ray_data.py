@@ -23,8 +23,10 @@ import ray.data
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, WorkersLost
 from gcdis_ray.runtime.base import ShardRecord, ShardTask, ShardWriter
-from gcdis_ray.runtime.local import device_of, limit_threads, run_shard
+from gcdis_ray.runtime.devices import Kind, gpu_share
+from gcdis_ray.runtime.local import SHARDS_ON_GPU, limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
+from gcdis_ray.runtime.ray_devices import check_kind
 from gcdis_ray.runtime.ray_session import shortage
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.meter import count, metering
@@ -32,11 +34,14 @@ from gcdis_ray.store.meter import count, metering
 
 class ShardWorker:
     """One actor of the pool. Called with a batch of one shard number, gives one result: the
-    shard's record, or the user's mistake that stopped it; and what it read and wrote."""
+    shard's record, or the user's mistake that stopped it; and what it read and wrote.
+
+    On a GPU it is called in several threads: one computes while others read or write."""
 
     def __init__(
         self,
         task: ShardTask,
+        device: Kind,
         tables: Sequence[Table],
         args: Sequence[Mapping[str, Any]],
         writer: ShardWriter,
@@ -46,7 +51,9 @@ class ShardWorker:
     ) -> None:
         self._task, self._tables, self._args, self._writer = task, tables, args, writer
         self._compute, self._board, self._step = compute, board, step
+        self._device: Kind = device
         self._run: Callable[..., Any] | None = None
+        self._turn, self._opening = threading.Lock(), threading.Lock()
         board.post(STARTED)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -67,18 +74,25 @@ class ShardWorker:
                 "again: finished shards are kept",
             )
         try:
-            if self._run is None:
-                self._run = self._task.open(device_of(self._task, self._compute))
-                limit_threads(self._compute.threads)
-                gc.freeze()  # modules and models stay: no collection need look at them again
-            return run_shard(self._run, self._tables, self._args, index, self._writer)
+            run = self._opened()
+            return run_shard(run, self._tables, self._args, index, self._writer, turn=self._turn)
         except GcdisError as error:
             return error  # as a value: it reaches the driver as it is, and is not tried again
+
+    def _opened(self) -> Callable[..., Any]:
+        with self._opening:
+            if self._run is None:
+                check_kind(self._device, gpu_share(self._task, self._compute))
+                self._run = self._task.open(self._device)
+                limit_threads(self._compute.threads)
+                gc.freeze()  # modules and models stay: no collection need look at them again
+            return self._run
 
 
 def map_shards(
     compute: ComputeConfig,
     task: ShardTask,
+    device: Kind,
     tables: Sequence[Table],
     args: Sequence[Mapping[str, Any]],
     indices: Sequence[int],
@@ -87,15 +101,19 @@ def map_shards(
     waiting: Callable[[str], None],
     board: Board,
 ) -> None:
-    """Run ``task`` for the shards in ``indices``; see :class:`gcdis_ray.runtime.base.Runtime`."""
+    """Run ``task`` for the shards in ``indices``; see :class:`gcdis_ray.runtime.base.Runtime`.
+
+    Args:
+        device: that of the workers.
+    """
     if not indices:
         return
     for handler in logging.getLogger("ray.data").handlers:  # its log file keeps everything
         if isinstance(handler, logging.StreamHandler):
             handler.setLevel(logging.CRITICAL)
     board.take()  # what was posted in earlier steps
-    gpus = min(1.0, compute.gpus_per_worker)  # a network runs on one, whatever training takes
-    need = {"CPU": 1.0, "GPU": gpus if device_of(task, compute) == "cuda" else 0.0}
+    need = {"CPU": 1.0, "GPU": gpu_share(task, compute)}
+    at_once = 1 if device == "cpu" else SHARDS_ON_GPU
     most = min(compute.data_workers, len(indices))
     data = ray.data.from_items(
         [{"index": index} for index in indices], override_num_blocks=len(indices)
@@ -103,6 +121,7 @@ def map_shards(
         ShardWorker,
         fn_constructor_args=(
             task,
+            device,
             tuple(tables),
             tuple(args),
             writer,
@@ -115,8 +134,10 @@ def map_shards(
             min_size=1,
             max_size=most,  # whatever room there is now: nodes may come
             initial_size=min(most, _room(need)),
-            # Twice what it does at once: the next one is there, and the pool grows (Ray: at 1.75).
-            max_tasks_in_flight_per_actor=2,
+            # Twice what it does at once: the next is there, and the pool grows (Ray: at 1.75).
+            max_tasks_in_flight_per_actor=2 * at_once,
+            max_concurrent_calls_per_actor=at_once if at_once > 1 else None,
+            enable_true_multi_threading=at_once > 1,
         ),
         num_cpus=need["CPU"],
         num_gpus=need["GPU"] or None,
@@ -127,7 +148,7 @@ def map_shards(
 def _room(need: Mapping[str, float]) -> int:
     """Actors that fit into the cluster as it is; one, which waits, if none does."""
     have = ray.cluster_resources()
-    room = min(int(have.get(name, 0) // amount) for name, amount in need.items() if amount)
+    room = min(int(have.get(name, 0) / amount + 1e-6) for name, amount in need.items() if amount)
     return max(1, room)
 
 

@@ -19,6 +19,7 @@ from typing import Any
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ConfigError, RuntimeUnavailable
+from gcdis_ray.runtime.devices import no_gpu_here
 
 LOGICAL_CPUS = 4  # at least: below that Ray's helpers and our workers wait for one another
 TRAIN_CPUS = 0.5  # logical CPUs of a training worker: it shares them with actors of Ray Data
@@ -65,6 +66,13 @@ def train_resources(compute: ComputeConfig) -> dict[str, float]:
     return need
 
 
+def _least(compute: ComputeConfig) -> dict[str, float]:
+    """What must be there at once for a run to end: a training's workers, or one actor of data."""
+    need = train_resources(compute)
+    gpus = max(need.get("GPU", 0.0), compute.data_gpus)
+    return need | ({"GPU": gpus} if gpus else {})
+
+
 class RaySession:
     """A connection to Ray, open from construction to :meth:`close`.
 
@@ -93,7 +101,10 @@ class RaySession:
         """A cluster can grow, a Ray of our own cannot: do not wait for what will never come."""
         import ray
 
-        need, have = train_resources(compute), ray.cluster_resources()
+        need, have = _least(compute), ray.cluster_resources()
+        if need.get("GPU") and not have.get("GPU"):
+            self.close()
+            raise no_gpu_here()
         if any(have.get(name, 0) < amount for name, amount in need.items()):
             self.close()
             raise RuntimeUnavailable(

@@ -26,7 +26,9 @@ from ray.train.torch import TorchConfig, TorchTrainer
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import GcdisError, Stopped, WorkersLost
+from gcdis_ray.runtime.devices import BACKENDS, Kind
 from gcdis_ray.runtime.ray_board import STARTED, Board
+from gcdis_ray.runtime.ray_devices import check_kind
 from gcdis_ray.runtime.ray_session import shortage, train_resources
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.meter import count, metering
@@ -155,7 +157,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
     from gcdis_ray.training.loop import train
 
     plan: FitPlan = config["plan"]
-    device = get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
+    check_kind(config["kind"], plan.compute.gpus_per_worker)
+    device = torch.device("cpu") if config["kind"] == "cpu" else get_device()
 
     check_bf16(config["task"].config, plan.compute, where="training")  # of this machine
 
@@ -173,6 +176,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
 def fit(
     task: TrainingTask,
     plan: FitPlan,
+    device: Kind,
     progress: Callable[[Progress], None],
     board: Board,
     *,
@@ -181,6 +185,7 @@ def fit(
     """Train to the end; see :class:`gcdis_ray.runtime.base.Runtime`.
 
     Args:
+        device: that of the workers.
         own_ray: Ray ends with this process.
     """
     compute = plan.compute
@@ -188,8 +193,14 @@ def fit(
     trainer = Trainer(
         train_worker,
         own_ray=own_ray,
-        train_loop_config={"task": task, "plan": plan, "board": board, "own_ray": own_ray},
-        torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
+        train_loop_config={
+            "task": task,
+            "plan": plan,
+            "kind": device,
+            "board": board,
+            "own_ray": own_ray,
+        },
+        torch_config=TorchConfig(backend=BACKENDS[device]),
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
             use_gpu=compute.gpus_per_worker > 0,

@@ -23,9 +23,10 @@ from gcdis_ray.clustering.reliability import (
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.hold_out_config import for_tuning_only
-from gcdis_ray.methods.method import load_method
+from gcdis_ray.methods.method import InferEach, load_method
 from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.runtime.base import Work
+from gcdis_ray.runtime.devices import Precision
 from gcdis_ray.stages.discover import Discovery
 from gcdis_ray.store.artifacts import Size, Table
 from gcdis_ray.store.members import Inputs, optional, table, whole
@@ -123,12 +124,17 @@ class MeasureStability:
     config: Config
     wants_gpu = True
 
+    @property
+    def precision(self) -> Precision:
+        return self.stored.precision
+
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         score = self.config.score or ("inv_sum" if self.stored.snapshots else "margin")
         if score == "margin":
-            models = [self.stored.open(device)]
+            last = self.stored.open(device)
+            infer: InferEach = lambda crops: last.infer(crops).probabilities_NC[None]  # noqa: E731
         else:
-            models = self.stored.open_snapshots(device)
+            infer = self.stored.open_snapshots(device)
 
         def measure(
             index: int,
@@ -139,7 +145,7 @@ class MeasureStability:
             free = pa.array(crops["class_index"].to_numpy() < 0)
             crops = with_embeddings(crops, embeddings).filter(free)
             assignments = assignments.filter(free)
-            found = np.stack([model.infer(crops).probabilities_NC for model in models])
+            found = infer(crops)
             if score == "margin":
                 scores = margin(found[-1], probability_floor=self.config.probability_floor)
             else:

@@ -38,7 +38,9 @@ def compute(machine: Machine) -> dict[str, Any]:
             "runtime": "ray",
             "workers": Chosen(workers, why),
             "gpus_per_worker": 1,
-            "data_workers": Chosen(min(machine.gpus, MAX_CORES), "one a GPU"),
+            "data_workers": Chosen(
+                min(machine.cores, MAX_CORES), "of cores; where networks run, four share a GPU"
+            ),
         }
     workers = min(machine.cores, MAX_WORKERS)
     return {

@@ -152,11 +152,12 @@ def test_the_best_of_an_image_are_those_that_few_precede(rows: list, limit: int)
 # ------------------------------------------------------------ true crops
 
 
-def test_true_objects_are_named_by_the_discovery_model_one_by_one():
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])  # by another name, as on a GPU: all at once
+def test_true_objects_are_named_by_the_discovery_model(device: str):
     scenes = rectangle_scenes(("labeled", "validation", "validation"), per_shard=3)
     weights = memory_tensors(fresh_model(MODEL, 5).state_dict())
     stored, cut = StoredMethod("gcdis", spec_of(MODEL, 5), weights), crop.Config().cut
-    run = CountTrueCrops(ImageFiles(), stored, cut).open("cpu")
+    run = CountTrueCrops(ImageFiles(), stored, cut).open(device)
     total: dict[tuple[int, int], int] = {}
     want: dict[tuple[int, int], int] = {}
     ready = stored.open("cpu")

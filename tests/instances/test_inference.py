@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from scene_tables import TINY, memory_tensors, rectangle_scenes
 from tables import SCHEMAS
 
+from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances import inference
-from gcdis_ray.instances.detector import Found
+from gcdis_ray.instances.detector import Found, Limits
 from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.inference import Detect, detector_spec, load_detector
-from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn import TorchvisionMaskRCNN, build_mask_rcnn
 from gcdis_ray.instances.mask_rcnn_base import MaskRCNN
 from gcdis_ray.masks.coco_rle import check_rle, decode, encode
 from gcdis_ray.store.schemas import check_schema
+
+original = TorchvisionMaskRCNN.detect
 
 
 @pytest.fixture(scope="module")
@@ -70,6 +75,32 @@ class TestDetect:
         first, again = _run(detector, rectangles, **options), _run(detector, rectangles, **options)
         assert all(a.equals(b) for a, b in zip(first, again, strict=True))
 
+    def test_on_a_cpu_images_go_one_by_one_and_a_table_of_them_is_what_find_says(
+        self, detector, rectangles
+    ):
+        weights, spec = detector
+        model = load_detector(weights, spec, "cpu")
+        looked = []
+        run = Detect(weights, spec, "validation", "predictions", min_score=0.0)
+        with mock.patch.object(TorchvisionMaskRCNN, "detect", autospec=True) as detect:
+            detect.side_effect = lambda self, images, **options: (
+                looked.append(len(images)) or (original(self, images, **options))
+            )
+            found = run.open("cpu")(3, rectangles.images.shard(3))["predictions"].to_pylist()
+        assert looked == [1] * 6
+        shown = rectangles.images.shard(3)
+        want = [
+            (image_id, one.bbox_xyxy, one.mask_rle, np.float32(one.score))
+            for image_id, file in zip(
+                shown["image_id"].to_pylist(), ImageFiles().read(shown), strict=True
+            )
+            for one in model.find(file.pixels(), Limits(0.0, 0.5, 100))
+        ]
+        columns = ("image_id", "bbox_xyxy", "mask_rle", "score")
+        assert [tuple(row[name] for name in columns) for row in found] == [
+            (image_id, list(box), rle, score) for image_id, box, rle, score in want
+        ]
+
     def test_one_image_alone_gives_the_same(self, detector, rectangles):
         weights, spec = detector
         run = Detect(weights, spec, "validation", "predictions", min_score=0.0).open("cpu")
@@ -92,6 +123,9 @@ class Halves:
             Found((0.0, 0.0, 1.0, 1.0), number, limits.min_score, encode(half))
             for number, half in enumerate([mask, ~mask])
         ]
+
+    def find_all(self, images, limits):
+        return [self.find(pixels, limits) for pixels in images]
 
     def masks_of_boxes(self, pixels, boxes_xyxy):
         raise NotImplementedError

@@ -9,6 +9,7 @@ from scene_tables import TINY
 
 from gcdis_ray.instances.detector import Detector, Limits
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
+from gcdis_ray.instances.mask_rcnn_base import padded_size
 from gcdis_ray.instances.net_pixels import fitted_size, paste, resized
 from gcdis_ray.masks.coco_rle import bbox_xyxy, check_rle, decode
 
@@ -56,6 +57,30 @@ def test_finds_what_the_net_detects(model):
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
     for one, n in zip(found, kept, strict=True):
         assert (decode(check_rle(one.mask_rle, *SIZE), *SIZE) == masks[n]).all()
+
+
+def test_by_the_batch_is_found_what_is_found_one_by_one(model, monkeypatch):
+    """Sizes are mixed; those of one padded size share a batch, and all come back in order."""
+    rng, sizes = np.random.default_rng(1), [SIZE, (80, 48), SIZE, (40, 80), (80, 48), SIZE]
+    images = [rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
+    batches, detect = [], type(model).detect
+
+    def note(self, images, **options):
+        batches.append([tuple(image.shape[1:]) for image in images])
+        return detect(self, images, **options)
+
+    want = [model.find(pixels, LIMITS) for pixels in images]
+    monkeypatch.setattr(type(model), "detect", note)
+    found = model.find_in_batches(iter(images), LIMITS)
+    assert sorted(map(len, batches)) == [1, 5]
+    assert all(len({padded_size([size]) for size in batch}) == 1 for batch in batches)
+    for one, other in zip(found, want, strict=True):
+        assert len(one) == len(other) > 0
+        np.testing.assert_allclose(
+            [a.bbox_xyxy for a in one], [b.bbox_xyxy for b in other], atol=1e-3
+        )
+        assert [a.class_index for a in one] == [b.class_index for b in other]
+    assert model.find_all(iter(images), LIMITS) == want  # on a CPU, bit by bit
 
 
 def test_limits(model):

@@ -7,16 +7,18 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from marked import LAST_WORDS_S, Mark, looks_into_proc
 from ray_cluster import COMPUTE
 from toy_notice import NoticedTask
-from toy_shards import NUM_SHARDS, AddTask, Shards
+from toy_shards import NUM_SHARDS, AddTask, HeldTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import DataError, RuntimeUnavailable
+from gcdis_ray.runtime import devices
 from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.runtime.local import LocalRuntime
 from gcdis_ray.store.meter import metering
@@ -62,21 +64,93 @@ def test_killed_worker_loses_and_doubles_no_shard(runtime: Runtime, tmp_path: Pa
     assert len(list(opened.iterdir())) <= 3  # two actors and the replacement: once each
 
 
-@pytest.mark.parametrize(("wants_gpu", "device"), [(True, "cuda"), (False, "cpu")])
-def test_only_a_task_that_wants_a_gpu_is_opened_with_one(
-    runtime: Runtime, tmp_path: Path, wants_gpu: bool, device: str
+on_paper = pytest.mark.skipif(
+    devices.has_unusable_gpu(), reason="this machine's GPU is a real one, and torch cannot use it"
+)
+
+
+@on_paper
+@pytest.mark.parametrize(
+    ("wants_gpu", "gpus", "held", "most"),
+    [
+        (True, {"gpus_per_data_worker": 0.5}, 0.5, 2),
+        (False, {"gpus_per_worker": 1}, 0, 4),
+        *(
+            pytest.param(*other, marks=pytest.mark.thorough)
+            for other in [
+                (True, {"gpus_per_worker": 1}, 0.25, 4),
+                (True, {"gpus_per_worker": 1, "gpus_per_data_worker": 1}, 1, 1),
+                (True, {}, 0, 4),
+            ]
+        ),
+    ],
+)
+def test_actors_of_networks_hold_their_share_of_a_gpu_and_others_none(
+    runtime: Runtime,
+    tmp_path: Path,
+    wants_gpu: bool,
+    gpus: dict[str, float],
+    held: float,
+    most: int,
 ):
+    """Ray's GPU is on paper: the device is the CPU, or CUDA where the machine has some."""
     from gcdis_ray.runtime.ray_runtime import RayRuntime
 
     shards, opened = Shards(tmp_path / "data"), tmp_path / "opened"
     opened.mkdir()
-    with_gpu = RayRuntime(ComputeConfig(**COMPUTE, gpus_per_worker=1, workers=1))
-    run(with_gpu, AddTask(opened=str(opened), wants_gpu=wants_gpu), shards)
+    compute = ComputeConfig.model_validate({**COMPUTE, **gpus, "workers": 1, "data_workers": 4})
+    with_gpu = RayRuntime(compute)
+    run(with_gpu, HeldTask(opened=str(opened), wants_gpu=wants_gpu), shards)
     with_gpu.close()  # the module's Ray goes on
     shards.check(EVERYTHING)
     found = [file.read_text() for file in opened.iterdir()]
-    assert set(found) == {device}
-    assert len(found) == 1 or not wants_gpu  # as many workers as there are GPUs
+    assert set(found) == {f"{devices.given_by_ray() if held else 'cpu'} {held:g}"}
+    assert len(found) <= most
+
+
+@on_paper
+@pytest.mark.thorough
+def test_training_on_gpus_on_paper_is_training_on_cores(
+    runtime: Runtime, tmp_path: Path, expected: dict[str, str]
+):
+    from gcdis_ray.runtime.ray_runtime import RayRuntime
+
+    plan = toy_plan(tmp_path, **COMPUTE, gpus_per_worker=1, workers=1)
+    with_gpu = RayRuntime(plan.compute)
+    members = with_gpu.fit(ToyTask(toy_config()), plan, lambda progress: None)
+    with_gpu.close()
+    if devices.given_by_ray() == "cpu":
+        assert digests(members) == expected
+
+
+@pytest.mark.thorough
+def test_workers_of_another_kind_than_was_told_are_refused(runtime: Runtime, tmp_path: Path):
+    from gcdis_ray.runtime.ray_runtime import RayRuntime
+
+    other = "cpu" if devices.given_by_ray() == "cuda" else "cuda"
+    mixed = RayRuntime(ComputeConfig(**COMPUTE, gpus_per_data_worker=1, data_workers=1))
+    mixed._gpus = other
+    with pytest.raises(RuntimeUnavailable, match=rf"means {other}, that of another"):
+        run(mixed, AddTask(wants_gpu=True), Shards(tmp_path))
+    mixed.close()
+
+
+@pytest.mark.thorough
+def test_an_actor_on_a_gpu_works_at_two_shards_at_a_time(runtime: Runtime, tmp_path: Path):
+    """One computes, the other is read or written; a worker killed meanwhile loses no shard."""
+    from gcdis_ray.runtime import ray_data
+
+    shards, killed, opened = Shards(tmp_path / "data"), tmp_path / "killed", tmp_path / "opened"
+    opened.mkdir()
+    task = AddTask(kill_file=str(killed), opened=str(opened))
+    here: Any = runtime
+    ray_data.map_shards(
+        ComputeConfig(**COMPUTE, data_workers=1), task, "cuda", [shards.table], shards.args,
+        EVERYTHING, shards.writer, shards.records.append, print, here._board,
+    )  # fmt: skip
+    assert killed.exists()
+    shards.check(EVERYTHING)
+    assert {file.read_text() for file in opened.iterdir()} == {"cuda"}
 
 
 def test_workers_bytes_are_counted_as_if_read_here(runtime: Runtime, tmp_path: Path):

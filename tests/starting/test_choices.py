@@ -64,7 +64,7 @@ def test_workers():
     assert plain(choices.compute(Machine(1, 0)))["workers"] == 1
     assert plain(choices.compute(TWO_CORES)) == {"runtime": "ray", "workers": 2, "data_workers": 2}
     found = plain(choices.compute(GPUS))
-    assert (found["workers"], found["gpus_per_worker"], found["data_workers"]) == (2, 1, 4)
+    assert (found["workers"], found["gpus_per_worker"], found["data_workers"]) == (2, 1, 16)
 
 
 def test_many_images_stay_where_they_are():

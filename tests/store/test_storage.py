@@ -109,7 +109,7 @@ def test_storage_pickles(storage: Storage):
 
 def test_units_survive_an_attempt(storage: Storage):
     attempt = Attempt(storage, "discover/k", "attempt-1", SCHEMAS)
-    writer = GroupWriter(attempt, ("history",))
+    writer = GroupWriter(attempt, ("history",), "history")
     for index in (0, 2):
         writer.write(index, ShardOutput({"history": _history(index + 1)}, {"seen": index}))
     assert read_manifest(storage, "discover", "k") is None

@@ -21,6 +21,7 @@ from gcdis_ray.methods.gcdis.config import DiscoveryConfig, ModelConfig
 from gcdis_ray.methods.method import Fitted, SeenThrough
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.snapshot_config import SnapshotConfig
+from gcdis_ray.methods.stored_method import told_precision
 from gcdis_ray.methods.tables import HEADNESS, HOLDOUT_CURVE
 from gcdis_ray.methods.trunk_check import check_trunk
 from gcdis_ray.store.artifacts import Size
@@ -159,6 +160,7 @@ def fit(problem: Problem, config: Config, work: Work) -> Fitted:
         uses_embeddings=seen.spec.is_embedding,
         num_classes=problem.num_outputs,
         softmax_temperature=discovery.losses.softmax_temperature,
+        **told_precision(training),
     )
     return Fitted(spec, "encoder", seen.members, tuple(steps))
 
@@ -171,10 +173,12 @@ def load(
 ) -> TrainedNetwork:
     from gcdis_ray.methods.crop_inputs import CropInputs
     from gcdis_ray.methods.gcdis.model import load_discovery_model
-    from gcdis_ray.methods.trained_network import TrainedNetwork
+    from gcdis_ray.methods.trained_network import TrainedNetwork, placed_on
+
+    precision = spec.get("precision", "fp32")
 
     def network(tensors: Mapping[str, Tensor]) -> DiscoveryModel:
-        return load_discovery_model(spec, tensors).to(device)
+        return placed_on(load_discovery_model(spec, tensors), device, precision)
 
     return TrainedNetwork(
         network(weights),
@@ -183,4 +187,5 @@ def load(
         num_outputs=int(spec["num_classes"]),
         width=int(spec["model"]["heads"]["projection_dim"]),
         temperature=float(spec["softmax_temperature"]),
+        precision=precision,
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
+from on_meta import like_a_gpu
 from toy_discovery import MIXED, make
 from toy_training import toy_plan
 
@@ -18,42 +18,45 @@ from gcdis_ray.training.loop import TrainingRun
 def start(folder: Path, device: str, **changes) -> TrainingRun:
     plan = toy_plan(folder, checkpoint_every_s=86400)
     checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
-    task = make(MIXED, prototypes={"start": "random"}, **changes)
+    task = make(MIXED, **{"prototypes": {"start": "random"}, **changes})
     return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
 
 
 @pytest.mark.parametrize(
-    ("negatives", "mode"),
+    ("negatives", "mode", "begins"),
     [
-        ("queue", "instance"),
-        ("batch", "cosine"),
+        ("queue", "instance", "placed"),
+        ("batch", "cosine", "random"),
         *(
             pytest.param(*other, marks=pytest.mark.thorough)
             for other in [
-                ("queue", "fixed"),
-                ("queue", "cosine"),
-                ("batch", "instance"),
-                ("batch", "fixed"),
+                ("queue", "fixed", "random"),
+                ("queue", "cosine", "placed"),
+                ("batch", "instance", "placed"),
+                ("batch", "fixed", "random"),
             ]
         ),
     ],
 )
 def test_a_step_reads_nothing_back_from_its_device(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, negatives: str
+    tmp_path: Path, mode: str, negatives: str, begins: str
 ):
-    """On the meta device no tensor has values: whoever asks for one (item, a boolean index, unique)
-    fails, as it would stop a GPU. Only once an epoch, for new temperatures, one is read."""
-    here = start(tmp_path / "cpu", "cpu")
-    monkeypatch.setattr(torch, "autocast", lambda *args, **kwargs: nullcontext())
-    run = start(
-        tmp_path / "meta",
-        "meta",
-        temperature={"mode": mode, "warmup_epochs": 99},
-        negatives=negatives,
-    )
-    for step in range(3):  # from an empty queue to one that wraps
-        parts = [here.task.batch(step, part) for part in (0, 1)]
-        run.step(step, [run.to_device(part) for part in parts])
+    """Views are rendered there, and prototypes placed. Only once an epoch, for new temperatures,
+    one value is read."""
+    with like_a_gpu():
+        run = start(
+            tmp_path,
+            "meta",
+            temperature={"mode": mode, "warmup_epochs": 99},
+            negatives=negatives,
+            prototypes={"start": begins},
+            placed=[n % 4 for n in range(len(MIXED))],
+        )
+        for step in range(3):  # from an empty queue to one that wraps, beyond placing
+            parts = [run.task.batch(step, part) for part in (0, 1)]
+            assert {part["images"].device.type for part in parts} == {"meta"}
+            run.step(step, [run.to_device(part) for part in parts])
+        assert run.task.placement.is_due(2) == (begins == "placed")
     with pytest.raises(NotImplementedError):
         list(run.readings.take())
 

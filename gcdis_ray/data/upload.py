@@ -1,4 +1,4 @@
-"""Crops on their way to where views of them are rendered."""
+"""Bytes of images on their way to where they are computed with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,17 @@ import torch
 from torch import Tensor
 
 
-def upload(images_N3HW: Tensor, masks_N1HW: Tensor, device: torch.device) -> tuple[Tensor, Tensor]:
+def upload(values: Tensor, device: torch.device) -> Tensor:
+    """``values`` of the CPU on ``device``. To a GPU they go through pinned memory, in the
+    background: the host can decode more meanwhile."""
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
+
+
+def upload_together(
+    images_N3HW: Tensor, masks_N1HW: Tensor, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """Both on a device, in one copy; to a GPU from pinned memory, on the stream at hand.
 
     Args:

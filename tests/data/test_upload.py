@@ -4,7 +4,7 @@ import torch
 
 from gcdis_ray.data.crops.augment import random_view
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
-from gcdis_ray.data.crops.upload import upload
+from gcdis_ray.data.upload import upload_together
 
 
 def crops(num: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,11 +18,11 @@ def crops(num: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
 def test_what_arrives_is_what_was_sent():
     images, masks = crops()
     for given in (images, images.contiguous()):
-        there = upload(given, masks, torch.device("cpu"))
+        there = upload_together(given, masks, torch.device("cpu"))
         assert torch.equal(there[0], images)
         assert torch.equal(there[1], masks)
         assert there[0].untyped_storage().data_ptr() == there[1].untyped_storage().data_ptr()
-    assert [tensor.is_meta for tensor in upload(images, masks, torch.device("meta"))] == [True] * 2
+    assert [tensor.is_meta for tensor in upload_together(images, masks, torch.device("meta"))] == [True] * 2
 
 
 def test_views_are_rendered_where_the_crops_are():
@@ -32,7 +32,7 @@ def test_views_are_rendered_where_the_crops_are():
 
     def view(device: str | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         generator = torch.Generator().manual_seed(3)
-        there = upload(images, masks, torch.device(device)) if device else None
+        there = upload_together(images, masks, torch.device(device)) if device else None
         found = random_view(images, masks, 8, config, generator, there)
         return *found, torch.rand(1, generator=generator)
 
