@@ -116,12 +116,16 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
     import torch
     from ray.train.torch import get_device
 
+    from gcdis_ray.runtime.ray_metrics import TrainingMetrics
     from gcdis_ray.training.loop import train
 
     plan: FitPlan = config["plan"]
     device = get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
 
+    metrics = TrainingMetrics(plan.name)
+
     def tell(progress: Progress) -> None:
+        metrics.tell(progress)
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 

@@ -103,6 +103,8 @@ class Manifest:
     timings_s: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     io: dict[str, int] = field(default_factory=dict)  # read_bytes, written_bytes of the run
+    # of its training, in the run that finished it: columns of gcdis_ray.training.pace.Course
+    pace: dict[str, list[float | None]] = field(default_factory=dict)
     created: str = ""
     node: str = ""  # name in the recipe of the run that made it
 
