@@ -73,18 +73,33 @@ class FileRecord:
 @dataclass(frozen=True)
 class Size:
     """How large an artifact is: rows of its longest table, bytes of all its files, bytes that were,
-    or will be, read to make it, and, of its files, bytes of weights."""
+    or will be, read to make it, of its files, bytes of weights, and, of images and where they have
+    been counted, how many each split has."""
 
     rows: int
     bytes: int
     read_bytes: int = 0
     weight_bytes: int = 0
+    splits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def image_bytes(self) -> int:
         """Of ingest: about those of the image files, which are stored or, with ``store: uri``, only
         read. They outweigh whatever else it reads."""
         return max(self.bytes, self.read_bytes)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What there is to do for an artifact, in the units that rates are of.
+
+    Attributes:
+        samples: that a training learns from, each as often as it is seen.
+        rows: that its data steps go through: images or crops; see the stage.
+    """
+
+    samples: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True)
