@@ -74,6 +74,7 @@ SMALL = (  # what makes it a matter of a minute or two on a CPU
     "stages.segment.training.steps=10",
     "stages.segment.training.precision=fp32",
     "stages.predict.max_per_image=20",
+    "stages.evaluate.max_per_image=20",
 )
 WARM_UP = 0.2  # share of a training that its rate leaves out
 # What data steps make, each from a stage's rows. What else a stage maps is small beside it.
@@ -87,11 +88,11 @@ class Seen:
     """Of one stage."""
 
     seconds: float = 0.0
-    training_on: str = "cpu"
+    training_by: str = "cpu"
     trained: list[tuple[int, Pace]] = field(default_factory=list)  # finished steps, pace
     rows: int = 0  # of shards after the first that had any
     rows_s: float = 0.0
-    rows_on: str = "cpu"
+    rows_by: str = "cpu"
     gpu_bytes: int = 0
 
     @property
@@ -130,7 +131,7 @@ class Watch:
         elif event.kind == "done":
             now = self.seen[event.stage]
             now.seconds = time.perf_counter() - self._began
-            now.training_on = "gpu" if self.device == "cuda" else "cpu"
+            now.training_by = "gpu" if self.device == "cuda" else "cpu"
             if self.device == "cuda":
                 peaks = [pace.gpu_memory_bytes for _, pace in now.trained]
                 now.gpu_bytes = max(_cuda().max_memory_reserved(), *peaks, 0)
@@ -158,7 +159,7 @@ class Watch:
                         if not first:
                             went = tables[0].shards[record.index].rows if tables else made
                             now.rows, now.rows_s = now.rows + (went or 0), now.rows_s + took
-                            now.rows_on = on
+                            now.rows_by = on
                         first = False
                     done(record)
                     since = time.perf_counter()
@@ -221,10 +222,10 @@ def rates(watch: Watch, machine: str) -> dict[str, Any]:
     for name, seen in watch.seen.items():
         told: dict[str, Any] = {"measured": {"seconds": round(seen.seconds, 2)}}
         if pace := seen.pace:
-            told["samples"] = {"per_s": round(pace.samples_per_s, 3), "on": seen.training_on}
+            told["samples"] = {"per_s": round(pace.samples_per_s, 3), "by": seen.training_by}
             told["measured"]["data_wait"] = round(pace.data_wait, 4)
         if seen.rows_per_s:
-            told["rows"] = {"per_s": round(seen.rows_per_s, 3), "on": seen.rows_on}
+            told["rows"] = {"per_s": round(seen.rows_per_s, 3), "by": seen.rows_by}
         if seen.gpu_bytes:
             told["measured"]["gpu_memory_bytes"] = seen.gpu_bytes
         stages[name] = told
@@ -242,7 +243,7 @@ def table(watch: Watch) -> str:
         lines.append(
             f"{name:<13}{seen.seconds:>9.1f}"
             f"{_number(pace and pace.samples_per_s):>11}{_number(rows):>10}"
-            f"{seen.rows_on if rows else '':>6}"
+            f"{seen.rows_by if rows else '':>6}"
             f"{f'{100 * pace.data_wait:.0f} %' if pace else '':>8}"
             f"{f'{seen.gpu_bytes / 1e9:.1f} GB' if seen.gpu_bytes else '':>11}"
         )

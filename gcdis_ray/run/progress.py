@@ -99,7 +99,9 @@ class Reporter:
             or (progress.done < self._first.done)
         ):
             self._first, self._first_at = progress, now
-        if progress.pace is not None:
+        if progress.pace is None:
+            self._pace = None
+        else:
             self._pace = self._pace + progress.pace if self._pace else progress.pace
         fresh_note = progress.note != self._note and progress.note.startswith("waiting")
         if now - self._last_shown < self._line.every_s and not fresh_note:

@@ -26,7 +26,7 @@ class Rate(Closed):
     driver, of which there is one however large the cluster."""
 
     per_s: float = Field(gt=0, le=1e9)
-    on: Place
+    by: Place
     why: str = Field("", description="where the number comes from")
 
 
@@ -105,9 +105,9 @@ def hours(work: Workload, rates: StageRates | None, compute: ComputeConfig) -> H
 def _hours(amount: int, rate: Rate | None, places: Mapping[Place, int]) -> float | None:
     if not amount:
         return 0.0
-    if rate is None or not places.get(rate.on):
+    if rate is None or not places.get(rate.by):
         return None
-    return amount / (rate.per_s * places[rate.on]) / 3600
+    return amount / (rate.per_s * places[rate.by]) / 3600
 
 
 @dataclass(frozen=True)

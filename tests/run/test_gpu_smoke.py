@@ -62,7 +62,7 @@ def test_it_skips_in_a_line(
 
 
 def test_rates_leave_the_start_out(smoke, tmp_path: Path):
-    seen = smoke.Seen(seconds=30.0, training_on="gpu", rows=40, rows_s=2.0, rows_on="gpu")
+    seen = smoke.Seen(seconds=30.0, training_by="gpu", rows=40, rows_s=2.0, rows_by="gpu")
     seen.trained = [
         (2, Pace(2, 8, 8.0, 0.0)),  # kernels are chosen
         (6, Pace(4, 16, 1.0, 0.5, 7_000, 0.9)),
@@ -73,8 +73,8 @@ def test_rates_leave_the_start_out(smoke, tmp_path: Path):
     path = tmp_path / "rates.json"
     path.write_text(json.dumps(smoke.rates(watch, "a test")))
     found = read_rates([path]).stages
-    assert (found["propose"].samples.per_s, found["propose"].samples.on) == (8.0, "gpu")
-    assert (found["propose"].rows.per_s, found["propose"].rows.on) == (20.0, "gpu")
+    assert (found["propose"].samples.per_s, found["propose"].samples.by) == (8.0, "gpu")
+    assert (found["propose"].rows.per_s, found["propose"].rows.by) == (20.0, "gpu")
     assert found["propose"].measured.data_wait == 0.25
     assert (found["evaluate"].samples, found["evaluate"].rows) == (None, None)
     shown = smoke.table(watch).splitlines()
@@ -99,5 +99,5 @@ def test_all_stages_without_ray_deepspeed_or_network(tmp_path: Path):
     assert trained == {"propose", "discover", "segment"}
     mapped = {name for name, told in rates.stages.items() if told.rows}
     assert mapped == {"ingest", "propose", "crop", "embed", "discover", "label", "predict"}
-    assert {told.rows.on for told in rates.stages.values() if told.rows} == {"cpu"}
+    assert {told.rows.by for told in rates.stages.values() if told.rows} == {"cpu"}
     assert "samples/s" in done.stdout

@@ -18,7 +18,7 @@ SHIPPED = ROOT / "benchmarks" / "rates_a100.yaml"
 ON_GPUS = ComputeConfig(workers=4, data_workers=16, gpus_per_worker=1)
 ON_CORES = ComputeConfig(workers=2, data_workers=8)
 RATES = StageRates.model_validate(
-    {"samples": {"per_s": 100, "on": "gpu"}, "rows": {"per_s": 10, "on": "gpu"}}
+    {"samples": {"per_s": 100, "by": "gpu"}, "rows": {"per_s": 10, "by": "gpu"}}
 )
 
 
@@ -36,11 +36,11 @@ def test_amounts_over_rates_and_places():
     assert hours(work, None, ON_GPUS).all is None
     assert hours(Workload(), None, ON_GPUS).all == 0.0
     on_cores = StageRates.model_validate(
-        {"samples": {"per_s": 100, "on": "cpu"}, "rows": {"per_s": 10, "on": "cpu"}}
+        {"samples": {"per_s": 100, "by": "cpu"}, "rows": {"per_s": 10, "by": "cpu"}}
     )
     assert hours(work, on_cores, ON_CORES) == Hours(2.0, 1.25)
     assert hours(work, on_cores, ON_GPUS) == Hours(None, 0.625)
-    alone = StageRates.model_validate({"rows": {"per_s": 10, "on": "driver"}})
+    alone = StageRates.model_validate({"rows": {"per_s": 10, "by": "driver"}})
     assert hours(Workload(rows=36_000), alone, ON_GPUS).all == 1.0
 
 
@@ -52,7 +52,7 @@ def test_a_bill_says_what_it_leaves_out():
 
 
 def test_later_files_win_rate_by_rate(tmp_path: Path):
-    measured = {"propose": {"rows": {"per_s": 20, "on": "gpu"}, "measured": {"seconds": 1}}}
+    measured = {"propose": {"rows": {"per_s": 20, "by": "gpu"}, "measured": {"seconds": 1}}}
     found = read_rates([SHIPPED, file(tmp_path, stages=measured)])
     assert found.stages["propose"].rows.per_s == 20
     assert found.stages["propose"].samples == read_rates([SHIPPED]).stages["propose"].samples
@@ -64,9 +64,9 @@ def test_later_files_win_rate_by_rate(tmp_path: Path):
     ("change", "message"),
     [
         ({"stage": {}}, "unknown key 'stage', did you mean 'stages'"),
-        ({"stages": {"crop": {"row": {"per_s": 1, "on": "cpu"}}}}, "unknown key 'stages.crop.row'"),
-        ({"stages": {"crop": {"rows": {"per_s": 0, "on": "cpu"}}}}, "greater than 0"),
-        ({"stages": {"crop": {"rows": {"per_s": 1, "on": "tpu"}}}}, "'gpu', 'cpu' or 'driver'"),
+        ({"stages": {"crop": {"row": {"per_s": 1, "by": "cpu"}}}}, "unknown key 'stages.crop.row'"),
+        ({"stages": {"crop": {"rows": {"per_s": 0, "by": "cpu"}}}}, "greater than 0"),
+        ({"stages": {"crop": {"rows": {"per_s": 1, "by": "tpu"}}}}, "'gpu', 'cpu' or 'driver'"),
         ({"estimated": None}, "estimated"),
     ],
 )
@@ -90,7 +90,7 @@ def test_shipped_estimates_say_where_they_come_from_and_name_every_stage(small_r
 
 
 def test_plan_tells_hours_and_cost(small_run, tmp_path: Path):
-    every = {"samples": {"per_s": 10, "on": "cpu"}, "rows": {"per_s": 4, "on": "driver"}}
+    every = {"samples": {"per_s": 10, "by": "cpu"}, "rows": {"per_s": 4, "by": "driver"}}
     names = [name for name in read_rates([SHIPPED]).stages if name != "evaluate"]
     path = file(tmp_path, stages=dict.fromkeys([*names, "count"], every))
     fresh = [*small_run.overrides, f"storage={tmp_path / 'new'}"]
@@ -118,7 +118,7 @@ def test_what_is_cached_costs_nothing(small_run):
 
 def test_splits_of_images_that_are_there_are_counted(small_run, tmp_path: Path):
     """With ingest cached, propose is known to train on the labeled images alone."""
-    every = {"samples": {"per_s": 10, "on": "cpu"}, "rows": {"per_s": 4, "on": "driver"}}
+    every = {"samples": {"per_s": 10, "by": "cpu"}, "rows": {"per_s": 4, "by": "driver"}}
     rates = read_rates([file(tmp_path, stages={"propose": every})])
     other = [*small_run.overrides, "stages.propose.training.epochs=2"]
     entries = {e["name"]: e for e in describe(open_pipeline(other), rates)}
