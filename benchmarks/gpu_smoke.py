@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 CONFIG = Path(__file__).with_suffix(".yaml")
 OLDEST_TORCH = (2, 10)
 SCENES = dict(num_labeled=32, num_unlabeled=48, num_validation=24)
-SIZE = dict(size_px=480, stroke_px=(80, 170), digits_per_scene=(5, 8))
+SIZE = dict(size_px=480, stroke_px=(80, 170))
 SMALL_SCENES = dict(num_labeled=16, num_unlabeled=24, num_validation=16)
 SMALL = (  # what makes it a matter of a minute or two on a CPU
     "compute.gpus_per_worker=0",
@@ -77,10 +77,11 @@ SMALL = (  # what makes it a matter of a minute or two on a CPU
     "stages.evaluate.max_per_image=20",
 )
 WARM_UP = 0.2  # share of a training that its rate leaves out
-# What data steps make, each from a stage's rows. What else a stage maps is small beside it.
-MEMBERS = frozenset(
-    ("images", "proposals", "crops", "embeddings", "assignments", "stabilities", "predictions")
-)
+# What data steps make, and of which rows. What else a stage maps is small beside it.
+MEMBERS = {
+    "images": "images", "proposals": "images", "crops": "images", "embeddings": "crops",
+    "assignments": "crops", "stabilities": "crops", "predictions": "images",
+}  # fmt: skip
 
 
 @dataclass
@@ -93,6 +94,7 @@ class Seen:
     rows: int = 0  # of shards after the first that had any
     rows_s: float = 0.0
     rows_by: str = "cpu"
+    unit: str = "rows"  # what they are
     gpu_bytes: int = 0
 
     @property
@@ -155,11 +157,12 @@ class Watch:
                         _cuda().synchronize()
                     took = time.perf_counter() - since
                     made = max((file.rows or 0 for file in record.files.values()), default=0)
-                    if made and MEMBERS & set(record.files):
+                    units = [unit for member, unit in MEMBERS.items() if member in record.files]
+                    if made and units:
                         if not first:
                             went = tables[0].shards[record.index].rows if tables else made
                             now.rows, now.rows_s = now.rows + (went or 0), now.rows_s + took
-                            now.rows_by = on
+                            now.rows_by, now.unit = on, units[0]
                         first = False
                     done(record)
                     since = time.perf_counter()
@@ -235,16 +238,17 @@ def rates(watch: Watch, machine: str) -> dict[str, Any]:
 def table(watch: Watch) -> str:
     """The same for people."""
     lines = [
-        f"{'stage':<13}{'seconds':>9}{'samples/s':>11}{'rows/s':>10}{'on':>6}{'waits':>8}"
+        f"{'stage':<13}{'seconds':>9}{'samples/s':>11}{'waits':>7}{'rows/s':>17}{'by':>5}"
         f"{'GPU peak':>11}"
     ]
     for name, seen in watch.seen.items():
         pace, rows = seen.pace, seen.rows_per_s
         lines.append(
             f"{name:<13}{seen.seconds:>9.1f}"
-            f"{_number(pace and pace.samples_per_s):>11}{_number(rows):>10}"
-            f"{seen.rows_by if rows else '':>6}"
-            f"{f'{100 * pace.data_wait:.0f} %' if pace else '':>8}"
+            f"{_number(pace and pace.samples_per_s):>11}"
+            f"{f'{100 * pace.data_wait:.0f} %' if pace else '':>7}"
+            f"{f'{_number(rows)} {seen.unit}' if rows else '':>17}"
+            f"{seen.rows_by if rows else '':>5}"
             f"{f'{seen.gpu_bytes / 1e9:.1f} GB' if seen.gpu_bytes else '':>11}"
         )
     lines.append(f"{'all':<13}{sum(seen.seconds for seen in watch.seen.values()):>9.1f}")
@@ -266,6 +270,7 @@ def machine(device: str) -> str:
 
 
 def main(argv: Sequence[str] | None = None, told: Callable[[str], None] = print) -> int:
+    """Exit status: 0 also where it is skipped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cpu", action="store_true", help="in small, on a CPU")
     parser.add_argument("--out", default="runs/gpu_smoke.json", help="where the rates are written")

@@ -11,6 +11,9 @@ from types import SimpleNamespace
 import pytest
 from small_run import ROOT, environment
 
+from gcdis_ray.data.samples.digits import write_scenes
+from gcdis_ray.run.checks import before_run
+from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.run.rates import read_rates
 from gcdis_ray.training.pace import Pace
 
@@ -62,7 +65,9 @@ def test_it_skips_in_a_line(
 
 
 def test_rates_leave_the_start_out(smoke, tmp_path: Path):
-    seen = smoke.Seen(seconds=30.0, training_by="gpu", rows=40, rows_s=2.0, rows_by="gpu")
+    seen = smoke.Seen(
+        seconds=30.0, training_by="gpu", rows=40, rows_s=2.0, rows_by="gpu", unit="images"
+    )
     seen.trained = [
         (2, Pace(2, 8, 8.0, 0.0)),  # kernels are chosen
         (6, Pace(4, 16, 1.0, 0.5, 7_000, 0.9)),
@@ -78,8 +83,19 @@ def test_rates_leave_the_start_out(smoke, tmp_path: Path):
     assert found["propose"].measured.data_wait == 0.25
     assert (found["evaluate"].samples, found["evaluate"].rows) == (None, None)
     shown = smoke.table(watch).splitlines()
-    assert shown[1].split() == ["propose", "30.0", "8.0", "20.0", "gpu", "25", "%"]
+    assert shown[1].split() == ["propose", "30.0", "8.0", "25", "%", "20.0", "images", "gpu"]
     assert shown[-1].split() == ["all", "31.0"]
+
+
+def test_what_runs_on_a_gpu_is_a_config_that_can_run(smoke, tmp_path: Path):
+    write_scenes(tmp_path / "scenes", num_labeled=1, num_unlabeled=1, num_validation=1)
+    config = load_config(smoke.CONFIG, [f"stages.ingest.root={tmp_path / 'scenes'}"])
+    before_run(config)
+    assert (config.compute.runtime, config.compute.gpus_per_worker) == ("local", 1)
+    paper = load_config(ROOT / "configs" / "coco_half_lvis.yaml")
+    assert config.stages.propose.detector == paper.stages.propose.detector
+    assert config.stages.discover.gcdis.model == paper.stages.discover.gcdis.model
+    assert config.stages.discover.gcdis.training.batch_size * 4 == 256  # a share of four GPUs
 
 
 @pytest.mark.thorough
