@@ -28,7 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 if TYPE_CHECKING:
     from gcdis_ray.config import ComputeConfig
     from gcdis_ray.run.pipeline import Event
-    from gcdis_ray.runtime.base import Runtime, ShardRecord
+    from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
     from gcdis_ray.training.pace import Pace
 
 CONFIG = Path(__file__).with_suffix(".yaml")
@@ -115,6 +115,20 @@ class Seen:
         return total
 
 
+class Placed:
+    """A task that knows what it was opened on."""
+
+    def __init__(self, task: ShardTask) -> None:
+        self._task, self.by = task, "cpu"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
+
+    def open(self, device: str) -> Callable[..., Any]:
+        self.by = "gpu" if device == "cuda" else "cpu"
+        return self._task.open(device)
+
+
 class Watch:
     """Sees a run's events, and times what the local runtime does."""
 
@@ -140,7 +154,7 @@ class Watch:
 
     def runtime(self, compute: ComputeConfig) -> Runtime:
         """The local one, watched."""
-        from gcdis_ray.runtime.local import LocalRuntime, device_of
+        from gcdis_ray.runtime.local import LocalRuntime
 
         watch = self
 
@@ -149,12 +163,10 @@ class Watch:
                 self, task, tables, args, indices, writer, done, waiting=lambda reason: None
             ) -> None:
                 now, since, first = watch.seen[watch.stage], time.perf_counter(), True
-                on = "gpu" if device_of(task, compute) == "cuda" else "cpu"
+                task = Placed(task)
 
                 def timed(record: ShardRecord) -> None:
                     nonlocal since, first
-                    if on == "gpu":
-                        _cuda().synchronize()
                     took = time.perf_counter() - since
                     made = max((file.rows or 0 for file in record.files.values()), default=0)
                     units = [unit for member, unit in MEMBERS.items() if member in record.files]
@@ -162,7 +174,7 @@ class Watch:
                         if not first:
                             went = tables[0].shards[record.index].rows if tables else made
                             now.rows, now.rows_s = now.rows + (went or 0), now.rows_s + took
-                            now.rows_by, now.unit = on, units[0]
+                            now.rows_by, now.unit = task.by, units[0]
                         first = False
                     done(record)
                     since = time.perf_counter()
@@ -282,8 +294,14 @@ def main(argv: Sequence[str] | None = None, told: Callable[[str], None] = print)
     device = "cpu" if args.cpu else "cuda"
     scenes = SMALL_SCENES if args.cpu else SCENES | SIZE
     overrides = [*(SMALL if args.cpu else ()), *args.set]
-    with tempfile.TemporaryDirectory(prefix="gcdis-smoke-") as folder:
-        watch = run(Path(folder), device, overrides, scenes)
+    from gcdis_ray.errors import GcdisError
+
+    try:
+        with tempfile.TemporaryDirectory(prefix="gcdis-smoke-") as folder:
+            watch = run(Path(folder), device, overrides, scenes)
+    except GcdisError as error:
+        print(f"gpu-smoke: {error}", file=sys.stderr)
+        return 2
     out = Path(args.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(rates(watch, machine(device)), indent=1) + "\n")

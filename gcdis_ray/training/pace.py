@@ -72,7 +72,9 @@ class Pace:
 
     def __str__(self) -> str:
         """``412 samples/s, waits 3 %``, and of a GPU ``GPU 31.2 GB, 97 % busy``."""
-        text = f"{self.samples_per_s:,.3g} samples/s, waits {100 * self.data_wait:.0f} %"
+        rate = self.samples_per_s
+        text = f"{rate:,.0f}" if rate >= 100 else f"{rate:.3g}"
+        text += f" samples/s, waits {100 * self.data_wait:.0f} %"
         if self.gpu_memory_bytes:
             text += f", GPU {size(self.gpu_memory_bytes)}"
         return text if self.gpu_use is None else f"{text}, {100 * self.gpu_use:.0f} % busy"

@@ -60,6 +60,8 @@ def test_paces_add_up():
 
 def test_in_words():
     assert str(Pace(3, 300, 2.0, 0.5)) == "150 samples/s, waits 25 %"
+    assert str(Pace(3, 3000, 2.0, 0.0)) == "1,500 samples/s, waits 0 %"
+    assert str(Pace(3, 3, 2.0, 0.0)) == "1.5 samples/s, waits 0 %"
     assert str(Pace(3, 300, 2.0, 0.5, 31_200_000_000)).endswith("25 %, GPU 31.2 GB")
     assert str(Pace(3, 300, 2.0, 0.5, 31_200_000_000, 0.97)).endswith("GPU 31.2 GB, 97 % busy")
 
