@@ -65,9 +65,10 @@ def _hours(
     pipeline: Pipeline, node: RunNode, sizes: Mapping[str, Size], rates: Rates
 ) -> float | None:
     workload = offered(node.stage, "workload")
-    if workload is None:
-        return None
     inputs = {member: sizes[giver] for member, giver in node.takes.items()}
+    uncounted = "images" in inputs and not inputs["images"].splits
+    if workload is None or uncounted:
+        return None
     work = workload(node.config, inputs, sizes[node.name])
     return hours(work, rates.stages.get(node.stage.ID), pipeline.config.compute).all
 
@@ -113,7 +114,7 @@ def rows_for_people(entries: list[dict[str, Any]]) -> str:
 
 def _time(hours: float | None) -> str:
     if not hours:
-        return "no rate" if hours is None else "-"
+        return "not known" if hours is None else "-"
     return f"~{duration(3600 * hours)}"
 
 
@@ -127,6 +128,6 @@ def bill_for_people(bill: Bill, rates: Rates, pipeline: Pipeline) -> str:
     if bill.cost is not None:
         line += f": {bill.cost:,.2f}"
     if bill.without:
-        line += f" (without {', '.join(bill.without)}: no rate)"
+        line += f" (without {', '.join(bill.without)}: not known)"
     known = "estimates" if rates.estimated else "measured"
     return f"{line}\nrates ({known}): {rates.what}"

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from small_run import ROOT, gcdis, open_pipeline
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.run import plan
 from gcdis_ray.run.plan import describe
 from gcdis_ray.run.rates import Hours, StageRates, bill, hours, read_rates
-from gcdis_ray.store.artifacts import Workload
+from gcdis_ray.stages import crop
+from gcdis_ray.store.artifacts import Size, Workload
 
 SHIPPED = ROOT / "benchmarks" / "rates_a100.yaml"
 ON_GPUS = ComputeConfig(workers=4, data_workers=16, gpus_per_worker=1)
@@ -96,19 +101,19 @@ def test_plan_tells_hours_and_cost(small_run, tmp_path: Path):
     fresh = [*small_run.overrides, f"storage={tmp_path / 'new'}"]
     done = gcdis("plan", fresh, "--rates", str(path), "--price-per-hour", "36", "--json")
     assert done.returncode == 0, done.stderr
-    plan = json.loads(done.stdout)
-    found = {stage["name"]: stage["hours"] for stage in plan["stages"]}
+    told = json.loads(done.stdout)
+    found = {stage["name"]: stage["hours"] for stage in told["stages"]}
     seconds = {name: round(3600 * value, 3) for name, value in found.items() if value is not None}
-    assert plan["without"] == ["evaluate"]
+    assert told["without"] == ["evaluate"]
     assert seconds["ingest"] == 48 / 4
     assert seconds["propose"] == 30 * 4 / (10 * 2) + 24 / 4  # two workers, one driver
     assert seconds["crop"] == 40 / 4
     assert seconds["segment"] == 8 * 4 / (10 * 2)
     assert seconds["predict"] == 8 / 4
-    assert plan["cost"] == pytest.approx(sum(seconds.values()) / 100, rel=1e-3)
-    told = gcdis("plan", fresh, "--rates", str(path), "--price-per-hour", "36").stdout
-    assert "(without evaluate: no rate)" in told
-    assert "rates (measured): a test" in told
+    assert told["cost"] == pytest.approx(sum(seconds.values()) / 100, rel=1e-3)
+    shown = gcdis("plan", fresh, "--rates", str(path), "--price-per-hour", "36").stdout
+    assert "(without evaluate: not known)" in shown
+    assert "rates (measured): a test" in shown
 
 
 def test_what_is_cached_costs_nothing(small_run):
@@ -132,3 +137,17 @@ def test_a_price_alone_or_below_nothing_is_refused(small_run, more: tuple[str, .
     done = gcdis("plan", small_run.overrides, *rates, *more)
     assert done.returncode == 2
     assert "--price-per-hour" in done.stderr
+
+
+def test_hours_are_not_known_where_nobody_says_what_images_are_for():
+    node: Any = SimpleNamespace(
+        name="crop", takes={"images": "mine"}, stage=crop, config=crop.Config.model_validate({})
+    )
+    pipeline: Any = SimpleNamespace(config=SimpleNamespace(compute=ON_GPUS))
+    rates, mine = read_rates([SHIPPED]), Size(100, 0)
+    counted = replace(mine, splits={"labeled": 40, "unlabeled": 50, "validation": 10})
+    found = [
+        plan._hours(pipeline, node, {"mine": size, "crop": Size(7, 0)}, rates)
+        for size in (mine, counted)
+    ]
+    assert found == [None, 90 / (226 * 16) / 3600]
