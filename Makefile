@@ -5,7 +5,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .venv-uv/bin/uv)
 RUN := .venv/bin/
 export UV_COMPILE_BYTECODE = 1
 
-.PHONY: quickstart setup test test-all test-long fuzz lint types format clean
+.PHONY: quickstart setup test test-all test-long fuzz gpu-smoke lint types format clean
 
 quickstart: setup
 	$(RUN)gcdis digits runs/digits-scenes
@@ -37,6 +37,10 @@ test-long: setup
 
 fuzz: setup
 	$(RUN)python tests/fuzz_records.py --inputs 100000
+
+# Without set-up: it needs torch 2.10 or newer and a GPU, and neither Ray, DeepSpeed nor a network.
+gpu-smoke:
+	PYTHONPATH=. $(or $(PYTHON),$(wildcard .venv/bin/python),python3) benchmarks/gpu_smoke.py $(if $(CPU),--cpu)
 
 lint: setup
 	$(RUN)ruff check .

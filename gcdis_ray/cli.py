@@ -67,6 +67,20 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--force", action="store_true", help="write over a file that is there")
     sub = command("plan", _plan, "show what a run would do; writes nothing", "")
     sub.add_argument("--until", metavar="STAGE", help="last stage")
+    sub.add_argument(
+        "--rates",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="also the hours, by rates of benchmarks/gpu_smoke.py or estimates, as in "
+        "benchmarks/rates_a100.yaml; of several files the later ones win",
+    )
+    sub.add_argument(
+        "--price-per-hour",
+        type=float,
+        metavar="X",
+        help="with --rates, also the cost: what all machines together cost an hour",
+    )
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("run", _run, "run every stage that is not done yet (resumes by itself)", "?")
     sub.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
@@ -166,13 +180,23 @@ def _init(args: argparse.Namespace) -> int:
 
 def _plan(args: argparse.Namespace) -> int:
     from gcdis_ray.run.checks import before_run, too_slow
-    from gcdis_ray.run.plan import describe, rows_for_people
+    from gcdis_ray.run.plan import bill_for_people, describe, rows_for_people
+    from gcdis_ray.run.rates import bill, check_price, read_rates
 
+    check_price(args.price_per_hour, args.rates)
+    rates = read_rates(args.rates) if args.rates else None
     pipeline = _open(args)
     stages = pipeline.selected(None, args.until)
     before_run(pipeline.config, stages)
-    entries = [entry for entry in describe(pipeline) if entry["name"] in stages]
-    print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
+    entries = [entry for entry in describe(pipeline, rates) if entry["name"] in stages]
+    due = bill(entries, args.price_per_hour) if rates else None
+    if args.json:
+        told = dict(hours=due.hours, without=due.without, cost=due.cost) if due else {}
+        print(json.dumps({"stages": entries, **told}, indent=1))
+    else:
+        print(rows_for_people(entries))
+        if rates and due:
+            print(bill_for_people(due, rates, pipeline))
     todo = [entry["name"] for entry in entries if entry["action"] == "run"]
     if slow := too_slow(pipeline.config, todo):
         print(f"gcdis: run will refuse: {slow}", file=sys.stderr)

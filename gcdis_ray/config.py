@@ -88,6 +88,10 @@ class TrainingConfig(Closed):
         steps = max(1, math.ceil(self.epochs * num_samples / self.batch_size))
         return self.model_copy(update={"steps": steps, "epochs": None})
 
+    def num_seen(self, num_samples: int) -> int:
+        """Samples it learns from in all, of ``num_samples``, each as often as it is seen."""
+        return self.over(num_samples).steps * self.batch_size
+
 
 class ComputeConfig(Closed):
     """Where it runs. Nothing here enters an artifact's key."""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from small_run import contents, gcdis, open_pipeline
 
+from gcdis_ray.report.series import read_history
 from gcdis_ray.store.s3 import Prefix
 from gcdis_ray.store.source import LocalFolder
 
@@ -25,6 +26,20 @@ def test_status_has_what_scripts_rely_on(small_run):
     assert metrics["class_count"]["truth"] == 10
     assert metrics["class_count"]["estimate"] >= 5
     assert "clustering accuracy" in small_run.printed
+
+
+def test_manifests_tell_how_fast_trainings_went(small_run):
+    made = open_pipeline(small_run.overrides).artifacts()
+    trained = {name for name, artifact in made.items() if artifact.manifest.pace}
+    assert trained == {"propose", "discover", "segment"}
+    for name in trained:
+        curves = read_history(made[name])
+        steps, rates = curves["pace/samples_per_s"]
+        assert steps[-1] == curves["lr"][0][-1]
+        assert (rates > 0).all()
+        assert ((curves["pace/data_wait"][1] >= 0) & (curves["pace/data_wait"][1] <= 1)).all()
+        assert "pace/gpu_use" not in curves
+        assert not set(made[name].manifest.files) & set(made[name].manifest.pace)
 
 
 def test_detections_are_scored_by_a_published_protocol(small_run):

@@ -66,6 +66,11 @@ def forecast(config: HeadsOnBodyConfig, inputs: Mapping[str, Size]) -> Size:
     return Size(700, stored, inputs["crops"].bytes + stored, weights)
 
 
+def num_seen(config: HeadsOnBodyConfig, num_crops: int) -> int:
+    """Crops that it learns from in all, each as often as it is seen."""
+    return config.training.num_seen(num_crops)
+
+
 def check_problem(problem: Problem) -> None:
     """Raises:
     DataError: nothing that heads could learn to tell apart.

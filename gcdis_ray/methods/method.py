@@ -116,6 +116,9 @@ class Fitted:
 class Method(Protocol):
     """What the module of a method holds. It is imported to read a config: no torch at import.
 
+    One that trains may also have ``num_seen(config, num_crops) -> int``: the crops that it learns
+    from in all, each as often as it is seen, for a forecast of hours.
+
     Args:
         VERSION: raised when results change.
         GIVES: the members that :meth:`fit` leaves, all optional.

@@ -14,17 +14,32 @@ from gcdis_ray.store.artifacts import Artifact
 
 
 def read_history(artifact: Artifact) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """quantity -> (steps, values) in step order, of an artifact with a table ``history``."""
+    """quantity -> (steps, values) in step order, of an artifact with a table ``history``; below
+    ``pace/`` how fast the training went."""
     rows = artifact.table("history").read()
     names = rows["name"].to_pylist()
     steps, values = rows["step"].to_numpy(), rows["value"].to_numpy()
     places: dict[str, list[int]] = {}
     for place, name in enumerate(names):
         places.setdefault(printable(name), []).append(place)
-    return {
+    logged = {
         name: (steps[at], values[at])
         for name, found in places.items()
         for at in [np.array(found)[np.argsort(steps[found], kind="stable")]]
+    }
+    return logged | read_pace(artifact)
+
+
+def read_pace(artifact: Artifact) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """``pace/<quantity>`` -> (steps, values), without those that are not known; empty of an
+    artifact without a training."""
+    columns = {name: np.array(values, float) for name, values in artifact.manifest.pace.items()}
+    steps = columns.pop("step", np.zeros(0))
+    known = {name: np.isfinite(values) for name, values in columns.items()}
+    return {
+        f"pace/{name}": (steps[known[name]].astype(int), values[known[name]])
+        for name, values in columns.items()
+        if known[name].any()
     }
 
 

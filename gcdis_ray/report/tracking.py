@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.report.series import read_pace
 from gcdis_ray.store.artifacts import Artifact
 
 
 def write_curves(artifacts: Mapping[str, Artifact], folder: Path) -> int:
-    """Write every ``history`` table below ``folder``, one TensorBoard run per stage.
+    """Write every ``history`` table, and the pace of its training, below ``folder``: a run of
+    TensorBoard per stage.
 
     Returns:
         the number of values written.
@@ -32,4 +34,8 @@ def write_curves(artifacts: Mapping[str, Artifact], folder: Path) -> int:
             for row in artifact.table("history").read().to_pylist():
                 writer.add_scalar(row["name"], row["value"], row["step"])
                 written += 1
+            for name, (steps, values) in read_pace(artifact).items():
+                for step, value in zip(steps.tolist(), values.tolist(), strict=True):
+                    writer.add_scalar(name, value, step)
+                    written += 1
     return written

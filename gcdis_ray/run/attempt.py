@@ -88,11 +88,18 @@ class Attempt:
             ) from error
         return self._write(f"{member}/{member}.json", text.encode())
 
-    def finish(self, unit: str, files: Mapping[str, list[FileRecord]], counts: Mapping[str, int]):
+    def finish(
+        self,
+        unit: str,
+        files: Mapping[str, list[FileRecord]],
+        counts: Mapping[str, int],
+        pace: Mapping[str, list[float | None]] | None = None,
+    ) -> None:
         """Record a finished unit: from here on no attempt under this key does it again."""
         payload = dict(
             files={name: [r.plain() for r in records] for name, records in files.items()},
             counts=dict(counts),
+            **({"pace": dict(pace)} if pace else {}),
         )
         self.storage.write(
             f"{self.base}/{self.name}/done/{unit}.json", canonical_json(payload).encode()
@@ -129,6 +136,7 @@ class GroupWriter:
 class FinishedUnit:
     files: dict[str, list[FileRecord]]
     counts: dict[str, int]
+    pace: dict[str, list[float | None]] = field(default_factory=dict)  # of a training
 
 
 def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
@@ -157,5 +165,6 @@ def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
             continue  # a record that cannot be read is a unit that is not finished
         written = (f for records in files.values() for record in records for f in record.files)
         if all(present.get(f"{base}/{f.path}") == f.bytes for f in written):
-            found.setdefault(unit, FinishedUnit(files, payload["counts"]))
+            pace = payload.get("pace", {})
+            found.setdefault(unit, FinishedUnit(files, payload["counts"], pace))
     return found

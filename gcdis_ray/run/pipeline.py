@@ -251,6 +251,7 @@ class Pipeline:
                 timings_s={"wall": round(time.perf_counter() - began, 3)},
                 versions=_versions(),
                 io=meter.amounts(),
+                pace=work.pace,
                 created=datetime.now(UTC).isoformat(timespec="seconds"),
             ),
         )

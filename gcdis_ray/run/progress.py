@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TextIO
 
 from gcdis_ray.run.pipeline import Event
+from gcdis_ray.training.pace import Pace
 from gcdis_ray.training.plan import Progress
 from gcdis_ray.words import duration, size
 
@@ -66,11 +67,12 @@ class Reporter:
         self._first: Progress | None = None
         self._first_at = 0.0
         self._note = ""
+        self._pace: Pace | None = None  # of a training since the line was last shown
 
     def __call__(self, event: Event) -> None:
         now = self._clock()
         if event.kind == "start":
-            self._began, self._first, self._note = now, None, ""
+            self._began, self._first, self._note, self._pace = now, None, "", None
             self._last_shown = now
             self._line.write(f"  {event.stage:<12} {event.reason}", keep=not self._line.live)
         elif event.kind == "progress" and event.progress:
@@ -97,6 +99,10 @@ class Reporter:
             or (progress.done < self._first.done)
         ):
             self._first, self._first_at = progress, now
+        if progress.pace is None:
+            self._pace = None
+        else:
+            self._pace = self._pace + progress.pace if self._pace else progress.pace
         fresh_note = progress.note != self._note and progress.note.startswith("waiting")
         if now - self._last_shown < self._line.every_s and not fresh_note:
             return
@@ -111,4 +117,6 @@ class Reporter:
             text += f"  {rate:.3g} {progress.unit}/s"
             if progress.total:
                 text += f"  {duration((progress.total - progress.done) / rate)} left"
+        if self._pace is not None:
+            text, self._pace = f"{text}  {self._pace}", None
         self._line.write(f"{text}  {progress.note}".rstrip(), keep=not self._line.live)

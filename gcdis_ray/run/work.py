@@ -17,6 +17,7 @@ from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
 from gcdis_ray.runtime.devices import Kind, gpu_share
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.store.storage import ArtifactOpener, Storage
+from gcdis_ray.training.pace import Course
 from gcdis_ray.training.plan import FitPlan, Progress
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class StageWork:
         self._earlier = finished_units(attempt.storage, attempt.base)
         self.files: dict[str, list[FileRecord]] = {}
         self.counts: Counter[str] = Counter()
+        self.pace: dict[str, list[float | None]] = {}  # of the training, if there was one
         self._spools = 0
         self.adopted = 0  # units taken over from an interrupted run
         self._trials: list[StageWork] = []
@@ -138,7 +140,7 @@ class StageWork:
         name = f"fit/{task.member}"
         if earlier := self._earlier.get(name):
             self.adopted += 1
-            members = earlier.files
+            members, self.pace = earlier.files, earlier.pace
         else:
             plan = FitPlan(
                 name=self.attempt.base.replace("/", "-"),
@@ -147,8 +149,16 @@ class StageWork:
                 compute=self._compute,
                 scratch_endpoint=self.attempt.storage.endpoint,
             )
-            members = self._runtime().fit(task, plan, self._progress)
-            self.attempt.finish(name, members, {})
+            course = Course()
+
+            def told(progress: Progress) -> None:
+                if progress.pace is not None:
+                    course.add(progress.done, progress.pace)
+                self._progress(progress)
+
+            members = self._runtime().fit(task, plan, told)
+            self.pace = course.columns()
+            self.attempt.finish(name, members, {}, self.pace)
         for member, records in members.items():
             self.add(member, records)
         return members

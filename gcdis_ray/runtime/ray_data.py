@@ -27,6 +27,7 @@ from gcdis_ray.runtime.devices import Kind, gpu_share
 from gcdis_ray.runtime.local import SHARDS_ON_GPU, limit_threads, run_shard
 from gcdis_ray.runtime.ray_board import STARTED, Board
 from gcdis_ray.runtime.ray_devices import check_kind
+from gcdis_ray.runtime.ray_metrics import QueueMetrics, ShardMetrics
 from gcdis_ray.runtime.ray_session import shortage
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.meter import count, metering
@@ -54,13 +55,17 @@ class ShardWorker:
         self._device: Kind = device
         self._run: Callable[..., Any] | None = None
         self._turn, self._opening = threading.Lock(), threading.Lock()
+        self._metrics = ShardMetrics(task)
         board.post(STARTED)
 
     def __call__(self, batch: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         results = np.empty(len(batch["index"]), dtype=object)
         for place, index in enumerate(batch["index"]):
+            began = time.perf_counter()
             with metering() as meter:
                 result = self._shard(int(index))
+            if isinstance(result, ShardRecord):
+                self._metrics.done(result, meter.amounts(), time.perf_counter() - began)
             results[place] = result, meter.amounts()
         return {"result": results}
 
@@ -142,7 +147,13 @@ def map_shards(
         num_cpus=need["CPU"],
         num_gpus=need["GPU"] or None,
     )
-    _drain(data, compute, need, done, waiting, board)
+    left = QueueMetrics(task, len(indices))
+
+    def counted(record: ShardRecord) -> None:
+        left.done()
+        done(record)
+
+    _drain(data, compute, need, counted, waiting, board)
 
 
 def _room(need: Mapping[str, float]) -> int:

@@ -153,6 +153,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
     import torch
     from ray.train.torch import get_device
 
+    from gcdis_ray.runtime.ray_metrics import TrainingMetrics
     from gcdis_ray.training.checks import check_bf16
     from gcdis_ray.training.loop import train
 
@@ -162,7 +163,10 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
 
     check_bf16(config["task"].config, plan.compute, where="training")  # of this machine
 
+    metrics = TrainingMetrics(plan.name)
+
     def tell(progress: Progress) -> None:
+        metrics.tell(progress)
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 

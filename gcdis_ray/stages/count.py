@@ -18,7 +18,7 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.objective import Measurement, Objective, Probe
-from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile
+from gcdis_ray.store.artifacts import Artifact, Size, Table, TensorFile, Workload
 from gcdis_ray.store.members import Inputs, document, table, tensors
 from gcdis_ray.store.schemas import schema
 
@@ -166,6 +166,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     trials = 2 * config.num_candidates * config.num_seeds * len(methods)
     read = 2 * inputs["embeddings"].bytes + 2 * points
     return Size(trials, points + 400 * trials, read)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Trials: a clustering of the crops drawn each; nothing if the number is given."""
+    return Workload(rows=made.rows)
 
 
 def sections(view: RunView) -> Sequence[Section]:

@@ -21,7 +21,7 @@ from gcdis_ray.config import StageConfig
 from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks.instance_masks import with_made_masks
-from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.artifacts import Size, Workload
 from gcdis_ray.store.members import document, optional, table
 from gcdis_ray.store.schemas import CROPS
 
@@ -95,6 +95,12 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     rows = round(1.2 * proposals.rows)
     each = min(config.max_side_px**2 * 3 // 8, images.image_bytes // max(3 * images.rows, 1))
     return Size(rows, rows * each, images.image_bytes + 2 * _PROPOSAL_BYTES * proposals.rows)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Images that crops are cut from."""
+    splits = inputs["images"].splits
+    return Workload(rows=splits.get("labeled", 0) + splits.get("unlabeled", 0))
 
 
 def sections(view: RunView) -> Sequence[Section]:

@@ -30,7 +30,7 @@ from gcdis_ray.methods.pruning_config import PruneConfig
 from gcdis_ray.methods.stored_method import StoredMethod, method_document
 from gcdis_ray.methods.tables import AGREEMENT, PLACING_TRIALS
 from gcdis_ray.stages.objective import Objective, Reading, TrialSection
-from gcdis_ray.store.artifacts import Artifact, Size, Table
+from gcdis_ray.store.artifacts import Artifact, Size, Table, Workload
 from gcdis_ray.store.members import Inputs, Member, document, optional, table, tensors, whole
 from gcdis_ray.store.schemas import ASSIGNMENTS, PLACED
 
@@ -213,6 +213,12 @@ def forecast(config: Discovery, inputs: Mapping[str, Size]) -> Size:
     left = load_method(config.method).forecast(config.options, inputs)
     size = 500 * rows + left.bytes
     return Size(max(rows, left.rows), size, crops + left.read_bytes, left.weight_bytes)
+
+
+def workload(config: Discovery, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Crops to train on, as the method says, and all of them to assign."""
+    crops, seen = inputs["crops"].rows, getattr(load_method(config.method), "num_seen", None)
+    return Workload(seen(config.options, crops) if seen else 0, crops)
 
 
 def sections(view: RunView) -> Sequence[Section]:

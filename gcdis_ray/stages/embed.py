@@ -28,7 +28,7 @@ from gcdis_ray.errors import ConfigError
 from gcdis_ray.files.arrow_columns import as_lists
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size, TensorFile
+from gcdis_ray.store.artifacts import Size, TensorFile, Workload
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import EMBEDDINGS
 
@@ -158,6 +158,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     rows = inputs["crops"].rows
     num_bytes = 4 * rows * dimensions + weights
     return Size(rows, num_bytes, inputs["crops"].bytes + weights, weights)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """All crops."""
+    return Workload(rows=made.rows)
 
 
 def sections(view: RunView) -> Sequence[Section]:

@@ -31,7 +31,7 @@ from gcdis_ray.evaluation.tables import (
 from gcdis_ray.methods.hold_out_config import for_tuning_only
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.stages.objective import Objective, Reading
-from gcdis_ray.store.artifacts import Artifact, Size, Table
+from gcdis_ray.store.artifacts import Artifact, Size, Table, Workload
 from gcdis_ray.store.members import Inputs, document, optional, sealed, table, whole
 
 if TYPE_CHECKING:
@@ -204,6 +204,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     times = {"predictions": 1, "embeddings": 4}
     read = [times[name] * inputs[name].bytes for name in times if name in inputs]
     return Size(rows, 15 * rows + 20_000, sum(read) + 2 * inputs["crops"].bytes)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Predictions to score."""
+    return Workload(rows=made.rows)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

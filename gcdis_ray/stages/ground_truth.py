@@ -25,7 +25,7 @@ from gcdis_ray.stages.ingest import (
     read_annotations,
     with_sizes,
 )
-from gcdis_ray.store.artifacts import Size, canonical_json
+from gcdis_ray.store.artifacts import Size, Workload, canonical_json
 from gcdis_ray.store.members import document, optional, table
 from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
 
@@ -72,6 +72,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     sets = [plan.sets[split] for split in _annotated(plan)]  # each reads its files on its own
     names = [name for chosen in sets for name in chosen.config.annotation_files]
     return Size(rows, 170 * rows, 170 * rows + annotation_bytes(plan, names))
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """All objects."""
+    return Workload(rows=made.rows)
 
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:

@@ -35,7 +35,7 @@ from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks.run_lengths import run_areas
 from gcdis_ray.runtime.base import ShardOutput
-from gcdis_ray.store.artifacts import Size, canonical_json
+from gcdis_ray.store.artifacts import Size, Workload, canonical_json
 from gcdis_ray.store.members import document, table
 from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
 from gcdis_ray.store.source import SourceFolder
@@ -148,7 +148,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         num_bytes += round(len(images) * sum(sizes) / len(sample))
     # each file to see what it holds, and again for its images, categories and labels
     read = num_bytes + 2 * annotation_bytes(plan, config.files())
-    return Size(rows, num_bytes if config.store == "bytes" else 150 * rows, read)
+    splits = {split: len(images) for split, images in plan.images.items()}
+    stored = num_bytes if config.store == "bytes" else 150 * rows
+    return Size(rows, stored, read, splits=splits)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """All images are read and checked."""
+    return Workload(rows=made.rows)
 
 
 def annotation_bytes(plan: DataPlan, names: Iterable[str]) -> int:

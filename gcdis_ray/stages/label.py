@@ -28,7 +28,7 @@ from gcdis_ray.methods.stored_method import StoredMethod, with_embeddings
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.runtime.devices import Precision
 from gcdis_ray.stages.discover import Discovery
-from gcdis_ray.store.artifacts import Size, Table
+from gcdis_ray.store.artifacts import Size, Table, Workload
 from gcdis_ray.store.members import Inputs, optional, table, whole
 from gcdis_ray.store.schemas import PSEUDO_LABELS, schema
 
@@ -92,6 +92,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """Most crops are unlabeled. Every snapshot is read, and all crops for them."""
     rows = round(0.85 * inputs["assignments"].rows)
     return Size(rows, 36 * rows, inputs["crops"].bytes + inputs["method"].bytes)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """All crops, each by every snapshot."""
+    return Workload(rows=inputs["crops"].rows)
 
 
 def sections(view: RunView) -> Sequence[Section]:

@@ -14,7 +14,7 @@ from pydantic import Field
 from gcdis_ray.config import StageConfig
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.artifacts import Size, Workload
 from gcdis_ray.store.members import Inputs, document, optional, table
 from gcdis_ray.store.schemas import PREDICTIONS
 
@@ -57,6 +57,11 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     rows = inputs["images"].rows // 5 * min(config.max_per_image, 50)
     read = inputs["images"].image_bytes + inputs["segmenter"].weight_bytes
     return Size(rows, 80 * rows + 5_000, read)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Validation images."""
+    return Workload(rows=inputs["images"].splits.get("validation", 0))
 
 
 def sections(view: RunView) -> Sequence[Section]:

@@ -25,7 +25,7 @@ from gcdis_ray.instances.earlier_proposer import EarlierProposer
 from gcdis_ray.instances.training_images import ImageAugmentConfig
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size, Table
+from gcdis_ray.store.artifacts import Size, Table, Workload
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import HISTORY, INSTANCE_MASKS, PROPOSALS, QUARANTINE
 from gcdis_ray.store.source import SourceFolder, source_file
@@ -178,6 +178,14 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 1, 0, None))
     read = 2 * inputs["images"].image_bytes + weights if weights else 150 * rows
     return Size(rows, 480 * rows + weights, read, weights)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Labeled images to train on, unlabeled ones to look through, where a model does it."""
+    if config.source != "model":
+        return Workload()
+    splits = inputs["images"].splits
+    return Workload(config.training.num_seen(splits.get("labeled", 0)), splits.get("unlabeled", 0))
 
 
 def sections(view: RunView) -> Sequence[Section]:

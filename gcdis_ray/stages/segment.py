@@ -18,7 +18,7 @@ from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.training_images import ImageAugmentConfig
 from gcdis_ray.masks.instance_masks import count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size
+from gcdis_ray.store.artifacts import Size, Workload
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import HISTORY
 
@@ -111,6 +111,12 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
         detector = detector.model_copy(update={"weights": None})
         weights = stored_bytes(lambda: build_mask_rcnn(detector, 100, 0, config.classifier))
     return Size(700, weights, 2 * inputs["images"].image_bytes + propose.bytes, weights)
+
+
+def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
+    """Labeled and unlabeled images to train on."""
+    splits = inputs["images"].splits
+    return Workload(config.training.num_seen(splits.get("labeled", 0) + splits.get("unlabeled", 0)))
 
 
 def _some_have_masks(inputs: Inputs) -> bool:

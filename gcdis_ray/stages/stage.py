@@ -7,6 +7,9 @@ Beyond the names of :class:`Stage`, a module may have any of these functions:
 - ``check(config, givers)``: looks at what has to hold before anything starts, such as files, and
   raises :class:`~gcdis_ray.errors.ConfigError`. ``givers`` has the config of the stage that gives
   each member it takes;
+- ``workload(config, inputs, made) -> Workload``: what has to be done, for a forecast of hours;
+  ``inputs`` are as of :meth:`Stage.forecast`, ``made`` is the size of its own artifact. Sizes of
+  images know their splits;
 - ``summary(artifact) -> list[str]``: its lines at the end of ``gcdis run`` and ``gcdis status``;
 - ``warning(artifact) -> str | None``: why its result should not be trusted, if so;
 - ``objectives() -> Sequence[Objective]``: what a sweep may ask of its artifact;

@@ -99,18 +99,33 @@ class FileRecord:
 @dataclass(frozen=True)
 class Size:
     """How large an artifact is: rows of its longest table, bytes of all its files, bytes that were,
-    or will be, read to make it, and, of its files, bytes of weights."""
+    or will be, read to make it, of its files, bytes of weights, and, of images and where they have
+    been counted, how many each split has."""
 
     rows: int
     bytes: int
     read_bytes: int = 0
     weight_bytes: int = 0
+    splits: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def image_bytes(self) -> int:
         """Of ingest: about those of the image files, which are stored or, with ``store: uri``, only
         read. They outweigh whatever else it reads."""
         return max(self.bytes, self.read_bytes)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What there is to do for an artifact, in the units that rates are of.
+
+    Attributes:
+        samples: that a training learns from, each as often as it is seen.
+        rows: that its data steps go through: images or crops; see the stage.
+    """
+
+    samples: int = 0
+    rows: int = 0
 
 
 @dataclass(frozen=True)
@@ -129,6 +144,8 @@ class Manifest:
     timings_s: dict[str, float] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     io: dict[str, int] = field(default_factory=dict)  # read_bytes, written_bytes of the run
+    # of its training, in the run that finished it: columns of gcdis_ray.training.pace.Course
+    pace: dict[str, list[float | None]] = field(default_factory=dict)
     created: str = ""
     node: str = ""  # name in the recipe of the run that made it
 

@@ -31,6 +31,7 @@ from gcdis_ray.training.checkpoints import Checkpoints, Snapshots
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank, rank
 from gcdis_ray.training.feed import Feed, to_device
 from gcdis_ray.training.history import History
+from gcdis_ray.training.pace import PaceMeter
 from gcdis_ray.training.plan import FitPlan, MemberWriter, Progress
 from gcdis_ray.training.readings import Readings
 from gcdis_ray.training.schedule import learning_rate
@@ -101,12 +102,14 @@ class TrainingRun:
         self._on_host: dict[int, dict[str, float]] = {}  # values of a step that need no reading
         self._checkpointed_at = self._asked_at = time.monotonic()
         self._told_at = -math.inf
+        self._losses: dict[str, float] = {}  # the newest, and what else was logged, by name
+        self._pace = PaceMeter(self._config.batch_size, device)
 
     def run(self) -> dict[str, list[FileRecord]]:
         start, steps = self._resume(), self._config.steps
         self._tell(start, "resumed" if start else "")
         feed = Feed(self.task.batch, self._parts, self._plan.compute, self._device)
-        for step, parts in feed.steps(start, steps):
+        for step, parts in self._pace.timed(feed.steps(start, steps)):
             self.step(step, parts)
             finished = step + 1
             keep = self.task.is_snapshot(finished)
@@ -192,6 +195,7 @@ class TrainingRun:
             means = [math.fsum(column) / len(column) for column in columns]
             values = dict(zip(reading.names[1:], means, strict=True))
             self._check_finite(reading.step, values)
+            self._losses = values
             values |= self._on_host.pop(reading.step)
             self._history.add(finished, values, last=finished == self._config.steps)
             self._loss, self._wish = values["total"], max(self._wish, wish)
@@ -249,8 +253,17 @@ class TrainingRun:
         self._told_at = time.monotonic()
         if rank() == 0:
             loss = self._loss if math.isfinite(self._loss) else None
-            steps = self._config.steps
-            self._progress(Progress(finished, steps, "steps", note, dict(values or {}), loss))
+            told = Progress(
+                finished,
+                self._config.steps,
+                "steps",
+                note,
+                dict(values or {}),
+                loss,
+                self._losses,
+                self._pace.take(),
+            )
+            self._progress(told)
 
     def _export(self, writer: MemberWriter) -> dict[str, list[FileRecord]]:
         members: dict[str, FileRecord] = {}

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from gcdis_ray.config import ComputeConfig
 from gcdis_ray.store.artifacts import FileRecord
+from gcdis_ray.training.pace import Pace
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +22,9 @@ class Progress:
 
     ``values`` are what a training task measured after step ``done`` (see
     :meth:`gcdis_ray.training.task.TrainingTask.measured`), by name; mostly empty. None is left out.
-    ``loss`` is a training's newest. ``total`` is 0 where nobody knows.
+    ``loss`` is a training's newest, ``losses`` are all that was logged
+    with it, by name; ``pace`` is that of the steps
+    since the last one told. ``total`` is 0 where nobody knows.
     """
 
     done: int
@@ -30,6 +33,8 @@ class Progress:
     note: str = ""
     values: Mapping[str, float] = field(default_factory=dict)
     loss: float | None = None
+    losses: Mapping[str, float] = field(default_factory=dict)
+    pace: Pace | None = None
 
 
 class MemberWriter(Protocol):

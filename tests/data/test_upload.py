@@ -22,7 +22,8 @@ def test_what_arrives_is_what_was_sent():
         assert torch.equal(there[0], images)
         assert torch.equal(there[1], masks)
         assert there[0].untyped_storage().data_ptr() == there[1].untyped_storage().data_ptr()
-    assert [tensor.is_meta for tensor in upload_together(images, masks, torch.device("meta"))] == [True] * 2
+    there = upload_together(images, masks, torch.device("meta"))
+    assert [tensor.is_meta for tensor in there] == [True, True]
 
 
 def test_views_are_rendered_where_the_crops_are():

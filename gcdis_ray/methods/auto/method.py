@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check",
-    "fit", "forecast", "load", "sees_through", "starts_placed",
+    "fit", "forecast", "load", "num_seen", "sees_through", "starts_placed",
 )  # fmt: skip
 VERSION = 1
 USES_EMBEDDINGS = True
@@ -59,6 +59,17 @@ def forecast(config: Auto, inputs: Mapping[str, Size]) -> Size:
     sizes = [load_method(name).forecast(config.options(name), inputs) for name in names]
     largest = max(sizes, key=lambda size: size.bytes)
     return replace(largest, read_bytes=sum(size.read_bytes for size in sizes) + largest.read_bytes)
+
+
+def num_seen(config: Auto, num_crops: int) -> int:
+    """By every candidate, and once more by the one that takes longest."""
+    methods = {name: load_method(name) for name in config.candidates}
+    seen = [
+        told(config.options(name), num_crops)
+        for name, method in methods.items()
+        if (told := getattr(method, "num_seen", None))
+    ]
+    return sum(seen) + max(seen, default=0)
 
 
 def fit(problem: Problem, config: Auto, work: Work) -> Fitted:

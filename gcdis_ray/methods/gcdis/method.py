@@ -124,6 +124,10 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     return Size(700, stored, inputs["crops"].bytes + stored, weights)
 
 
+def num_seen(config: Config, num_crops: int) -> int:
+    return config.training.num_seen(num_crops)
+
+
 def fit(problem: Problem, config: Config, work: Work) -> Fitted:
     """Leave tensors ``encoder``, ``snapshot_<step>`` and ``instance_state``, tables ``headness``,
     ``history`` and, with a hold-out, ``holdout_curve``, and the members of its trunk.

@@ -10,7 +10,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gcdis_ray.methods import heads_on_body
-from gcdis_ray.methods.heads_on_body import check, forecast, sees_through, starts_placed
+from gcdis_ray.methods.heads_on_body import (
+    check,
+    forecast,
+    num_seen,
+    sees_through,
+    starts_placed,
+)
 from gcdis_ray.methods.method import Fitted
 from gcdis_ray.methods.problem import Problem
 from gcdis_ray.methods.simgcd.config import Config
@@ -23,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = (
     "CHOOSES", "GIVES", "MEASURES", "SNAPSHOTS", "USES_EMBEDDINGS", "VERSION", "Config", "check",
-    "fit", "forecast", "load", "sees_through", "starts_placed",
+    "fit", "forecast", "load", "num_seen", "sees_through", "starts_placed",
 )  # fmt: skip
 VERSION = 1
 USES_EMBEDDINGS = False
