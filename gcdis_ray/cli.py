@@ -1,4 +1,5 @@
-"""``gcdis``: init, plan, run, sweep, status, report, evaluate, data, doctor, gc, track, digits.
+"""``gcdis``: init, plan, run, submit, sweep, status, report, evaluate, data, doctor, gc, track,
+digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
     sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
     sub.add_argument("--until", metavar="STAGE", help="last stage")
+    text = "run it as a job of a Ray cluster, print what it prints (resumes by itself)"
+    sub = command("submit", _submit, text, "")
+    sub.add_argument("--address", metavar="URL", help="http://HEAD:8265 (RAY_API_SERVER_ADDRESS)")
+    sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
+    sub.add_argument("--until", metavar="STAGE", help="last stage")
+    sub.add_argument("--no-wait", action="store_true", help="only start it")
     sub = command("sweep", _sweep, "try many values of a config, keep the best (resumes)", "")
     sub.add_argument("--plan", action="store_true", help="show what it would do; writes nothing")
     sub.add_argument("--json", action="store_true", help="print JSON")
@@ -213,6 +220,14 @@ def _run_until(
         print(f"report: {report}")
     _print_warnings(pipeline)
     return 0
+
+
+def _submit(args: argparse.Namespace) -> int:
+    from gcdis_ray.submitting.submit import submit
+
+    flags = {"--from": args.start, "--until": args.until}
+    more = [text for flag, stage in flags.items() if stage for text in (flag, stage)]
+    return submit(args.config, more, args.set, address=args.address, wait=not args.no_wait)
 
 
 def _sweep(args: argparse.Namespace) -> int:
