@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("sweep", _sweep, "try many values of a config, keep the best (resumes)", "")
     sub.add_argument("--plan", action="store_true", help="show what it would do; writes nothing")
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub = command("status", _status, "show which stages are done, and the metrics", "")
+    sub = command("status", _status, "show which stages are done, how far one is, the metrics", "")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("report", _report, "write the HTML report of what exists so far", "")
     sub.add_argument("--output", metavar="FILE", help="default: in the run's storage")
@@ -280,11 +280,14 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps({"name": pipeline.config.name, "stages": stages, "metrics": metrics}))
         return 0
     for s in stages:
-        made = (
-            f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"
-            if s["state"] == "done"
-            else ""
-        )
+        made = ""
+        if s["state"] == "done":
+            made = f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"
+        elif far := s["progress"]:
+            made = (
+                f"{far['part']}: {far['done']:,}/{far['total']:,} {far['unit']}, "
+                f"last written {duration(far['idle_s'])} ago"
+            )
         print(f"{s['name']:<13}{s['state']:<12}{s['key']}  {made}".rstrip())
     _print_summaries(pipeline)
     _print_warnings(pipeline)

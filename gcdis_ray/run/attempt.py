@@ -81,6 +81,11 @@ class Attempt:
             ) from error
         return self._write(f"{member}/{member}.json", text.encode())
 
+    def begin(self, part: str, total: int, unit: str) -> None:
+        """Note for :mod:`~gcdis_ray.run.underway` what is begun, and of how many units."""
+        text = canonical_json(dict(total=total, unit=unit))
+        self.storage.write(f"{self.base}/{self.name}/begun/{part}.json", text.encode())
+
     def finish(self, unit: str, files: Mapping[str, list[FileRecord]], counts: Mapping[str, int]):
         """Record a finished unit: from here on no attempt under this key does it again."""
         payload = dict(
@@ -99,8 +104,12 @@ class GroupWriter:
     attempt: Attempt
     gives: tuple[str, ...]
 
+    @property
+    def part(self) -> str:
+        return "+".join(self.gives)
+
     def unit(self, index: int) -> str:
-        return f"{'+'.join(self.gives)}/{index:05d}"
+        return f"{self.part}/{index:05d}"
 
     def write(self, index: int, output: ShardOutput) -> ShardRecord:
         if set(output.tables) != set(self.gives):

@@ -110,6 +110,7 @@ class StageWork:
 
         self.progress(len(records), total, unit)
         if missing:
+            self.attempt.begin(writer.part, total, unit)
             self._runtime().map_shards(
                 task,
                 tables,
@@ -138,6 +139,7 @@ class StageWork:
                 compute=self._compute,
                 scratch_endpoint=self.attempt.storage.endpoint,
             )
+            self.attempt.begin(name, task.config.steps, "steps")
             members = self._runtime().fit(task, plan, self._progress)
             self.attempt.finish(name, members, {})
         for member, records in members.items():
