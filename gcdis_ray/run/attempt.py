@@ -105,11 +105,11 @@ class GroupWriter:
     gives: tuple[str, ...]
 
     @property
-    def part(self) -> str:
+    def group(self) -> str:
         return "+".join(self.gives)
 
     def unit(self, index: int) -> str:
-        return f"{self.part}/{index:05d}"
+        return f"{self.group}/{index:05d}"
 
     def write(self, index: int, output: ShardOutput) -> ShardRecord:
         if set(output.tables) != set(self.gives):

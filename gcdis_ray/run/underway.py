@@ -69,6 +69,8 @@ def underway(storage: Storage, base: str) -> Underway | None:
             continue
         amount = steps[work] if training else len(finished)
         if amount < noted["total"] or training:
-            name = f"{work.removeprefix('trials/')}{part.removeprefix(f'{FIT}/')}"
+            # What follows a dot in the name of a group says by what its units are made.
+            members = part.removeprefix(f"{FIT}/").partition(".")[0]
+            name = f"{work.removeprefix('trials/')}{members}"
             return Underway(name, amount, noted["total"], noted["unit"], idle_s)
     return None

@@ -110,7 +110,7 @@ class StageWork:
 
         self.progress(len(records), total, unit)
         if missing:
-            self.attempt.begin(writer.part, total, unit)
+            self.attempt.begin(writer.group, total, unit)
             self._runtime().map_shards(
                 task,
                 tables,

@@ -42,7 +42,7 @@ def test_a_part_that_is_done_is_not_underway(storage: LocalStorage):
     attempt.begin("crops", 1, "shards")
     attempt.finish("crops/00000", {}, {})
     assert _seen(storage) is None
-    attempt.begin("assigned", 2, "shards")
+    attempt.begin("assigned.cuda-bf16.0123", 2, "shards")
     assert _seen(storage) == ("assigned", 0, 2, "shards")
 
 
