@@ -105,10 +105,11 @@ class Scratch:
                     shutil.copy(ROOT / source, place)
         elif word == "RUN":
             assert self.user == "root", rest
-            subprocess.run(
+            done = subprocess.run(
                 ["/bin/sh", "-ec", self.at(rest)], cwd=self.here, env=self.env | self.args,
-                check=True, capture_output=True, text=True,
+                capture_output=True, text=True,
             )  # fmt: skip
+            assert done.returncode == 0, f"{rest}\n{done.stderr[-3000:]}"
         else:
             raise AssertionError(f"{word}: unknown here")
 
@@ -211,8 +212,9 @@ def test_the_image_s_programs_work(tmp_path: Path, stand_ins: Path):
         (stand_ins / name).symlink_to(tools / "bin" / name)
     # A cache spares the download, and is no part of the image.
     cache = os.environ.get("UV_CACHE_DIR", str(Path.home() / ".cache" / "uv"))
+    patient = {"UV_CACHE_DIR": cache, "UV_COMPILE_BYTECODE_TIMEOUT": "1200"}
     unset = frozenset({"UV_NO_CACHE"})
-    scratch = _carried_out(tmp_path / "image", stand_ins, "cpu", unset, UV_CACHE_DIR=cache)
+    scratch = _carried_out(tmp_path / "image", stand_ins, "cpu", unset, **patient)
     asked = "import faiss, ray, torch, gcdis_ray; print(gcdis_ray.__file__, ray.__version__)"
     for command in (["gcdis", "--version"], ["ray", "--version"], ["python", "-c", asked]):
         done = subprocess.run(
