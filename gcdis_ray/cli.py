@@ -1,4 +1,5 @@
-"""``gcdis``: init, plan, run, sweep, status, report, evaluate, data, doctor, gc, track, digits.
+"""``gcdis``: init, plan, run, submit, sweep, status, report, evaluate, data, doctor, gc, track,
+digits.
 
 Exit status: 0 done, 2 a mistake the message explains, 130 interrupted, 1 anything else.
 """
@@ -86,10 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
     sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
     sub.add_argument("--until", metavar="STAGE", help="last stage")
+    text = "run it as a job of a Ray cluster, print what it prints (resumes by itself)"
+    sub = command("submit", _submit, text, "")
+    sub.add_argument("--address", metavar="URL", help="http://HEAD:8265 (RAY_API_SERVER_ADDRESS)")
+    sub.add_argument("--from", dest="start", metavar="STAGE", help="first stage")
+    sub.add_argument("--until", metavar="STAGE", help="last stage")
+    sub.add_argument("--no-wait", action="store_true", help="only start it")
     sub = command("sweep", _sweep, "try many values of a config, keep the best (resumes)", "")
     sub.add_argument("--plan", action="store_true", help="show what it would do; writes nothing")
     sub.add_argument("--json", action="store_true", help="print JSON")
-    sub = command("status", _status, "show which stages are done, and the metrics", "")
+    sub = command("status", _status, "show which stages are done, how far one is, the metrics", "")
     sub.add_argument("--json", action="store_true", help="print JSON")
     sub = command("report", _report, "write the HTML report of what exists so far", "")
     sub.add_argument("--output", metavar="FILE", help="default: in the run's storage")
@@ -244,6 +251,14 @@ def _run_until(
     return 0
 
 
+def _submit(args: argparse.Namespace) -> int:
+    from gcdis_ray.submitting.submit import submit
+
+    flags = {"--from": args.start, "--until": args.until}
+    more = [text for flag, stage in flags.items() if stage for text in (flag, stage)]
+    return submit(args.config, more, args.set, address=args.address, wait=not args.no_wait)
+
+
 def _sweep(args: argparse.Namespace) -> int:
     from gcdis_ray.run.checks import too_slow
     from gcdis_ray.run.progress import Reporter
@@ -297,11 +312,14 @@ def _status(args: argparse.Namespace) -> int:
         print(json.dumps({"name": pipeline.config.name, "stages": stages, "metrics": metrics}))
         return 0
     for s in stages:
-        made = (
-            f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"
-            if s["state"] == "done"
-            else ""
-        )
+        made = ""
+        if s["state"] == "done":
+            made = f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"
+        elif far := s["progress"]:
+            made = (
+                f"{far['part']}: {far['done']:,}/{far['total']:,} {far['unit']}, "
+                f"last written {duration(far['idle_s'])} ago"
+            )
         print(f"{s['name']:<13}{s['state']:<12}{s['key']}  {made}".rstrip())
     _print_summaries(pipeline)
     _print_warnings(pipeline)

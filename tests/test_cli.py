@@ -69,6 +69,18 @@ def test_ingest_then_status_and_plan(gcdis, tmp_path: Path):
     assert "= ingest" in gcdis("run", "--until", "ingest")[2]
 
 
+def test_status_says_how_far_a_stage_is(gcdis, tmp_path: Path):
+    _, out, _ = gcdis("status", "--json")
+    key = json.loads(out)["stages"][0]["key"]
+    attempt = tmp_path / "store" / "ingest" / key / "attempt-1"
+    for folder in (attempt / "begun", attempt / "done" / "images"):
+        folder.mkdir(parents=True)
+    write_json(attempt / "begun" / "images.json", {"total": 4, "unit": "shards"})
+    write_json(attempt / "done" / "images" / "00000.json", {})
+    _, out, _ = gcdis("status")
+    assert f"ingest       interrupted {key}  images: 1/4 shards, last written" in out
+
+
 @pytest.mark.parametrize("command", [("status",), ("run", "--until", "ingest")])
 @pytest.mark.parametrize("warning", [None, "the curve is flat"])
 def test_a_doubtful_class_count_is_said(gcdis, command: tuple[str, ...], warning: str | None):

@@ -3,67 +3,28 @@
 from __future__ import annotations
 
 import os
-import signal
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import yaml
+from job_head import BIN, job_head
 from small_run import ROOT
 
 from gcdis_ray.data.samples.digits import write_scenes
 
-BIN = Path(sys.executable).parent
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A head of our own, stopped by its own process group; gives the environment of a client."""
-    port, dashboard, agent = _free_port(), _free_port(), _free_port()
-    env = os.environ | {"RAY_AUTH_MODE": "disabled", "OMP_NUM_THREADS": "1"}
-    env["PATH"] = f"{BIN}:{env['PATH']}"  # a job's `python` is the head's
-    env["GCDIS_HOME"] = str(tmp_path_factory.mktemp("home"))
-    env.pop("RAY_ADDRESS", None)
-    command = [
-        str(BIN / "ray"), "start", "--head", "--block", f"--port={port}", "--num-cpus=4",
-        f"--dashboard-port={dashboard}", f"--dashboard-agent-listen-port={agent}",
-        "--object-store-memory=200000000", "--disable-usage-stats",
-    ]  # fmt: skip
-    server = subprocess.Popen(
-        command, env=env, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )  # fmt: skip
-    address = f"http://127.0.0.1:{dashboard}"
-    try:
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{address}/api/version", timeout=1)
-                break
-            except OSError:
-                time.sleep(0.5)
-        else:
-            pytest.fail("the head did not come up")
-        yield env | {"RAY_API_SERVER_ADDRESS": address}
-    finally:
-        os.killpg(server.pid, signal.SIGTERM)
-        try:
-            server.wait(60)
-        except subprocess.TimeoutExpired:
-            os.killpg(server.pid, signal.SIGKILL)
-            server.wait()
+    """The environment of a client of a head of our own."""
+    with job_head(tmp_path_factory.mktemp("home")) as env:
+        yield env
 
 
 def _submit(env: dict[str, str], *arguments: str) -> subprocess.CompletedProcess[str]:

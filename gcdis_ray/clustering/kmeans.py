@@ -20,7 +20,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -29,6 +30,7 @@ from gcdis_ray.errors import ConfigError, GcdisError
 
 Backend = Literal["torch", "faiss"]
 _BLOCK = 1 << 20  # numbers of a block, its distances to all centers included
+_GPU_SCRATCH_BYTES = 256 << 20  # faiss would take a tenth of the GPU and more
 _START_POINTS = 1 << 16
 _START_POINTS_PER_CLUSTER = 50
 
@@ -73,7 +75,8 @@ def kmeans(
         max_iterations: at least 1.
         tolerance: stop when the squared shift of all centers together is below this share of the
             points' total variance per point. Unmoved points always stop.
-        backend: who searches the nearest center. faiss searches in float32.
+        backend: who searches the nearest center, on the device of the points. faiss searches in
+            float32.
 
     Returns:
         the clustering of least inertia. An empty cluster is re-seeded with the unlabeled point
@@ -83,7 +86,7 @@ def kmeans(
     Raises:
         GcdisError: more clusters than points, or than labels and unlabeled points can fill, or
             fewer than labeled classes; a class without a labeled point; a start of another shape.
-        ConfigError: faiss is asked for and not installed.
+        ConfigError: faiss is asked for and not installed, or not for GPUs and points are on one.
     """
     num_points, dims = points_ND.shape
     if not 1 <= num_clusters <= num_points:
@@ -246,6 +249,7 @@ def _searcher(centers_KD: Tensor, backend: Backend) -> Callable[[Tensor], Tensor
 
 
 def _faiss_searcher(centers_KD: Tensor) -> Callable[[Tensor], Tensor]:
+    """Searches where the centers lie: an index of the CPU, or of the GPU that they are on."""
     try:
         import faiss
     except ImportError as error:
@@ -254,15 +258,47 @@ def _faiss_searcher(centers_KD: Tensor) -> Callable[[Tensor], Tensor]:
             where="backend",
             fix="pip install 'gcdis-ray[cpu]' (or [gpu]), or choose backend: torch",
         ) from error
-    index = faiss.IndexFlatL2(centers_KD.shape[1])
-    index.add(centers_KD.float().cpu().contiguous().numpy())  # pyright: ignore[reportCallIssue]
+    index = _flat_index(faiss, centers_KD.shape[1], centers_KD.device)
+    if centers_KD.device.type == "cuda":
+        import faiss.contrib.torch_utils  # indices take tensors from here on
+
+        index.add(centers_KD.float().contiguous())
+
+        def search_there(block_RD: Tensor) -> Tensor:
+            return index.search(block_RD.float().contiguous(), 1)[1][:, 0]
+
+        return search_there
+    index.add(centers_KD.float().cpu().contiguous().numpy())
 
     def search(block_RD: Tensor) -> Tensor:
         rows = block_RD.float().cpu().contiguous().numpy()
-        chosen = index.search(rows, 1)[1]  # pyright: ignore[reportCallIssue]
+        chosen = index.search(rows, 1)[1]
         return torch.from_numpy(chosen[:, 0]).to(block_RD.device, torch.int64)
 
     return search
+
+
+def _flat_index(faiss: Any, dims: int, device: torch.device) -> Any:
+    """An empty index of squared distances on a device."""
+    if device.type != "cuda":
+        return faiss.IndexFlatL2(dims)
+    if not hasattr(faiss, "GpuIndexFlatL2"):
+        raise ConfigError(
+            "the faiss that is installed has no index on GPUs",
+            where="backend",
+            fix="pip install 'gcdis-ray[gpu]' in the place of [cpu], or choose backend: torch",
+        )
+    place = faiss.GpuIndexFlatConfig()
+    place.device = torch.cuda.current_device() if device.index is None else device.index
+    return faiss.GpuIndexFlatL2(_gpu_resources(faiss, place.device), dims, place)
+
+
+@lru_cache
+def _gpu_resources(faiss: Any, device: int) -> Any:
+    """What indices of a GPU share: scratch memory and streams. There is an index per iteration."""
+    resources = faiss.StandardGpuResources()
+    resources.setTempMemory(_GPU_SCRATCH_BYTES)
+    return resources
 
 
 # ------------------------------------------------------------ the algorithm

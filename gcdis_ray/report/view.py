@@ -23,6 +23,7 @@ class StageRow(TypedDict):
     bytes: int | None
     read_bytes: NotRequired[int | None]
     written_bytes: NotRequired[int | None]
+    progress: NotRequired[dict[str, Any] | None]  # how far one is that is begun
     uri: str
 
 

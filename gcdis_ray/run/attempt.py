@@ -88,6 +88,11 @@ class Attempt:
             ) from error
         return self._write(f"{member}/{member}.json", text.encode())
 
+    def begin(self, part: str, total: int, unit: str) -> None:
+        """Note for :mod:`~gcdis_ray.run.underway` what is begun, and of how many units."""
+        text = canonical_json(dict(total=total, unit=unit))
+        self.storage.write(f"{self.base}/{self.name}/begun/{part}.json", text.encode())
+
     def finish(
         self,
         unit: str,

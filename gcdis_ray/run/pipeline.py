@@ -23,6 +23,7 @@ from gcdis_ray.config import RunConfig, StageConfig, apply_overrides, read_yaml
 from gcdis_ray.errors import ArtifactError, ConfigError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.graph import Wired, load_recipe, make_config
+from gcdis_ray.run.underway import underway
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.stages.stage import Stage, offered
@@ -301,12 +302,13 @@ def _versions() -> dict[str, str]:
 
 def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
     """One entry per node: name, key, state (done | interrupted | missing), uri, seconds, rows,
-    bytes, and bytes read and written in making it."""
+    bytes, bytes read and written in making it, and how far one is that is not done but begun."""
     for name, node in pipeline.nodes.items():
         manifest = pipeline.manifest(name)
         state = "done" if manifest else "missing"
         if not manifest and node.key in pipeline.storage.folders(node.stage.ID):
             state = "interrupted"
+        far = underway(pipeline.storage, node.base) if state == "interrupted" else None
         size = manifest.size if manifest else None
         yield dict(
             name=name,
@@ -318,4 +320,5 @@ def iter_status(pipeline: Pipeline) -> Iterator[dict[str, Any]]:
             bytes=size.bytes if size else None,
             read_bytes=manifest.io.get("read_bytes") if manifest else None,
             written_bytes=manifest.io.get("written_bytes") if manifest else None,
+            progress=far.as_json() if far else None,
         )

@@ -115,6 +115,7 @@ class StageWork:
 
         self.progress(len(records), total, unit)
         if missing:
+            self.attempt.begin(writer.group, total, unit)
             self._runtime().map_shards(
                 task,
                 tables,
@@ -156,6 +157,7 @@ class StageWork:
                     course.add(progress.done, progress.pace)
                 self._progress(progress)
 
+            self.attempt.begin(name, task.config.steps, "steps")
             members = self._runtime().fit(task, plan, told)
             self.pace = course.columns()
             self.attempt.finish(name, members, {}, self.pace)

@@ -109,7 +109,9 @@ class Config(StageConfig):
     num_candidates: int = Field(
         20, ge=3, le=1000, description="numbers tried on a logarithmic grid, then around the best"
     )
-    backend: Literal["torch", "faiss"] = Field("torch", description="nearest-center search")
+    backend: Literal["torch", "faiss"] = Field(
+        "torch", description="nearest-center search; faiss: on GPUs where there are some"
+    )
 
 
 def warning(artifact: Artifact) -> str | None:
@@ -202,7 +204,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
 
 def _estimate(embeddings: Table, num_known: int, config: Config, work: Work) -> dict[str, Any]:
     points, sizes, space = _draw(embeddings, num_known, config, work)
-    trials = _run(estimators(config, sizes, work.seed), points, work)
+    trials = _run(estimators(config, sizes, work.seed), points, work, config.backend == "faiss")
     counts = class_counts(config, sizes, work.seed, trials)
     return _document(counts.pop(config.method)) | {
         "space": space,
@@ -330,9 +332,12 @@ def _draw(
 
 
 def _run(
-    estimators: Mapping[Estimates, Estimator], points: TensorFile, work: Work
+    estimators: Mapping[Estimates, Estimator], points: TensorFile, work: Work, wants_gpu: bool
 ) -> dict[Estimates, list[Trial]]:
-    """All trials: a round of jobs of all estimators, then one of those that look closer."""
+    """All trials: a round of jobs of all estimators, then one of those that look closer.
+
+    Args: wants_gpu: of the jobs' shard task.
+    """
     from gcdis_ray.clustering.class_count.trials import Trial
 
     trials: dict[Estimates, list[Trial]] = {method: [] for method in estimators}
@@ -343,7 +348,7 @@ def _run(
             for job in estimator.jobs(trials[method])
         ]
         if args:
-            task = RunTrials(dict(estimators), points, member)
+            task = RunTrials(dict(estimators), points, member, wants_gpu)
             told = work.map_shards(task, [], gives=(member,), args=args, unit="jobs")[member]
             for row in told.read().to_pylist():
                 method = row.pop("method")
@@ -360,6 +365,7 @@ class RunTrials:
     estimators: Mapping[Estimates, Estimator]
     points: TensorFile
     member: str
+    wants_gpu: bool = False
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         from gcdis_ray.clustering.class_count.points import Points
@@ -370,7 +376,7 @@ class RunTrials:
             points = Points(tensors[f"points_{job.draw}"], tensors[f"labels_{job.draw}"])
             rows = [
                 {"method": method, **asdict(trial)}
-                for trial in self.estimators[method].run(job, points)
+                for trial in self.estimators[method].run(job, points, device)
             ]
             return {self.member: pa.Table.from_pylist(rows, TRIALS)}
 

@@ -3,6 +3,7 @@
 Layout, with everything below ``<storage uri>/<stage>/<key>/``::
 
     attempt-<id>/<member>/part-00000.parquet   files of one try to produce the artifact
+    attempt-<id>/begun/<group>.json            how many units of work that try has begun
     attempt-<id>/done/<group>/00000.json       record of a finished unit of work in that try
     manifest.json                              created only if absent; makes the artifact exist
     train/                                     scratch of a training run: checkpoints to resume

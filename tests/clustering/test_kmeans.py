@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from gcdis_ray.clustering import kmeans as kmeans_module
 from gcdis_ray.clustering.kmeans import kmeans, means, nearest
 from gcdis_ray.errors import ConfigError, GcdisError
 
@@ -376,3 +377,65 @@ def test_a_start_from_a_sample_is_about_as_good() -> None:
         for most in (4000, 300)
     )
     assert sample <= 1.05 * whole
+
+
+# ------------------------------------------------------------ faiss on a GPU
+
+
+class FaissOfGpus:
+    """Stands in for a faiss with indices on GPUs: notes what it is asked for."""
+
+    class GpuIndexFlatConfig:
+        device = 0
+
+    class StandardGpuResources:
+        def setTempMemory(self, num_bytes: int) -> None:
+            self.num_bytes = num_bytes
+
+    class GpuIndexFlatL2:
+        def __init__(self, resources, dims: int, place) -> None:
+            self.made_of = (resources, dims, place.device)
+
+    class IndexFlatL2:
+        def __init__(self, dims: int) -> None:
+            self.dims = dims
+
+
+def test_the_index_lies_where_the_points_are() -> None:
+    gpu = torch.device("cuda", 3)
+    first, second = (kmeans_module._flat_index(FaissOfGpus, 7, gpu) for _ in range(2))
+    assert first.made_of[1:] == (7, 3)
+    assert first.made_of[0] is second.made_of[0]  # scratch memory of a GPU is taken once
+    assert kmeans_module._flat_index(FaissOfGpus, 7, torch.device("cpu")).dims == 7
+
+
+def test_a_faiss_without_gpus_is_not_quietly_used_on_one() -> None:
+    class FaissOfCpus:
+        IndexFlatL2 = FaissOfGpus.IndexFlatL2
+
+    with pytest.raises(ConfigError, match=r"no index on GPUs(.|\n)*gpu"):
+        kmeans_module._flat_index(FaissOfCpus, 7, torch.device("cuda", 0))
+
+
+def _faiss_has_a_gpu() -> bool:
+    try:
+        import faiss
+    except ImportError:
+        return False
+    return hasattr(faiss, "GpuIndexFlatL2") and faiss.get_num_gpus() > 0
+
+
+@pytest.mark.skipif(not _faiss_has_a_gpu(), reason="no GPU, or a faiss without GPUs")
+def test_a_gpu_finds_what_the_cpu_finds() -> None:
+    points, _ = _blobs(20, 100, dims=24)
+    start = points[::100].clone()
+    index, distance = nearest(points, start, "faiss")
+    there, far = nearest(points.cuda(), start.cuda(), "faiss")
+    assert there.is_cuda
+    assert torch.equal(there.cpu(), index)
+    torch.testing.assert_close(far.cpu(), distance, rtol=1e-4, atol=1e-3)
+    here = kmeans(points, 20, _generator(), start_KD=start, backend="faiss")
+    away = kmeans(points.cuda(), 20, _generator(), start_KD=start, backend="faiss")
+    torch.testing.assert_close(away.centers_KD.cpu(), here.centers_KD, rtol=1e-4, atol=1e-3)
+    assert away.inertia == pytest.approx(here.inertia, rel=1e-4)
+    assert (away.cluster_N.cpu() == here.cluster_N).double().mean() > 0.999

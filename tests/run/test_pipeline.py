@@ -133,7 +133,10 @@ def test_runs_once_then_never_again(open_pipeline, tmp_path: Path):
 def test_an_interrupted_stage_redoes_only_what_is_missing(open_pipeline, tmp_path: Path):
     with pytest.raises(DataError, match="broken on purpose"):
         _run(open_pipeline(fail_at=2))
-    assert [s["state"] for s in iter_status(open_pipeline())] == ["interrupted", "missing"]
+    first, second = iter_status(open_pipeline())
+    assert (first["state"], second["state"]) == ("interrupted", "missing")
+    assert (first["progress"]["done"], first["progress"]["total"]) == (2, 4)
+    assert second["progress"] is None
     assert open_pipeline().why("first") == "interrupted, will continue"
     (tmp_path / "calls").unlink()
     events = _run(open_pipeline())

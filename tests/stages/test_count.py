@@ -219,3 +219,24 @@ def test_what_the_mixture_cannot_count_is_not_called_tried() -> None:
 def test_nothing_labeled_is_a_short_error(local_work) -> None:
     with pytest.raises(DataError, match="without labeled crops"):
         count.run(inputs_of(count, _inputs(num_known=0)), _config(), local_work)
+
+
+@pytest.mark.parametrize(("backend", "wanted"), [("torch", False), ("faiss", True)])
+def test_faiss_wants_a_gpu(
+    local_work, monkeypatch: pytest.MonkeyPatch, backend: str, wanted: bool
+) -> None:
+    """Where workers have none it counts on the CPU."""
+    if backend == "faiss":
+        pytest.importorskip("faiss")
+    wants = []
+    work = LocalRuntime.map_shards
+
+    def noting(self, task, *args, **kwargs):
+        wants.append(task.wants_gpu)
+        work(self, task, *args, **kwargs)
+
+    monkeypatch.setattr(LocalRuntime, "map_shards", noting)
+    config = _config(num_seeds=2, num_candidates=4, method="labeled_accuracy", backend=backend)
+    count.run(inputs_of(count, _inputs()), config, local_work)
+    assert set(wants) == {wanted}
+    assert _result(local_work)["num_classes"] == pytest.approx(6, abs=2)

@@ -47,7 +47,7 @@ class Density:
         parts = [tuple(float(m) for m in sizes[part::PARTS]) for part in range(PARTS)]
         return [Job(draw, part) for draw in range(self.num_draws) for part in parts if part]
 
-    def run(self, job: Job, points: Points) -> list[Trial]:
+    def run(self, job: Job, points: Points, device: str = "cpu") -> list[Trial]:
         from sklearn.cluster import HDBSCAN
 
         step = -(-len(points.labels_N) // self.max_points)

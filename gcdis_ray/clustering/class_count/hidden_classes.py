@@ -37,7 +37,7 @@ class HiddenClasses:
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:
         return self.grid.jobs(trials)
 
-    def run(self, job: Job, points: Points) -> list[Trial]:
+    def run(self, job: Job, points: Points, device: str = "cpu") -> list[Trial]:
         label_N = points.labels_N.numpy()
         classes = np.unique(label_N[label_N >= 0]).tolist()
         hidden = hidden_classes(classes, job.draw, self.seed)
@@ -48,7 +48,7 @@ class HiddenClasses:
         most = len(visible) + int((seen_N < 0).sum())  # a labeled point starts no other cluster
         numbers = [max(min(round(value), most), len(visible)) for value in job.parameters]
         clusterings = nested_kmeans(
-            points.points_ND, numbers, self.settings, self.seed, job.draw, seen_N
+            points.points_ND, numbers, self.settings, self.seed, job.draw, seen_N, device
         )
         trials = []
         for value, num, found in zip(job.parameters, numbers, clusterings, strict=True):

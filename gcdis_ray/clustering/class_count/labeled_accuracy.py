@@ -71,13 +71,15 @@ class LabeledAccuracy:
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:
         return self.grid.jobs(trials)
 
-    def run(self, job: Job, points: Points) -> list[Trial]:
+    def run(self, job: Job, points: Points, device: str = "cpu") -> list[Trial]:
         label_N = points.labels_N.numpy()
         weight = judges(label_N, self.num_known)
         if not self.balanced:
             weight = tuple(np.bincount(label_N + 1, minlength=self.num_known + 1)[1:].tolist())
         numbers = [min(round(value), len(label_N)) for value in job.parameters]
-        clusterings = nested_kmeans(points.points_ND, numbers, self.settings, self.seed, job.draw)
+        clusterings = nested_kmeans(
+            points.points_ND, numbers, self.settings, self.seed, job.draw, device=device
+        )
         trials = []
         for value, num, found in zip(job.parameters, numbers, clusterings, strict=True):
             trials.append(

@@ -77,7 +77,7 @@ class Mixture:
     def jobs(self, trials: Sequence[Trial]) -> list[Job]:
         return [] if trials else [Job(draw, self.noise) for draw in range(self.num_draws)]
 
-    def run(self, job: Job, points: Points) -> list[Trial]:
+    def run(self, job: Job, points: Points, device: str = "cpu") -> list[Trial]:
         label_N = points.labels_N.numpy()
         classes = np.unique(label_N[label_N >= 0]).tolist()
         hidden = hidden_classes(classes, job.draw, self.seed)

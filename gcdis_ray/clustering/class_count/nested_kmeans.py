@@ -14,6 +14,7 @@ Shape letters: N points, D dimensions, K centers, T candidates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
@@ -31,6 +32,7 @@ def nested_kmeans(
     seed: int,
     draw: int,
     labels_N: Tensor | None = None,
+    device: str = "cpu",
 ) -> Iterator[Clustering]:
     """The best clustering of ``settings.n_init`` starts for each of ``numbers``, in their order.
 
@@ -38,6 +40,8 @@ def nested_kmeans(
         numbers: of clusters, each at most what the points can fill.
         seed, draw: equal ones give equal starts, whatever the numbers.
         labels_N: as of :func:`~gcdis_ray.clustering.kmeans.kmeans`.
+        device: where the iterations run. Starts are found on the CPU, where the points and the
+            clusterings are.
     """
     free_ND, given_LD = points_ND, None
     if labels_N is not None and bool((labels_N >= 0).any()):
@@ -53,11 +57,13 @@ def nested_kmeans(
         )
         for number in range(settings.n_init)
     ]
+    there_ND = points_ND.to(device)
+    labels_N = labels_N if labels_N is None else labels_N.to(device)
     for num in numbers:
-        yield min(
+        best = min(
             (
                 kmeans(
-                    points_ND,
+                    there_ND,
                     num,
                     Generator(),
                     labels_N=labels_N,
@@ -69,6 +75,7 @@ def nested_kmeans(
             ),
             key=lambda found: found.inertia,
         )
+        yield replace(best, centers_KD=best.centers_KD.cpu(), cluster_N=best.cluster_N.cpu())
 
 
 def start_centers(

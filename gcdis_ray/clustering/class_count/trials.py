@@ -63,8 +63,11 @@ class Estimator(Protocol):
         """What is still to be tried, given what was; empty at the end."""
         ...
 
-    def run(self, job: Job, points: Points) -> list[Trial]:
-        """Cluster a draw at every parameter of the job."""
+    def run(self, job: Job, points: Points, device: str = "cpu") -> list[Trial]:
+        """Cluster a draw at every parameter of the job.
+
+        Args: device: where k-means by nearest centers runs.
+        """
         ...
 
 

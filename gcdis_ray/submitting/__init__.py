@@ -1,0 +1,1 @@
+"""``gcdis submit``: a run as a job of a Ray cluster that is there already."""
