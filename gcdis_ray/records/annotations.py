@@ -17,6 +17,9 @@ from gcdis_ray.records.reasons import Reason, Refused
 from gcdis_ray.records.segmentations import Segmentation, Size, segmentation_of
 from gcdis_ray.words import shown
 
+# all that is read of an annotation, for who asks whether any of it has changed
+FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd", "ignore")
+
 
 @dataclass(frozen=True, slots=True)
 class Shape:

@@ -18,7 +18,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord, ImageRecord
+from gcdis_ray.data.formats.records import (
+    AnnotationSource,
+    CategoryRecord,
+    ImageRecord,
+    NoCategory,
+)
 from gcdis_ray.data.sets.data_config import NameMap, SynsetFile
 from gcdis_ray.errors import DataError
 from gcdis_ray.records.fields import whole_number
@@ -214,8 +219,10 @@ class RelabeledSource:
                 yield {**raw, "category_id": found.category_id}
             elif category_id in known:
                 passed_over["of a class that is not in label_space"] += 1
-            else:  # no category of its file either, so no mistaken one of the label space
-                yield {**raw, "category_id": None, "unknown_category_id": raw.get("category_id")}
+            elif category_id is None:  # whoever checks ids says what is wrong
+                yield raw
+            else:
+                yield {**raw, "category_id": NoCategory(category_id)}
 
 
 def _check_names(names: Iterable[str], there: Sequence[str], where: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +27,13 @@ class CategoryRecord:
     name: str
     synset: str | None = None  # WordNet, such as "cat.n.01"
     frequency: str | None = None  # LVIS: r, c or f
+
+
+class NoCategory(NamedTuple):
+    """``category_id`` of an annotation whose own file has no such category, though the classes of a
+    run may have one of that id."""
+
+    category_id: int
 
 
 class AnnotationSource(Protocol):
@@ -59,7 +66,7 @@ class AnnotationSource(Protocol):
     def annotations(self, passed_over: Counter[str] | None = None) -> Iterator[dict[str, Any]]:
         """In the order of the file, shaped as COCO's (``id``, ``image_id``, ``category_id``,
         ``bbox``, ``segmentation``, ``area``, ``iscrowd``), unchecked, whether ids are unique
-        included.
+        included. A ``category_id`` may be :class:`NoCategory`.
 
         Args:
             passed_over: counts by reason what was left out on purpose, such as objects of a class

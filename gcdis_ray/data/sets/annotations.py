@@ -20,19 +20,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gcdis_ray.data.formats.coco import parse_annotation, parse_image_label
-from gcdis_ray.data.formats.records import AnnotationSource
+from gcdis_ray.data.formats.records import AnnotationSource, NoCategory
 from gcdis_ray.data.sets.image_list import ImageList
 from gcdis_ray.data.sets.sorted_runs import SortedRuns, Spool
 from gcdis_ray.errors import DataError
 from gcdis_ray.lookup import is_in
-from gcdis_ray.records.annotations import no_category, no_image
+from gcdis_ray.records.annotations import FIELDS, no_category, no_image
 from gcdis_ray.records.fields import whole, whole_number
 from gcdis_ray.records.reasons import Reason, Refused
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.schemas import BOX, schema
 from gcdis_ray.words import counted, cut, shown
 
-_FIELDS = ("id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd")
 _AT_ONCE = 4096
 ANNOTATION_RUNS = schema(  # checked annotations on their way to their images; laid aside
     image_row=pa.int64(),  # in the list of images, -1 for none
@@ -69,19 +68,20 @@ class Selection:
     def digest(self, told: Callable[[], None] = lambda: None) -> str:
         """One hash of all that is looked at, whatever its order in the file.
 
-        The sum of the SHA-256 of all annotations, and their number.
+        The sum of the SHA-256 of all annotations, their number, and whether they are of images.
 
         Args:
             told: called every few thousand annotations.
         """
         total, count = 0, 0
         for _, raw in self._annotations():
-            content = canonical_json({name: raw.get(name) for name in _FIELDS})
+            content = canonical_json({name: raw.get(name) for name in FIELDS})
             total += int.from_bytes(hashlib.sha256(content.encode()).digest(), "big")
             count += 1
             if count % _AT_ONCE == 0:
                 told()
-        return f"{count}:{total % 2**256:064x}"
+        of_images = ":images" if self.source.labels_images else ""
+        return f"{count}:{total % 2**256:064x}{of_images}"
 
     def checked(self) -> Iterator[list[Row]]:
         """Some thousands of rows at a time, good ones and those with a reason."""
@@ -134,8 +134,8 @@ def _row(
         height_px, width_px = sizes[row].tolist()
         if height_px < 0 and not of_images:
             raise Refused("its image has no size", reason=Reason.NO_SIZE)
-        if raw.get("unknown_category_id") is not None:
-            raise no_category(raw["unknown_category_id"])
+        if isinstance(of_none := raw.get("category_id"), NoCategory):
+            raise no_category(of_none.category_id)
         if of_images and not raw.get("bbox") and not raw.get("segmentation"):
             found = parse_image_label(raw, max(height_px, 0), max(width_px, 0), categories)
         else:

@@ -283,16 +283,22 @@ def test_pictures_of_another_shape_are_not_joined(setting: Path):
 
 def test_categories_of_no_file_do_not_become_others(setting: Path):
     data = official.coco(setting / "coco.json", [1])
-    data["annotations"][0]["category_id"] = 2  # a class of LVIS, none of this file
+    for raw, category_id in zip(data["annotations"], (2, "1", 17), strict=True):
+        raw["category_id"] = category_id  # 2: a class of LVIS, none of this file
+        raw["unknown_category_id"] = 3  # the user's own
     write_json(setting / "coco.json", data)
     labels = labels_of(setting, "lvis.json")
     source = chosen(setting, "coco.json", labels, relabel="name")
     first = next(iter(source.annotations()))
-    with pytest.raises(DataError, match="no 'category_id'"):
+    with pytest.raises(DataError, match="NoCategory.* is not a whole number"):
         parse_annotation(first, 30, 40)
     images = ImageList([SourceImage(1, "1.jpg", 30, 40, 1)])
     rows = next(Selection(source, images, images.image_id_N, None).checked())
-    assert [row[-1] for row in rows] == ["annotation 10: no category with id 2", None]
+    assert [row[-1] for row in rows] == [
+        "annotation 10: no category with id 2",
+        "annotation 11: category_id '1' is a text, not a whole number",
+        None,
+    ]
 
 
 def test_mistakes_with_labels(setting: Path):

@@ -98,6 +98,53 @@ def test_rejected_with_reasons_whatever_the_order(tmp_path: Path, local_work: St
     checked.check_share(0.9, "here")
 
 
+class Noted(dict[str, Any]):
+    """A record that notes what is read of it."""
+
+    read: set[str]
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self.read.add(key)
+        return super().get(key, default)
+
+    def __getitem__(self, key: str) -> Any:
+        self.read.add(key)
+        return super().__getitem__(key)
+
+
+def test_whatever_is_read_of_an_annotation_changes_the_digest(tmp_path: Path):
+    full = GOOD | {"segmentation": square(1, 2, 3), "area": 9, "ignore": 0, "id": 7}
+    rows = [full, GOOD, {"id": 2, "image_id": 1}, full | {"image_id": 99}, {"category_id": 3}]
+
+    data = make_coco_folder(tmp_path)
+
+    def chosen(rows: list[dict[str, Any]]) -> Selection:
+        write_json(tmp_path / "all.json", {**data, "annotations": rows})
+        return selection(tmp_path, range(1, 5), None)
+
+    before, read = chosen(rows), set[str]()
+    digest = before.digest()
+
+    class Source:
+        categories, labels_images = before.source.categories, before.source.labels_images
+
+        def annotations(self, passed_over: Any) -> Any:
+            for raw in before.source.annotations(passed_over):
+                noted = Noted(raw)
+                noted.read = read
+                yield noted
+
+    source: Any = Source()
+    checked = next(Selection(source, before.images, before.listed_ids, None).checked())
+    assert [row[-1] is None for row in checked] == [True, True, False, False, False]
+    assert read >= {"id", "image_id", "category_id", "bbox", "segmentation", "area", "iscrowd"}
+    for name in sorted(read):
+        after = chosen([full | {name: "other"}, *rows[1:]])
+        assert after.digest() != digest, name
+    label = {"id": 1, "image_id": 1, "category_id": 1}  # of an image
+    assert chosen([label]).digest() != chosen([label | {"bbox": None}]).digest()
+
+
 def test_an_id_on_two_images_stays_with_the_first_image(tmp_path: Path, local_work: StageWork):
     data = make_coco_folder(tmp_path)
     same = {**GOOD, "id": 10, "image_id": 3}
