@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 Exif = Literal["apply", "refuse", "ignore"]
 ID = "ingest"
-VERSION = 3
+VERSION = 4
 _EXAMPLES = 3
 _SAMPLE = 1000  # files whose sizes stand for all
 LISTING = schema(  # images to read; laid aside while the stage runs
