@@ -223,6 +223,24 @@ class Prefix:
         with ObjectStream(self, path) as stream:
             return stream.readall()
 
+    def start(self, path: str, num_bytes: int) -> bytes:
+        """The first bytes of an object, and no more of it."""
+        from botocore.exceptions import ClientError
+
+        with errors(self.uri(path)):
+            try:
+                answer = client(self.endpoint).get_object(
+                    Bucket=self.bucket, Key=self.key(path), Range=f"bytes=0-{num_bytes - 1}"
+                )
+            except ClientError as error:
+                if _status(error) == 416:  # it has none
+                    return b""
+                raise
+            with answer["Body"] as body:
+                data = body.read(num_bytes)
+        count(read_bytes=len(data))
+        return data
+
     def head(self, path: str) -> Object:
         with errors(self.uri(path)):
             answer = client(self.endpoint).head_object(Bucket=self.bucket, Key=self.key(path))
