@@ -33,6 +33,7 @@ from gcdis_ray.store.s3 import Prefix, service_endpoint
 from gcdis_ray.store.schemas import check_schema
 
 MANIFEST = "manifest.json"
+_PROBE = f".check-{uuid.uuid4().hex}"  # of this process: who may not delete leaves one, not many
 
 
 class Storage(Protocol):
@@ -243,7 +244,7 @@ class S3Storage:
         self._prefix.delete(self.list(prefix))
 
     def check(self) -> None:
-        self._prefix.check(f".check-{uuid.uuid4().hex}")
+        self._prefix.check(_PROBE)
 
 
 def file_record(path: str, data: bytes, rows: int | None = None) -> FileRecord:
