@@ -78,10 +78,15 @@ def test_a_turn_that_the_listed_size_contradicts_is_refused(root: Path, local_wo
     assert local_work.counts["images_turned"] == 0
 
 
-def test_too_many_such_turns_stop(root: Path, local_work: StageWork):
-    turn(root / "images/5.jpg", 6)
-    with pytest.raises(DataError, match=r"images/5.jpg: its EXIF orientation, 6, turns it"):
-        ingest.run(nothing(), config(root), local_work)
+@pytest.mark.parametrize(("exif", "other"), [("apply", "ignore"), ("ignore", "apply")])
+def test_too_many_such_turns_stop(root: Path, local_work: StageWork, exif: str, other: str):
+    sides = (HEIGHT, WIDTH) if exif == "apply" else (WIDTH, HEIGHT)
+    turn(root / "images/5.jpg", 6, *sides)
+    with pytest.raises(
+        DataError, match=r"images/5.jpg: .*its EXIF orientation, 6, turns it"
+    ) as caught:
+        ingest.run(nothing(), config(root, exif=exif), local_work)
+    assert f"stages.ingest.exif: {other}" in (caught.value.fix or "")
 
 
 def test_turns_may_be_refused(root: Path, local_work: StageWork):
