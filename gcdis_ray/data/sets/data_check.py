@@ -262,10 +262,10 @@ def _compare_files(report: DataReport, config: DataConfig, name: str) -> None:
     """Only a config that is shipped says that a file is the published one: others may give a file
     of their own its name."""
     partial = {
-        name
+        file
         for split in config.splits
         if config.image_set(split).partial
-        for name in config.image_set(split).annotation_files
+        for file in config.image_set(split).annotation_files
     }
     for file in report.files:
         sha256, source = HASHES.get(file.name.rpartition("/")[2], (file.sha256, ""))
