@@ -11,14 +11,18 @@ quickstart: setup
 	$(RUN)gcdis digits runs/digits-scenes
 	$(RUN)gcdis run configs/quickstart.yaml
 
-setup: .venv/.synced
+# Of the interpreter that is named, if one is: another one is set up anew.
+SYNCED := .venv/.synced$(if $(PYTHON),-$(subst /,_,$(PYTHON)))
 
-.venv/.synced: pyproject.toml uv.lock | $(UV)
+setup: $(SYNCED)
+
+$(SYNCED): pyproject.toml uv.lock | $(UV)
 	@$(UV) sync --locked --extra cpu --extra weights $(if $(PYTHON),--python $(PYTHON)) --quiet \
 		|| { echo "setup: if it is the Python that does not fit: install 3.11, 3.12, 3.13 or 3.14 and" \
 		"name it, make setup PYTHON=/path/to/python3.13; without PYTHON, uv finds or fetches one" >&2; \
 		exit 1; }
-	@touch $@
+	@rm -f .venv/.synced*
+	@touch .venv/.synced $@
 
 # Any Python 3 will do here.
 .venv-uv/bin/uv:

@@ -23,6 +23,11 @@ def shown(value: object) -> str:
     return cut(repr(value))
 
 
+def printed(name: str) -> str:
+    """A name of a file, cut; as Python writes it if a terminal cannot: names can be any bytes."""
+    return cut(name) if name.isprintable() else shown(name)
+
+
 def some(values: Collection[Any], most: int, written: Callable[[Any], str] = shown) -> str:
     """The first ``most`` of them, each cut, and how many more there are."""
     text = ", ".join(map(written, islice(values, most)))

@@ -25,7 +25,7 @@ exit {status}
 def _setup(folder: Path, *arguments: str, status: int = 0) -> tuple[int, str, str]:
     """Exit status, what is said, and what uv is asked."""
     for name in ("Makefile", "pyproject.toml", "uv.lock"):
-        shutil.copy(ROOT / name, folder)
+        shutil.copy2(ROOT / name, folder)  # no newer the next time
     (folder / "uv").write_text(UV.format(status=status))
     (folder / "uv").chmod(0o755)
     ours = ("UV_PYTHON_DOWNLOADS", "PYTHON", "MAKEFLAGS", "MAKELEVEL")
@@ -42,10 +42,15 @@ def test_uv_finds_or_fetches_a_python_unless_one_is_named(tmp_path: Path):
         0,
         "sync --locked --extra cpu --extra weights --quiet downloads=\n",
     )
-    (tmp_path / ".venv" / ".synced").unlink()
-    status, _, asked = _setup(tmp_path, "PYTHON=/there/python3.13")
-    assert status == 0
-    assert "--python /there/python3.13 " in asked
+    (tmp_path / "asked").write_text("nothing")
+    assert _setup(tmp_path)[2] == "nothing"  # it is set up
+    for path in ("/there/python3.13", "/there/python3.11", "/there/python3.13"):
+        status, _, asked = _setup(tmp_path, f"PYTHON={path}")
+        assert status == 0
+        assert f"--python {path} " in asked
+        (tmp_path / "asked").write_text("nothing")
+        assert _setup(tmp_path, f"PYTHON={path}")[2] == "nothing"
+        assert _setup(tmp_path)[2] == "nothing"
 
 
 def test_what_to_install_is_said(tmp_path: Path):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gcdis_ray.words import counted, cut, duration, shown, size, some
+from gcdis_ray.words import counted, cut, duration, printed, shown, size, some
 
 
 def test_values_of_any_length_fit_a_line():
@@ -14,6 +14,11 @@ def test_values_of_any_length_fit_a_line():
     assert shown("x\n") == r"'x\n'"
     assert some(["a", 5], 2) == "'a', 5"
     assert some(["x" * 1000, *range(2000)], 2) == f"{shown('x' * 1000)}, 0 and 1,999 more"
+
+
+def test_names_of_any_bytes_can_be_printed():
+    assert printed("é.jpg") == "é.jpg"
+    assert printed("\udce9\n.jpg") == "'\\udce9\\n.jpg'"
 
 
 def test_numbers_have_their_nouns():

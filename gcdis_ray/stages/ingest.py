@@ -50,8 +50,9 @@ if TYPE_CHECKING:
 
 Exif = Literal["apply", "refuse", "ignore"]
 ID = "ingest"
-VERSION = 3
+VERSION = 4
 _EXAMPLES = 3
+_SEE_EXIF = "see stages.ingest.exif"
 _SAMPLE = 1000  # files whose sizes stand for all
 LISTING = schema(  # images to read; laid aside while the stage runs
     image_id=pa.int64(),
@@ -94,7 +95,6 @@ class Config(DataConfig):
     max_image_pixels: int = Field(
         50_000_000, ge=1, le=89_000_000, description="larger images are quarantined"
     )
-
     exif: Exif = Field(
         "apply",
         description="turns that cameras note in image files. apply: all see the picture as a "
@@ -284,9 +284,20 @@ def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -
                 f"{bad[split]} of {total} images cannot be used, such as "
                 f"{'; '.join(shown[split])[:300]}",
                 where=f"stages.ingest.{split}.images",
-                fix="mend them, or raise stages.ingest.max_quarantined_share "
-                f"(now {config.max_quarantined_share:g})",
+                fix=_way_on("; ".join(shown[split]), config),
             )
+
+
+def _way_on(reasons: str, config: Config) -> str:
+    if _SEE_EXIF in reasons and config.exif == "apply":
+        return (
+            "set stages.ingest.exif: ignore if annotations are in pixels as stored, or list the "
+            "sizes of turned pictures"
+        )
+    if _SEE_EXIF in reasons:
+        return "set stages.ingest.exif: apply, since annotations are in turned pictures"
+    share = f"stages.ingest.max_quarantined_share (now {config.max_quarantined_share:g})"
+    return f"mend them, or raise {share}"
 
 
 def _check_classes(plan: DataPlan, instances: Table) -> None:
@@ -386,9 +397,9 @@ def _check_size(facts: ImageFacts, turn: int, listed_hw: tuple[int, int]) -> Non
     said = f"{height} x {width} pixels (height x width), the annotation file says "
     said += f"{listed_hw[0]} x {listed_hw[1]}"
     if turn != AS_STORED and facts.stored_hw == listed_hw:
-        said = f"{_turned(facts)}, to {said}, as it is stored: see stages.ingest.exif"
+        said = f"{_turned(facts)}, to {said}, as it is stored: {_SEE_EXIF}"
     elif turn != facts.turn and turned_size(facts.turn, *facts.stored_hw) == listed_hw:
-        said += f", and {_turned(facts)} to that: see stages.ingest.exif"
+        said += f", and {_turned(facts)} to that: {_SEE_EXIF}"
     raise DataError(said)
 
 

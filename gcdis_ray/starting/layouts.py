@@ -11,6 +11,7 @@ from itertools import islice
 from typing import Any
 
 from gcdis_ray.data.formats.open_file import open_file
+from gcdis_ray.data.images.folder_images import LeftOut, image_names
 from gcdis_ray.data.sets.data_config import CLASS_FOLDERS
 from gcdis_ray.errors import DataError
 from gcdis_ray.starting.contents import Contents, role_of, words
@@ -57,8 +58,12 @@ def find_layout(contents: Contents, predicts: bool) -> Layout:
         DataError: it has none of those that are known; images that a file lists are not there.
     """
     if not contents.images:
+        left_out = LeftOut()
+        for _ in image_names(contents.folder, ".", left_out):
+            pass
+        but = f", but {left_out.describe()}" if left_out.total else ""
         raise DataError(
-            "no image in it (.jpg, .jpeg, .png, .webp)",
+            f"no image in it (JPEG, PNG or WebP){but}",
             where=contents.folder.uri,
             fix="give the folder that holds images and what tells of them",
         )

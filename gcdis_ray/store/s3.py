@@ -17,9 +17,9 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
@@ -40,11 +40,13 @@ _ATTEMPTS = 5  # of a request, with pauses of up to 1, 2, 4, 8 s
 _MISSING = ("NoSuchKey", "404", "NotFound")
 _REFUSALS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AccessDenied", "403")
 _REGIONS = ("AuthorizationHeaderMalformed", "PermanentRedirect", "301", "307")
+_BUSY_CODES = ("SlowDown", "InternalError", "ServiceUnavailable", "RequestTimeout")  # of one object
 _PASSING = (429, 502, 503, 504)  # later it may go well; a 500 can be all that a service ever says
 _REACH = (
     "check the network and the endpoint: AWS_ENDPOINT_URL, storage_endpoint, or the endpoint "
     "beside the address in the config"
 )
+_BUSY = "the service is busy or broken: run again later, finished work is kept"
 _RIGHTS = "check AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and your rights"
 _LACKS = "use a version of the service that can do this, another service, or a folder"
 _PROMISE = (
@@ -55,7 +57,8 @@ _MAKING = threading.Lock()  # boto3 makes one client at a time
 
 
 def service_endpoint(endpoint: str | None, where: str) -> str | None:
-    """The service to ask: the one given, else ``AWS_ENDPOINT_URL``; None is AWS.
+    """The service to ask: the one given, else ``AWS_ENDPOINT_URL_S3`` or ``AWS_ENDPOINT_URL``; None
+    is AWS, or what a profile names.
 
     Args:
         where: the config key that gives it.
@@ -63,8 +66,10 @@ def service_endpoint(endpoint: str | None, where: str) -> str | None:
     Raises:
         StorageError: it is no URL.
     """
-    if not endpoint:
-        where, endpoint = "AWS_ENDPOINT_URL", os.environ.get("AWS_ENDPOINT_URL")
+    for name in () if endpoint else ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        where, endpoint = name, os.environ.get(name)
+        if endpoint:
+            break
     if endpoint and urlparse(endpoint).scheme not in ("http", "https"):
         raise StorageError(f"not a URL: {endpoint!r}", where=where, fix="use http(s)://host:port")
     return endpoint or None
@@ -84,17 +89,27 @@ def client(endpoint: str | None) -> Any:
     import boto3
     from botocore.config import Config
 
-    config = Config(
-        connect_timeout=5,
-        read_timeout=60,
-        retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
-        max_pool_connections=CONNECTIONS,
-        **_MODEST if endpoint else {},
-    )
-    with _MAKING:
+    def made(settings: Mapping[str, Any]) -> Any:
+        config = Config(
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "total_max_attempts": _ATTEMPTS},
+            max_pool_connections=CONNECTIONS,
+            **settings,
+        )
         return boto3.client(
             "s3", endpoint_url=endpoint, region_name=_region() or "us-east-1", config=config
         )
+
+    with _MAKING:
+        if endpoint:
+            return made(_MODEST)
+        found = made({})
+        return found if _is_aws(found.meta.endpoint_url) else made(_MODEST)  # of a profile
+
+
+def _is_aws(url: str) -> bool:
+    return (urlparse(url).hostname or "").endswith((".amazonaws.com", ".amazonaws.com.cn"))
 
 
 def path_and_filesystem(uri: str, endpoint: str | None) -> tuple[str, S3FileSystem | None]:
@@ -184,7 +199,7 @@ def _advice(error: ClientError) -> str:
     if _is_lacking(error):
         return _LACKS
     if _is_busy(error):
-        return "the service is busy or broken: run again later, finished work is kept"
+        return _BUSY
     if _code(error) in _REGIONS:
         return "set AWS_REGION to the region of the bucket"
     return "check the bucket's name and your rights to it, then run again"
@@ -311,13 +326,19 @@ class Prefix:
 
         with errors(self.uri(path)):
             try:
-                first, second = self._create(path, b""), self._create(path, b"")
+                first = self._create(path, b"")
             except ClientError as error:
                 if _status(error) in _PASSING:
                     raise
                 # What fails here as well has nothing to do with the condition.
                 client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=b"")
                 return f"the service refuses to create objects on that condition ({_code(error)})"
+        try:
+            second = self.create(path, b"")
+        except StorageError:  # for another reason than the condition: that went well once
+            with suppress(StorageError):
+                self.delete([path])
+            raise
         if second:
             return "the service writes over an object although it is told to create it only"
         if not first:  # a request that was repeated can have met its own first try
@@ -392,7 +413,7 @@ class Prefix:
             raise StorageError(
                 f"{len(failed)} objects cannot be deleted ({failed[0].get('Code')})",
                 where=f"s3://{self.bucket}/{failed[0].get('Key')}",
-                fix=_RIGHTS,
+                fix=_BUSY if failed[0].get("Code") in _BUSY_CODES else _RIGHTS,
             )
 
     def _delete_one(self, key: str) -> None:

@@ -11,16 +11,16 @@ cannot be reached is a StorageError, which nobody counts: an outage must not cha
 from __future__ import annotations
 
 import errno
-import heapq
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, NamedTuple, Protocol
+from typing import Any, BinaryIO, Protocol
 
 from gcdis_ray.errors import DataError
+from gcdis_ray.store.folder_walk import Entry, is_below, real_names, walk
 from gcdis_ray.store.meter import count
 from gcdis_ray.store.s3 import Prefix, service_endpoint
 
@@ -33,19 +33,6 @@ class FileState:
 
     num_bytes: int
     changed: str  # time of change or ETag: equal for equal contents, in practice
-
-
-class Entry(NamedTuple):
-    """A file of a listing.
-
-    Args:
-        opens: False for a link that leads nowhere.
-        outside: it lies in another place, behind a link to a folder out of the source.
-    """
-
-    name: str
-    opens: bool = True
-    outside: bool = False
 
 
 class SourceFolder(Protocol):
@@ -62,6 +49,10 @@ class SourceFolder(Protocol):
         """The whole file. Raises FileNotFoundError, OSError."""
         ...
 
+    def head(self, name: str, num_bytes: int) -> bytes:
+        """The first bytes of the file; fewer if it has fewer. Raises as :meth:`read`."""
+        ...
+
     def state(self, name: str) -> FileState | None:
         """None if there is no such file."""
         ...
@@ -74,16 +65,30 @@ class SourceFolder(Protocol):
         ...
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        """Every file below ``folder``, relative to it, in no order of its own. Links to folders are
-        followed, also out of the source; one that several of them lead to is listed once."""
+        """Every file below ``folder``, relative to it, in no order of its own, and what there is
+        that does not open. Links to folders are followed, also out of the source, but not to those
+        that they lie in; a folder that several of them lead to is listed once."""
         ...
 
     def names(self, folder: str) -> Iterator[str]:
         """Those that open."""
         ...
 
-    def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
-        """The same, with their states: of a bucket by listing it, a thousand at a time."""
+    def outside(self, folder: str) -> Iterator[str]:
+        """Those that open and lie out of the source, behind links."""
+        ...
+
+    def real_names(self, names: Iterable[str]) -> Iterator[str]:
+        """What each name opens, without links: equal for two names of one file."""
+        ...
+
+    def states(self, folder: str, *, listed: bool = False) -> Iterator[tuple[str, FileState]]:
+        """:meth:`names` with their states, and links to folders with where they lead: of a bucket
+        by listing it, a thousand at a time.
+
+        Args:
+            listed: files are named elsewhere, and may be by way of any link inside the source.
+        """
         ...
 
 
@@ -161,60 +166,14 @@ class _Counted(io.FileIO):
         return data
 
 
-def _walk(root: str, base: str) -> Iterator[Entry]:
-    """Every file below the folder ``base`` of the source ``root``.
-
-    Each folder is listed once, however many links lead to it: by its own name, else by the first
-    link. So circles end, and no file is there twice. Links lead wherever their owner wanted.
-
-    Raises:
-        DataError: a folder cannot be listed.
-    """
-    seen: set[str] = set()  # real paths of folders
-    folders = [("", os.path.realpath(base))]
-    links: list[str] = []  # a heap: followed when no folder is left, in the order of names
-    home = os.path.join(os.path.realpath(root), "")
-    while folders or links:
-        if folders:
-            at, real = folders.pop()
-        else:
-            at = heapq.heappop(links)
-            real = os.path.realpath(os.path.join(base, at))
-        if real in seen:
-            continue
-        seen.add(real)
-        outside = not os.path.join(real, "").startswith(home)
-        for entry in _entries(real):
-            name = f"{at}/{entry.name}" if at else entry.name
-            is_folder, opens = _kind(entry)
-            if is_folder and entry.is_symlink():
-                heapq.heappush(links, name)
-            elif is_folder:
-                folders.append((name, os.path.join(real, entry.name)))
-            elif opens or entry.is_symlink():  # no pipe, no device
-                yield Entry(name, opens, outside)
-
-
-def _entries(place: str) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(place) as entries:
-            return list(entries)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError as error:
-        raise DataError(
-            f"the folder cannot be listed ({error.strerror})",
-            where=place,
-            fix="let it be read, or move it out of the data folder",
-        ) from error
-
-
-def _kind(entry: os.DirEntry[str]) -> tuple[bool, bool]:
-    """Whether it is a folder, and whether it is a file."""
-    try:
-        return entry.is_dir(), entry.is_file()
-    except OSError:  # a link to itself, or into a folder that may not be entered
-        return False, False
+def _opened(path: str, flags: int) -> int:
+    """A file as :meth:`LocalFolder.state` knows it: pipes and devices are none, nor waited for."""
+    found = os.open(path, flags | os.O_NONBLOCK)
+    mode = os.fstat(found).st_mode
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):  # a folder is refused by who reads
+        return found
+    os.close(found)
+    raise FileNotFoundError(errno.ENOENT, "a pipe or device, no file", path)
 
 
 @dataclass(frozen=True)
@@ -233,11 +192,15 @@ class LocalFolder:
         return Path(self.root, checked_name(name, self.root))
 
     def open(self, name: str) -> BinaryIO:
-        return io.BufferedReader(_Counted(self._at(name)))
+        return io.BufferedReader(_Counted(self._at(name), opener=_opened))
 
     def read(self, name: str) -> bytes:
-        with _Counted(self._at(name)) as file:
+        with _Counted(self._at(name), opener=_opened) as file:
             return file.readall()
+
+    def head(self, name: str, num_bytes: int) -> bytes:
+        with _Counted(self._at(name), opener=_opened) as file:
+            return file.read(num_bytes) or b""
 
     def state(self, name: str) -> FileState | None:
         return _state(self._at(name))
@@ -246,16 +209,51 @@ class LocalFolder:
         return os.path.isdir(self._at(name))  # no error if the name is too long to be one
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        return _walk(self.root, str(self._at(folder)))
+        found = walk(self.root, str(self._at(folder)))
+        return (entry for entry in found if entry.kind != "link to a folder")
 
     def names(self, folder: str) -> Iterator[str]:
-        return (entry.name for entry in self.entries(folder) if entry.opens)
+        return (entry.name for entry in self.entries(folder) if entry.kind == "file")
 
-    def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
+    def outside(self, folder: str) -> Iterator[str]:
         base = self._at(folder)
-        for name in self.names(folder):
-            if (state := _state(base / name)) is not None:
-                yield name, state
+        for entry in self.entries(folder):
+            if entry.kind == "file" and (
+                entry.outside or (entry.is_link and self._leaves(base / entry.name))
+            ):
+                yield entry.name
+
+    def _leaves(self, path: Path) -> bool:
+        return not is_below(os.path.realpath(path), os.path.realpath(self.root))
+
+    def real_names(self, names: Iterable[str]) -> Iterator[str]:
+        return real_names(self.root, names)
+
+    def states(self, folder: str, *, listed: bool = False) -> Iterator[tuple[str, FileState]]:
+        base = self._at(folder)
+        for entry in walk(self.root, str(base), upward=listed):
+            path = base / entry.name
+            if entry.kind == "link to a folder":
+                yield entry.name, FileState(0, f"to {self._target(path)}")
+            elif entry.kind == "file" and (state := _listed_state(path)) is not None:
+                yield entry.name, state
+
+    def _target(self, link: Path) -> str:
+        """Where a link leads in the end; if that is in the folder, wherever the folder is."""
+        real = os.path.realpath(link)
+        return real if self._leaves(link) else os.path.relpath(real, os.path.realpath(self.root))
+
+
+def _listed_state(path: Path) -> FileState | None:
+    """Raises DataError if what has been listed cannot be looked at."""
+    try:
+        return _state(path)
+    except OSError as error:
+        raise DataError(
+            f"cannot be looked at ({error.strerror})",
+            where=str(path),
+            fix="let it be read, or move it out of the data folder",
+        ) from error
 
 
 def _state(path: Path) -> FileState | None:
@@ -284,6 +282,9 @@ class S3Folder:
     def read(self, name: str) -> bytes:
         return self.place.read(checked_name(name, self.uri))
 
+    def head(self, name: str, num_bytes: int) -> bytes:
+        return self.place.read_part(checked_name(name, self.uri), 0, num_bytes)
+
     def state(self, name: str) -> FileState | None:
         try:
             found = self.place.head(checked_name(name, self.uri))
@@ -299,12 +300,18 @@ class S3Folder:
         return False
 
     def entries(self, folder: str) -> Iterator[Entry]:
-        return map(Entry, self.names(folder))
+        return (Entry(name, version=state.changed) for name, state in self.states(folder))
 
     def names(self, folder: str) -> Iterator[str]:
         return (name for name, _ in self.states(folder))
 
-    def states(self, folder: str) -> Iterator[tuple[str, FileState]]:
+    def outside(self, folder: str) -> Iterator[str]:
+        return iter(())
+
+    def real_names(self, names: Iterable[str]) -> Iterator[str]:
+        return iter(names)
+
+    def states(self, folder: str, *, listed: bool = False) -> Iterator[tuple[str, FileState]]:
         folder = checked_name(folder, self.uri)
         start = len(folder) + 1 if folder else 0
         return (

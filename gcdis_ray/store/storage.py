@@ -35,6 +35,7 @@ from gcdis_ray.store.schemas import DIGESTS, check_schema
 from gcdis_ray.store.table_index import is_large, places_of
 
 MANIFEST = "manifest.json"
+_PROBE = f".check-{uuid.uuid4().hex}"  # of this process: who may not delete leaves one, not many
 
 
 class Storage(Protocol):
@@ -259,7 +260,7 @@ class S3Storage:
         self._prefix.delete(self.list(prefix))
 
     def check(self) -> None:
-        self._prefix.check(f".check-{uuid.uuid4().hex}")
+        self._prefix.check(_PROBE)
 
 
 def file_record(path: str, data: bytes, rows: int | None = None) -> FileRecord:

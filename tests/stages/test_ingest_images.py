@@ -8,6 +8,7 @@ import os
 import unicodedata
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from PIL import Image
 
 from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.data.sets.data_check import check_data
+from gcdis_ray.data.sets.splits import plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.stages import ingest
@@ -76,10 +78,15 @@ def test_a_turn_that_the_listed_size_contradicts_is_refused(root: Path, local_wo
     assert local_work.counts["images_turned"] == 0
 
 
-def test_too_many_such_turns_stop(root: Path, local_work: StageWork):
-    turn(root / "images/5.jpg", 6)
-    with pytest.raises(DataError, match=r"images/5.jpg: its EXIF orientation, 6, turns it"):
-        ingest.run(nothing(), config(root), local_work)
+@pytest.mark.parametrize(("exif", "other"), [("apply", "ignore"), ("ignore", "apply")])
+def test_too_many_such_turns_stop(root: Path, local_work: StageWork, exif: str, other: str):
+    sides = (HEIGHT, WIDTH) if exif == "apply" else (WIDTH, HEIGHT)
+    turn(root / "images/5.jpg", 6, *sides)
+    with pytest.raises(
+        DataError, match=r"images/5.jpg: .*its EXIF orientation, 6, turns it"
+    ) as caught:
+        ingest.run(nothing(), config(root, exif=exif), local_work)
+    assert f"stages.ingest.exif: {other}" in (caught.value.fix or "")
 
 
 def test_turns_may_be_refused(root: Path, local_work: StageWork):
@@ -168,7 +175,7 @@ def test_a_plain_folder_with_links(root: Path, local_work: StageWork):
     settings = config(root, unlabeled={"images": "plain"})
     facts = check_data(settings, "mine").sets["unlabeled"]
     assert facts.images == 3
-    assert facts.linked == "1 file below links that lead out of root, such as more/c.jfif"
+    assert facts.linked == "1 file behind links that lead out of root, such as more/c.jfif"
     assert facts.no_images == (
         "2 other files (1 .gif, 1 links that lead nowhere), such as d.gif, gone.jpg"
     )
@@ -181,6 +188,109 @@ def test_a_plain_folder_with_links(root: Path, local_work: StageWork):
     }
     assert local_work.counts["files_left_out: .gif"] == 1
     assert local_work.counts["files_left_out: links that lead nowhere"] == 1
+
+
+def test_by_stat_a_link_that_leads_elsewhere_is_a_change(root: Path):
+    for number in (1, 2):
+        (root / f"images/v{number}").mkdir()
+        for path in root.glob("images/*.jpg"):
+            (root / f"images/v{number}" / path.name).write_bytes(path.read_bytes())
+    (root / "images/latest").symlink_to("v1")
+    (root / "images/current").symlink_to("latest")
+    data = json.loads((root / "all.json").read_text())
+    for image in data["images"]:
+        image["file_name"] = f"current/{image['file_name']}"
+    write_json(root / "all.json", data)
+    settings = config(root, fingerprint="stat")
+    keys = [ingest.source(settings), ingest.source(settings)]
+    (root / "images/latest").unlink()
+    (root / "images/latest").symlink_to("v2")
+    keys.append(ingest.source(settings))
+    (root / "images/current").unlink()
+    (root / "images/current").symlink_to("v1")
+    keys.append(ingest.source(settings))
+    assert keys[0] == keys[1]
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("fingerprint", ["content", "stat"])
+def test_a_listed_image_in_a_folder_that_may_not_be_entered(
+    root: Path, local_work: StageWork, fingerprint: str
+):
+    (root / "images/locked").mkdir()
+    (root / "images/7.jpg").rename(root / "images/locked/7.jpg")
+    data = json.loads((root / "all.json").read_text())
+    data["images"][6]["file_name"] = "locked/7.jpg"
+    write_json(root / "all.json", data)
+    genuine = os.stat
+
+    def refused(place, **more):
+        if "locked/" in os.fspath(place):
+            raise PermissionError(13, "Permission denied")
+        return genuine(place, **more)
+
+    settings = config(root, fingerprint=fingerprint)
+    told = "locked/7.jpg cannot be read (Permission denied)"
+    with mock.patch("os.stat", refused):
+        assert told in (check_data(settings, "mine").sets["unlabeled"].missing or "")
+        with pytest.raises(DataError, match="1 of 4 images is missing") as caught:  # noqa: PT012
+            if fingerprint == "content":
+                plan_data(settings).check_present()
+            ingest.source(settings)
+            ingest.run(nothing(), settings, local_work)
+    assert told in caught.value.what
+    assert "be read" in (caught.value.fix or "")
+
+
+def test_a_folder_that_nobody_needs_may_be_closed(root: Path, local_work: StageWork):
+    (root / "images/lost+found").mkdir()
+    (root / "plain/lost+found").mkdir(parents=True)
+    (root / "plain/a.jpg").write_bytes(image_bytes(99))
+    genuine = os.scandir
+
+    def refused(place):
+        if "lost+found" in os.fspath(place):
+            raise PermissionError(13, "Permission denied")
+        return genuine(place)
+
+    settings = config(root, unlabeled={"images": "plain"}, fingerprint="stat")
+    with mock.patch("os.scandir", refused):
+        ingest.source(settings)
+        ingest.run(nothing(), settings, local_work)
+        told = check_data(settings, "mine").sets["unlabeled"].no_images
+    assert local_work.counts["files_left_out: folders that cannot be read"] == 1
+    assert told == "1 other file (1 folders that cannot be read), such as lost+found"
+
+
+def test_every_set_with_missing_images_is_told(root: Path):
+    for name in ("1.jpg", "7.jpg"):
+        (root / "images" / name).unlink()
+    told = "labeled: 1 of 4 images is missing: .*1.jpg; unlabeled: 1 of 4 .*7.jpg; of all 12 .* 10"
+    with pytest.raises(DataError, match=told) as caught:
+        plan_data(config(root)).check_present()
+    assert caught.value.where == "stages.ingest.labeled.images and stages.ingest.unlabeled.images"
+
+
+def test_files_that_are_no_images_are_not_similar(root: Path):
+    (root / "images/7.jpg").rename(root / "images/7.scan")
+    (root / "images/7.txt").write_text("0 .5 .5")
+    (root / "images/7.bin").write_text("0 .5 .5")
+    told = "for 7.jpg there is 7.scan: another suffix"
+    assert told in (check_data(config(root), "mine").sets["unlabeled"].missing or "")
+
+
+def test_data_check_prints_names_of_any_bytes(root: Path, tmp_path: Path):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9"))
+    odd.mkdir()
+    (root / "images/7.jpg").rename(odd / "7.jpg")
+    (root / "images/more").symlink_to(odd)
+    (root / "images/\udce9.jpg").symlink_to(odd / "7.jpg")
+    report = check_data(config(root), "mine")
+    said = "\n".join([*report.lines(), *report.problems])
+    said.encode()
+    assert "for 7.jpg there is more/7.jpg: in a folder below" in said
+    assert report.sets["unlabeled"].linked is not None
+    assert report.sets["unlabeled"].linked.startswith("2 files behind links")
 
 
 @pytest.mark.parametrize(

@@ -230,7 +230,10 @@ def test_a_folder_that_fits_nothing(tmp_path: Path):
     (tmp_path / "d").mkdir()
     with pytest.raises(DataError, match="no such folder"):
         start(str(tmp_path / "nowhere"), CORES)
-    with pytest.raises(DataError, match="no image in it"):
+    with pytest.raises(DataError, match=r"no image in it \(JPEG, PNG or WebP\)\n"):
+        start(str(tmp_path / "d"), CORES)
+    (tmp_path / "d/1.tif").write_bytes(b"II*\0 and more")
+    with pytest.raises(DataError, match=r"WebP\), but 1 other file \(1 .tif\), such as 1.tif"):
         start(str(tmp_path / "d"), CORES)
     images(tmp_path / "d", ["1.jpg", "2.jpg"])
     with pytest.raises(DataError, match="no annotation file"):

@@ -16,6 +16,7 @@ from gcdis_ray.errors import StorageError
 from gcdis_ray.runtime.ray_session import _SETTINGS
 from gcdis_ray.store import s3
 from gcdis_ray.store.s3 import PART_BYTES, Prefix
+from gcdis_ray.store.storage import open_storage
 
 MIB = 1 << 20
 
@@ -270,6 +271,69 @@ def test_what_has_nothing_to_do_with_the_promise_is_named_for_what_it_is(
     with pytest.raises(StorageError, match=rf"S3 refused the request \({code}: no put\)") as caught:
         prefix.check("probe")
     assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("answer", "fix"), [((503, "SlowDown"), "busy"), ((403, "AccessDenied"), "rights")]
+)
+def test_a_probe_does_not_stay(
+    prefix: Prefix, flaky: FlakyService, answer: tuple[int, str], fix: str
+):
+    flaky.lacks, flaky.after = {"conditional put": answer}, 1  # the second one fails
+    with (
+        mock.patch("botocore.endpoint.time.sleep"),
+        pytest.raises(StorageError, match=answer[1]) as caught,
+    ):
+        prefix.check("probe")
+    assert fix in str(caught.value)
+    assert "If-None-Match" not in str(caught.value)
+    assert list(prefix.objects("")) == []
+
+
+def test_who_may_not_delete_leaves_one_probe(prefix: Prefix, flaky: FlakyService):
+    flaky.lacks = {"delete": (403, "AccessDenied")}
+    for _ in range(3):
+        with pytest.raises(StorageError, match="AccessDenied") as caught:
+            open_storage(prefix.location, flaky.url).check()
+        assert "rights" in str(caught.value)
+    assert len(list(prefix.objects(""))) == 1
+
+
+@pytest.mark.parametrize(("code", "fix"), [("SlowDown", "busy"), ("AccessDenied", "rights")])
+def test_an_object_that_is_not_deleted_has_its_reason(prefix: Prefix, code: str, fix: str):
+    client = mock.Mock()
+    client.delete_objects.return_value = {"Errors": [{"Key": "x", "Code": code}]}
+    with (
+        mock.patch.object(s3, "client", return_value=client),
+        pytest.raises(StorageError, match=f"1 objects cannot be deleted .{code}.") as caught,
+    ):
+        prefix.delete(["x"])
+    assert fix in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "profile"])
+def test_a_service_is_spared_whoever_names_it(
+    prefix: Prefix, flaky: FlakyService, tmp_path: Path, monkeypatch, way: str
+):
+    for name in ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"):
+        monkeypatch.delenv(name, raising=False)
+    if way == "profile":
+        (tmp_path / "config").write_text(f"[default]\nendpoint_url = {flaky.url}\n")
+        monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+        monkeypatch.setattr("boto3.DEFAULT_SESSION", None)
+    else:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+        monkeypatch.setenv(way, flaky.url)
+    flaky.lacks = {"checksums": (400, "InvalidArgument")}
+    s3.client.cache_clear()
+    try:
+        storage = open_storage(prefix.location)
+        storage.check()
+        storage.write("x", b"1")
+        assert storage.read("x") == b"1"
+    finally:
+        s3.client.cache_clear()
+    assert flaky.requests
 
 
 @pytest.mark.parametrize("answer", [NO, (501, ""), (405, "MethodNotAllowed")])

@@ -10,8 +10,9 @@ from unittest import mock
 import pytest
 
 from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.store.folder_walk import Entry
 from gcdis_ray.store.s3 import Prefix
-from gcdis_ray.store.source import LocalFolder, SourceFolder, open_source, source_file
+from gcdis_ray.store.source import FileState, LocalFolder, SourceFolder, open_source, source_file
 
 FILES = {"a.json": b"{}", "images/1.jpg": b"one", "images/deep/2 ä.jpg": b"two", "image": b""}
 
@@ -156,11 +157,16 @@ def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path):
     folder = linked(tmp_path)
     assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg"]
     assert sorted(folder.entries(".")) == [
-        ("a/1.jpg", True, False),
-        ("b/2.jpg", True, True),
-        ("gone", False, False),
+        Entry("a/1.jpg"),
+        Entry("b/2.jpg", outside=True),
+        Entry("gone", "links that lead nowhere", is_link=True),
     ]
-    assert sorted(name for name, _ in folder.states(".")) == ["a/1.jpg", "b/2.jpg"]
+    assert {name: state.changed for name, state in folder.states(".") if state.num_bytes == 0} == {
+        "a/1.jpg": str(os.stat(tmp_path / "d/a/1.jpg").st_mtime_ns),
+        "b/2.jpg": str(os.stat(tmp_path / "elsewhere/2.jpg").st_mtime_ns),
+        "a/up": "to .",
+        "b": f"to {tmp_path / 'elsewhere'}",
+    }
     assert list(folder.names("b")) == ["2.jpg"]
 
 
@@ -183,6 +189,8 @@ def test_a_folder_is_listed_once_whatever_leads_to_it(tmp_path: Path):
         for other in range(9):
             (tmp_path / f"d/n{one}/to{other}").symlink_to(tmp_path / f"d/n{other}")
     assert len(list(folder.names("."))) == 11
+    kinds = {entry.name: entry.kind for entry in folder.entries(".") if entry.kind != "file"}
+    assert kinds == {"gone": "links that lead nowhere", "c": "links to folders they lie in"}
     assert folder.state("again/1.jpg") is not None  # what opens by another name still does
 
 
@@ -191,7 +199,7 @@ def test_a_folder_that_cannot_be_listed_is_named(tmp_path: Path):
     refused = PermissionError(13, "Permission denied")
     with (
         mock.patch("os.scandir", side_effect=refused),
-        pytest.raises(DataError, match=r"cannot be listed \(Permission denied\)") as caught,
+        pytest.raises(DataError, match=r"cannot be read \(Permission denied\)") as caught,
     ):
         list(folder.names("a"))
     assert caught.value.where == str(tmp_path / "d/a")
@@ -204,3 +212,92 @@ def test_the_state_of_what_lies_behind_links_changes_with_it(tmp_path: Path):
     after = dict(folder.states("."))
     assert before["a/1.jpg"] == after["a/1.jpg"]
     assert before["b/2.jpg"] != after["b/2.jpg"]
+
+
+@pytest.mark.parametrize("asked", ["os.scandir", "os.stat"])  # to list it, and to enter it
+@pytest.mark.parametrize("error", [PermissionError(13, "no"), OSError(5, "broken")])
+def test_a_folder_below_that_may_not_be_read_is_told(tmp_path: Path, asked: str, error: OSError):
+    folder = linked(tmp_path)
+    (tmp_path / "d/lost+found").mkdir()
+    genuine = {"os.scandir": os.scandir, "os.stat": os.stat}[asked]
+
+    def refused(place, **more):
+        if "lost+found" in os.fspath(place):
+            raise error
+        return genuine(place, **more)
+
+    with mock.patch(asked, refused):
+        if isinstance(error, PermissionError):
+            found = {entry.name: entry.kind for entry in folder.entries(".")}
+            assert found["lost+found"] == "folders that cannot be read"
+            assert sorted(folder.names(".")) == ["a/1.jpg", "b/2.jpg"]
+        else:  # an outage changes no result
+            with pytest.raises(DataError, match=r"lost\+found: the folder cannot be read \(broken"):
+                list(folder.names("."))
+
+
+def test_links_to_what_lies_around_them_are_not_followed(tmp_path: Path):
+    folder = linked(tmp_path)
+    (tmp_path / "elsewhere/deep").mkdir()
+    (tmp_path / "elsewhere/deep/top").symlink_to(tmp_path)
+    (tmp_path / "d/around.jpg").touch()
+    (tmp_path / "d/a/deep").mkdir()
+    (tmp_path / "d/a/deep/one").symlink_to("../..")
+    assert {entry.name: entry.kind for entry in folder.entries("a")} == {
+        "1.jpg": "file",
+        "up": "links to folders they lie in",
+        "deep/one": "links to folders they lie in",
+    }
+    assert {entry.kind for entry in folder.entries("b") if entry.name == "deep/top"} == {
+        "links to folders they lie in"
+    }
+    states = dict(folder.states("a", listed=True))  # who names files may name deep/one/around.jpg
+    assert "deep/one/around.jpg" in states
+    assert states["up"] == states["deep/one"] == FileState(0, "to .")
+    assert "deep/top/d/around.jpg" not in dict(folder.states("b", listed=True))
+
+
+def test_what_lies_outside_is_told(tmp_path: Path):
+    folder = linked(tmp_path)
+    (tmp_path / "d/a/3.jpg").symlink_to(tmp_path / "elsewhere/2.jpg")
+    (tmp_path / "d/a/4.jpg").symlink_to("1.jpg")
+    assert sorted(folder.outside(".")) == ["a/3.jpg", "b/2.jpg"]
+
+
+def test_names_of_one_file_have_one_real_name(tmp_path: Path):
+    folder = linked(tmp_path)
+    (tmp_path / "d/c").symlink_to("a")
+    (tmp_path / "d/a/3.jpg").symlink_to("1.jpg")
+    names = {
+        "a/1.jpg": "a/1.jpg",
+        "./a//1.jpg": "a/1.jpg",
+        "c/1.jpg": "a/1.jpg",
+        "c/3.jpg": "a/1.jpg",
+        "b/2.jpg": str(tmp_path / "elsewhere/2.jpg"),
+        "nowhere/1.jpg": "nowhere/1.jpg",
+        "../d/a/1.jpg": "../d/a/1.jpg",
+        "/etc/1.jpg": "/etc/1.jpg",
+        "a\0/1.jpg": "a\0/1.jpg",
+    }
+    assert dict(zip(names, folder.real_names(names), strict=True)) == names
+
+
+def test_what_is_no_file_does_not_open(tmp_path: Path):
+    folder = linked(tmp_path)
+    os.mkfifo(tmp_path / "d/pipe")
+    (tmp_path / "d/linked").symlink_to("pipe")
+    for name in ("pipe", "linked"):  # none of these waits for who writes
+        assert folder.state(name) is None
+        for ask in (folder.open, folder.read, lambda name: folder.head(name, 1)):
+            with pytest.raises(FileNotFoundError):
+                ask(name)
+    with pytest.raises(IsADirectoryError):
+        folder.read("a")
+
+
+def test_the_start_of_a_file(source: SourceFolder):
+    assert source.head("images/1.jpg", 2) == b"on"
+    assert source.head("images/1.jpg", 99) == b"one"
+    assert source.head("image", 2) == b""
+    with pytest.raises(FileNotFoundError):
+        source.head("images/3.jpg", 2)

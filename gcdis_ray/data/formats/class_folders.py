@@ -75,4 +75,4 @@ class ClassFolders:
 
 def _class_of(name: str) -> str | None:
     first, slash, _ = name.partition("/")
-    return first if slash and not first.startswith(".") else None
+    return first if slash else None

@@ -83,8 +83,11 @@ def check_image(data: bytes, limits: ImageLimits) -> ImageFacts:
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:  # MPO: a JPEG with previews
         raise DataError("animated image, one picture is expected")
     _load(image)
+    is_16_bit = _is_16_bit(data)
+    if is_16_bit:
+        _values_16_bit(data)  # another decoder reads these, and it may be stricter
     turn = turn_of(image.info.get("exif", b""))
-    return ImageFacts((height_px, width_px), turn, _is_16_bit(data))
+    return ImageFacts((height_px, width_px), turn, is_16_bit)
 
 
 def decode_rgb(data: bytes, turn: int = AS_STORED) -> np.ndarray:
@@ -104,13 +107,9 @@ def decode_rgb(data: bytes, turn: int = AS_STORED) -> np.ndarray:
 
 def _stored_rgb(data: bytes) -> np.ndarray:
     if image_format(data) == "JPEG" and _jpeg_frame(data)[1] in (1, 3):
-        import cv2  # decodes the common case fastest
-
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-        if pixels is None:
-            raise DataError("damaged JPEG")
-        return pixels
+        pixels = _by_opencv(data, grey_too=False)  # decodes the common case fastest
+        if pixels is not None:  # else of a kind that it does not know: decided by the file alone
+            return pixels
     if _is_16_bit(data):
         return _stretched(data)
     image = _open(data)
@@ -124,17 +123,36 @@ def _is_16_bit(data: bytes) -> bool:
 
 def _stretched(data: bytes) -> np.ndarray:
     """A 16-bit PNG in 8 bits, its largest value as 255."""
-    import cv2  # PIL keeps the upper 8 bits of colour alone
-
-    encoded = np.frombuffer(without_metadata(data), np.uint8)
-    found = cv2.imdecode(encoded, cv2.IMREAD_UNCHANGED)
-    if found is None:
-        raise DataError("damaged PNG")
-    values = found.astype(np.uint16, copy=False)  # as it is
+    values = _values_16_bit(data)
     pixels = np.repeat(values[..., None], 3, axis=2) if values.ndim == 2 else values[..., 2::-1]
     largest = max(1, int(pixels.max()))
     in_8_bits = (np.arange(largest + 1, dtype=np.uint32) * 255 + largest // 2) // largest
     return in_8_bits.astype(np.uint8)[pixels]
+
+
+def _values_16_bit(data: bytes) -> np.ndarray:
+    """(H, W) or (H, W, channels), blue first, of a 16-bit PNG: PIL keeps the upper 8 bits of colour
+    alone."""
+    found = _by_opencv(without_metadata(data, keep=()), grey_too=True)
+    if found is None:
+        raise DataError("damaged PNG, or one of a kind that is not read")
+    return found.astype(np.uint16, copy=False)  # as it is
+
+
+def _by_opencv(data: bytes, *, grey_too: bool) -> np.ndarray | None:
+    """The stored values as OpenCV decodes them, None if it does not.
+
+    Args:
+        grey_too: as they are, blue first, rather than RGB of 8 bits.
+    """
+    import cv2
+
+    as_rgb = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
+    flags = cv2.IMREAD_UNCHANGED if grey_too else as_rgb
+    try:
+        return cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error:  # a size beyond its own limits
+        return None
 
 
 def _jpeg_frame(data: bytes) -> tuple[int, int]:

@@ -22,13 +22,7 @@ if TYPE_CHECKING:
     from gcdis_ray.store.artifacts import Table
     from gcdis_ray.store.members import Members
 
-FILE_COLUMNS = (
-    "image_id",
-    "uri",
-    "bytes",
-    "sha256",
-    "turn",
-)  # what it takes to read an image's file
+FILE_COLUMNS = ("image_id", "uri", "bytes", "sha256", "turn")  # what it takes to read a file
 _READERS = 8  # files read at a time from a source
 
 
@@ -44,15 +38,28 @@ class ImageFile:
     Args:
         data: the file.
         turn: that ingest decided on, see :mod:`gcdis_ray.data.images.turns`.
+        uri: its name, for messages.
     """
 
     data: bytes
     turn: int
+    uri: str
 
     def pixels(self) -> NDArray[np.uint8]:
-        """(H, W, 3) RGB, of the size that the images table says. Raises DataError if the file does
-        not decode."""
-        return decode_rgb(self.data, self.turn)
+        """(H, W, 3) RGB, of the size that the images table says.
+
+        Raises:
+            DataError: the file does not decode; names it.
+        """
+        try:
+            return decode_rgb(self.data, self.turn)
+        except DataError as error:
+            raise DataError(
+                f"cannot be decoded: {error.what}",
+                where=cut(self.uri),
+                fix="the versions of opencv-python-headless and pillow must be those of ingest; "
+                "if they are, mend the file and start over from ingest",
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -85,13 +92,13 @@ class ImageFiles:
         """
         rows = images.select(FILE_COLUMNS).to_pylist()
         if all(row["bytes"] is not None for row in rows):
-            return [ImageFile(row["bytes"], row["turn"]) for row in rows]
+            return [ImageFile(row["bytes"], row["turn"], row["uri"]) for row in rows]
         with ThreadPoolExecutor(_READERS) as pool:
             return _results(pool.submit(copy_context().run, self._one, row) for row in rows)
 
     def _one(self, row: Mapping[str, Any]) -> ImageFile:
         if row["bytes"] is not None:
-            return ImageFile(row["bytes"], row["turn"])
+            return ImageFile(row["bytes"], row["turn"], row["uri"])
         if self.folder is None:
             raise DataError(
                 "the images table neither holds the image files nor says where they are",
@@ -105,7 +112,7 @@ class ImageFiles:
             raise _error(where, f"cannot be read ({error.strerror or 'it is gone'})") from error
         if hashlib.sha256(data).hexdigest() != row["sha256"]:
             raise _error(where, "the file has changed: ingest ran on other bytes")
-        return ImageFile(data, row["turn"])
+        return ImageFile(data, row["turn"], row["uri"])
 
 
 def _error(where: str, what: str) -> DataError:

@@ -1,18 +1,24 @@
-"""PNG files without what is no picture: texts and colour profiles can be larger than a reader of
-pictures takes, and say nothing of pixels here."""
+"""PNG files without what is no picture: texts, colour profiles and the notes of programs can be
+larger than a reader of pictures takes, or damaged, and say nothing of pixels here."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gcdis_ray.errors import DataError
 
-_PASSED_OVER = (b"iCCP", b"iTXt", b"tEXt", b"zTXt")
+_TOLD = (b"eXIf", b"acTL", b"fcTL", b"fdAT")  # turns, and whether there are several pictures
 _MOST = 100_000  # chunks
 
 
-def without_metadata(data: bytes) -> bytes:
-    """The file without its texts and profile, none of which is unpacked; as it is if it has none.
+def without_metadata(data: bytes, keep: Collection[bytes] = _TOLD) -> bytes:
+    """The file without its ancillary chunks, none of which is unpacked; as it is if it has none.
+    They do not change the colours of pixels, as far as those are read here.
 
-    EXIF stays, and damage too: who reads the picture will find it.
+    Damage of the picture stays: who reads it will find it.
+
+    Args:
+        keep: names of ancillary chunks that stay.
 
     Raises:
         DataError: more chunks than a picture has.
@@ -24,7 +30,7 @@ def without_metadata(data: bytes) -> bytes:
         end = place + 12 + int.from_bytes(data[place : place + 4], "big")
         if end > len(data) or name in (b"IEND", b""):
             return b"".join((*kept, data[start:])) if kept else data
-        if name in _PASSED_OVER:
+        if name.isalpha() and name[:1].islower() and name not in keep:
             kept.append(data[start:place])
             start = end
         place = end

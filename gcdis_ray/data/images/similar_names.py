@@ -4,21 +4,24 @@ taken instead."""
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from urllib.parse import unquote
 
-from gcdis_ray.words import cut
+from gcdis_ray.words import printed
 
 _MOST = 100  # files of one name that are compared
 
 
-def similar_names(missing: Sequence[str], there: Iterable[str]) -> Mapping[str, str]:
+def similar_names(
+    missing: Sequence[str], there: Iterable[str], usable: Callable[[str], bool] = lambda name: True
+) -> Mapping[str, str]:
     """For each missing name that a file is almost named like, a phrase: which file, and what
     differs.
 
     Args:
         missing: a few.
         there: all files that are there.
+        usable: whether one can have been meant; asked of those alone that are called almost so.
     """
     wanted = {_stem(name) for name in missing}
     found: dict[str, list[str]] = {}
@@ -31,13 +34,13 @@ def similar_names(missing: Sequence[str], there: Iterable[str]) -> Mapping[str, 
             (rank, other, words)
             for other in found.get(_stem(name), ())
             for rank, words in [_difference(name, other)]
-            if words
+            if words and usable(other)
         ]
         best = [entry for entry in said if entry[0] == min(said)[0]]
         if len(best) == 1:
-            phrases[name] = f"there is {cut(best[0][1])}: {best[0][2]}"
+            phrases[name] = f"there is {printed(best[0][1])}: {best[0][2]}"
         elif best:
-            phrases[name] = f"there are {len(best)} such as {cut(min(best)[1])}: {best[0][2]}"
+            phrases[name] = f"there are {len(best)} such as {printed(min(best)[1])}: {best[0][2]}"
     return phrases
 
 
@@ -71,7 +74,7 @@ def _difference(name: str, other: str) -> tuple[int, str]:
         return 0, "almost the same letters"
     if mine[-len(others) :] == others:
         more = "/".join(name.replace("\\", "/").split("/")[: -len(others)])
-        return 1, f"without the folder {cut(more)}"
+        return 1, f"without the folder {printed(more)}"
     if others[-len(mine) :] == mine:
         return 2, "in a folder below"
     if mine[:-1] == others[:-1]:

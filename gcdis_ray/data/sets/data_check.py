@@ -21,7 +21,7 @@ from gcdis_ray.data.sets.splits import DataPlan, SetPlan, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.json_file import JsonFile
 from gcdis_ray.store.source import SourceFolder
-from gcdis_ray.words import counted, cut, size
+from gcdis_ray.words import counted, printed, size
 
 _CHUNK_BYTES = 1 << 20
 _EXAMPLES = 3
@@ -218,11 +218,10 @@ def _set(
 def _linked(folder: SourceFolder, images: str) -> str | None:
     """What of a folder lies out of the data folder, behind links: whoever moves that must know."""
     count, example = 0, ""
-    for entry in folder.entries(images) if folder.has_aliases else ():
-        if entry.outside:
-            count, example = count + 1, min(example or entry.name, entry.name)
-    where = "below links that lead out of root"
-    return f"{counted(count, 'file')} {where}, such as {cut(example)}" if count else None
+    for name in folder.outside(images):
+        count, example = count + 1, min(example or name, name)
+    where = "behind links that lead out of root"
+    return f"{counted(count, 'file')} {where}, such as {printed(example)}" if count else None
 
 
 def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set[int]:
@@ -235,7 +234,7 @@ def _count(chosen: SetPlan, found: SetFacts, told: Callable[[int], None]) -> set
             if reason is not None:
                 found.not_usable += 1
                 if len(found.examples) < _EXAMPLES:
-                    uri = f"{cut(chosen.images[row].uri)}: " if row >= 0 else ""
+                    uri = f"{printed(chosen.images[row].uri)}: " if row >= 0 else ""
                     found.examples.append(uri + reason)
                 continue
             ids.append(instance_id)
@@ -263,10 +262,10 @@ def _compare_files(report: DataReport, config: DataConfig, name: str) -> None:
     """Only a config that is shipped says that a file is the published one: others may give a file
     of their own its name."""
     partial = {
-        name
+        file
         for split in config.splits
         if config.image_set(split).partial
-        for name in config.image_set(split).annotation_files
+        for file in config.image_set(split).annotation_files
     }
     for file in report.files:
         sha256, source = HASHES.get(file.name.rpartition("/")[2], (file.sha256, ""))

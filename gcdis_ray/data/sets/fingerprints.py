@@ -8,21 +8,22 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from gcdis_ray.data.sets.data_config import DataConfig
+from gcdis_ray.data.sets.data_config import DataConfig, ImageSet
 from gcdis_ray.data.sets.splits import DataPlan, SetPlan
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.meter import count, metering
 from gcdis_ray.store.source import SourceFolder
 from gcdis_ray.training.plan import Progress
-from gcdis_ray.words import cut
+from gcdis_ray.words import printed
 
 Show = Callable[[Progress], None]
 
 
 def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
     """Fingerprint of the states of all files that the config names, without opening one, and of all
-    files in the image folders of these sets, and of those that are named by classes.
+    files in the image folders of these sets, and of those that are named by classes; and of where
+    links to folders lead, by which files may be named.
 
     Any change of a file changes it, also one that would change nothing in the artifact.
     """
@@ -39,8 +40,9 @@ def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:
     sets = (config.image_set(split) for split in config.splits)
     listed = {chosen.images for chosen in sets if chosen.has_class_folders}
     listed |= {config.image_set(split).images for split in images_of}
+    by_name = {chosen.images for chosen in map(config.image_set, images_of) if _names_files(chosen)}
     for images in sorted(listed):
-        found[f"{images}/"] = _listing_digest(folder, images)
+        found[f"{images}/"] = _listing_digest(folder, images, listed=images in by_name)
     return hashlib.sha256(canonical_json(found).encode()).hexdigest()
 
 
@@ -55,12 +57,14 @@ def annotations_digest(
 def images_digest(plan: DataPlan, split: str, show: Show) -> str:
     chosen = plan.sets[split]
     files, absent = _contents_digest(plan.folder, chosen, show)
-    if absent == len(chosen.images) and not chosen.missing(plan.folder).similar:
-        raise DataError(
-            f"none of its {absent} images exists, such as {cut(chosen.images[0].uri)}",
-            where=f"stages.ingest.{split}.images",
-            fix=f"check root ({plan.folder.uri}) and images",
-        )
+    if absent == len(chosen.images):
+        missing = chosen.missing(plan.folder)
+        if not (missing.similar or missing.refused):
+            raise DataError(
+                f"none of its {absent} images exists, such as {printed(chosen.images[0].uri)}",
+                where=f"stages.ingest.{split}.images",
+                fix=f"check root ({plan.folder.uri}) and images",
+            )
     if absent:
         plan.check_present()
     found = hashlib.sha256(f"{split} {files}".encode())
@@ -85,11 +89,16 @@ def _contents_digest(folder: SourceFolder, chosen: SetPlan, show: Show) -> tuple
     return found.hexdigest(), absent
 
 
-def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
+def _names_files(chosen: ImageSet) -> bool:
+    """Whether it is told which files of its folder are images of the set."""
+    return bool(chosen.annotation_files) and not chosen.has_class_folders
+
+
+def _listing_digest(folder: SourceFolder, images: str, *, listed: bool = False) -> list[Any]:
     """Number of files below a folder, and the sum of the hashes of their names and states: a
     listing comes in whatever order."""
     total, count = 0, 0
-    for name, state in folder.states(images):
+    for name, state in folder.states(images, listed=listed):
         line = f"{name} {state.num_bytes}:{state.changed}"
         total += int.from_bytes(
             hashlib.sha256(line.encode("utf-8", "surrogateescape")).digest(), "big"
@@ -99,7 +108,14 @@ def _listing_digest(folder: SourceFolder, images: str) -> list[Any]:
 
 
 def _state(folder: SourceFolder, name: str) -> str | None:
-    state = folder.state(name)
+    try:
+        state = folder.state(name)
+    except OSError as error:
+        raise DataError(
+            f"cannot be looked at ({error.strerror})",
+            where=f"{folder.uri}/{name}",
+            fix="let it be read",
+        ) from error
     return f"{state.num_bytes}:{state.changed}" if state else None
 
 

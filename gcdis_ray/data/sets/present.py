@@ -10,14 +10,16 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from gcdis_ray.data.images.folder_images import is_image
 from gcdis_ray.data.images.similar_names import similar_names
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.source import SourceFolder
-from gcdis_ray.words import counted, cut, some
+from gcdis_ray.words import counted, printed, some
 
 _PATCH = re.compile(r"patch(\d+)")
 _EXAMPLES = 3
 _FETCH = "fetch them, or set partial: true for this set to go on without"
+_ALLOW = "let the files and their folders be read"
 _RENAME = "write file_name as the files are named, or rename them: nothing is guessed"
 
 
@@ -31,6 +33,7 @@ class Missing:
     files: int  # images elsewhere
     examples: tuple[str, ...]  # of those elsewhere
     similar: Mapping[str, str] = field(default_factory=dict)  # missing name -> what is there
+    refused: Mapping[str, str] = field(default_factory=dict)  # missing name -> why nobody may look
 
     @property
     def count(self) -> int:
@@ -38,6 +41,8 @@ class Missing:
 
     @property
     def fix(self) -> str:
+        if self.refused:
+            return _ALLOW
         return _RENAME if self.similar else _FETCH
 
     def describe(self) -> str:
@@ -45,9 +50,10 @@ class Missing:
         if self.folders:
             parts.append(f"{_named(self.folders)} ({counted(self.in_folders, 'image')})")
         if self.files:
-            examples = some(self.examples, _EXAMPLES, cut)
+            examples = some(self.examples, _EXAMPLES, printed)
             parts.append(f"{counted(self.files, 'file')} such as {examples}")
-        parts += [f"for {cut(name)} {there}" for name, there in self.similar.items()]
+        parts += [f"for {printed(name)} {there}" for name, there in self.similar.items()]
+        parts += [f"{printed(name)} cannot be read ({why})" for name, why in self.refused.items()]
         missing = f"{self.count:,} of {counted(self.total, 'image')}"
         return f"{missing} {'is' if self.count == 1 else 'are'} missing: {'; '.join(parts)}"
 
@@ -92,6 +98,16 @@ class Listing(Names):
         except OSError:
             return False
 
+    def _refused(self, names: Iterable[str]) -> dict[str, str]:
+        """Why they cannot be looked at, of those that cannot."""
+        found: dict[str, str] = {}
+        for name in names:
+            try:
+                self._folder.state(f"{self._images}/{name}")
+            except OSError as error:
+                found[name] = error.strerror or type(error).__name__
+        return found
+
     def missing(self, names: Iterable[str]) -> Missing:
         """What of ``names`` is not there; 8 bytes of memory each."""
         total = 0
@@ -109,15 +125,20 @@ class Listing(Names):
         elsewhere = sorted(p for p in absent if p not in set(whole))
         files = [name for p in elsewhere for name in examples[p]][:_EXAMPLES]
         looked_for = [*files, *(examples[p][0] for p in whole[:_EXAMPLES])]
-        there = self._folder.names(self._images) if looked_for else ()
+        refused = self._refused(looked_for)
+        there = self._folder.names(self._images) if len(refused) < len(looked_for) else ()
         return Missing(
             total,
             tuple(whole),
             sum(absent[p] for p in whole),
             sum(absent[p] for p in elsewhere),
             tuple(files),
-            similar_names(looked_for, there),
+            similar_names(looked_for, there, self._is_image),
+            refused,
         )
+
+    def _is_image(self, name: str) -> bool:
+        return is_image(self._folder, f"{self._images}/{name}")
 
 
 def _named(folders: tuple[str, ...]) -> str:
@@ -125,4 +146,4 @@ def _named(folders: tuple[str, ...]) -> str:
     if all(patches):
         numbers = sorted(int(match[1]) for match in patches if match)
         return f"patch{'es' if len(numbers) > 1 else ''} {', '.join(map(str, numbers))}"
-    return f"folder{'s' if len(folders) > 1 else ''} {some(folders, 8, cut)}"
+    return f"folder{'s' if len(folders) > 1 else ''} {some(folders, 8, printed)}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import compress, islice
+from itertools import combinations, compress, islice
 from pathlib import PurePosixPath
 
 import numpy as np
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from gcdis_ray.data.formats.class_folders import ClassFolders
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
-from gcdis_ray.data.images.folder_images import LeftOut, image_names
+from gcdis_ray.data.images.folder_images import LeftOut, image_names, most_frequent
 from gcdis_ray.data.images.image_names import id_of_name
 from gcdis_ray.data.sets.annotations import Selection
 from gcdis_ray.data.sets.data_config import DataConfig, ImageSet
@@ -34,7 +34,7 @@ from gcdis_ray.data.sets.present import Listing, Missing
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.schemas import QUARANTINE
 from gcdis_ray.store.source import SourceFolder
-from gcdis_ray.words import counted, cut
+from gcdis_ray.words import counted, printed
 
 _ROWS_AT_ONCE = 16_384
 _FEDERATED = pa.schema(
@@ -82,10 +82,10 @@ class DataPlan:
     def images(self) -> dict[str, ImageList]:
         return {split: chosen.images for split, chosen in self.sets.items()}
 
-    def left_out(self) -> Counter[str]:
+    def left_out(self) -> Mapping[str, int]:
         """Files of the image folders that are no images, by kind; of each folder once."""
         folders = {chosen.config.images: chosen.left_out for chosen in self.sets.values()}
-        return sum((found.counts for found in folders.values()), Counter[str]())
+        return most_frequent(sum((found.counts for found in folders.values()), Counter[str]()))
 
     def check_present(self) -> None:
         """Raise DataError, which names them, if images are not there and must be."""
@@ -103,7 +103,13 @@ class DataPlan:
                 if len(found) > 1
                 else ""
             )
-            raise found[absent[0]].error(f"stages.ingest.{absent[0]}.images", others)
+            if len(absent) == 1:
+                raise found[absent[0]].error(f"stages.ingest.{absent[0]}.images", others)
+            raise DataError(
+                "; ".join(f"{split}: {found[split].describe()}" for split in absent) + others,
+                where=" and ".join(f"stages.ingest.{split}.images" for split in absent),
+                fix=found[absent[0]].fix,
+            )
 
     def quarantine(self, split: str, rejected: Sequence[tuple[int, str]]) -> pa.Table:
         """Rows of ``quarantine`` for annotations: (row of the image or -1, reason)."""
@@ -143,6 +149,7 @@ def plan_data(config: DataConfig) -> DataPlan:
         for split in config.splits
     }
     _check_apart(sets)
+    _check_files_apart(folder, sets)
     return DataPlan(folder, sets, listed.known)
 
 
@@ -237,13 +244,47 @@ def _check_apart(sets: Mapping[str, SetPlan]) -> None:
                 fix = "the annotation file lists that name twice: keep one of the two records"
             raise DataError(
                 f"{counted(len(shared), 'image occurs', 'images occur')} twice, "
-                f"such as {cut(uris[0])}",
+                f"such as {printed(uris[0])}",
                 where=where,
                 fix=fix,
             )
         raise DataError(
             f"{counted(len(shared), 'image id stands', 'image ids stand')} for two images, "
-            f"such as {first} for {' and '.join(map(cut, uris))}",
+            f"such as {first} for {' and '.join(map(printed, uris))}",
             where=where,
             fix="set ids: name in one of these sets, or renumber its file",
+        )
+
+
+def _check_files_apart(folder: SourceFolder, sets: Mapping[str, SetPlan]) -> None:
+    """No file may be in two sets by two names: behind links, or written otherwise."""
+    if not folder.has_aliases:
+        return
+
+    def real_names(split: str) -> Iterator[str]:
+        return folder.real_names(sets[split].images.uris())
+
+    hashes = {  # 64 bits: among two million files two alike are one chance in 10^7
+        split: np.fromiter(map(hash, real_names(split)), np.int64, len(chosen.images))
+        for split, chosen in sets.items()
+    }
+    for pair in combinations(sets, 2):
+        if "labeled" in pair and any(sets[split].config.shared for split in pair):
+            continue
+        common = np.intersect1d(hashes[pair[0]], hashes[pair[1]])
+        if not len(common):
+            continue
+        one, other = (
+            next(
+                uri
+                for uri, name in zip(sets[split].images.uris(), real_names(split), strict=True)
+                if hash(name) == common[0]
+            )
+            for split in pair
+        )
+        raise DataError(
+            f"{counted(len(common), 'file is', 'files are')} in both by two names: "
+            f"{printed(other)} is {printed(one)}",
+            where=" and ".join(f"stages.ingest.{split}" for split in sorted(pair)),
+            fix="take the link out of the folder, or keep the sets apart with image_ids or part",
         )

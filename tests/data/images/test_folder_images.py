@@ -5,11 +5,15 @@ from __future__ import annotations
 import os
 from collections import Counter
 from pathlib import Path
+from unittest import mock
 
 import pytest
 from coco_folder import image_bytes
+from flaky_service import flaky_service
 
-from gcdis_ray.data.images.folder_images import LeftOut, image_names
+from gcdis_ray.data.images.folder_images import LeftOut, image_names, most_frequent
+from gcdis_ray.errors import DataError
+from gcdis_ray.store.meter import metering
 from gcdis_ray.store.s3 import Prefix
 from gcdis_ray.store.source import LocalFolder, S3Folder
 
@@ -32,6 +36,8 @@ OTHERS = {
     "k": b"",
     "l.json": JPEG,  # not looked into
     ".m.jpg": JPEG,
+    ".dvc/cache/files/md5/a0/0123456789abcdef": JPEG,
+    "deep/.git/annex/1.jpg": JPEG,
 }
 
 
@@ -49,10 +55,12 @@ def test_images_are_told_by_content(tmp_path: Path, request: pytest.FixtureReque
         folder = S3Folder(prefix)
     left_out = LeftOut()
     assert set(image_names(folder, "in", left_out)) == set(IMAGES)
-    kinds = {".tif": 1, ".gif": 2, "without suffix": 1, ".json": 1, "hidden": 1}
+    kinds = {".tif": 1, ".gif": 2, "without suffix": 1, ".json": 1, "hidden": 3}
     assert left_out.counts == Counter(kinds)
-    assert left_out.describe().startswith("6 other files (2 .gif, 1 .json, 1 .tif, 1 hidden, 1 w")
-    assert ".m.jpg, " in left_out.describe()
+    assert left_out.describe().startswith("8 other files (3 hidden, 2 .gif, 1 .json, 1 .tif, 1 w")
+    assert left_out.describe().endswith(
+        "such as .dvc/cache/files/md5/a0/0123456789abcdef, i.gif, l.json"
+    )
 
 
 def test_what_does_not_open_is_counted(tmp_path: Path):
@@ -77,3 +85,56 @@ def test_many_files_pass_by_in_parts(tmp_path: Path):
     names = list(image_names(LocalFolder(str(tmp_path)), ".", left_out))
     assert len(set(names)) == len(names) == 467
     assert left_out.counts == {".txt": 233}
+
+
+def test_kinds_of_any_number_are_told_in_a_line():
+    left_out = LeftOut()
+    for number in reversed(range(3000)):
+        left_out.add(f"1.2.840.{number}", f".{number}")
+        left_out.add(f"{number}.gif", ".gif")
+    told = left_out.describe()
+    assert told.startswith("6,000 other files (3,000 .gif, 1 .0, 1 .1, 1 .10, ")
+    assert told.endswith(", 2,993 of 2,993 other kinds), such as 0.gif, 1.2.840.0, 1.2.840.1")
+    assert sum(most_frequent(left_out.counts).values()) == left_out.total
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (PermissionError(13, "no"), "files that cannot be read"),
+        (FileNotFoundError(2, "gone"), "without suffix"),
+        (OSError(5, "broken"), None),
+    ],
+)
+def test_files_that_nobody_may_look_into(tmp_path: Path, error: OSError, kind: str | None):
+    (tmp_path / "a").write_bytes(JPEG)
+    (tmp_path / "b.jpg").write_bytes(JPEG)
+    left_out = LeftOut()
+    with mock.patch.object(LocalFolder, "head", side_effect=error):
+        if kind is None:  # an outage changes no result
+            with pytest.raises(DataError, match=r"/a: cannot be read \(broken\)"):
+                list(image_names(LocalFolder(str(tmp_path)), ".", left_out))
+        else:
+            found = list(image_names(LocalFolder(str(tmp_path)), ".", left_out))
+            assert found == ["b.jpg"]
+            assert left_out.counts == {kind: 1}
+
+
+def test_objects_are_told_by_their_start_once(tmp_path: Path, s3_endpoint: str):
+    with flaky_service(s3_endpoint) as service:
+        prefix = Prefix(f"s3://bucket/{tmp_path.name}", service.url)
+        data = {"a": JPEG, "b.jpg": JPEG, "scan.dcm": bytes(100_000), "empty": b""}
+        for name, content in data.items():
+            prefix.write(f"in/{name}", content)
+        service.requests.clear()
+        for _ in range(2):
+            with metering() as meter:
+                found = sorted(image_names(S3Folder(prefix), "in", LeftOut()))
+            assert found == ["a", "b.jpg"]
+        gets = [request for request in service.requests if "list-type" not in request]
+        assert sorted(gets) == [
+            f"GET /bucket/{tmp_path.name}/in/{n}" for n in ("a", "empty", "scan.dcm")
+        ]
+        assert meter.read_bytes == 0
+        prefix.write("in/a", b"text")
+        assert list(image_names(S3Folder(prefix), "in", LeftOut())) == ["b.jpg"]

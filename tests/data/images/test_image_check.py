@@ -78,6 +78,7 @@ def test_grey_pictures():
     assert set(np.unique(black_white)) == {0, 255}
 
 
+PNG_OF_8_BITS = saved(SMOOTH, "PNG")
 COLOUR_TYPES = {0: 1, 2: 3, 4: 2, 6: 4}  # of PNG -> channels
 
 
@@ -164,6 +165,59 @@ def test_damage_beside_metadata_is_still_found():
     crowd = plain[:33] + 100_000 * chunk(b"tEXt", b"") + plain[33:]
     with pytest.raises(DataError, match="more than 100,000 chunks"):
         check_image(crowd, LIMITS)
+
+
+def with_wrong_sum(data: bytes) -> bytes:
+    return data[:-4] + bytes(byte ^ 255 for byte in data[-4:])
+
+
+ANCILLARY = {
+    "large": chunk(b"caBX", bytes(9_000_000)),
+    "large and private": chunk(b"prVt", bytes(9_000_000)),
+    "large EXIF": chunk(b"eXIf", b"II*\0\x08\0\0\0\0\0" + bytes(9_000_000)),
+    "damaged": with_wrong_sum(chunk(b"tIME", bytes(7))),
+    "wrong": chunk(b"tRNS", b"\0"),
+    "impossible": chunk(b"gAMA", bytes(4)) + chunk(b"cHRM", b"\xff" * 32),
+}
+
+
+@pytest.mark.parametrize("more", ANCILLARY.values(), ids=ANCILLARY)
+@pytest.mark.parametrize("plain", [deep_png(np.arange(24).reshape(2, 4, 3), 2), PNG_OF_8_BITS])
+def test_chunks_that_are_no_picture_are_passed_over(plain: bytes, more: bytes):
+    for place in (33, len(plain) - 12):
+        data = plain[:place] + more + plain[place:]
+        assert check_image(data, LIMITS) == check_image(plain, LIMITS)
+        assert (decode_rgb(data) == decode_rgb(plain)).all()
+
+
+@pytest.mark.parametrize("colour", COLOUR_TYPES)
+def test_what_is_accepted_decodes(colour: int):
+    """Whatever is cut off or spoiled: the check and the decoder agree."""
+    whole = deep_png(RNG.integers(0, 4096, (5, 7, COLOUR_TYPES[colour]), np.uint16), colour)
+    spoiled = [whole[:end] for end in range(33, len(whole))]
+    for place in range(len(whole)):
+        spoiled.append(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
+    accepted = 0
+    for data in [whole, whole + b"more", *spoiled]:
+        try:
+            facts = check_image(data, LIMITS)
+        except DataError:
+            continue
+        accepted += 1
+        assert decode_rgb(data).shape == (*facts.stored_hw, 3)
+    assert accepted >= 2
+
+
+def test_a_picture_of_a_size_that_the_decoder_does_not_take():
+    data = deep_png(np.zeros((1, 1_100_000, 1), np.uint16), 0)
+    with pytest.raises(DataError, match="of a kind that is not read"):
+        check_image(data, LIMITS)
+
+
+def test_a_jpeg_that_one_decoder_does_not_know(monkeypatch):
+    monkeypatch.setattr("cv2.imdecode", lambda data, flags: None)
+    pixels = decode_rgb(saved(SMOOTH, "JPEG", quality=95))
+    assert np.abs(pixels.astype(int) - SMOOTH).mean() <= 6
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -21,7 +21,7 @@ from gcdis_ray.store.schemas import IMAGES
 from gcdis_ray.store.source import source_folder
 
 FILES = [bytes([number]) * (number + 1) for number in range(40)]
-READ = [ImageFile(file, 1) for file in FILES]
+READ = [ImageFile(file, 1, f"images/{number}.jpg") for number, file in enumerate(FILES)]
 
 
 def rows(kept: bool = False) -> list[dict[str, Any]]:
@@ -76,6 +76,14 @@ def test_pixels_are_turned_as_ingest_has_decided():
         pixels = ImageFiles().read(table([row]))[0].pixels()
         assert (pixels == decode_rgb(file, turn)).all()
         assert pixels.shape == ((WIDTH, HEIGHT, 3) if turn >= 5 else (HEIGHT, WIDTH, 3))
+
+
+def test_an_image_that_does_not_decode_is_named():
+    for file in (image_bytes(1)[:3], b"\x89PNG\r\n\x1a\n" + b"x" * 100, b"text"):
+        row = {**rows()[5], "bytes": file}
+        with pytest.raises(DataError, match=r"images/5.jpg: cannot be decoded: ") as caught:
+            ImageFiles().read(table([row]))[0].pixels()
+        assert caught.value.where == "images/5.jpg"
 
 
 def test_a_file_that_is_gone_is_named(folder: Path):

@@ -48,3 +48,15 @@ def test_the_most_alike_is_told():
     assert found == {"7.jpg": "there is 7.JPG: other capital letters"}
     found = similar_names(["7.jpg"], ["c/7.jpg", "a/7.jpg"])
     assert found == {"7.jpg": "there are 2 such as a/7.jpg: in a folder below"}
+
+
+def test_what_cannot_have_been_meant_is_not_told():
+    there = ["7.txt", "7.png"]
+    found = similar_names(["7.jpg"], there, lambda name: not name.endswith(".txt"))
+    assert found == {"7.jpg": "there is 7.png: another suffix"}
+
+
+def test_names_of_any_bytes_can_be_printed():
+    found = similar_names(["x/7.jpg"], ["caf\udce9/x/7.jpg", "caf\udce9/x/y/7.jpg"])
+    assert found == {"x/7.jpg": "there is 'caf\\udce9/x/7.jpg': in a folder below"}
+    similar_names(["caf\udce9/7.jpg"], ["7.jpg"])["caf\udce9/7.jpg"].encode()

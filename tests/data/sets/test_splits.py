@@ -69,6 +69,49 @@ def test_plain_folders(root: Path):
     assert again.images == found.images
 
 
+def linked_to(root: Path, name: str, target: str) -> None:
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    (root / name).symlink_to(target)
+
+
+@pytest.mark.parametrize(
+    ("link", "target", "count"),
+    [
+        ("plain/more", "../images", "8 files are"),
+        ("plain/deep/more", "../../beside", "8 files are"),  # a link to a link
+        ("plain/mine.jpg", "../images/3.jpg", "1 file is"),
+        ("plain/up", "..", None),  # not followed
+        ("plain/deep/up", "../..", None),
+    ],
+)
+def test_no_file_is_in_two_sets_by_a_link(root: Path, link: str, target: str, count: str | None):
+    (root / "beside").symlink_to("images")
+    linked_to(root, link, target)
+    (root / "plain/own.jpg").write_bytes(image_bytes(99))
+    changes = {"unlabeled": {"images": "plain"}}
+    if count is not None:
+        with pytest.raises(
+            DataError, match=rf"{count} in both by two names: plain/\S+ is images/"
+        ) as caught:
+            plan(root, **changes)
+        assert caught.value.where == "stages.ingest.labeled and stages.ingest.unlabeled"
+    else:
+        found = plan(root, **changes)
+        assert [image.uri for image in found.images["unlabeled"]] == ["plain/own.jpg"]
+        assert found.left_out() == {"links to folders they lie in": 1}
+
+
+def test_no_file_is_in_two_listed_sets_by_a_link(root: Path):
+    (root / "current").symlink_to("images")
+    unlabeled = {"images": "current", "annotations": "all.json", "ids": "name"}
+    of = lambda key: {**unlabeled, "image_ids": {"file": "lists.json", "key": key}}  # noqa: E731
+    with pytest.raises(
+        DataError, match=r"8 files are in both by two names: current/\S+ is images/"
+    ):
+        plan(root, unlabeled=of("l"))
+    assert len(plan(root, unlabeled=of("u")).images["unlabeled"]) == 8
+
+
 def test_files_that_number_alike(root: Path):
     make_coco_folder(root / "second", 4)
     changes = {"unlabeled": {"images": "second/images", "annotations": "second/all.json"}}
