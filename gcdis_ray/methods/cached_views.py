@@ -8,9 +8,6 @@ Shape letters: N crops, V random views of each, D numbers of a row.
 
 from __future__ import annotations
 
-import math
-import os
-import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -21,8 +18,9 @@ from torch import Generator, Tensor
 
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
-from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import as_lists, matrix
+from gcdis_ray.files.shared_table import RandomRows, shared_table
 from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.methods.front_views import FrontViews
 from gcdis_ray.methods.trunk import VIEWS, TrunkSpec, build_front
@@ -103,11 +101,12 @@ class CachedViews:
     """Implements :class:`gcdis_ray.methods.crop_views.Views`: what a network sees are rows (N, D).
     Masks, (N, 1, 0, 0), are gone.
 
-    Memory stays flat in the number of crops: beyond a budget the rows lie in a mapped file without
-    a name in the temporary folder (``TMPDIR``), whose pages the system can drop and read again.
+    Rows are there once per machine, whatever the number of workers, and a worker's own memory stays
+    flat in the number of crops: beyond a budget the rows lie in a mapped file without a name in the
+    temporary folder (``TMPDIR``), whose pages the system can drop and read again.
 
     Args:
-        views: a table ``views``, row i of crop i; read shard by shard and once only.
+        views: a table ``views``, row i of crop i; read by one worker of the machine, by shards.
         budget_mb: rows that fit into so many MB are held in memory.
         device: where views are wanted.
 
@@ -119,19 +118,21 @@ class CachedViews:
         self._device, num = device, views.num_rows
         if num == 0:
             raise DataError("no crop to learn from", where="crops")
-        labels, done = np.empty(num, np.int64), 0
-        kept: np.ndarray | None = None
-        for shard in views.iter_shards(["class_index", "rows"]):
-            if not shard.num_rows:
-                continue
-            found = matrix(shard["rows"]).reshape(shard.num_rows, 1 + num_views, -1)
-            if kept is None:
-                kept = _room((num, *found.shape[1:]), budget_mb)
-            here = slice(done, done + shard.num_rows)
-            kept[here], labels[here] = found, shard["class_index"].to_numpy()
-            done += shard.num_rows
-        assert kept is not None
-        self._rows_NVD, self.labels = kept, torch.from_numpy(labels)
+        columns = ("class_index", "rows")
+        schema = pa.schema([VIEWS.field(name) for name in columns])
+        first = next(shard for shard, file in enumerate(views.shards) if file.rows)
+        numbers_in_row = len(views.shard(first, ("rows",))["rows"][0])
+        kept = shared_table(
+            f"views {views.digest}",
+            schema,
+            lambda: views.iter_shards(columns),
+            in_memory=2 * num * numbers_in_row <= budget_mb * 1_000_000,
+        )
+        self._rows = RandomRows(kept)
+        self._shards = [
+            matrix(rows).reshape(len(rows), 1 + num_views, -1) for rows in self._rows.column("rows")
+        ]
+        self.labels = torch.from_numpy(kept["class_index"].to_numpy().astype(np.int64))
         pa.default_memory_pool().release_unused()
 
     def plain(self, rows_N: Tensor) -> Iterator[Tensor]:
@@ -147,29 +148,13 @@ class CachedViews:
         Args:
             augment: was heeded when they were made.
         """
-        cached = self._rows_NVD.shape[1] - 1
+        cached = self._shards[0].shape[1] - 1
         order_NV = torch.rand(len(rows_N), cached, generator=generator).argsort(dim=1)
         gone = torch.zeros(len(rows_N), 1, 0, 0)
         picks = (1 + order_NV[:, k % cached] for k in range(num_views))
         return [(self._taken(rows_N, pick_N), gone) for pick_N in picks]
 
     def _taken(self, rows_N: Tensor, pick_N: Tensor) -> Tensor:
-        found_ND = self._rows_NVD[rows_N.numpy(), pick_N.numpy()]
+        places = zip(self._rows.places(rows_N.numpy()), pick_N.tolist(), strict=True)
+        found_ND = np.stack([self._shards[shard][row, pick] for (shard, row), pick in places])
         return torch.from_numpy(found_ND).to(self._device).float()
-
-
-def _room(shape: tuple[int, ...], budget_mb: int) -> np.ndarray:
-    """Empty float16 numbers, in memory or in a scratch file that is gone when the process is."""
-    if 2 * math.prod(shape) <= budget_mb * 1_000_000:
-        return np.empty(shape, np.float16)
-    try:
-        with tempfile.TemporaryFile(prefix="gcdis-views-") as file:
-            file.truncate(2 * math.prod(shape))
-            os.posix_fallocate(file.fileno(), 0, 2 * math.prod(shape))
-            return np.memmap(file, np.float16, "r+", shape=shape)  # outlives the file's handle
-    except OSError as error:
-        raise StorageError(
-            f"cannot keep cached views there ({error.strerror or error})",
-            where=tempfile.gettempdir(),
-            fix="free space there, point TMPDIR elsewhere, or raise cache_mb if memory allows",
-        ) from error

@@ -96,7 +96,7 @@ def map_shards(
     board.take()  # what was posted in earlier steps
     gpus = min(1.0, compute.gpus_per_worker)  # a network runs on one, whatever training takes
     need = {"CPU": 1.0, "GPU": gpus if device_of(task, compute) == "cuda" else 0.0}
-    actors = _pool_size(compute.data_workers, len(indices), need)
+    most = min(compute.data_workers, len(indices))
     data = ray.data.from_items(
         [{"index": index} for index in indices], override_num_blocks=len(indices)
     ).map_batches(
@@ -113,8 +113,8 @@ def map_shards(
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(
             min_size=1,
-            max_size=actors,
-            initial_size=actors,
+            max_size=most,  # whatever room there is now: nodes may come
+            initial_size=min(most, _room(need)),
             max_tasks_in_flight_per_actor=2,  # the next one is there when one is done
         ),
         num_cpus=need["CPU"],
@@ -123,11 +123,11 @@ def map_shards(
     _drain(data, compute, need, done, waiting, board)
 
 
-def _pool_size(wanted: int, num_shards: int, need: Mapping[str, float]) -> int:
-    """Actors to start with: no more than there are shards, or room in the cluster as it is."""
+def _room(need: Mapping[str, float]) -> int:
+    """Actors that fit into the cluster as it is; one, which waits, if none does."""
     have = ray.cluster_resources()
     room = min(int(have.get(name, 0) // amount) for name, amount in need.items() if amount)
-    return max(1, min(wanted, num_shards, room))
+    return max(1, room)
 
 
 class _Failure:

@@ -163,6 +163,12 @@ class Table:
     def num_shards(self) -> int:
         return len(self.shards)
 
+    @property
+    def digest(self) -> str:
+        """Of all rows: equal for equal files in the same order."""
+        files = [[shard.sha256, shard.rows] for shard in self.shards]
+        return hashlib.sha256(canonical_json(files).encode()).hexdigest()
+
     def shard(self, index: int, columns: Sequence[str] | None = None) -> pa.Table:
         """Rows of one shard in their stored order, schema checked."""
         return self.opener.read_table(self.shards[index], columns)

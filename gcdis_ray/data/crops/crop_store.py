@@ -1,16 +1,13 @@
 """Crops at hand for random access: decoded in memory if they fit, else encoded in a scratch file.
 
-Either way a worker's own memory stays flat in the number of crops: decoded crops are held within a
-budget, encoded ones lie in a mapped file whose pages the system can drop and read again.
+Either way they are there once per machine, whatever the number of workers, and a worker's own
+memory stays flat in the number of crops (:mod:`gcdis_ray.files.shared_table`).
 """
 
 from __future__ import annotations
 
-import mmap
-import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
-from typing import BinaryIO
 
 import cv2
 import numpy as np
@@ -18,10 +15,13 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from gcdis_ray.errors import DataError, StorageError
+from gcdis_ray.errors import DataError
+from gcdis_ray.files.shared_table import RandomRows, shared_table
 from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.schemas import CROPS
 
 _COLUMNS = ("class_index", "jpeg", "mask_png")
+_ENCODED = pa.schema([CROPS.field(name) for name in _COLUMNS])
 _Encoded = Sequence[bytes] | Sequence[np.ndarray]
 
 
@@ -73,12 +73,12 @@ class CropStore:
     """Random access to the crops of a table.
 
     Args:
-        crops: row i is crop i. A handle is read shard by shard and once only: ``class_index``,
-            ``jpeg`` and ``mask_png``. A table in memory needs the last two.
+        crops: row i is crop i. A handle is read shard by shard, ``class_index``, ``jpeg`` and
+            ``mask_png``, by one worker of the machine. A table in memory needs the last two.
         side_px: side at which crops are kept or decoded.
         budget_mb: if all crops fit, decoded, into this many MB, they are kept so. Else encoded: a
             table in memory as it is, a handle's in a file without a name in the temporary folder
-            (``TMPDIR``), which is gone when the process is, however it ends.
+            (``TMPDIR``), which is gone when the last worker is, however it ends.
 
     Raises:
         DataError: bytes that are no image. StorageError: no room for the scratch file.
@@ -89,111 +89,55 @@ class CropStore:
 
     def __init__(self, crops: pa.Table | Table, side_px: int, budget_mb: int) -> None:
         self._side_px = side_px
-        self._decoded: tuple[np.ndarray, np.ndarray] | None = None
-        self._encoded: Callable[[Sequence[int]], tuple[_Encoded, _Encoded]]
-        self._labels = np.zeros(0, np.int64)
-        shards = [crops] if isinstance(crops, pa.Table) else self._shards(crops)
-        if crops.num_rows * side_px * side_px * 4 <= budget_mb * 1_000_000:
-            self._decoded = _decode_all(shards, crops.num_rows, side_px)
-        elif isinstance(crops, pa.Table):
-            self._encoded = partial(_read_held, crops)
+        self._is_decoded = crops.num_rows * side_px * side_px * 4 <= budget_mb * 1_000_000
+        decoded = partial(_decoded, side_px=side_px)
+        labels = np.zeros(0, np.int64)
+        if isinstance(crops, pa.Table):
+            kept = pa.concat_tables(decoded([crops])) if self._is_decoded else crops
         else:
-            self._encoded = _Scratch(shards, crops.num_rows).read
-        self.labels = torch.from_numpy(self._labels)
+            shards = partial(crops.iter_shards, _COLUMNS)
+            what = f"decoded {side_px} {cv2.__version__}" if self._is_decoded else "encoded"
+            kept = shared_table(
+                f"crops {what} {crops.digest}",
+                _decoded_schema(side_px) if self._is_decoded else _ENCODED,
+                (lambda: decoded(shards())) if self._is_decoded else shards,
+                in_memory=self._is_decoded,
+            )
+            labels = kept["class_index"].to_numpy().astype(np.int64)
+        self._rows = RandomRows(kept)
+        self.labels = torch.from_numpy(labels)
         pa.default_memory_pool().release_unused()
-
-    def _shards(self, crops: Table) -> Iterable[pa.Table]:
-        self._labels, done = np.empty(crops.num_rows, np.int64), 0
-        for shard in crops.iter_shards(_COLUMNS):
-            self._labels[done : done + shard.num_rows] = shard["class_index"].to_numpy()
-            done += shard.num_rows
-            yield shard
 
     def get(self, rows_N: Tensor) -> tuple[Tensor, Tensor]:
         """Images (N, 3, side, side), channels last in memory; masks (N, 1, side, side); uint8."""
-        if self._decoded is None:
-            images, masks = _empty(len(rows_N), self._side_px)
-            _decode(*self._encoded(rows_N.tolist()), images, masks)
+        images, masks = _empty(len(rows_N), self._side_px)
+        jpegs, pngs = (self._rows.values(name, rows_N.numpy()) for name in _COLUMNS[1:])
+        if not self._is_decoded:
+            _decode(jpegs, pngs, images, masks)
         else:
-            images, masks = (np.take(kept, rows_N.numpy(), axis=0) for kept in self._decoded)
+            for row, (image, mask) in enumerate(zip(jpegs, pngs, strict=True)):
+                images[row].reshape(-1)[:], masks[row].reshape(-1)[:] = image, mask
         return torch.from_numpy(images).permute(0, 3, 1, 2), _as_masks(masks)
 
 
-def _read_held(crops: pa.Table, rows: Sequence[int]) -> tuple[_Encoded, _Encoded]:
-    jpegs, pngs = ([crops[name][row].as_py() for row in rows] for name in _COLUMNS[1:])
-    return jpegs, pngs
+def _decoded_schema(side_px: int) -> pa.Schema:
+    """As of encoded crops, pixels in place of JPEG and PNG."""
+    pixels = side_px * side_px
+    kinds = pa.int32(), pa.binary(3 * pixels), pa.binary(pixels)
+    return pa.schema(list(zip(_COLUMNS, kinds, strict=True)))
 
 
-def _decode_all(
-    shards: Iterable[pa.Table], num_rows: int, side_px: int
-) -> tuple[np.ndarray, np.ndarray]:
-    images, masks = _empty(num_rows, side_px)
-    done = 0
+def _decoded(shards: Iterable[pa.Table], side_px: int) -> Iterator[pa.Table]:
+    done, schema = 0, _decoded_schema(side_px)
     for shard in shards:
-        here = slice(done, done + shard.num_rows)
-        jpegs, pngs = shard["jpeg"].to_pylist(), shard["mask_png"].to_pylist()
-        _decode(jpegs, pngs, images[here], masks[here], first=done)
-        done += shard.num_rows
-    return images, masks
-
-
-class _Scratch:
-    """Encoded crops in one mapped file. In memory: 24 bytes a crop, where they start and end."""
-
-    def __init__(self, shards: Iterable[pa.Table], num_rows: int) -> None:
-        self._starts = np.empty((2, num_rows), np.int64)  # of JPEGs, of masks
-        self._sizes = np.empty((2, num_rows), np.uint32)
-        done, end = 0, 0
-        try:
-            with tempfile.TemporaryFile(prefix="gcdis-crops-") as file:
-                for shard in shards:
-                    here = slice(done, done + shard.num_rows)
-                    for column, name in enumerate(_COLUMNS[1:]):
-                        bounds = end + _write(shard[name], file)
-                        self._starts[column, here] = bounds[:-1]
-                        self._sizes[column, here] = np.diff(bounds)
-                        end = int(bounds[-1])
-                    done += shard.num_rows
-                file.flush()
-                self._bytes = _map(file, end)  # the map outlives the file's handle
-        except OSError as error:
-            raise StorageError(
-                f"cannot keep encoded crops there ({error.strerror or error})",
-                where=tempfile.gettempdir(),
-                fix="free space there, point TMPDIR elsewhere, or raise cache_mb if memory allows",
-            ) from error
-
-    def read(self, rows: Sequence[int]) -> tuple[_Encoded, _Encoded]:
-        """JPEGs and PNGs of rows: views of the map."""
-        jpegs, pngs = (
-            [
-                self._bytes[start : start + size]
-                for start, size in zip(starts[rows].tolist(), sizes[rows].tolist(), strict=True)
-            ]
-            for starts, sizes in zip(self._starts, self._sizes, strict=True)
-        )
-        return jpegs, pngs
-
-
-def _write(column: pa.ChunkedArray, file: BinaryIO) -> np.ndarray:
-    """Append all values of a binary column. Returns where each starts and the last ends, counted
-    from the first."""
-    bounds, end = [np.zeros(1, np.int64)], 0
-    for chunk in column.chunks:
-        if len(chunk) == 0:
-            continue
-        wide = chunk.cast(pa.large_binary())
-        _, offsets, values = wide.buffers()
-        places = np.frombuffer(offsets, np.int64)[wide.offset : wide.offset + len(wide) + 1]
-        file.write(memoryview(values)[places[0] : places[-1]])
-        bounds.append(places[1:] - places[0] + end)
-        end = int(bounds[-1][-1])
-    return np.concatenate(bounds)
-
-
-def _map(file: BinaryIO, size: int) -> np.ndarray:
-    if size == 0:
-        return np.zeros(0, np.uint8)
-    mapped = mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ)
-    mapped.madvise(mmap.MADV_RANDOM)  # crops are asked for in any order: no read-ahead
-    return np.frombuffer(mapped, np.uint8)
+        num = shard.num_rows
+        images, masks = _empty(num, side_px)
+        jpegs, pngs = (shard[name].to_pylist() for name in _COLUMNS[1:])
+        _decode(jpegs, pngs, images, masks, first=done)
+        done += num
+        pixels = [
+            pa.Array.from_buffers(kind, num, [None, pa.py_buffer(values)])
+            for kind, values in zip(schema.types[1:], (images, masks), strict=True)
+        ]
+        labels = shard["class_index"] if "class_index" in shard.column_names else [-1] * num
+        yield pa.table([labels, *pixels], schema=schema)
