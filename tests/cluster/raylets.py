@@ -25,7 +25,7 @@ from marked import Mark
 
 BIN = Path(sys.executable).parent
 HERE = Path(__file__).parent
-NODE = {"CPU": 2, "GPU": 1}  # logical ones of every node but the head
+NODE = {"cpus": 2, "gpus": 1}  # logical ones of every node but the head
 
 
 def _free_port() -> int:
@@ -53,7 +53,7 @@ class Node:
         command = [
             str(BIN / "ray"), "start", "--block", f"--node-name={name}",
             "--object-store-memory=100000000", "--disable-usage-stats",
-            "--min-worker-port=0", "--max-worker-port=0",
+            "--min-worker-port=0", "--max-worker-port=0", "--include-log-monitor=False",
             f"--dashboard-agent-listen-port={_free_port()}", *arguments,
         ]  # fmt: skip
         with log.open("w") as out:
@@ -62,9 +62,12 @@ class Node:
                 stdin=subprocess.DEVNULL, stdout=out, stderr=out,
             )  # fmt: skip
 
-    def check(self) -> None:
-        """It has not ended by itself."""
-        assert self._process.poll() is None, self._log.read_text()[-3000:]
+    def has_ended(self) -> bool:
+        """By itself: Ray gives up a raylet that does not come up within 30 s, on a busy machine."""
+        return self._process.poll() is not None
+
+    def last_words(self) -> str:
+        return self._log.read_text()[-3000:]
 
     def processes(self) -> dict[int, str]:
         """Process id -> command line."""
@@ -86,8 +89,8 @@ class Cluster:
     def __init__(self) -> None:
         # Short: Ray's sockets lie below it.
         self._folder = Path(tempfile.mkdtemp(prefix="gcdis-", dir="/tmp"))
-        port, self._dashboard = _free_port(), _free_port()
-        self.address, self.url = f"127.0.0.1:{port}", f"http://127.0.0.1:{self._dashboard}"
+        port, dashboard = _free_port(), _free_port()
+        self.address, self.url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         ours = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         theirs = {k: v for k, v in os.environ.items() if not k.startswith("RAY_")}
         self.environment = theirs | {
@@ -98,14 +101,14 @@ class Cluster:
             "RAY_AUTH_MODE": "disabled",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",
+            "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "300",
         }
         self.nodes: list[Node] = []
         self._started = 0
-        self.head = Node(
+        self.head = self._start(
             "head",
-            ["--head", "--num-cpus=0", "--num-gpus=0", f"--port={port}",
-             f"--dashboard-port={self._dashboard}", f"--temp-dir={self._folder}"],
-            self.environment, self._folder / "head.log",
+            ["--head", f"--port={port}", f"--dashboard-port={dashboard}",
+             f"--ray-client-server-port={_free_port()}", f"--temp-dir={self._folder}"],
         )  # fmt: skip
 
     def __enter__(self) -> Self:
@@ -119,8 +122,13 @@ class Cluster:
     def __exit__(self, *exception: object) -> None:
         self.close()
 
+    def _start(self, name: str, arguments: list[str], cpus: int = 0, gpus: int = 0) -> Node:
+        room = [f"--num-cpus={cpus}", f"--num-gpus={gpus}"]
+        log = self._folder / f"{name}.log"
+        return Node(name, [*arguments, *room], self.environment, log)
+
     def _answers(self) -> bool:
-        self.head.check()
+        assert not self.head.has_ended(), self.head.last_words()
         try:
             return bool(self.state("nodes"))
         except OSError:
@@ -135,14 +143,16 @@ class Cluster:
     def add(self) -> Node:
         """Start a node; it is there a few seconds later."""
         self._started += 1
+        assert self._started < 50, "nodes end by themselves, one after another"
         name = f"node-{self._started}"
-        room = [f"--num-cpus={NODE['CPU']}", f"--num-gpus={NODE['GPU']}"]
-        node = Node(
-            name, [f"--address={self.address}", *room], self.environment,
-            self._folder / f"{name}.log",
-        )  # fmt: skip
-        self.nodes.append(node)
-        return node
+        self.nodes.append(self._start(name, [f"--address={self.address}"], **NODE))
+        return self.nodes[-1]
+
+    def tend(self) -> None:
+        """Put other nodes in the place of those that have ended by themselves."""
+        for node in [node for node in self.nodes if node.has_ended()]:
+            self.kill(node)
+            self.add()
 
     def have(self, count: int) -> None:
         """Add nodes until there are ``count``, and wait for them."""
@@ -151,8 +161,7 @@ class Cluster:
         wait_for(self._all_joined, "nodes that joined")
 
     def _all_joined(self) -> bool:
-        for node in self.nodes:
-            node.check()
+        self.tend()
         return self.names().keys() >= {node.name for node in self.nodes}
 
     def names(self) -> dict[str, str]:

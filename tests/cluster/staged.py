@@ -166,7 +166,7 @@ def overrides_on(endpoint: str, name: str, small_run: Any) -> list[str]:
         f"storage=s3://bucket/{name}",
         f"storage_endpoint={endpoint}",
         "compute.runtime=ray",
-        "compute.data_workers=4",
+        "compute.data_workers=2",
     ]
 
 
@@ -190,6 +190,7 @@ def drive(
                 over(stage)
             elif stage:
                 killer.look(stage)
+                cluster.tend()
     finally:
         run.end()
 
