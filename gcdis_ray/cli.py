@@ -165,7 +165,7 @@ def _init(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> int:
-    from gcdis_ray.run.checks import before_run
+    from gcdis_ray.run.checks import before_run, too_slow
     from gcdis_ray.run.plan import describe, rows_for_people
 
     pipeline = _open(args)
@@ -173,6 +173,9 @@ def _plan(args: argparse.Namespace) -> int:
     before_run(pipeline.config, stages)
     entries = [entry for entry in describe(pipeline) if entry["name"] in stages]
     print(json.dumps({"stages": entries}, indent=1) if args.json else rows_for_people(entries))
+    todo = [entry["name"] for entry in entries if entry["action"] == "run"]
+    if slow := too_slow(pipeline.config, todo):
+        print(f"gcdis: run will refuse: {slow}", file=sys.stderr)
     return 0
 
 
@@ -186,7 +189,7 @@ def _run_until(
     args: argparse.Namespace, start: str | None, until: str | None, quiet: bool = False
 ) -> int:
     """Args: quiet: leave standard output to the caller."""
-    from gcdis_ray.run.checks import before_run
+    from gcdis_ray.run.checks import before_run, too_slow
     from gcdis_ray.run.progress import Reporter
     from gcdis_ray.runtime.choose import LazyRuntime
 
@@ -195,6 +198,8 @@ def _run_until(
     # Before torch is imported: sums in this process, too, must not depend on the machine's cores.
     os.environ["OMP_NUM_THREADS"] = str(pipeline.config.compute.threads)
     todo = [name for name in pipeline.selected(start, until) if not pipeline.manifest(name)]
+    if slow := too_slow(pipeline.config, todo):
+        raise slow
     if todo:
         pipeline.storage.check()
     runtime, reporter = LazyRuntime(pipeline.config.compute), Reporter()
@@ -216,8 +221,9 @@ def _run_until(
 
 
 def _sweep(args: argparse.Namespace) -> int:
+    from gcdis_ray.run.checks import too_slow
     from gcdis_ray.run.progress import Reporter
-    from gcdis_ray.sweeps.config import load_sweep
+    from gcdis_ray.sweeps.config import load_sweep, nodes_of
     from gcdis_ray.sweeps.progress import SweepReporter, table
     from gcdis_ray.sweeps.run import run_sweep
     from gcdis_ray.sweeps.study import Study
@@ -230,6 +236,8 @@ def _sweep(args: argparse.Namespace) -> int:
     if args.plan:
         print(json.dumps(summary(study)) if args.json else outline(study))
         return 0
+    if slow := too_slow(base, nodes_of(study.goal, base)):
+        raise slow
     os.environ["OMP_NUM_THREADS"] = str(base.compute.threads)  # as in a run
     print(outline(study), file=sys.stderr)
     trackers = open_trackers(spec.trackers, study.folder, spec.objective)

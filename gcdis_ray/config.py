@@ -88,14 +88,30 @@ class ComputeConfig(Closed):
     workers: int = Field(default=2, ge=1, le=4096, description="training workers")
     data_workers: int = Field(default=2, ge=1, le=65_536, description="actors of a data stage")
     threads: int = Field(default=1, ge=1, le=1024, description="torch threads per worker")
+    decode_threads: int = Field(
+        default=1,
+        ge=1,
+        le=256,
+        description="threads that make the next batches of a training worker while it computes; "
+        "with several, three steps ahead",
+    )
     gpus_per_worker: float = Field(default=0, ge=0, le=64)
     strategy: Literal["ddp", "deepspeed"] = "ddp"
     zero_stage: Literal[1, 2] = Field(default=1, description="ZeRO stage of strategy deepspeed")
+    slow_bf16: bool = Field(
+        default=False,
+        description="train in bf16 on a processor without bf16 units all the same: about 13 times "
+        "slower there than fp32",
+    )
     checkpoint_every_s: float = Field(
         default=30, ge=0, le=86_400, description="seconds between checkpoints"
     )
     max_failures: int = Field(
-        default=3, ge=0, le=1000, description="worker failures a stage survives"
+        default=3,
+        ge=0,
+        le=1000,
+        description="worker failures a stage survives; nodes that are taken away with notice are "
+        "not counted",
     )
     num_cpus: int | None = Field(default=None, ge=1, description="logical CPUs of a local Ray")
     object_store_mb: int = Field(default=300, ge=80, le=1_000_000, description="of a local Ray")

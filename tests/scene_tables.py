@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -60,7 +61,8 @@ def memory_table(name: str, shards: Sequence[Sequence[Mapping[str, Any]]]) -> Ta
     for index, rows in enumerate(shards):
         table = pa.Table.from_pylist(list(rows), schema=SCHEMAS[name])
         opener.tables[f"{name}/{index}"] = table
-        records.append(FileRecord(f"{name}/{index}", 1, "", table.num_rows))
+        digest = hashlib.sha256(repr(table.to_pylist()).encode()).hexdigest()
+        records.append(FileRecord(f"{name}/{index}", 1, digest, table.num_rows))
     return Table(name, tuple(records), opener)
 
 

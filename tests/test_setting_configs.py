@@ -154,6 +154,17 @@ def test_objects365_patches(tmp_path: Path):
 
 
 @pytest.mark.parametrize("name", MAKERS)
+def test_four_workers_have_a_part_of_64_crops_each(name: str):
+    config = load_config(ROOT / f"configs/{name}.yaml", [])
+    training, compute = config.stages.discover.gcdis.training, config.compute
+    assert training.batch_size // training.micro_batches == 64
+    assert training.micro_batches == compute.workers == 4
+    assert (compute.gpus_per_worker, compute.checkpoint_every_s) == (1, 300)
+    assert compute.strategy == "ddp"  # resumes on any number of workers
+    assert compute.decode_threads > 1
+
+
+@pytest.mark.parametrize("name", MAKERS)
 def test_plan_and_check(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     root = tmp_path / "d"
     MAKERS[name](root)

@@ -173,6 +173,9 @@ class FolderCheckpoints:
             if dist.is_initialized():
                 dist.barrier()
 
+    def urgent(self) -> bool:
+        return False
+
 
 def digests(members: Mapping[str, list[FileRecord]]) -> dict[str, str]:
     return {name: record.sha256 for name, (record,) in members.items()}

@@ -63,6 +63,7 @@ class Backbone(nn.Module, ABC):
     stages: tuple[StageShape, ...] = ()
     input_px: int | None
     has_class = False
+    constant_buffers = ("input_mean", "input_std")
 
     def __init__(
         self, name: str, net: nn.Module, input_px: int | None, mean: Any, std: Any

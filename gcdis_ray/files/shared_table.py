@@ -9,8 +9,8 @@ find it by a note in a folder of this user's, below the temporary folder (``TMPD
 has it open, and under which number; through that process they open it, too. A note is locked while
 it is looked at and while its file is written: whoever comes meanwhile waits, and writes itself if
 the writer dies. Notes are a line a process; one that leads nowhere is removed by whoever looks or
-leaves next. Where processes cannot open one another's files (no ``/proc``, or it says no), each writes
-its own.
+leaves next. Where processes cannot open one another's files (no ``/proc``, or it says no), each
+writes its own.
 """
 
 from __future__ import annotations

@@ -8,13 +8,14 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import resnet
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
+from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from gcdis_ray.backbones.backbone import Backbone
 from gcdis_ray.backbones.config import BackboneConfig
 from gcdis_ray.backbones.network import TIMM_RAISES, build_backbone, check_parts, read_weights
 from gcdis_ray.backbones.norms import (
+    FrozenBatchNorm,
     frozen_batch_norm,
     group_norm,
     has_batch_norm,
@@ -147,7 +148,7 @@ def _of_timm(
     tensors = read_weights(body) if body.weights is not None else None
     network = build_backbone(body.model, tensors, None)
     if config.norm == "frozen_batch":
-        network.net = frozen_batch_norm(network.net)
+        frozen_batch_norm(network.net)
     elif tensors is not None:
         _check_norm(network, "detector")
     else:
@@ -170,7 +171,7 @@ def _check_norm(network: Backbone, where: str) -> None:
 
 
 def _small(config: DetectorConfig) -> BackboneWithFPN:
-    norm = FrozenBatchNorm2d if config.norm == "frozen_batch" else group_norm
+    norm = FrozenBatchNorm if config.norm == "frozen_batch" else group_norm
     body = SmallResNet(config.width, config.blocks, norm)
     channels = [config.width * 2**i for i in range(len(config.blocks))]
     if config.weights is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ from gcdis_ray.instances.training_images import ImageAugmentConfig, Objects, Sam
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.training.task import TrainingTask
 
+_AHEAD_STEPS = 4  # whose image files a worker reads while it makes a batch of its parts
 _AUGMENT = 1_000_003  # tag of the augmentation's random stream
 
 
@@ -39,6 +41,7 @@ class DetectionTask(TrainingTask):
     _orders: dict[tuple[int, int], NDArray[np.int64]] = field(
         init=False, repr=False, default_factory=dict
     )
+    _drawing: threading.Lock = field(init=False, repr=False)  # of _orders, once it is set up
 
     @abstractmethod
     def read_streams(self) -> list[Scenes]:
@@ -59,14 +62,19 @@ class DetectionTask(TrainingTask):
         """The model at the start of training."""
 
     def setup(self, device: torch.device) -> nn.Module:
-        self._streams = self.read_streams()
+        self._streams, self._drawing = self.read_streams(), threading.Lock()
         self._model = self.build().to(device).train()
+        if self.config.precision == "bf16" and device.type != "cpu":
+            self._model.to_channels_last()
         return self._model
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
         size = self.config.batch_size // self.config.micro_batches
-        images, targets = [], []
-        for slot in range(part * size, (part + 1) * size):
+        slots, images, targets = range(part * size, (part + 1) * size), [], []
+        for later in range(step, min(step + 1 + _AHEAD_STEPS, self.config.steps)):
+            for stream, index in (self._draw(later, slot) for slot in slots):
+                self._streams[stream].ahead([index])
+        for slot in slots:
             stream, index = self._draw(step, slot)
             rng = np.random.default_rng([self.seed, _AUGMENT, step, slot])
             scenes = self._streams[stream]
@@ -93,12 +101,16 @@ class DetectionTask(TrainingTask):
             position = step * (batch_size - firsts) + slot - before
         stream = 0 if is_first else 1
         epoch, place = divmod(position, len(self._streams[stream]))
+        return stream, int(self._order(stream, epoch)[place])
+
+    def _order(self, stream: int, epoch: int) -> NDArray[np.int64]:
         key = (stream, epoch)
-        if key not in self._orders:
-            for old in [k for k in self._orders if k[0] == stream and k[1] < epoch - 1]:
-                del self._orders[old]
-            self._orders[key] = self._streams[stream].order(self.seed, stream, epoch)
-        return stream, int(self._orders[key][place])
+        with self._drawing:
+            if key not in self._orders:
+                for old in [k for k in self._orders if k[0] == stream and k[1] < epoch - 1]:
+                    del self._orders[old]
+                self._orders[key] = self._streams[stream].order(self.seed, stream, epoch)
+            return self._orders[key]
 
 
 def _target(sample: Sample, labels: NDArray[np.int64], weights: NDArray[np.float64]) -> Target:

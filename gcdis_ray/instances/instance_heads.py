@@ -23,6 +23,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, concat_box_p
 from torchvision.ops import boxes as box_ops
 from torchvision.ops import roi_align
 
+from gcdis_ray.models.heads import at_least_fp32
+
 Target = dict[str, Tensor]
 """One training image: ``boxes`` (N, 4) float32 px, ``labels`` (N,) int64 in 1..K, ``weights`` (N,)
 float32, ``masks`` (N, h, w) uint8, ``has_mask`` (N,) bool, ``mask_scale`` (2,) mask px per image px
@@ -113,7 +115,10 @@ class CosineBoxClassifier(nn.Module):
         self.scale = scale
 
     def forward(self, features: Tensor) -> Tensor:
-        return self.scale * F.linear(F.normalize(features), F.normalize(self.weight))
+        # near 20, the next number of 16 bits is 0.125 away
+        with torch.autocast(features.device.type, enabled=False):
+            unit = F.normalize(at_least_fp32(features))
+            return self.scale * F.linear(unit, F.normalize(self.weight))
 
 
 class BoxPredictor(nn.Module):

@@ -140,7 +140,7 @@ class TorchvisionMaskRCNN(MaskRCNN):
                 for i in images
             ]
         )
-        return ImageList(padded, sizes)
+        return ImageList(padded.contiguous(memory_format=self.layout), sizes)
 
 
 def _mask_predictor(channels: int) -> MaskRCNNPredictor:

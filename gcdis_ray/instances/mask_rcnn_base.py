@@ -35,6 +35,7 @@ class MaskRCNN(nn.Module):
     backbone: nn.Module
     mean: Tensor
     std: Tensor
+    layout: torch.memory_format = torch.contiguous_format  # of images that enter the backbone
 
     @property
     @abstractmethod
@@ -77,6 +78,12 @@ class MaskRCNN(nn.Module):
             mask_in_image(mask, box, height, width)
             for mask, box in zip(masks.cpu().numpy(), boxes_xyxy, strict=True)
         ]
+
+    def to_channels_last(self) -> None:
+        """Convolutions in bf16 are fastest that way on a GPU. Images, too: a strategy may have
+        weights of its own layout."""
+        self.layout = torch.channels_last
+        self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
     def pyramid(self, images_N3HW: Tensor) -> dict[str, Tensor]:
         return self.backbone((images_N3HW - self.mean) / self.std)

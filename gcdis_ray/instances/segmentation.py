@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from gcdis_ray.clustering.reliability import Decay, kappa, rank_share
+from gcdis_ray.clustering.reliability import Decay, kappa
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.detector_training import DetectionTask
@@ -45,10 +45,7 @@ class SegmentationTask(DetectionTask):
     member = "segmenter"
 
     def read_streams(self) -> list[Scenes]:
-        stability = self.pseudo_labels.read(("stability",))["stability"].to_numpy()
-        pseudo = read_pseudo_labels(
-            self.pseudo_labels, self.proposals, rank_share(stability.astype(np.float64))
-        )
+        pseudo = read_pseudo_labels(self.pseudo_labels, self.proposals)
         cache_bytes = (self.cache_mb << 20) // 2
         told = read_instances(self.instances, self.made)
         labeled = Scenes(self.images, told, cache_bytes, self.files, self.listed)

@@ -34,6 +34,7 @@ class CropTask(TrainingTask):
     """
 
     member = "encoder"
+    same_shapes = True
     views: Views
     batches: CropBatches
     curve: HoldOutCurve
@@ -75,12 +76,21 @@ class CropTask(TrainingTask):
             network = network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         return network
 
+    def _laid_out(self, seen: Tensor) -> Tensor:
+        """Views in that layout, too: a strategy may have weights of its own (ZeRO flattens them),
+        and one of both is enough."""
+        on_gpu = seen.device.type != "cpu" and seen.ndim == 4
+        if self.config.precision == "bf16" and on_gpu:
+            return seen.contiguous(memory_format=torch.channels_last)
+        return seen
+
     def remembered(self) -> Mapping[str, Any]:
         """Parts, by name, with a ``state`` that outlives a step."""
         return {"curve": self.curve}
 
     def batch(self, step: int, part: int) -> dict[str, Any]:
-        return self.batches.batch(step, part)
+        batch = self.batches.batch(step, part)
+        return batch | {name: self._laid_out(batch[name]) for name in ("images", "second")}
 
     def share(self, parts: Sequence[Mapping[str, Any]], exchange: Exchange) -> StepParts:
         """What this rank does of the step at hand; remembered until it is over."""

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from gcdis_ray.data.crops.augment import plain_view, random_view, with_mask, wobble
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
 from gcdis_ray.data.crops.crop_store import CropStore
+from gcdis_ray.data.crops.upload import upload
 
 _PLAIN_ROWS = 256  # un-augmented crops per forward, if they are small
 _PLAIN_PIXELS = 2**20  # of them all
@@ -81,17 +82,16 @@ class CropViews:
         self, rows_N: Tensor, num_views: int, augment: CropAugmentConfig, generator: Generator
     ) -> list[tuple[Tensor, Tensor]]:
         """Random views of every crop: what the network sees, (N, 3 or 4, S, S) float32, and the
-        mask, (N, 1, S, S), 0 or 1. Crops go to the device as bytes, views are made there.
+        mask, (N, 1, S, S), 0 or 1. Crops go to the device once and as bytes, views are made there.
 
         Args:
             generator: of the CPU, wherever the views are.
         """
-        images, masks = self._store.get(rows_N)
+        crops = self._store.get(rows_N)
+        there = None if self._device.type == "cpu" else upload(*crops, self._device)
         views = []
         for _ in range(num_views):
-            seen, shape = random_view(
-                images, masks, self._side_px, augment, generator, self._device
-            )
+            seen, shape = random_view(*crops, self._side_px, augment, generator, there)
             input_mask = wobble(shape, augment.mask_wobble, generator)
             views.append((self._input(seen, input_mask), shape))
         return views

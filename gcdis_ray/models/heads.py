@@ -33,7 +33,7 @@ class Projector(nn.Sequential):
                 nn.init.zeros_(module.bias)
 
     def forward(self, features_NF: Tensor) -> Tensor:
-        return F.normalize(_at_least_fp32(super().forward(features_NF)), dim=1)
+        return F.normalize(at_least_fp32(super().forward(features_NF)), dim=1)
 
 
 class CosineClassifier(nn.Module):
@@ -45,6 +45,7 @@ class CosineClassifier(nn.Module):
     """
 
     offset: Tensor
+    constant_buffers = ("offset",)  # to a training: no forward changes it
 
     def __init__(self, num_features: int, num_classes: int) -> None:
         super().__init__()
@@ -63,8 +64,9 @@ class CosineClassifier(nn.Module):
     def forward(self, features_NF: Tensor) -> Tensor:
         """Cosines in [-1, 1], (N, K); never less than fp32: a temperature will divide them."""
         with torch.autocast(features_NF.device.type, enabled=False):
-            return F.normalize(_at_least_fp32(features_NF), dim=1) @ self.prototypes().T
+            return F.normalize(at_least_fp32(features_NF), dim=1) @ self.prototypes().T
 
 
-def _at_least_fp32(values: Tensor) -> Tensor:
+def at_least_fp32(values: Tensor) -> Tensor:
+    """The same, or in fp32 if it was less."""
     return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values

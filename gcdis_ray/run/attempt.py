@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -20,6 +20,7 @@ from gcdis_ray.runtime.base import ShardOutput, ShardRecord
 from gcdis_ray.store.artifacts import FileRecord, canonical_json
 from gcdis_ray.store.schemas import check_schema
 from gcdis_ray.store.storage import Storage, encode_table, file_record
+from gcdis_ray.store.table_index import index_of, index_path
 
 if TYPE_CHECKING:
     import torch
@@ -45,7 +46,12 @@ class Attempt:
         if member not in self.schemas:
             raise ArtifactError(f"the stage declares no table {member!r}", where=self.base)
         table = check_schema(member, table, self.schemas[member])
-        return self._write(f"{member}/part-{part:05d}.parquet", encode_table(table), table.num_rows)
+        path, data = f"{member}/part-{part:05d}.parquet", encode_table(table)
+        index = index_of(table, data)
+        if index is None:
+            return self._write(path, data, table.num_rows)
+        at = self._write(index_path(path), encode_table(index), index.num_rows)
+        return replace(self._write(path, data, table.num_rows), index=at)
 
     def spool(
         self, name: str, table: pa.Table, part: int, number: str, schema: pa.Schema
@@ -84,7 +90,7 @@ class Attempt:
     def finish(self, unit: str, files: Mapping[str, list[FileRecord]], counts: Mapping[str, int]):
         """Record a finished unit: from here on no attempt under this key does it again."""
         payload = dict(
-            files={name: [r.__dict__ for r in records] for name, records in files.items()},
+            files={name: [r.plain() for r in records] for name, records in files.items()},
             counts=dict(counts),
         )
         self.storage.write(
@@ -141,12 +147,12 @@ def finished_units(storage: Storage, base: str) -> dict[str, FinishedUnit]:
         try:
             payload = json.loads(text)
             files = {
-                name: [FileRecord(**record) for record in records]
+                name: [FileRecord.of(record) for record in records]
                 for name, records in payload["files"].items()
             }
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, AttributeError):
             continue  # a record that cannot be read is a unit that is not finished
-        whole = all(present.get(f"{base}/{r.path}") == r.bytes for rs in files.values() for r in rs)
-        if whole:
+        written = (f for records in files.values() for record in records for f in record.files)
+        if all(present.get(f"{base}/{f.path}") == f.bytes for f in written):
             found.setdefault(unit, FinishedUnit(files, payload["counts"]))
     return found

@@ -14,11 +14,12 @@ from typing import Literal
 from pydantic import BaseModel
 
 from gcdis_ray.config import RunConfig, StageConfig, TrainingConfig
-from gcdis_ray.errors import GcdisError
+from gcdis_ray.errors import ConfigError, GcdisError
 from gcdis_ray.run.graph import Wired, load_recipe
 from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.storage import open_storage
-from gcdis_ray.training.checks import check_strategy, check_workers
+from gcdis_ray.training.checks import check_bf16, check_strategy, check_workers
+from gcdis_ray.training.processor import has_bf16_units
 
 NEEDED = ("torch", "torchvision", "ray", "pyarrow", "pycocotools", "boto3")
 # Package -> how to have it.
@@ -53,6 +54,28 @@ def before_run(config: RunConfig, nodes: Collection[str] | None = None) -> None:
             check(own, givers)
 
 
+def too_slow(config: RunConfig, nodes: Collection[str] | None = None) -> ConfigError | None:
+    """What would take much longer than anyone wants, with what to change: a training in bf16 on a
+    processor that has no units for it. Of a cluster, its own machines say so when they begin.
+
+    Args:
+        nodes: those that are to run; None: all.
+    """
+    from gcdis_ray.runtime.ray_session import cluster_address
+
+    if config.compute.runtime == "ray" and cluster_address(config.compute):
+        return None
+    graph = load_recipe(config.recipe)
+    for name in graph if nodes is None else nodes:
+        if graph[name].node.configured_by is None:
+            for path, training in trainings(section(config, graph[name]), f"stages.{name}"):
+                try:
+                    check_bf16(training, config.compute, where=path)
+                except ConfigError as error:
+                    return error
+    return None
+
+
 def section(config: RunConfig, wired: Wired) -> StageConfig:
     """A node's part of the config."""
     return getattr(config.stages, wired.config_name)
@@ -76,7 +99,7 @@ class Check:
 
 
 def doctor(config: RunConfig | None) -> Iterator[Check]:
-    """Looks at Python, packages, cores, memory, disk, accelerator, storage and Ray in turn."""
+    """Looks at Python, packages, the machine and its accelerator, storage and Ray in turn."""
     supported = PYTHONS[0] <= sys.version_info[:2] <= PYTHONS[1]
     wanted = " to ".join(f"{major}.{minor}" for major, minor in PYTHONS)
     yield Check("python", "ok" if supported else "fail", f"{sys.version.split()[0]} ({wanted})")
@@ -103,6 +126,8 @@ def _machine() -> Iterator[Check]:
     yield Check("memory", "ok" if memory > 7 else "warn", f"{memory:.1f} GB (8 or more)")
     free = shutil.disk_usage(".").free / 1e9
     yield Check("disk", "ok" if free > MIN_FREE_DISK_GB else "warn", f"{free:.1f} GB free here")
+    units = {True: "has units for it", False: "no units: slow on the CPU", None: "nobody knows"}
+    yield Check("bf16", "ok", f"the processor: {units[has_bf16_units()]}")
     import torch
 
     names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -121,6 +146,8 @@ def _storage(config: RunConfig) -> Iterator[Check]:
         yield Check("config", "ok", f"{config.name}, recipe {config.recipe}")
     except GcdisError as error:
         yield Check("config", "fail", str(error))
+    if slow := too_slow(config):
+        yield Check("speed", "warn", str(slow))
 
 
 def _ray(config: RunConfig | None) -> Check:

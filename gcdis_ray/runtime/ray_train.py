@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import threading
 import time
@@ -12,7 +13,15 @@ from typing import Any
 
 import ray.train
 from ray.exceptions import RayError
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    Checkpoint,
+    CheckpointConfig,
+    CheckpointConsistencyMode,
+    CheckpointUploadMode,
+    FailureConfig,
+    RunConfig,
+    ScalingConfig,
+)
 from ray.train.torch import TorchConfig, TorchTrainer
 
 from gcdis_ray.config import ComputeConfig
@@ -51,7 +60,17 @@ class ReportedCheckpoints:
 
     A checkpoint counts once the controller has seen the reports of all ranks. Folders are named by
     step, so one that was uploaded but never counted is overwritten when its step is redone.
+
+    Files are written here, then go up in the background while training goes on, one checkpoint at a
+    time. The last one is waited for: a run does not end before it is there.
+
+    Args:
+        notices: ask Ray whether nodes are about to be taken away.
     """
+
+    def __init__(self, *, notices: bool) -> None:
+        self._notices = notices
+        self._going: set[str] = set()  # nodes of which notice was given
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
@@ -63,14 +82,30 @@ class ReportedCheckpoints:
             yield Path(folder)
 
     def save(self, step: int, write: Callable[[Path], None] | None) -> None:
-        with tempfile.TemporaryDirectory(prefix="gcdis-") as folder:
-            checkpoint = None
-            if write is not None:
+        checkpoint = None
+        if write is not None:
+            # waits for the one before: a slow storage must not fill the disk here
+            ray.train.get_all_reported_checkpoints(CheckpointConsistencyMode.COMMITTED)
+            folder = tempfile.mkdtemp(prefix="gcdis-")  # Ray removes it once it is uploaded
+            try:
                 write(Path(folder))
-                checkpoint = Checkpoint.from_directory(folder)
-            ray.train.report(
-                {"step": step}, checkpoint=checkpoint, checkpoint_dir_name=f"step-{step:010d}"
-            )
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
+            checkpoint = Checkpoint.from_directory(folder)
+        ray.train.report(
+            {"step": step},
+            checkpoint=checkpoint,
+            checkpoint_dir_name=f"step-{step:010d}",
+            checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
+        )
+
+    def urgent(self) -> bool:
+        notice = ray.train.get_preemption_info() if self._notices else None
+        if notice is None or self._going.issuperset(notice.preempted_node_ids):
+            return False
+        self._going.update(notice.preempted_node_ids)
+        return True
 
 
 class Watcher(ray.train.UserCallback):
@@ -116,17 +151,21 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
     import torch
     from ray.train.torch import get_device
 
+    from gcdis_ray.training.checks import check_bf16
     from gcdis_ray.training.loop import train
 
     plan: FitPlan = config["plan"]
     device = get_device() if plan.compute.gpus_per_worker else torch.device("cpu")
 
+    check_bf16(config["task"].config, plan.compute, where="training")  # of this machine
+
     def tell(progress: Progress) -> None:
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 
+    checkpoints = ReportedCheckpoints(notices=not config["own_ray"])
     with metering() as meter:
-        members = train(config["task"], plan, ReportedCheckpoints(), device, tell)
+        members = train(config["task"], plan, checkpoints, device, tell)
     board.post(meter.amounts())
     return members
 
@@ -149,7 +188,7 @@ def fit(
     trainer = Trainer(
         train_worker,
         own_ray=own_ray,
-        train_loop_config={"task": task, "plan": plan, "board": board},
+        train_loop_config={"task": task, "plan": plan, "board": board, "own_ray": own_ray},
         torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
         scaling_config=ScalingConfig(
             num_workers=compute.workers,
@@ -162,7 +201,10 @@ def fit(
             name=plan.name,
             storage_path=path,
             storage_filesystem=filesystem,
-            failure_config=FailureConfig(max_failures=compute.max_failures),
+            # nodes that are taken away with notice are counted apart, and there is no limit to them
+            failure_config=FailureConfig(
+                max_failures=compute.max_failures, max_preemption_failures=-1
+            ),
             checkpoint_config=CheckpointConfig(num_to_keep=KEEP),
             callbacks=[Watcher(board)],
         ),

@@ -83,7 +83,10 @@ class Config(StageConfig):
 
     def key_fields(self) -> dict[str, Any]:
         detector = self.detector.key_fields() if self.detector else None
-        return super().key_fields() | {"detector": detector}
+        fields = super().key_fields() | {"detector": detector}
+        if self.training.precision == "bf16" and self.classifier.kind == "cosine":
+            fields["cosines"] = "fp32"  # whatever the rest is in; with fp32 nothing to tell
+        return fields
 
 
 def check(config: Config, givers: Mapping[str, StageConfig]) -> None:

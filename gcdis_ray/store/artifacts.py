@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,6 +25,8 @@ from gcdis_ray.errors import ArtifactError
 
 if TYPE_CHECKING:
     import torch
+
+_READERS = 8  # shards read at a time: a bucket takes as long for one as for many
 
 
 def canonical_json(value: Any) -> str:
@@ -62,12 +66,33 @@ def artifact_key(
 
 @dataclass(frozen=True)
 class FileRecord:
-    """One file of an artifact. ``path`` is relative to ``<stage>/<key>/``."""
+    """One file of an artifact. ``path`` is relative to ``<stage>/<key>/``.
+
+    ``index`` is a file beside it: of a table with large values the other columns once more, so that
+    these can be read alone (:mod:`gcdis_ray.store.table_index`).
+    """
 
     path: str
     bytes: int
     sha256: str
     rows: int | None = None  # tables only
+    index: FileRecord | None = None
+
+    @property
+    def files(self) -> tuple[FileRecord, ...]:
+        """This file and its index, if it has one."""
+        return (self,) if self.index is None else (self, self.index)
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it; what is not there is not said."""
+        data = dict(path=self.path, bytes=self.bytes, sha256=self.sha256, rows=self.rows)
+        return data if self.index is None else data | {"index": self.index.plain()}
+
+    @staticmethod
+    def of(plain: Mapping[str, Any]) -> FileRecord:
+        """Inverse of :meth:`plain`. Raises TypeError if it is no record."""
+        index = plain.get("index")
+        return FileRecord(**{**plain, "index": None if index is None else FileRecord.of(index)})
 
 
 @dataclass(frozen=True)
@@ -109,7 +134,7 @@ class Manifest:
     @property
     def size(self) -> Size:
         rows = [sum(f.rows or 0 for f in files) for files in self.files.values()]
-        every = [f for files in self.files.values() for f in files]
+        every = [f for files in self.files.values() for file in files for f in file.files]
         return Size(
             max(rows, default=0),
             sum(f.bytes for f in every),
@@ -119,9 +144,7 @@ class Manifest:
 
     def to_json(self) -> str:
         data = dict(self.__dict__)
-        data["files"] = {
-            name: [dict(f.__dict__) for f in files] for name, files in self.files.items()
-        }
+        data["files"] = {name: [f.plain() for f in files] for name, files in self.files.items()}
         return json.dumps({"format": "gcdis-manifest-1", **data}, indent=1, sort_keys=True)
 
     @staticmethod
@@ -131,7 +154,7 @@ class Manifest:
             if data.pop("format") != "gcdis-manifest-1":
                 raise ValueError("unknown manifest format")
             data["files"] = {
-                name: [FileRecord(**f) for f in files] for name, files in data["files"].items()
+                name: [FileRecord.of(f) for f in files] for name, files in data["files"].items()
             }
             return Manifest(**data)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -145,6 +168,10 @@ class Opener(Protocol):
 
     def read_bytes(self, record: FileRecord) -> bytes: ...
     def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table: ...
+    def read_index(self, record: FileRecord) -> pa.Table: ...
+    def read_values(
+        self, record: FileRecord, column: str, rows: pa.Table
+    ) -> list[bytes | None]: ...
 
 
 @dataclass(frozen=True)
@@ -173,9 +200,28 @@ class Table:
         """Rows of one shard in their stored order, schema checked."""
         return self.opener.read_table(self.shards[index], columns)
 
+    def index(self, index: int) -> pa.Table | None:
+        """The small columns of a shard, and where its large values lie, by row; None if it has no
+        index. See :mod:`gcdis_ray.store.table_index`."""
+        record = self.shards[index].index
+        return None if record is None else self.opener.read_index(record)
+
+    def values(self, index: int, column: str, rows: pa.Table) -> list[bytes | None]:
+        """Large values of some rows of a shard, one by one.
+
+        Args:
+            rows: of :meth:`index`.
+        """
+        return self.opener.read_values(self.shards[index], column, rows)
+
     def read(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All rows in shard order. Ask for the columns you need: image bytes are large."""
-        return pa.concat_tables([self.shard(i, columns) for i in range(self.num_shards)])
+        if self.num_shards < 2:
+            return pa.concat_tables(self.iter_shards(columns))
+        with ThreadPoolExecutor(_READERS) as pool:
+            shards = range(self.num_shards)
+            found = [pool.submit(copy_context().run, self.shard, i, columns) for i in shards]
+            return pa.concat_tables(shard.result() for shard in found)
 
     def iter_shards(self, columns: Sequence[str] | None = None) -> Iterator[pa.Table]:
         return (self.shard(i, columns) for i in range(self.num_shards))

@@ -150,6 +150,12 @@ def _code(error: ClientError) -> str:
     return error.response.get("Error", {}).get("Code", "?")
 
 
+def _code_of(cause: BaseException | None) -> str | None:
+    from botocore.exceptions import ClientError
+
+    return _code(cause) if isinstance(cause, ClientError) else None
+
+
 def _status(error: ClientError) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
 
@@ -222,6 +228,19 @@ class Prefix:
     def read(self, path: str) -> bytes:
         with ObjectStream(self, path) as stream:
             return stream.readall()
+
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        """``size`` bytes from byte ``start`` on, fewer where the object ends."""
+        if size == 0:
+            self.head(path)  # an empty range cannot be asked for
+            return b""
+        try:
+            with ObjectStream(self, path, (start, size)) as stream:
+                return stream.readall()
+        except StorageError as error:
+            if _code_of(error.__cause__) == "InvalidRange":  # the object ends before
+                return b""
+            raise
 
     def head(self, path: str) -> Object:
         with errors(self.uri(path)):
@@ -387,15 +406,23 @@ class Prefix:
 
 
 class ObjectStream(io.RawIOBase):
-    """One version of an object, read in order. If the line breaks, the rest is asked for anew."""
+    """One version of an object, or a part of it, read in order. If the line breaks, the rest is
+    asked for anew."""
 
-    def __init__(self, prefix: Prefix, path: str) -> None:
-        """Raises: FileNotFoundError, StorageError."""
+    def __init__(self, prefix: Prefix, path: str, part: tuple[int, int] | None = None) -> None:
+        """Args:
+            part: first byte and number of bytes, if not all.
+
+        Raises: FileNotFoundError, StorageError.
+        """
         super().__init__()
-        self._prefix, self._path, self._place = prefix, path, 0
+        self._prefix, self._path = prefix, path
         self._body: Any = None
-        answer = self._get()
-        self._etag, self._size = answer["ETag"], answer["ContentLength"]
+        self._place, asked = part[0] if part else 0, {}
+        if part:
+            asked["Range"] = f"bytes={part[0]}-{sum(part) - 1}"
+        answer = self._get(**asked)
+        self._etag, self._end = answer["ETag"], self._place + answer["ContentLength"]
         self._body = answer["Body"]
 
     def _get(self, **more: Any) -> dict[str, Any]:
@@ -412,14 +439,14 @@ class ObjectStream(io.RawIOBase):
         from botocore.exceptions import BotoCoreError
         from urllib3.exceptions import HTTPError
 
-        if self._place >= self._size:
+        if self._place >= self._end:
             return 0
         for attempt in range(_ATTEMPTS):
             try:
                 if self._body is None:
-                    rest = f"bytes={self._place}-"
+                    rest = f"bytes={self._place}-{self._end - 1}"
                     self._body = self._get(Range=rest, IfMatch=self._etag)["Body"]
-                data = self._body.read(min(len(buffer), self._size - self._place))
+                data = self._body.read(min(len(buffer), self._end - self._place))
             except (BotoCoreError, HTTPError, OSError) as error:
                 self._drop()
                 if attempt + 1 == _ATTEMPTS or isinstance(error, FileNotFoundError):
@@ -438,7 +465,7 @@ class ObjectStream(io.RawIOBase):
 
     def readall(self) -> bytes:
         chunks = []
-        while left := self._size - self._place:
+        while left := self._end - self._place:
             chunks.append(self.read(min(left, PART_BYTES)))
         return b"".join(chunks)
 

@@ -11,6 +11,7 @@ import pyarrow as pa
 from gcdis_ray.errors import ArtifactError
 
 BOX = pa.list_(pa.float32(), 4)  # x0, y0, x1, y1 in absolute pixels, fixed-size list
+DIGESTS = {"bytes": "sha256"}  # large column: the one that has the SHA-256 of each of its values
 WHOLE_IMAGE = "image"  # origin of the mask of an object that is its image
 
 

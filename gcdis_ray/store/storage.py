@@ -30,7 +30,8 @@ from gcdis_ray.errors import ArtifactError, StorageError
 from gcdis_ray.store.artifacts import Artifact, FileRecord, Manifest
 from gcdis_ray.store.meter import count
 from gcdis_ray.store.s3 import Prefix, service_endpoint
-from gcdis_ray.store.schemas import check_schema
+from gcdis_ray.store.schemas import DIGESTS, check_schema
+from gcdis_ray.store.table_index import is_large, places_of
 
 MANIFEST = "manifest.json"
 
@@ -44,6 +45,11 @@ class Storage(Protocol):
     def endpoint(self) -> str | None: ...
     def read(self, path: str) -> bytes:
         """Raises FileNotFoundError if absent, StorageError if the place cannot be reached."""
+        ...
+
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        """``size`` bytes from byte ``start`` on, fewer where the file ends. Raises as
+        :meth:`read`."""
         ...
 
     def write(self, path: str, data: bytes) -> None:
@@ -140,6 +146,12 @@ class LocalStorage:
         count(read_bytes=len(data))
         return data
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        with _local_errors(self._at(path)), open(self._at(path), "rb", buffering=0) as file:
+            data = os.pread(file.fileno(), size, start)
+        count(read_bytes=len(data))
+        return data
+
     @contextmanager
     def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
         target = self._at(path)
@@ -223,6 +235,9 @@ class S3Storage:
     def read(self, path: str) -> bytes:
         return self._prefix.read(check_path(path))
 
+    def read_part(self, path: str, start: int, size: int) -> bytes:
+        return self._prefix.read_part(check_path(path), start, size)
+
     def write(self, path: str, data: bytes) -> None:
         self._prefix.write(check_path(path), data)
 
@@ -277,28 +292,66 @@ class ArtifactOpener:
     schemas: Mapping[str, pa.Schema] = field(default_factory=dict)  # table -> its columns
 
     def read_bytes(self, record: FileRecord) -> bytes:
-        where = f"{self.storage.uri}/{self.base}/{record.path}"
-        fix = f"remove the folder {self.base} from the storage and run again"
-        try:
+        with self._refusing_damage(record):
             data = self.storage.read(f"{self.base}/{record.path}")
-        except FileNotFoundError:
-            raise ArtifactError("file is gone", where=where, fix=fix) from None
-        if len(data) != record.bytes or hashlib.sha256(data).hexdigest() != record.sha256:
-            raise ArtifactError("file is damaged (size or SHA-256 differs)", where=where, fix=fix)
+            _check(data, record.bytes, record.sha256)
         return data
 
     def read_table(self, record: FileRecord, columns: Sequence[str] | None) -> pa.Table:
+        """A table without its large columns is read from the index, if there is one."""
         member = Path(record.path).parent.name
         schema = self.schemas[member]
-        file = pq.ParquetFile(pa.BufferReader(self.read_bytes(record)))
-        stored = file.schema_arrow
-        if any(isinstance(field.type, pa.BaseExtensionType) for field in stored):
-            raise ArtifactError("extension types are refused", where=f"{self.base}/{record.path}")
         names = list(columns) if columns is not None else schema.names
-        table = file.read(columns=names).select(names)
+        small = not any(is_large(schema.field(name).type) for name in names)
+        table = self._read(record.index if record.index and small else record, names)
         if names == schema.names:
             return check_schema(member, table, schema)
         return table.cast(pa.schema([schema.field(name) for name in names]))
+
+    def read_index(self, record: FileRecord) -> pa.Table:
+        return self._read(record)
+
+    def read_values(self, record: FileRecord, column: str, rows: pa.Table) -> list[bytes | None]:
+        """Values of a column of :data:`~gcdis_ray.store.schemas.DIGESTS`, by rows of the index."""
+        path, found = f"{self.base}/{record.path}", list[bytes | None]()
+        told = (rows[name].to_pylist() for name in (*places_of(column), DIGESTS[column]))
+        for start, size, digest in zip(*told, strict=True):
+            if start is None:
+                found.append(None)
+                continue
+            with self._refusing_damage(record):
+                data = self.storage.read_part(path, start, size)
+                _check(data, size, digest)
+            found.append(data)
+        return found
+
+    def _read(self, record: FileRecord, names: Sequence[str] | None = None) -> pa.Table:
+        file = pq.ParquetFile(pa.BufferReader(self.read_bytes(record)))
+        if any(isinstance(field.type, pa.BaseExtensionType) for field in file.schema_arrow):
+            raise ArtifactError("extension types are refused", where=f"{self.base}/{record.path}")
+        table = file.read(columns=None if names is None else list(names))
+        return table if names is None else table.select(list(names))
+
+    @contextmanager
+    def _refusing_damage(self, record: FileRecord) -> Iterator[None]:
+        try:
+            yield
+        except (FileNotFoundError, _Damaged) as error:
+            gone = isinstance(error, FileNotFoundError)
+            raise ArtifactError(
+                "file is gone" if gone else "file is damaged (size or SHA-256 differs)",
+                where=f"{self.storage.uri}/{self.base}/{record.path}",
+                fix=f"remove the folder {self.base} from the storage and run again",
+            ) from None
+
+
+class _Damaged(Exception):
+    """Bytes that are not those that were written."""
+
+
+def _check(data: bytes, size: int, sha256: str) -> None:
+    if len(data) != size or hashlib.sha256(data).hexdigest() != sha256:
+        raise _Damaged
 
 
 def read_manifest(storage: Storage, stage: str, key: str) -> Manifest | None:

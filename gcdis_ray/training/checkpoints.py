@@ -35,6 +35,11 @@ class Checkpoints(Protocol):
         """
         ...
 
+    def urgent(self) -> bool:
+        """Whether to save at once, for a machine is about to be taken away; the same on every rank.
+        True once per notice."""
+        ...
+
 
 class StoredCheckpoints:
     """Checkpoints of a run in one process, below ``checkpoints/`` of a storage."""
@@ -75,6 +80,9 @@ class StoredCheckpoints:
         for name in self._storage.folders("checkpoints"):
             if name < whole[-KEEP:][0]:  # older than those kept, half-written ones included
                 self._storage.delete(f"checkpoints/{name}")
+
+    def urgent(self) -> bool:
+        return False
 
 
 class Snapshots:

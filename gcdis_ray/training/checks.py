@@ -6,6 +6,7 @@ from importlib.util import find_spec
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.training.processor import has_bf16_units
 
 
 def num_workers(compute: ComputeConfig) -> int:
@@ -22,6 +23,23 @@ def check_strategy(compute: ComputeConfig) -> None:
             where="compute.strategy",
             fix="set compute.strategy=ddp, which gives the same numbers within rounding, or run "
             "`make setup` with a Python that has it",
+        )
+
+
+def check_bf16(training: TrainingConfig, compute: ComputeConfig, *, where: str) -> None:
+    """Raise ConfigError if this machine's processor would train in bf16 and has no units for it,
+    unless the config wants that. To be asked where the training runs.
+
+    Args:
+        where: the config key that holds ``training``.
+    """
+    concerned = training.precision == "bf16" and not compute.gpus_per_worker
+    if concerned and not compute.slow_bf16 and has_bf16_units() is False:
+        raise ConfigError(
+            "this processor has no units for bf16: a step takes about 13 times as long as in fp32",
+            where=f"{where}.precision",
+            fix="use precision: fp32, give workers GPUs (compute.gpus_per_worker), or set "
+            "compute.slow_bf16=true",
         )
 
 

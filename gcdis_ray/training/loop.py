@@ -12,10 +12,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from contextvars import copy_context
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +26,22 @@ from torch import Tensor
 from gcdis_ray.errors import DataError
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training.buffers import moving_buffers
 from gcdis_ray.training.checkpoints import Checkpoints, Snapshots
 from gcdis_ray.training.exchange import GroupExchange, parts_of_rank, rank
+from gcdis_ray.training.feed import Feed, to_device
 from gcdis_ray.training.history import History
 from gcdis_ray.training.plan import FitPlan, MemberWriter, Progress
 from gcdis_ray.training.readings import Readings
 from gcdis_ray.training.schedule import learning_rate
 from gcdis_ray.training.strategy import build_strategy, check_layout, read_tensors
 from gcdis_ray.training.task import TrainingTask
+from gcdis_ray.training.torch_settings import torch_settings
 
 PROGRESS_EVERY_S = 0.5
+NOTICE_EVERY_S = 5.0  # as often as Ray looks for notices itself
 HISTORY_ROWS = 200  # per curve
+_NOTHING, _ASK, _SAVE = 0, 1, 2  # wishes: ask for a notice that a machine goes; save
 
 
 def train(
@@ -63,7 +65,7 @@ def train(
         DataError: a loss that is not finite, naming the step.
         ConfigError: a checkpoint of another strategy or, with ZeRO, another number of workers.
     """
-    with _threads(plan.compute.threads):
+    with torch_settings(plan.compute.threads, device, same_shapes=task.same_shapes):
         return TrainingRun(task, plan, checkpoints, device, progress).run()
 
 
@@ -90,27 +92,28 @@ class TrainingRun:
         self._snapshots = Snapshots(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         torch.manual_seed(task.seed)
         self._module = task.setup(device)
-        buffers = list(self._module.buffers())
-        self._buffers = [b for b in buffers if b.is_floating_point()]
-        self._counters = [b for b in buffers if not b.is_floating_point()]
+        self._buffers = moving_buffers(self._module)
+        self._counters = [b for b in self._module.buffers() if not b.is_floating_point()]
         self._strategy = build_strategy(self._module, self._config, plan.compute, device)
         self._history = History(max(1, self._config.steps // HISTORY_ROWS))
-        self.readings, self._loss, self._due = Readings(device), math.nan, False
+        self.readings, self._loss = Readings(device), math.nan
+        self._wish = _NOTHING
         self._on_host: dict[int, dict[str, float]] = {}  # values of a step that need no reading
-        self._checkpointed_at = time.monotonic()
+        self._checkpointed_at = self._asked_at = time.monotonic()
         self._told_at = -math.inf
 
     def run(self) -> dict[str, list[FileRecord]]:
         start, steps = self._resume(), self._config.steps
         self._tell(start, "resumed" if start else "")
-        for step, parts in self._batches_ahead(start, steps):
+        feed = Feed(self.task.batch, self._parts, self._plan.compute, self._device)
+        for step, parts in feed.steps(start, steps):
             self.step(step, parts)
             finished = step + 1
             keep = self.task.is_snapshot(finished)
             self._read(everything=keep or finished == steps)
             if keep and rank() == 0:
                 self._snapshots.write(finished, encode_tensors(_plain(self.task.snapshot())))
-            if self._due or finished == steps:
+            if self._is_due() or finished == steps:
                 self._read(everything=True)
                 self._save(finished)
             values = self.task.measured(finished)
@@ -119,25 +122,9 @@ class TrainingRun:
                 self._tell(finished, f"loss {self._loss:.3f}", values)
         return self._export(self._plan.writer) if rank() == 0 else {}
 
-    def _batches_ahead(self, start: int, steps: int) -> Iterator[tuple[int, Sequence[Any]]]:
-        """(step, this rank's parts); the next step's are made in a thread while one computes."""
-
-        def make(step: int) -> list[Any]:
-            return [self.to_device(self.task.batch(step, part)) for part in self._parts]
-
-        threads = self._plan.compute.threads
-        with ThreadPoolExecutor(1, "batches", torch.set_num_threads, (threads,)) as ahead:
-            within = copy_context()  # what is read there counts as read here
-            waiting = ahead.submit(within.run, make, start) if start < steps else None
-            for step in range(start, steps):
-                batches = waiting.result() if waiting else []
-                more = step + 1 < steps
-                waiting = ahead.submit(within.run, make, step + 1) if more else None
-                yield step, batches
-
     def to_device(self, batch: Any) -> Any:
         """The tensors of a part's batch, on the run's device."""
-        return _to(batch, self._device)
+        return to_device(batch, self._device)
 
     def step(self, step: int, batches: Sequence[Any]) -> None:
         """Enqueue one optimiser step; its values go to the readings.
@@ -147,8 +134,7 @@ class TrainingRun:
             batches: this rank's parts, on the device.
         """
         batches = self.task.prepare(batches, self.exchange)
-        # ranks save together, but only one clock may decide when: that of rank 0, sent as a value
-        due = time.monotonic() - self._checkpointed_at >= self._plan.compute.checkpoint_every_s
+        wish = self._clock()
         before, counters = self._flat_buffers(), [c.clone() for c in self._counters]
         rows, names = [], []
         for index, (part, batch) in enumerate(zip(self._parts, batches, strict=True)):
@@ -159,10 +145,10 @@ class TrainingRun:
                     counter.copy_(value)
             losses = self._strategy.part(batch, last=index == len(batches) - 1)
             names = sorted(losses)
-            logged = [torch.full((), float(due), device=self._device)]
+            logged = [torch.full((), float(wish), device=self._device)]
             logged += [losses[name].float() for name in names]
             rows.append(torch.cat([torch.stack(logged), self._flat_buffers() - before])[None])
-        rows_P = self.exchange.rows(rows)  # P parts of the step: due, losses, changes of buffers
+        rows_P = self.exchange.rows(rows)  # P parts of the step: wish, losses, changes of buffers
         self._set_buffers(before + rows_P[:, 1 + len(names) :].mean(0))
         lr = learning_rate(self._config, step)
         self._strategy.step(lr)
@@ -175,7 +161,24 @@ class TrainingRun:
         if there:
             others_PV = torch.stack(list(there.values())).expand(len(logged_PV), -1)
             logged_PV = torch.cat([logged_PV, others_PV], dim=1)
-        self.readings.put(step, ["due", *names, *there], logged_PV)
+        self.readings.put(step, ["wish", *names, *there], logged_PV)
+
+    def _clock(self) -> int:
+        """What this rank's clock says of saving. Ranks save together, so only that of rank 0
+        counts, sent as a value of the step."""
+        now = time.monotonic()
+        if now - self._checkpointed_at >= self._plan.compute.checkpoint_every_s:
+            return _SAVE
+        if now - self._asked_at >= NOTICE_EVERY_S:
+            self._asked_at = now
+            return _ASK
+        return _NOTHING
+
+    def _is_due(self) -> bool:
+        """Whether to save now: it is time, or a machine is about to be taken away."""
+        if self._wish == _ASK:
+            self._wish = _SAVE if self._checkpoints.urgent() else _NOTHING
+        return self._wish == _SAVE
 
     def _read(self, *, everything: bool) -> None:
         """Take what has arrived into the history.
@@ -184,14 +187,14 @@ class TrainingRun:
             DataError: a loss that is not finite.
         """
         for reading in self.readings.take(everything=everything):
-            finished, due = reading.step + 1, reading.values[0][0] > 0  # what rank 0's clock said
+            finished, wish = reading.step + 1, int(reading.values[0][0])  # of rank 0's clock
             columns = list(zip(*reading.values, strict=True))[1:]
             means = [math.fsum(column) / len(column) for column in columns]
             values = dict(zip(reading.names[1:], means, strict=True))
             self._check_finite(reading.step, values)
             values |= self._on_host.pop(reading.step)
             self._history.add(finished, values, last=finished == self._config.steps)
-            self._loss, self._due = values["total"], self._due or due
+            self._loss, self._wish = values["total"], max(self._wish, wish)
 
     def _check_finite(self, step: int, values: Mapping[str, float]) -> None:
         bad = [name for name, value in values.items() if not math.isfinite(value)]
@@ -203,7 +206,7 @@ class TrainingRun:
             )
 
     def _flat_buffers(self) -> Tensor:
-        """Float buffers of the module, as one fp32 vector (empty if there are none)."""
+        """Buffers that a forward changes, as one fp32 vector (empty if there are none)."""
         flat = [buffer.detach().reshape(-1).float() for buffer in self._buffers]
         return torch.cat(flat) if flat else torch.zeros(0, device=self._device)
 
@@ -227,7 +230,7 @@ class TrainingRun:
 
         writes = rank() == 0 or self._strategy.sharded
         self._checkpoints.save(finished, write if writes else None)
-        self._checkpointed_at, self._due = time.monotonic(), False
+        self._checkpointed_at, self._wish = time.monotonic(), _NOTHING
 
     def _resume(self) -> int:
         """Load the newest checkpoint. Returns the number of finished steps."""
@@ -277,28 +280,5 @@ def _plain(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def _to(value: Any, device: torch.device) -> Any:
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=True)
-    if isinstance(value, dict):
-        return {key: _to(item, device) for key, item in value.items()}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):  # named tuple
-        return type(value)(*(_to(item, device) for item in value))
-    if isinstance(value, list | tuple):
-        return type(value)(_to(item, device) for item in value)
-    return value
-
-
 def _sub_seed(seed: int, step: int, part: int) -> int:
     return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint64)[0])
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """torch's threads for the time of a run: results depend on them, so the config says."""
-    earlier = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(earlier)

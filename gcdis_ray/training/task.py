@@ -40,6 +40,8 @@ class TrainingTask(ABC):
     member: str
     """Class attribute: name of the artifact member that holds the final weights
     (``snapshot()`` after the last step), such as ``"encoder"``."""
+    same_shapes = False
+    """Whether every part of every step has tensors of the same shapes."""
 
     @abstractmethod
     def setup(self, device: torch.device) -> nn.Module:
@@ -47,15 +49,18 @@ class TrainingTask(ABC):
         gives named losses, each a scalar tensor; ``total`` is what is differentiated. Must give
         the same module on every rank (torch is seeded from ``self.seed`` before the call). The
         loop leaves train and eval modes as they are, seeds torch anew for every part of every
-        step, and keeps the mean over parts of the module's float buffers (BatchNorm)."""
+        step, and keeps the mean over parts of the module's float buffers (BatchNorm). Those that
+        no forward changes are better named, as :func:`~gcdis_ray.training.buffers.moving_buffers`
+        says: all others cross the network in every step."""
 
     @abstractmethod
     def batch(self, step: int, part: int) -> Any:
         """Part ``part`` of step ``step`` (from 0): a pure function of (seed, step, part).
 
-        Called ahead of time in a background thread: use generators of your own, never torch's
-        global one, and touch nothing that a step changes. Tensors may stay on the CPU: the loop
-        moves those it finds in tuples, lists and dicts to the module's device."""
+        Called ahead of time in background threads, perhaps in several at a time: use generators of
+        your own, never torch's global one, touch nothing that a step changes, and guard what calls
+        share. Tensors may stay on the CPU: the loop moves those it finds in tuples, lists and dicts
+        to the module's device."""
 
     def prepare(self, parts: Sequence[Any], exchange: Exchange) -> Sequence[Any]:
         """Before the forwards: add to this rank's parts what comes from all parts. No gradient."""

@@ -9,13 +9,14 @@ import pytest
 import torch
 from scene_tables import TINY, memory_table, memory_tensors, rectangle_scenes
 
-from gcdis_ray.config import TrainingConfig
+from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances.detector_config import ClassifierConfig
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.instances.proposing import ProposingTask
 from gcdis_ray.instances.segmentation import SegmentationTask
-from gcdis_ray.instances.training_images import ImageAugmentConfig
+from gcdis_ray.instances.training_images import ImageAugmentConfig, Scenes
+from gcdis_ray.training.feed import Feed
 
 CPU = torch.device("cpu")
 TRAINING = TrainingConfig.model_validate({"steps": 10, "batch_size": 4, "micro_batches": 2})
@@ -96,6 +97,26 @@ def _equal(one, two):
 
 
 class TestBatches:
+    def test_any_number_of_threads_makes_the_same(self, rectangles):
+        """Of images that do not fit the memory given, so that their shards come and go."""
+        steps = []
+        for threads in (1, 4):
+            task = _segmentation(rectangles, cache_mb=0)
+            task.setup(CPU)
+            compute = ComputeConfig(runtime="local", decode_threads=threads)
+            steps.append(list(Feed(task.batch, (0, 1), compute, CPU).steps(0, 12)))
+        for (_, alone), (_, together) in zip(*steps, strict=True):
+            assert all(_equal(a, b) for a, b in zip(alone, together, strict=True))
+
+    @pytest.mark.parametrize(
+        ("precision", "device"), [("bf16", "meta"), ("fp32", "meta"), ("bf16", "cpu")]
+    )
+    def test_channels_last_for_bf16_on_a_gpu(self, rectangles, precision: str, device: str):
+        config = TRAINING.model_copy(update={"precision": precision})
+        model = _proposing(rectangles, config=config).setup(torch.device(device))
+        last = model.layout == torch.channels_last
+        assert last == ((precision, device) == ("bf16", "meta"))
+
     def test_pure_function_of_seed_step_and_part(self, rectangles):
         task, again = _proposing(rectangles), _proposing(rectangles)
         task.setup(CPU)
@@ -108,6 +129,21 @@ class TestBatches:
         other = _proposing(rectangles, seed=1)
         other.setup(CPU)
         assert not _equal(other.batch(0, 0), early)
+
+    def test_a_worker_reads_the_images_of_its_own_parts(self, rectangles, monkeypatch):
+        asked, begin = set[int](), Scenes._begin
+
+        def begun(scenes, indices):
+            asked.update(indices := list(indices))
+            begin(scenes, indices)
+
+        monkeypatch.setattr(Scenes, "_begin", begun)
+        task = _proposing(rectangles)
+        task.setup(CPU)
+        for step in (0, 1):
+            task.batch(step, 1)
+        drawn = [{task._draw(step, slot)[1] for step in range(6)} for slot in range(4)]
+        assert asked == drawn[2] | drawn[3]  # those of four steps more: it reads ahead
 
     def test_epochs_cover_every_labeled_image(self, rectangles):
         task = _proposing(rectangles)

@@ -191,6 +191,32 @@ class TestTraining:
         assert losses["total"].dtype == torch.float32
         assert torch.isfinite(losses["total"])
 
+    def test_cosine_logits_are_not_rounded_to_16_bits(self):
+        """0.125 apart they would be, near 20."""
+        torch.manual_seed(0)
+        head, features = instance_heads.CosineBoxClassifier(8, 5, 20.0), torch.randn(6, 8)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = head(features.bfloat16())
+        assert found.dtype == torch.float32
+        assert torch.equal(found, head(features.bfloat16().float()))
+        found.sum().backward()
+        assert head.weight.grad is not None
+
+    def test_channels_last_is_the_layout_of_weights_and_images(self):
+        """The meta device stands for a GPU. With weights as ZeRO leaves them, images decide."""
+        model = build_mask_rcnn(TINY, 5, 0).to("meta")
+        images = [torch.zeros(3, 40, 50, dtype=torch.uint8)]
+        assert model._images(images).tensors.is_contiguous()
+        before = model.state_dict()
+        model.to_channels_last()
+        assert model._images(images).tensors.stride()[1] == 1
+        assert model.backbone.body.conv1.weight.stride()[1] == 1
+        assert list(model.state_dict()) == list(before)
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone(memory_format=torch.contiguous_format)
+        maps = model.backbone(model._images(images).tensors)
+        assert all(found.stride()[1] == 1 for found in maps.values())
+
     def test_cosine_logits_are_bounded(self):
         model = build_mask_rcnn(TINY, 5, 0, ClassifierConfig(kind="cosine", cosine_scale=7.0))
         logits, _ = model.heads.box_predictor(torch.randn(20, TINY.box_channels) * 100)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from scene_tables import memory_table, rectangle_scenes
+from tables import SCHEMAS
 
+from gcdis_ray.data.images.image_files import ImageFiles
 from gcdis_ray.errors import DataError
 from gcdis_ray.instances import training_images as module
 from gcdis_ray.instances.training_images import (
@@ -15,6 +20,11 @@ from gcdis_ray.instances.training_images import (
     read_pseudo_labels,
 )
 from gcdis_ray.masks.coco_rle import bbox_xyxy, decode
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.store.artifacts import Table
+from gcdis_ray.store.meter import metering
+from gcdis_ray.store.source import source_folder
+from gcdis_ray.store.storage import ArtifactOpener, LocalStorage
 
 STILL = ImageAugmentConfig(flip=False, scale_jitter=0, color_jitter=0)
 
@@ -61,7 +71,6 @@ class TestAnnotations:
         found = read_pseudo_labels(
             memory_table("pseudo_labels", labels),
             memory_table("proposals", proposals),
-            np.array([0.5, 1.0]),
         )
         assert found[300].class_index.tolist() == [5, 1]
         assert found[300].rles == (truth[1]["mask_rle"], truth[0]["mask_rle"])
@@ -72,7 +81,7 @@ class TestAnnotations:
         proposals = memory_table("proposals", [[_proposal(7, rectangles.truth[300][0])]])
         labels = memory_table("pseudo_labels", [[_pseudo(300, 8, 0, 0.5)]])
         with pytest.raises(DataError, match="proposal 8"):
-            read_pseudo_labels(labels, proposals, np.ones(1))
+            read_pseudo_labels(labels, proposals)
 
 
 class TestOrder:
@@ -100,6 +109,25 @@ class TestMemory:
             assert np.array_equal(tight.image(index), labeled.image(index))
         assert len(tight._files) == 1
         assert not tight._decoded
+        assert tight._reading.keys().isdisjoint(tight._files)
+
+    @pytest.mark.parametrize("store", ["bytes", "uri"])
+    def test_only_the_files_asked_for_are_read(self, rectangles, tmp_path, store):
+        images, source = _stored(rectangles, tmp_path, store)
+        scenes = Scenes(images, read_instances(rectangles.instances), 1 << 20, source)
+        with metering() as known:
+            scenes.image(5)
+            scenes.image(6)  # of the other shard
+        with metering() as meter:
+            scenes.ahead([1, 8, 3, 1])
+            again = [scenes.image(index) for index in (8, 1, 5)]
+        whole = Scenes(rectangles.images, read_instances(rectangles.instances), 1 << 20)
+        for index, pixels in zip((8, 1, 5), again, strict=True):
+            assert np.array_equal(pixels, whole.image(index))
+        sizes = [len(data) for data in rectangles.images.read(["bytes"])["bytes"].to_pylist()]
+        scenes.image(3)  # read ahead
+        assert meter.read_bytes == sizes[1] + sizes[3] + sizes[8]
+        assert known.read_bytes > sizes[5] + sizes[6]
 
     def test_images_without_files(self, rectangles):
         rows = [{**row, "bytes": None} for row in rectangles.images.shard(0).to_pylist()]
@@ -148,6 +176,24 @@ class TestSample:
         sample = scenes.sample(0, (64, 64), STILL, np.random.default_rng(0))
         assert sample.has_mask.tolist() == [False]
         assert not sample.masks.any()
+
+
+def _stored(rectangles, folder, store):
+    """The images on disk: files in the table, or beside it."""
+    attempt, tables = Attempt(LocalStorage(str(folder)), "ingest/k", "attempt-1", SCHEMAS), []
+    for shard in rectangles.images.iter_shards():
+        rows = shard.to_pylist()
+        for row in rows:
+            row["sha256"] = hashlib.sha256(row["bytes"]).hexdigest()
+            if store == "uri":
+                (folder / row["uri"]).write_bytes(row["bytes"])
+                row["bytes"] = None
+        tables.append(pa.Table.from_pylist(rows, shard.schema))
+    records = [attempt.table("images", table, part) for part, table in enumerate(tables)]
+    assert all((record.index is None) == (store == "uri") for record in records)
+    opener = ArtifactOpener(attempt.storage, attempt.base, SCHEMAS)
+    source = ImageFiles(source_folder(str(folder)) if store == "uri" else None)
+    return Table("images", tuple(records), opener), source
 
 
 def _proposal(proposal_id, truth):

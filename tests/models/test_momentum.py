@@ -28,6 +28,34 @@ def test_exact_copy_then_moves_by_the_share_of_the_students_move():
             assert torch.equal(value, now)
 
 
+def test_all_tensors_at_once_move_as_each_would_by_itself_bit_by_bit():
+    torch.manual_seed(1)
+    student = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.BatchNorm2d(8),
+        nn.Conv2d(8, 5, 3),
+        nn.Linear(7, 6),
+        nn.BatchNorm1d(6),
+    )
+    student.to(memory_format=torch.channels_last)
+    student[3].double()
+    momentum = MomentumEncoder(student)
+    with torch.no_grad():
+        for value in student.state_dict().values():
+            value += torch.randn(value.shape).to(value.dtype)
+    one_by_one = {k: v.clone() for k, v in momentum.module.state_dict().items()}
+    for share in (0.9, 0.999, 0.31):
+        momentum.update(student, share)
+        for name, value in one_by_one.items():
+            now = student.state_dict()[name]
+            if value.is_floating_point():
+                value.lerp_(now, 1.0 - share)
+            else:
+                value.copy_(now)
+        for name, value in momentum.module.state_dict().items():
+            assert torch.equal(value, one_by_one[name]), name
+
+
 def test_never_trained():
     momentum = MomentumEncoder(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
     assert not any(p.requires_grad for p in momentum.module.parameters())

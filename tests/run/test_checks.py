@@ -91,6 +91,35 @@ def test_a_strategy_whose_package_is_not_installed_is_named_before_ray_starts(
     assert not (tmp_path / "storage" / "ingest").exists()
 
 
+@pytest.mark.parametrize("command", ["plan", "run", "doctor"])
+def test_bf16_on_a_processor_without_units_for_it(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch
+):
+    """Plan and doctor say so, run refuses before Ray starts, until it is told otherwise."""
+    write_scenes(tmp_path / "scenes", num_labeled=2, num_unlabeled=2, num_validation=1)
+    changes = [
+        "stages.segment.training.precision=bf16",
+        f"stages.ingest.root={tmp_path / 'scenes'}",
+        f"storage={tmp_path / 'storage'}",
+    ]
+    arguments = [command, str(QUICKSTART), *(t for change in changes for t in ("--set", change))]
+    monkeypatch.setattr("gcdis_ray.training.checks.has_bf16_units", lambda: False)
+    with mock.patch("gcdis_ray.runtime.ray_session.RaySession") as session:
+        assert main(arguments) == (2 if command == "run" else 0)
+        said = "".join(capsys.readouterr())
+        assert "this processor has no units for bf16" in said
+        assert "stages.segment.training.precision" in said
+        if command != "run":
+            assert main([*arguments, "--set", "compute.slow_bf16=true"]) == 0
+            assert "stages.segment.training.precision" not in "".join(capsys.readouterr())
+        if command == "plan":  # nothing is trained up to there; a cluster has other machines
+            assert main([*arguments, "--until", "ingest"]) == 0
+            assert main([*arguments, "--set", "compute.address=10.0.0.1:6379"]) == 0
+            assert "no units for bf16" not in "".join(capsys.readouterr())
+    assert not session.called
+    assert not (tmp_path / "storage" / "ingest").exists()
+
+
 def test_a_config_that_hides_classes_can_be_planned_up_to_discover(tmp_path: Path):
     write_scenes(tmp_path / "scenes", num_labeled=2, num_unlabeled=2, num_validation=1)
     changes = [

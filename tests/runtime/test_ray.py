@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from marked import LAST_WORDS_S, Mark, looks_into_proc
 from ray_cluster import COMPUTE
+from toy_notice import NoticedTask
 from toy_shards import NUM_SHARDS, AddTask, Shards
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
@@ -112,6 +113,20 @@ def test_fit_survives_a_worker_and_equals_the_local_runtime(
     assert told[-1].done == told[-1].total == 8
     # what was posted just before a death may be lost with the process
     assert 6 in {progress.done for progress in told if "queue" in progress.values} <= {3, 6}
+
+
+@pytest.mark.thorough
+def test_a_node_taken_away_with_notice_costs_no_step_and_is_no_failure(
+    runtime: Runtime, tmp_path: Path, expected: dict[str, str]
+):
+    """A checkpoint is kept as soon as notice is given, long before one would be due; the run goes
+    on from there with not a single failure allowed."""
+    compute = {**COMPUTE, "max_failures": 0, "checkpoint_every_s": 86400}
+    told = list[Progress]()
+    task = NoticedTask(toy_config(), str(tmp_path / "noticed"), notice_at=3)
+    members = runtime.fit(task, toy_plan(tmp_path, **compute), told.append)
+    assert digests(members) == expected
+    assert [progress.done for progress in told if progress.note == "resumed"] == [4]
 
 
 @pytest.mark.thorough

@@ -22,6 +22,7 @@ from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.run.garbage import collect
 from gcdis_ray.runtime.base import ShardOutput
 from gcdis_ray.store.artifacts import FileRecord, Manifest
+from gcdis_ray.store.meter import metering
 from gcdis_ray.store.schemas import IMAGES
 from gcdis_ray.store.storage import (
     LocalStorage,
@@ -65,6 +66,19 @@ def test_write_read_list_delete(storage: Storage):
     assert storage.list("a") == {"a/c/two": 3}
     with pytest.raises(FileNotFoundError):
         storage.read("a/b/one")
+
+
+def test_a_part_of_a_file(storage: Storage):
+    storage.write("a/one", b"0123456789")
+    with metering() as meter:
+        assert storage.read_part("a/one", 3, 4) == b"3456"
+    assert meter.read_bytes == 4
+    assert storage.read_part("a/one", 0, 0) == b""
+    assert storage.read_part("a/one", 8, 9) == b"89"
+    assert storage.read_part("a/one", 10, 1) == b""
+    for size in (0, 1):
+        with pytest.raises(FileNotFoundError):
+            storage.read_part("a/two", 0, size)
 
 
 def test_paths_stay_inside(storage: Storage):

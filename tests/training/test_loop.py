@@ -12,6 +12,7 @@ from toy_training import ToyTask, digests, toy_config, toy_plan
 from gcdis_ray.errors import ConfigError, DataError
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training import loop
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import train
 from gcdis_ray.training.plan import FitPlan, Progress
@@ -96,6 +97,39 @@ def test_finished_run_started_again_only_exports(tmp_path: Path, expected: dict[
     plan = toy_plan(tmp_path)
     fit(plan, ToyTask(toy_config()))
     assert digests(fit(plan, ToyTask(toy_config(), fail_at=0))) == expected
+
+
+class Noticed(StoredCheckpoints):
+    """Notice is given once, when it is first asked for."""
+
+    def __init__(self, *args) -> None:
+        super().__init__(*args)
+        self.saved, self.asked = list[int](), 0
+
+    def save(self, step: int, write) -> None:
+        self.saved.append(step)
+        super().save(step, write)
+
+    def urgent(self) -> bool:
+        self.asked += 1
+        return self.asked == 1
+
+
+def test_a_notice_is_asked_for_now_and_then_and_saves_at_once(
+    tmp_path: Path, expected: dict[str, str], monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "NOTICE_EVERY_S", 0.0)
+    plan = toy_plan(tmp_path, checkpoint_every_s=86400)
+    checkpoints = Noticed(open_storage(plan.scratch_uri))
+    members = train(ToyTask(toy_config()), plan, checkpoints, torch.device("cpu"), lambda p: None)
+    assert digests(members) == expected
+    assert checkpoints.saved == [1, 8]
+    assert checkpoints.asked == 8
+    monkeypatch.setattr(loop, "NOTICE_EVERY_S", 3600.0)
+    checkpoints = Noticed(open_storage(f"{tmp_path}/other"))
+    plan = toy_plan(tmp_path / "other", checkpoint_every_s=86400)
+    train(ToyTask(toy_config()), plan, checkpoints, torch.device("cpu"), lambda p: None)
+    assert (checkpoints.saved, checkpoints.asked) == ([8], 0)
 
 
 def test_not_a_number_names_the_step_and_is_not_saved(tmp_path: Path, expected: dict[str, str]):

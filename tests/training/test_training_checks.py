@@ -4,7 +4,8 @@ import pytest
 
 from gcdis_ray.config import ComputeConfig, TrainingConfig
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.training.checks import check_workers
+from gcdis_ray.training import checks
+from gcdis_ray.training.checks import check_bf16, check_workers
 
 WHERE = "stages.discover.gcdis.training"
 
@@ -30,3 +31,26 @@ def test_batch_must_split_into_parts():
     training = TrainingConfig(batch_size=9, micro_batches=2)
     with pytest.raises(ConfigError, match=r"batch_size 9"):
         check_workers(training, ComputeConfig(workers=1), where=WHERE)
+
+
+@pytest.mark.parametrize(
+    ("precision", "compute", "units", "refused"),
+    [
+        ("bf16", {}, False, True),
+        ("bf16", {"runtime": "local"}, False, True),
+        ("bf16", {"slow_bf16": True}, False, False),
+        ("bf16", {"gpus_per_worker": 1}, False, False),
+        ("bf16", {}, True, False),
+        ("bf16", {}, None, False),  # nobody knows
+        ("fp32", {}, False, False),
+    ],
+)
+def test_bf16_without_units_for_it(
+    monkeypatch: pytest.MonkeyPatch, precision, compute, units, refused: bool
+):
+    monkeypatch.setattr(checks, "has_bf16_units", lambda: units)
+    training = TrainingConfig(precision=precision)
+    if not refused:
+        return check_bf16(training, ComputeConfig(**compute), where=WHERE)
+    with pytest.raises(ConfigError, match=rf"13 times(.|\n)*{WHERE}\.precision(.|\n)*slow_bf16"):
+        check_bf16(training, ComputeConfig(**compute), where=WHERE)

@@ -68,28 +68,28 @@ def random_view(
     side_px: int,
     config: CropAugmentConfig,
     generator: Generator,
-    device: torch.device | None = None,
+    there: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One random view per crop: colour, window, flip, rotation and warp; then blur and noise.
 
     Args:
         images_N3HW: uint8 on the CPU. masks_N1HW: uint8, 0 or 255.
         generator: of the CPU; draws everything but noise, which is seeded by it where it is made.
-        device: where the views are wanted, the CPU if not given. On another one the crops are
-            moved as bytes and rendered there.
+        there: images and masks once more, on the device where views are wanted and rendered; the
+            CPU if not given.
 
     Returns:
-        images (N, 3, S, S) float32, normalised; masks (N, 1, S, S) float32, 0 or 1; on ``device``.
+        images (N, 3, S, S) float32, normalised; masks (N, 1, S, S) float32, 0 or 1; on that device.
     """
-    device = device or torch.device("cpu")
+    images, masks = there or (images_N3HW, masks_N1HW)
+    device = images.device
     if config.background:
-        images_N3HW = _swap_background(images_N3HW, masks_N1HW, config.background, generator)
+        images = _swap_background(images, masks, config.background, generator)
     draw = draw_views(masks_N1HW, config, generator, side_px)
     if device.type == "cpu":
-        views = render_pixels(images_N3HW, masks_N1HW, draw, side_px, config.blur_max_px)
+        views = render_pixels(images, masks, draw, side_px, config.blur_max_px)
         images, masks = views[:, :3].float(), views[:, 3:].float()
     else:
-        images, masks = images_N3HW.to(device), masks_N1HW.to(device)
         images, masks = render_tensors(images, masks, draw, side_px, config.blur_max_px)
     if draw.noise_N is not None:
         source = Generator(device).manual_seed(draw.noise_seed)
@@ -122,8 +122,8 @@ def _swap_background(
     images: Tensor, masks: Tensor, probability: float, generator: Generator
 ) -> Tensor:
     """Pixels outside the (slightly grown) mask from another crop of the batch."""
-    num = len(images)
-    order = torch.randperm(num, generator=generator)
+    num, device = len(images), images.device
+    order = torch.randperm(num, generator=generator).to(device)
     grown = F.max_pool2d((masks > 127).float(), 3, stride=1, padding=1)
-    keep = (grown > 0.5) | ~chance(num, probability, generator).view(-1, 1, 1, 1)
-    return torch.where(keep, images, images[order])
+    swaps = chance(num, probability, generator).view(-1, 1, 1, 1).to(device)
+    return torch.where((grown > 0.5) | ~swaps, images, images[order])
