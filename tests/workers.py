@@ -15,6 +15,7 @@ DATA_STAGES = {
     "predict",
     "evaluate",
 }
+NETWORK_STAGES = {"propose", "embed", "discover", "label", "predict"}  # in whose shards one runs
 TRAINED_STAGES = {"propose", "discover", "segment"}
 
 

@@ -19,6 +19,7 @@ from small_run import CONFIG, contents, open_pipeline
 from workers import DATA, RANK, kind_of
 
 POLL_S = 0.03
+DATA_GPUS = 0.5
 
 
 class StagedRun:
@@ -167,6 +168,8 @@ def overrides_on(endpoint: str, name: str, small_run: Any) -> list[str]:
         f"storage_endpoint={endpoint}",
         "compute.runtime=ray",
         "compute.data_workers=2",
+        "compute.gpus_per_worker=1",  # on paper: no node has one
+        f"compute.gpus_per_data_worker={DATA_GPUS}",
     ]
 
 
