@@ -68,6 +68,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=order)
 
 
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """The faults that tests have injected, and those survived (``record_property``)."""
+    for report in terminalreporter.getreports("passed"):
+        for name, value in report.user_properties:
+            if name == "faults" and report.when == "call":
+                terminalreporter.write_line(f"{report.nodeid.rpartition('::')[2]}: {value}")
+
+
 class SmallRun(NamedTuple):
     overrides: list[str]
     contents: dict[str, dict[str, list[str]]]

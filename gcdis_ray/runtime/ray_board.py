@@ -7,6 +7,7 @@ from typing import Any
 
 import ray
 from ray.exceptions import RayError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 STARTED = "started"  # posted by a worker once it has its resources and runs our code
 
@@ -34,10 +35,16 @@ class _Board:
 
 
 class Board:
-    """Handle to the board; pickles to workers. Losing a post loses no work, so errors are mute."""
+    """Handle to the board; pickles to workers. Losing a post loses no work, so errors are mute.
+
+    It lies on the driver's node, which a run cannot lose and go on: on any other it would take
+    what workers ask of it along when that node dies."""
 
     def __init__(self) -> None:
-        actor = ray.remote(num_cpus=0, max_restarts=-1)(_Board)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        actor = ray.remote(
+            num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy=here
+        )(_Board)
         self._actor: Any = actor.remote()
 
     def post(self, item: Any) -> None:

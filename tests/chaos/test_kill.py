@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 from marked import Mark, looks_into_proc
 from small_run import CONFIG, arguments, contents, environment, gcdis, open_pipeline, program
+from workers import DATA, DATA_STAGES, RANK, TRAINED_STAGES, kind_of
 
 DYING_RUN = Path(__file__).with_name("dying_run.py")
 
@@ -63,22 +64,6 @@ def has_checkpoint(stage: Path) -> bool:
     return any(stage.glob("*/train/*/step-*"))
 
 
-# Workers as their command lines name them: actors of data steps, ranks of trainings.
-DATA, RANK = "ShardWorker", "RayTrainWorker"
-DATA_STAGES = {
-    "ingest",
-    "propose",
-    "crop",
-    "embed",
-    "count",
-    "discover",
-    "label",
-    "predict",
-    "evaluate",
-}
-TRAINED_STAGES = {"propose", "discover", "segment"}
-
-
 class Killer(threading.Thread):
     """Kills one worker of each kind in each stage, a rank once a checkpoint is there, and with the
     rank in ``discover`` the driver, too."""
@@ -94,7 +79,7 @@ class Killer(threading.Thread):
         while self.stage != "over":
             stage = self.stage
             for pid, command in self.mark.processes().items():
-                kind = next((kind for kind in (DATA, RANK) if kind in command.split(" ")[0]), "")
+                kind = kind_of(command)
                 if not kind or self.first_seen.setdefault(pid, stage) != stage:
                     continue
                 if (stage, kind) not in self.killed and self._at_work(stage, kind):

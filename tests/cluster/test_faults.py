@@ -1,0 +1,76 @@
+"""Nodes killed in every stage, and the head: the run ends with the very same files."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+from marked import looks_into_proc
+from raylets import BIN, Cluster, wait_for
+from small_run import CONFIG, ROOT, contents, open_pipeline
+from staged import NodeKiller, check, drive, metrics, overrides_on, rows
+from workers import DATA, DATA_STAGES, RANK, TRAINED_STAGES
+
+pytestmark = [pytest.mark.ray, pytest.mark.long, pytest.mark.timeout(3600), looks_into_proc]
+
+
+def test_a_node_killed_in_every_stage(
+    cluster: Cluster, small_run, s3_endpoint: str, tmp_path: Path, record_property
+):
+    """One for the shards and one for the training of each stage that has them."""
+    overrides = overrides_on(s3_endpoint, "every-stage", small_run)
+    faults = {*((s, DATA) for s in DATA_STAGES), *((s, RANK) for s in TRAINED_STAGES)}
+    without = open_pipeline(overrides).nodes.keys() - DATA_STAGES - TRAINED_STAGES
+    killer = NodeKiller(cluster, overrides, faults | {(stage, "") for stage in without})
+    drive(cluster, overrides, killer, tmp_path / "log")
+    assert {stage for stage, _ in killer.finished} == open_pipeline(overrides).nodes.keys()
+    check(killer, overrides, small_run, record_property)
+
+
+def test_the_head_killed_and_the_job_resubmitted(
+    small_run, s3_endpoint: str, tmp_path: Path, record_property
+):
+    """In the middle of a training. Nodes that have lost their head work on while a new cluster
+    does; they end by themselves."""
+    overrides = overrides_on(s3_endpoint, "head", small_run)
+    run = open_pipeline(overrides)
+    base = run.nodes["discover"].base
+    with Cluster() as old, Cluster() as new:
+        old.have(2)
+        job = submit(old, overrides, tmp_path / "first")
+        try:
+            wait_for(
+                lambda: any("/step-" in path for path in run.storage.list(f"{base}/train")),
+                "a checkpoint of discovery", within_s=900,
+            )  # fmt: skip
+            old.head.kill()
+        finally:
+            job.kill()
+            job.wait()
+        assert run.artifacts().keys() == set(list(run.nodes)[: list(run.nodes).index("discover")])
+        new.have(2)
+        again = submit(new, overrides, tmp_path / "second")
+        try:
+            assert again.wait(1800) == 0, (tmp_path / "second").read_text()[-5000:]
+        finally:
+            again.kill()
+        assert "resumed" in (tmp_path / "second").read_text()
+        wait_for(lambda: not any(n.processes() for n in old.nodes), "the end of nodes without head")
+    assert rows(overrides) == rows(small_run.overrides)
+    assert metrics(overrides) == metrics(small_run.overrides)
+    assert contents(overrides) == small_run.contents
+    record_property("faults", "1 head killed, 1 survived: discover")
+
+
+def submit(cluster: Cluster, overrides: list[str], log: Path) -> subprocess.Popen[str]:
+    """As the README says, but for the package: the head sees this checkout."""
+    settings = [text for override in overrides for text in ("--set", override)]
+    command = [
+        str(BIN / "ray"), "job", "submit", "--address", cluster.url, "--",
+        "python", str(ROOT / "jobs" / "run.py"), str(CONFIG), *settings,
+    ]  # fmt: skip
+    with log.open("w") as out:
+        return subprocess.Popen(
+            command, env=cluster.environment, stdout=out, stderr=subprocess.STDOUT, text=True
+        )
