@@ -62,6 +62,12 @@ class Held:
     def read_table(self, record: FileRecord, columns: object) -> pa.Table:
         raise NotImplementedError
 
+    def read_index(self, record: FileRecord) -> pa.Table:
+        raise NotImplementedError
+
+    def read_values(self, record: FileRecord, column: str, rows: pa.Table) -> list[bytes | None]:
+        raise NotImplementedError
+
 
 def stored(encoder: str, snapshots: int, precision: str) -> StoredMethod:
     """Of SimGCD, whose network is an encoder and two heads."""

@@ -290,7 +290,7 @@ def test_categories_of_no_file_do_not_become_others(setting: Path):
     labels = labels_of(setting, "lvis.json")
     source = chosen(setting, "coco.json", labels, relabel="name")
     first = next(iter(source.annotations()))
-    with pytest.raises(DataError, match="NoCategory.* is not a whole number"):
+    with pytest.raises(DataError, match=r"NoCategory.* is not a whole number"):
         parse_annotation(first, 30, 40)
     images = ImageList([SourceImage(1, "1.jpg", 30, 40, 1)])
     rows = next(Selection(source, images, images.image_id_N, None).checked())
