@@ -81,11 +81,11 @@ class LocalRuntime:
         from gcdis_ray.training.checkpoints import StoredCheckpoints
         from gcdis_ray.training.loop import train
 
-        device = torch.device(of_this_machine() if self._compute.gpus_per_worker else "cpu")
+        kind: Kind = of_this_machine() if self._compute.gpus_per_worker else "cpu"
         checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         if self._compute.strategy == "deepspeed":
-            _ensure_process_group(BACKENDS[device.type])
-        return train(task, plan, checkpoints, device, progress)
+            _ensure_process_group(BACKENDS[kind])
+        return train(task, plan, checkpoints, torch.device(kind), progress)
 
     def close(self) -> None:
         """Nothing to release."""
