@@ -81,7 +81,7 @@ class LocalRuntime:
         from gcdis_ray.training.checkpoints import StoredCheckpoints
         from gcdis_ray.training.loop import train
 
-        kind = of_this_machine() if self._compute.gpus_per_worker else "cpu"
+        kind: Kind = of_this_machine() if self._compute.gpus_per_worker else "cpu"
         checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
         if self._compute.strategy == "deepspeed":
             _ensure_process_group(BACKENDS[kind])

@@ -25,12 +25,12 @@ def start(folder: Path, device: str, **changes) -> TrainingRun:
 @pytest.mark.parametrize(
     ("negatives", "mode", "begins"),
     [
-        ("queue", "instance", "placed"),
+        ("queue", "instance", "random"),
         ("batch", "cosine", "random"),
         *(
             pytest.param(*other, marks=pytest.mark.thorough)
             for other in [
-                ("queue", "fixed", "random"),
+                ("queue", "fixed", "placed"),
                 ("queue", "cosine", "placed"),
                 ("batch", "instance", "placed"),
                 ("batch", "fixed", "random"),
