@@ -57,4 +57,6 @@ def write_crops(folder: Path, shards: list[pa.Table], repeats: int = 1) -> Table
         path = f"crops/part-{index:05d}.parquet"
         storage.write(f"bench/{path}", data)
         records.append(file_record(path, data, shard.num_rows))
-    return Table("crops", tuple(records * repeats), ArtifactOpener(storage, "bench"))
+    return Table(
+        "crops", tuple(records * repeats), ArtifactOpener(storage, "bench", {"crops": CROPS})
+    )
