@@ -8,10 +8,10 @@ Nothing is trained: parts of 64 crops are taken as fast as they are made, each i
 round by round; a rate is of the time between the first part taken and the last.
 
 Wall-clock tells the truth on idle cores only; *cores in use* says how far it can be trusted: what
-several threads need is there, or it is not. A busy machine does not disturb the last figure as much:
-the share of one thread's CPU time that is spent in OpenCV, which lets other threads run meanwhile. What
-is left may hold the interpreter's lock (some of it does not), and threads cannot be faster than it
-is in a row: that bounds what they gain, but for memory and caches that they share.
+several threads need is there, or it is not. A busy machine does not disturb the last figure as
+much: the share of one thread's CPU time that is spent in OpenCV, which lets other threads run
+meanwhile. What is left may hold the interpreter's lock (some of it does not), and threads cannot be
+faster than it is in a row: that bounds what they gain, but for memory and caches that they share.
 """
 
 from __future__ import annotations
@@ -130,11 +130,8 @@ def main() -> None:
     print(f"\n{args.threads} threads to one, by rounds: ", end="")
     print(", ".join(f"{ratio:.2f}" for ratio in ratios))
     most = 1 / max(1 - share, 1 / args.threads)
-    print(
-        f"{share:.0%} of the CPU time in OpenCV: {args.threads} threads gain {most:.2f} times ",
-        end="",
-    )
-    print("or a little more, if their cores are idle")
+    print(f"{share:.0%} of the CPU time is in OpenCV: by the interpreter's lock ", end="")
+    print(f"{args.threads} threads on idle cores could be {most:.2f} times as fast")
 
 
 if __name__ == "__main__":
