@@ -2,10 +2,12 @@
 
     python benchmarks/decode_threads.py
     python benchmarks/decode_threads.py --threads 4 --seconds 5
+    python benchmarks/decode_threads.py --render
 
-Nothing is trained: parts of 64 crops are taken as fast as they are made, each in two views of
-224 px, from JPEGs of 256 px a side that are decoded every time. One thread and several take turns,
-round by round; a rate is of the time between the first part taken and the last.
+Nothing is trained: parts of 64 crops are taken as fast as they are made. A part is decoded from
+JPEGs of 256 px a side: all that is left to cores where a GPU renders the views; with ``--render``
+they are rendered here, two of 224 px of each crop. One thread and several take turns, round by
+round; a rate is of the time between the first part taken and the last.
 
 Wall-clock tells the truth on idle cores only; *cores in use* says how far it can be trusted: what
 several threads need is there, or it is not. A busy machine does not disturb the last figure as
@@ -41,6 +43,7 @@ from gcdis_ray.training.feed import Feed
 
 CROPS, PART, STORED_PX, VIEW_PX = 512, 64, 256, 224
 OPENCV = ("imdecode", "resize", "transform", "merge", "flip", "split", "threshold", "GaussianBlur")
+Make = Callable[[int, int], Any]
 AUGMENT = CropAugmentConfig.model_validate({"blur": 0.5})
 
 
@@ -59,9 +62,9 @@ class Rates:
     cores: float
 
 
-def measure(batches: CropBatches, threads: int, seconds: float) -> Rates:
+def measure(make: Make, threads: int, seconds: float) -> Rates:
     compute = ComputeConfig(runtime="local", decode_threads=threads)
-    feed = Feed(batches.batch, [0], compute, torch.device("cpu")).steps(0, 10**9)
+    feed = Feed(make, [0], compute, torch.device("cpu")).steps(0, 10**9)
     taken, _ = 0, next(feed)
     cpu, began = time.process_time(), time.perf_counter()
     while time.perf_counter() - began < seconds or taken < 2 * threads:
@@ -72,7 +75,7 @@ def measure(batches: CropBatches, threads: int, seconds: float) -> Rates:
     return Rates(taken / wall, 1000 * cpu / taken, cpu / wall)
 
 
-def share_in_opencv(batches: CropBatches, steps: int) -> float:
+def share_in_opencv(make: Make, steps: int) -> float:
     """Of the CPU time of this thread, making the parts of so many steps."""
     inside = 0.0
 
@@ -92,7 +95,7 @@ def share_in_opencv(batches: CropBatches, steps: int) -> float:
             patches.enter_context(mock.patch.object(cv2, name, timed(getattr(cv2, name))))
         began = time.thread_time()
         for step in range(steps):
-            batches.batch(step, 0)
+            make(step, 0)
         return inside / (time.thread_time() - began)
 
 
@@ -101,6 +104,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--render", action="store_true", help="views are rendered here, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round, at least")
     args = parser.parse_args()
@@ -113,10 +117,13 @@ def main() -> None:
         training = TrainingConfig(batch_size=PART, micro_batches=1)
         views = CropViews(store, VIEW_PX, mask_input=False)
         batches = CropBatches(views, store.labels, training, None, AUGMENT, seed=0)
-        share = share_in_opencv(batches, 8)
+        make = batches.batch
+        if not args.render:
+            make = lambda step, part: store.get(batches.sampler.crops(step, part))  # noqa: E731
+        share = share_in_opencv(make, 8)
         for _ in range(args.rounds):
             for threads, rates in found.items():
-                rates.append(measure(batches, threads, args.seconds))
+                rates.append(measure(make, threads, args.seconds))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}\n")
     print("| threads | crops/s | CPU ms a crop | cores in use |")
