@@ -2,16 +2,18 @@
 
     python benchmarks/decode_threads.py
     python benchmarks/decode_threads.py --threads 4 --seconds 5
+    python benchmarks/decode_threads.py --render
 
-Nothing is trained: parts of 64 crops are taken as fast as they are made, each in two views of
-224 px, from JPEGs of 256 px a side that are decoded every time. One thread and several take turns,
-round by round; a rate is of the time between the first part taken and the last.
+Nothing is trained: parts of 64 crops are taken as fast as they are made. A part is decoded from
+JPEGs of 256 px a side: all that is left to cores where a GPU renders the views; with ``--render``
+they are rendered here, two of 224 px of each crop. One thread and several take turns, round by
+round; a rate is of the time between the first part taken and the last.
 
-Wall-clock tells the truth on idle cores only. On a busy machine threads queue for a core, several
-more than one; the system counts that for each thread (Linux, ``/proc/self/task/<tid>/schedstat``).
-So a second rate is given: of the time that is left without the longest such queue, about what idle
-cores would have shown. What threads cost one another, by waiting for the interpreter's lock or for
-memory, is in both. Beside them: CPU time a crop, and cores in use.
+Wall-clock tells the truth on idle cores only; *cores in use* says how far it can be trusted: what
+several threads need is there, or it is not. A busy machine does not disturb the last figure as
+much: the share of one thread's CPU time that is spent in OpenCV, which lets other threads run
+meanwhile. What is left may hold the interpreter's lock (some of it does not), and threads cannot be
+faster than it is in a row: that bounds what they gain, but for memory and caches that they share.
 """
 
 from __future__ import annotations
@@ -21,8 +23,12 @@ import os
 import statistics
 import tempfile
 import time
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from unittest import mock
 
 import cv2
 import torch
@@ -36,6 +42,8 @@ from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.training.feed import Feed
 
 CROPS, PART, STORED_PX, VIEW_PX = 512, 64, 256, 224
+OPENCV = ("imdecode", "resize", "transform", "merge", "flip", "split", "threshold", "GaussianBlur")
+Make = Callable[[int, int], Any]
 AUGMENT = CropAugmentConfig.model_validate({"blur": 0.5})
 
 
@@ -45,38 +53,50 @@ class Rates:
 
     Args:
         wall: crops per second.
-        idle: without the time in which threads queued for a core.
         cpu_ms: CPU time a crop, of all threads.
         cores: in use on average.
     """
 
     wall: float
-    idle: float
     cpu_ms: float
     cores: float
 
 
-def queued_s() -> dict[str, float]:
-    """Seconds that each thread of this process has queued for a core so far."""
-    found = {}
-    for folder in Path("/proc/self/task").iterdir():
-        found[folder.name] = int((folder / "schedstat").read_text().split()[1]) / 1e9
-    return found
-
-
-def measure(batches: CropBatches, threads: int, seconds: float) -> Rates:
+def measure(make: Make, threads: int, seconds: float) -> Rates:
     compute = ComputeConfig(runtime="local", decode_threads=threads)
-    feed = Feed(batches.batch, [0], compute, torch.device("cpu")).steps(0, 10**9)
+    feed = Feed(make, [0], compute, torch.device("cpu")).steps(0, 10**9)
     taken, _ = 0, next(feed)
-    queued, cpu, began = queued_s(), time.process_time(), time.perf_counter()
+    cpu, began = time.process_time(), time.perf_counter()
     while time.perf_counter() - began < seconds or taken < 2 * threads:
         next(feed)
         taken += PART
     wall, cpu = time.perf_counter() - began, time.process_time() - cpu
-    waits = [now - queued.get(thread, 0.0) for thread, now in queued_s().items()]
     feed.close()
-    idle = max(wall - max(waits), cpu / threads)  # no thread does more than it has CPU time for
-    return Rates(taken / wall, taken / idle, 1000 * cpu / taken, cpu / wall)
+    return Rates(taken / wall, 1000 * cpu / taken, cpu / wall)
+
+
+def share_in_opencv(make: Make, steps: int) -> float:
+    """Of the CPU time of this thread, making the parts of so many steps."""
+    inside = 0.0
+
+    def timed(call: Callable[..., Any]) -> Callable[..., Any]:
+        def timed_call(*args: Any, **kwargs: Any) -> Any:
+            nonlocal inside
+            began = time.thread_time()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                inside += time.thread_time() - began
+
+        return timed_call
+
+    with ExitStack() as patches:
+        for name in OPENCV:
+            patches.enter_context(mock.patch.object(cv2, name, timed(getattr(cv2, name))))
+        began = time.thread_time()
+        for step in range(steps):
+            make(step, 0)
+        return inside / (time.thread_time() - began)
 
 
 def main() -> None:
@@ -84,6 +104,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--render", action="store_true", help="views are rendered here, too")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--seconds", type=float, default=3.0, help="of each round, at least")
     args = parser.parse_args()
@@ -96,23 +117,28 @@ def main() -> None:
         training = TrainingConfig(batch_size=PART, micro_batches=1)
         views = CropViews(store, VIEW_PX, mask_input=False)
         batches = CropBatches(views, store.labels, training, None, AUGMENT, seed=0)
+        make = batches.batch
+        if not args.render:
+            make = lambda step, part: store.get(batches.sampler.crops(step, part))  # noqa: E731
+        share = share_in_opencv(make, 8)
         for _ in range(args.rounds):
             for threads, rates in found.items():
-                rates.append(measure(batches, threads, args.seconds))
+                rates.append(measure(make, threads, args.seconds))
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"{cores} cores, load {os.getloadavg()[0]:.1f}\n")
-    print("| threads | crops/s | without queueing | CPU ms a crop | cores in use |")
-    print("|---|---|---|---|---|")
+    print("| threads | crops/s | CPU ms a crop | cores in use |")
+    print("|---|---|---|---|")
     for threads, rates in found.items():
-        columns = ("wall", "idle", "cpu_ms", "cores")
+        columns = ("wall", "cpu_ms", "cores")
         values = [statistics.median(getattr(rate, name) for rate in rates) for name in columns]
-        print(f"| {threads} | {values[0]:,.0f} | {values[1]:,.0f} | {values[2]:.2f} | ", end="")
-        print(f"{values[3]:.2f} |")
+        print(f"| {threads} | {values[0]:,.0f} | {values[1]:.2f} | {values[2]:.2f} |")
     pairs = list(zip(found[1], found[args.threads], strict=True))
-    wall = statistics.median(many.wall / one.wall for one, many in pairs)
-    idle = statistics.median(many.idle / one.idle for one, many in pairs)
-    print(f"\n{args.threads} threads to one, median of rounds: {wall:.2f}; ", end="")
-    print(f"without queueing {idle:.2f}")
+    ratios = sorted(many.wall / one.wall for one, many in pairs)
+    print(f"\n{args.threads} threads to one, by rounds: ", end="")
+    print(", ".join(f"{ratio:.2f}" for ratio in ratios))
+    most = 1 / max(1 - share, 1 / args.threads)
+    print(f"{share:.0%} of the CPU time is in OpenCV: by the interpreter's lock ", end="")
+    print(f"{args.threads} threads on idle cores could be {most:.2f} times as fast")
 
 
 if __name__ == "__main__":

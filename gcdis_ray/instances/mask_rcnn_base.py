@@ -80,8 +80,8 @@ class MaskRCNN(nn.Module):
         ]
 
     def to_channels_last(self) -> None:
-        """Convolutions in bf16 are fastest that way on a GPU. Images, too: a strategy may have
-        weights of its own layout."""
+        """Convolutions in bf16 are fastest that way on a GPU, and frozen norms leave it so. Images,
+        too: a strategy may have weights of its own layout."""
         self.layout = torch.channels_last
         self.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 

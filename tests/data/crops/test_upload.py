@@ -27,7 +27,7 @@ def test_what_arrives_is_what_was_sent():
 
 def test_views_are_rendered_where_the_crops_are():
     """The same draw, whoever renders: backgrounds are swapped there, too."""
-    config = CropAugmentConfig.model_validate({"background": 0.5, "noise": 0.1, "erase": 0.5})
+    config = CropAugmentConfig.model_validate({"background": 0.5, "erase": 0.5})
     images, masks = crops()
 
     def view(device: str | None) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
