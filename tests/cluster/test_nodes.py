@@ -68,3 +68,5 @@ def test_a_run_on_three_nodes_loses_two_and_nothing_else(
         **{(stage, RANK): {(0.5, 1.0)} for stage in TRAINED_STAGES},
     }
     assert len(holdings.nodes) >= 4  # two to start with, and those that took their places
+    boards = {a["node_id"] for a in cluster.state("actors") if a["class_name"] == "_Board"}
+    assert boards.isdisjoint(holdings.nodes)  # or it would die with one of them
