@@ -43,7 +43,8 @@ class Board:
     def __init__(self) -> None:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         actor = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Board)
-        self._actor: Any = actor.options(scheduling_strategy=here).remote()
+        actor = actor.options(scheduling_strategy=here)
+        self._actor: Any = actor.remote()
 
     def post(self, item: Any) -> None:
         """Returns at once."""

@@ -14,8 +14,8 @@ import pyarrow as pa
 from tables import SCHEMAS
 
 from gcdis_ray.config import ComputeConfig
-from gcdis_ray.run.attempt import Attempt, GroupWriter
-from gcdis_ray.runtime.base import ShardRecord
+from gcdis_ray.run.attempt import Attempt
+from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.ray_runtime import RayRuntime
 from gcdis_ray.store.schemas import HISTORY
 from gcdis_ray.store.storage import LocalStorage
@@ -37,19 +37,18 @@ class HeldTask:
 
 
 def main(folder: str, num_shards: str, data_workers: str) -> None:
-    shards = list(range(int(num_shards)))
+    compute = ComputeConfig(data_workers=int(data_workers), wait_s=1)
     attempt = Attempt(LocalStorage(f"{folder}/storage"), "held/0", "attempt-0", SCHEMAS)
-    records: list[ShardRecord] = []
-    runtime = RayRuntime(ComputeConfig(data_workers=int(data_workers), wait_s=1))
-    print("UP", flush=True)
+    runtime = RayRuntime(compute)
+    work = StageWork(
+        attempt, lambda: runtime, compute, 0, lambda at: print("AT", at.done, at.note, flush=True)
+    )
+    shards = [{} for _ in range(int(num_shards))]
     try:
-        runtime.map_shards(
-            HeldTask(f"{folder}/released"), [], [{} for _ in shards], shards,
-            GroupWriter(attempt, ("history",)), records.append, lambda why: print(why, flush=True),
-        )  # fmt: skip
+        made = work.map_shards(HeldTask(f"{folder}/released"), [], gives=["history"], args=shards)
     finally:
         runtime.close()
-    print("DONE", json.dumps(sorted(record.index for record in records)), flush=True)
+    print("DONE", json.dumps(made["history"].read()["step"].to_pylist()), flush=True)
 
 
 if __name__ == "__main__":

@@ -79,36 +79,34 @@ class NodeKiller:
     ) -> None:
         self._cluster, self.faults = cluster, faults
         self._run = open_pipeline(overrides)
-        self._first_seen: dict[int, str] = {}  # process -> stage: not what an earlier one left over
         self.finished: dict[tuple[str, str], set[str]] = {}  # fault -> units finished by then
 
     def look(self, stage: str) -> None:
         """Kill a node if one of its workers is at work for ``stage`` and is to be killed."""
-        for node in list(self._cluster.nodes):
+        due = {kind for of, kind in self.faults - self.finished.keys() if of == stage}
+        for node in list(self._cluster.nodes) if due else ():
             for pid, command in node.processes().items():
                 kind = kind_of(command)
-                if not kind or self._first_seen.setdefault(pid, stage) != stage:
-                    continue
-                if self._is_due(stage, kind) and self._is_caught(pid, stage, kind):
+                if kind in due and self._is_caught(pid, stage, kind):
                     self.kill(node, stage, kind)
                     return
 
-    def _is_due(self, stage: str, kind: str) -> bool:
-        return (stage, kind) in self.faults - self.finished.keys()
-
     def _is_caught(self, pid: int, stage: str, kind: str) -> bool:
-        """Stop a process where it is. Is it in the middle of a unit? If not it goes on."""
+        """Stop a process in the middle of a unit; if it is at the end of one it goes on."""
         with suppress(OSError):
-            os.kill(pid, signal.SIGSTOP)
             if self._is_at_work(pid, stage, kind):
-                return True
-            os.kill(pid, signal.SIGCONT)
+                os.kill(pid, signal.SIGSTOP)
+                if self._is_at_work(pid, stage, kind):
+                    return True
+                os.kill(pid, signal.SIGCONT)
         return False
 
     def _is_at_work(self, pid: int, stage: str, kind: str) -> bool:
-        if kind == RANK:  # it has done some steps, not all
-            return any("/step-" in path for path in self._listed(stage))
-        return ".submit" in Path(f"/proc/{pid}/cmdline").read_text()
+        if kind == RANK:  # it has done some steps, and is not over
+            listed = self._listed(stage)
+            started = any("/step-" in path for path in listed)
+            return started and not any("/done/fit/" in path for path in listed)
+        return ".submit" in Path(f"/proc/{pid}/cmdline").read_text()  # Ray names the call
 
     def kill(self, node: Node, stage: str, kind: str) -> None:
         self._cluster.kill(node)
@@ -145,7 +143,8 @@ class Holdings:
     """What the workers of each stage hold, from Ray's state."""
 
     def __init__(self, cluster: Cluster) -> None:
-        self._cluster, self._seen = cluster, set[str]()
+        self._cluster = cluster
+        self._seen = {actor["actor_id"] for actor in cluster.state("actors")}  # of other runs
         self.held: dict[tuple[str, str], set[tuple[float, float]]] = {}  # (stage, kind) -> each one
         self.nodes: set[str] = set()  # where they were
 

@@ -27,10 +27,11 @@ def test_the_pool_grows_with_the_cluster(cluster: Cluster, tmp_path: Path):
     )  # fmt: skip
     assert driver.stdout is not None
     try:
-        assert driver.stdout.readline() == "UP\n"
-        assert driver.stdout.readline() == (
-            "waiting for resources: need 1 CPU, the cluster has nothing\n"
-        )
+        told = [driver.stdout.readline() for _ in range(2)]
+        assert told == [
+            "AT 0 \n",
+            "AT 0 waiting for resources: need 1 CPU, the cluster has nothing\n",
+        ]
         cluster.have(1)
         wait_for(lambda: workers(cluster) == [2], "two workers on the first node")
         cluster.have(2)
@@ -67,3 +68,5 @@ def test_a_run_on_three_nodes_loses_two_and_nothing_else(
         **{(stage, RANK): {(0.5, 1.0)} for stage in TRAINED_STAGES},
     }
     assert len(holdings.nodes) >= 4  # two to start with, and those that took their places
+    boards = {a["node_id"] for a in cluster.state("actors") if a["class_name"] == "_Board"}
+    assert boards.isdisjoint(holdings.nodes)  # or it would die with one of them
