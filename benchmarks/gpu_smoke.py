@@ -13,6 +13,7 @@ training, when kernels have been chosen and memory has been taken. They are writ
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -141,6 +142,8 @@ class Watch:
             self.stage, self._began = event.stage, time.perf_counter()
             self.seen[event.stage] = Seen()
             if self.device == "cuda":
+                gc.collect()
+                _cuda().empty_cache()  # what an earlier stage took is not this one's
                 _cuda().reset_peak_memory_stats()
         elif event.kind == "progress" and event.progress and event.progress.pace:
             self.seen[event.stage].trained.append((event.progress.done, event.progress.pace))
