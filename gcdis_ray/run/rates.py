@@ -7,6 +7,7 @@ Left out are the start of workers, and what a stage does once whatever the numbe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,10 +92,11 @@ class Hours:
 def hours(work: Workload, rates: StageRates | None, compute: ComputeConfig) -> Hours:
     """A rate of GPUs is none for a run without them, and a rate of cores none for a training on
     GPUs."""
-    gpus = round(compute.workers * compute.gpus_per_worker)
+    gpus = compute.workers * compute.gpus_per_worker
+    held = math.ceil(compute.data_workers * compute.data_gpus)  # shares of one GPU fill it first
     trainers: Mapping[Place, int] = {"gpu": gpus, "cpu": 0 if gpus else compute.workers}
     workers: Mapping[Place, int] = {
-        "gpu": min(gpus, compute.data_workers), "cpu": compute.data_workers, "driver": 1,
+        "gpu": min(gpus, held) if gpus else held, "cpu": compute.data_workers, "driver": 1,
     }  # fmt: skip
     rates = rates or StageRates()
     return Hours(
