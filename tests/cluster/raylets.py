@@ -98,6 +98,7 @@ class Cluster:
             "PYTHONPATH": os.pathsep.join(ours),  # workers unpickle toys
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
+            "GCDIS_HOME": str(self._folder / "home"),
             "RAY_AUTH_MODE": "disabled",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",
