@@ -89,6 +89,7 @@ class Cluster:
     def __init__(self) -> None:
         # Short: Ray's sockets lie below it.
         self._folder = Path(tempfile.mkdtemp(prefix="gcdis-", dir="/tmp"))
+        (self._folder / "tmp").mkdir()
         port, dashboard = _free_port(), _free_port()
         self.address, self.url = f"127.0.0.1:{port}", f"http://127.0.0.1:{dashboard}"
         ours = [str(HERE), str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
@@ -98,6 +99,8 @@ class Cluster:
             "PYTHONPATH": os.pathsep.join(ours),  # workers unpickle toys
             "PYTHONUNBUFFERED": "1",
             "OMP_NUM_THREADS": "1",
+            "GCDIS_HOME": str(self._folder / "home"),
+            "TMPDIR": str(self._folder / "tmp"),  # what the killed leave there goes with the rest
             "RAY_AUTH_MODE": "disabled",
             "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
             "RAY_worker_niceness": "0",

@@ -31,36 +31,39 @@ def test_a_node_killed_in_every_stage(
 def test_the_head_killed_and_the_job_resubmitted(
     small_run, s3_endpoint: str, tmp_path: Path, record_property
 ):
-    """In the middle of a training. Nodes that have lost their head work on while a new cluster
-    does; they end by themselves."""
     overrides = overrides_on(s3_endpoint, "head", small_run)
+    lose_the_head(overrides, "discover", tmp_path)
+    assert rows(overrides) == rows(small_run.overrides)
+    assert metrics(overrides) == metrics(small_run.overrides)
+    assert contents(overrides) == small_run.contents
+    record_property("faults", "1 head killed, 1 survived: in the training of discover")
+
+
+def lose_the_head(overrides: list[str], stage: str, folder: Path) -> None:
+    """In the middle of a training, with the driver. Nodes that have lost their head work on while a
+    new cluster does; they end by themselves."""
     run = open_pipeline(overrides)
-    base = run.nodes["discover"].base
+    train = f"{run.nodes[stage].base}/train"
     with Cluster() as old, Cluster() as new:
         old.have(2)
-        job = submit(old, overrides, tmp_path / "first")
+        job = submit(old, overrides, folder / "first")
         try:
             wait_for(
-                lambda: any("/step-" in path for path in run.storage.list(f"{base}/train")),
-                "a checkpoint of discovery", within_s=900,
+                lambda: any("/step-" in path for path in run.storage.list(train)),
+                f"a checkpoint of {stage}", within_s=900,
             )  # fmt: skip
             old.head.kill()
         finally:
             job.kill()
             job.wait()
-        assert run.artifacts().keys() == set(list(run.nodes)[: list(run.nodes).index("discover")])
+        assert run.artifact(stage) is None
         new.have(2)
-        again = submit(new, overrides, tmp_path / "second")
+        again = submit(new, overrides, folder / "second")
         try:
-            assert again.wait(1800) == 0, (tmp_path / "second").read_text()[-5000:]
+            assert again.wait(1800) == 0, (folder / "second").read_text()[-5000:]
         finally:
             again.kill()
-        assert "resumed" in (tmp_path / "second").read_text()
         wait_for(lambda: not any(n.processes() for n in old.nodes), "the end of nodes without head")
-    assert rows(overrides) == rows(small_run.overrides)
-    assert metrics(overrides) == metrics(small_run.overrides)
-    assert contents(overrides) == small_run.contents
-    record_property("faults", "1 head killed, 1 survived: discover")
 
 
 def submit(cluster: Cluster, overrides: list[str], log: Path) -> subprocess.Popen[str]:
