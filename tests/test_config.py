@@ -264,7 +264,7 @@ def test_where_it_runs_changes_no_key(tmp_path: Path):
         "runtime": "ray", "address": "auto", "workers": 1, "data_workers": 7, "threads": 3,
         "gpus_per_worker": 1, "gpus_per_data_worker": 0.5, "strategy": "deepspeed",
         "zero_stage": 2, "checkpoint_every_s": 5, "max_failures": 0, "num_cpus": 3,
-        "object_store_mb": 100, "wait_s": 7,
+        "object_store_mb": 100, "wait_s": 7, "decode_threads": 4, "slow_bf16": True,
     }  # fmt: skip
     assert set(elsewhere) == set(ComputeConfig.model_fields)
     changes = [f"compute.{name}={value}" for name, value in elsewhere.items()]

@@ -26,6 +26,7 @@ from toy_discovery import fresh_model, spec_of
 from gcdis_ray.backbones.network import build_backbone
 from gcdis_ray.data.crops.augment import random_view
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
+from gcdis_ray.data.upload import upload_together
 from gcdis_ray.instances.detector import Limits
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.inference import detector_spec
@@ -242,8 +243,9 @@ def test_views_are_rendered_on_the_device(augment: CropAugmentConfig):
     masks = torch.zeros(4, 1, 24, 24, dtype=torch.uint8)
     masks[:, :, 4:20, 4:20] = 255
     with like_a_gpu():
+        there = upload_together(images, masks, META)
         seen, shape = random_view(
-            images, masks, 16, augment, torch.Generator().manual_seed(0), META
+            images, masks, 16, augment, torch.Generator().manual_seed(0), there
         )
     assert (seen.shape, shape.shape) == ((4, 3, 16, 16), (4, 1, 16, 16))
     assert seen.device.type == shape.device.type == "meta"

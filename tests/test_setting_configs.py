@@ -13,6 +13,7 @@ from small_run import ROOT
 from gcdis_ray.cli import main
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
+from gcdis_ray.errors import DataError
 from gcdis_ray.run.pipeline import load_config
 from gcdis_ray.store.s3 import Prefix
 
@@ -114,6 +115,9 @@ def test_all_images_as_unlabeled_by_a_second_name(tmp_path: Path):
     (root / "again").symlink_to(".")
     data = config.model_dump()
     data["unlabeled"].update(images="again", ids="name", part=None)
+    with pytest.raises(DataError, match=r"by two names(.|\n)*unlabeled\.shared"):
+        plan_data(type(config)(**data))
+    data["unlabeled"]["shared"] = True
     plan = plan_data(type(config)(**data))
     assert len(plan.images["unlabeled"]) == 9
     assert len(plan.images["labeled"]) == 4

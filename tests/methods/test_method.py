@@ -6,7 +6,7 @@ import json
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from scene_tables import FakeArtifact, memory_tensors
@@ -36,7 +36,7 @@ def toy(**changes: Any) -> SimpleNamespace:
             device=device,
             num_outputs=2,
             width=1,
-            at=lambda snapshot: load(spec, snapshot, others, device),
+            each=lambda snapshots: lambda crops: [tensors["w"].item() for tensors in snapshots],
         )
 
     unused = dict(check=None, forecast=None, fit=None, sees_through=None)
@@ -78,8 +78,8 @@ def test_a_method_is_read_as_it_was_written(plugged, groups):
     assert trained.weights["w"].item() == 3
     assert trained.others["space"]["mean"].item() == 1
     assert trained.device == "cpu"
-    plain = found.grouped(None).open_snapshots("cpu")
-    assert [np.asarray(one.weights["w"]).item() for one in plain] == [1, 2]  # pyright: ignore[reportAttributeAccessIssue]
+    infer = found.grouped(None).open_snapshots("cpu")
+    assert infer(pa.table({})) == [1, 2]
 
 
 def test_an_unknown_method_lists_the_known(plugged):

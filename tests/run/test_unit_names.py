@@ -86,7 +86,7 @@ class Driver:
     def train(self, value: float) -> TensorFile:
         """Weights of this training, or those that an earlier try has finished."""
         self.runtime.trains_to = value
-        task: Any = SimpleNamespace(member="encoder")
+        task: Any = SimpleNamespace(member="encoder", config=SimpleNamespace(steps=1))
         self.work.fit(task)
         return self.work.tensor_file("encoder")
 

@@ -194,7 +194,7 @@ def test_damage_is_found(storage: Storage, damage: str):
 
 def test_a_unit_without_its_index_is_not_finished(storage: Storage):
     attempt = Attempt(storage, "crop/k", "attempt-1", SCHEMAS)
-    record = GroupWriter(attempt, ("crops",)).write(0, ShardOutput({"crops": crops(20)}))
+    record = GroupWriter(attempt, ("crops",), "crops").write(0, ShardOutput({"crops": crops(20)}))
     units = finished_units(storage, "crop/k")
     assert units["crops/00000"].files["crops"] == [record.files["crops"]]
     index = record.files["crops"].index

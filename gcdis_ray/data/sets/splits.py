@@ -286,5 +286,6 @@ def _check_files_apart(folder: SourceFolder, sets: Mapping[str, SetPlan]) -> Non
             f"{counted(len(common), 'file is', 'files are')} in both by two names: "
             f"{printed(other)} is {printed(one)}",
             where=" and ".join(f"stages.ingest.{split}" for split in sorted(pair)),
-            fix="take the link out of the folder, or keep the sets apart with image_ids or part",
+            fix="take the link out of the folder, or keep the sets apart with image_ids or part"
+            + (", or set unlabeled.shared" if pair == ("labeled", "unlabeled") else ""),
         )
