@@ -53,6 +53,7 @@ def workers(cluster: Cluster) -> list[int]:
     ]
 
 
+@pytest.mark.long
 def test_a_run_on_three_nodes_loses_two_and_nothing_else(
     cluster: Cluster, small_run, s3_endpoint: str, tmp_path: Path, record_property
 ):
@@ -65,6 +66,7 @@ def test_a_run_on_three_nodes_loses_two_and_nothing_else(
     assert holdings.held == {
         **{(stage, DATA): {(1.0, 0.0)} for stage in DATA_STAGES - NETWORK_STAGES},
         **{(stage, DATA): {(1.0, DATA_GPUS)} for stage in NETWORK_STAGES},
+        ("label", DATA): {(1.0, DATA_GPUS), (1.0, 0.0)},  # crops are ranked on cores
         **{(stage, RANK): {(0.5, 1.0)} for stage in TRAINED_STAGES},
     }
     assert len(holdings.nodes) >= 4  # two to start with, and those that took their places

@@ -107,7 +107,7 @@ class Scraper(threading.Thread):
         return any(re.match(pattern, line) for line in tuple(self.lines))
 
 
-@pytest.mark.thorough
+@pytest.mark.long
 def test_rays_exporter_serves_them(runtime: Runtime, tmp_path: Path):
     import ray
 

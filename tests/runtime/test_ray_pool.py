@@ -14,7 +14,7 @@ TESTS = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.ray
-@pytest.mark.thorough
+@pytest.mark.long
 @pytest.mark.timeout(500)
 def test_a_step_begun_on_the_head_alone_uses_a_node_that_comes_and_survives_its_going():
     environment = {name: value for name, value in os.environ.items() if name[:4] != "RAY_"}

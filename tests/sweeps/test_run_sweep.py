@@ -17,6 +17,7 @@ from small_sweep import copy_of, gcdis_sweep, sweep_file
 from gcdis_ray.cli import main
 from gcdis_ray.sweeps.config import load_sweep
 from gcdis_ray.sweeps.study import Study
+from gcdis_ray.training import loop
 
 COUNT = "stages.count.num_novel"
 MAXIMUM = "stages.discover.gcdis.discovery.temperature.maximum"
@@ -141,7 +142,10 @@ def test_trained_cached_and_failed_trials_in_this_process(
     assert "✓" not in capsys.readouterr().err  # every stage is cached
 
 
-def test_poor_trials_are_ended_early_here_too(tmp_path: Path, small_run):
+def test_poor_trials_are_ended_early_here_too(
+    tmp_path: Path, small_run, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(loop, "PROGRESS_EVERY_S", 0.0)  # every step is told, however fast it is
     space = {"stages.discover.gcdis.training.lr": {"kind": "grid", "values": [0.002, 1e-6, 1e-7]}}
     asha = {"kind": "asha", "min_steps": 4, "reduction": 2}
     file = sweep_file(
