@@ -221,6 +221,7 @@ def _run_until(
 ) -> int:
     """Args: quiet: leave standard output to the caller."""
     from gcdis_ray.run.checks import before_run, too_slow
+    from gcdis_ray.run.opened import note_run
     from gcdis_ray.run.progress import Reporter
     from gcdis_ray.runtime.choose import LazyRuntime
 
@@ -233,6 +234,7 @@ def _run_until(
         raise slow
     if todo:
         pipeline.storage.check()
+    note_run(pipeline)
     runtime, reporter = LazyRuntime(pipeline.config.compute), Reporter()
     try:
         pipeline.run(runtime, reporter, start, until)
