@@ -90,10 +90,7 @@ class OpenedRun:
 
     def has(self, member: str) -> bool:
         """Whether the member is there to be read."""
-        names = (
-            n for n in reversed(self.graph) if declared(self.graph[n].node.stage.GIVES, member)
-        )
-        name = next(names, None)
+        name = self._giver(member)
         artifact = self.artifact(name) if name else None
         return artifact is not None and artifact.has(member)
 
