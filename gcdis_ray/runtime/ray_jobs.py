@@ -39,21 +39,41 @@ class JobTaken(Exception):
     """The cluster has, or has had, a job of this id."""
 
 
+def packed_files(folder: Path) -> dict[str, int]:
+    """Name, relative to ``folder``, and bytes of every file that :func:`pack` would take."""
+    from ray._private.ray_constants import get_runtime_env_default_excludes
+    from ray._private.runtime_env.packaging import _dir_travel, _get_excludes
+
+    folder, found = folder.absolute(), dict[str, int]()
+
+    def note(path: Path) -> None:
+        if path.is_file():
+            found[path.relative_to(folder).as_posix()] = path.stat().st_size
+
+    excludes = [_get_excludes(folder, get_runtime_env_default_excludes())]
+    _dir_travel(folder, excludes, note, include_gitignore=True, logger=_quiet())
+    return found
+
+
+def _quiet() -> logging.Logger:
+    quiet = logging.getLogger("gcdis_ray.package")
+    quiet.setLevel(logging.ERROR)
+    return quiet
+
+
 def pack(folder: Path, file: Path) -> None:
     """Writes the zip file that Ray would make of a working directory: without what ``.gitignore``
     and ``.rayignore`` name, nor ``.git`` and virtual environments."""
     from ray._private.ray_constants import get_runtime_env_default_excludes
     from ray._private.runtime_env.packaging import create_package
 
-    quiet = logging.getLogger("gcdis_ray.package")
-    quiet.setLevel(logging.ERROR)
     file.unlink(missing_ok=True)  # Ray would leave it as it is
     create_package(
         str(folder),
         file,
         include_gitignore=True,
         excludes=get_runtime_env_default_excludes(),
-        logger=quiet,
+        logger=_quiet(),
     )
 
 

@@ -73,6 +73,10 @@ class Node:
         """Process id -> command line."""
         return self._mark.processes()
 
+    def tell_to_end(self) -> None:
+        """SIGTERM to ``ray start``, as of a machine that will be taken away soon."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """SIGKILL to every process, until there is none: what was forked meanwhile dies, too."""
         self._process.kill()

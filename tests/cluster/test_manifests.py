@@ -125,6 +125,25 @@ def test_spot_nodes_hold_only_what_may_be_lost():
         kind = pod["nodeSelector"]["karpenter.sh/capacity-type"]
         assert kind == ("spot" if name in ("cpu", "gpu") else "on-demand"), name
         assert bool(pod.get("tolerations")) == (kind == "spot")
+        near_gpus = any(t["key"] == "nvidia.com/gpu" for t in pod.get("tolerations", ()))
+        assert near_gpus == (name == "gpu")  # other pods would keep a GPU node from going
+
+
+def test_spot_pods_use_their_grace_to_drain():
+    for name in ("cpu", "gpu"):
+        pod = pods()[name]
+        env = {e["name"]: e["value"] for e in pod["containers"][0]["env"]}
+        budget = float(env["RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S"])
+        assert 60 <= budget < pod["terminationGracePeriodSeconds"]
+
+
+def test_scratch_is_asked_for():
+    """Who brings nodes looks at requests only: their disks must hold what a pod may write."""
+    for name, group in GROUPS.items():
+        pod = group["template"]["spec"]
+        (scratch,) = (v["emptyDir"]["sizeLimit"] for v in pod["volumes"] if v["name"] == "scratch")
+        asked = pod["containers"][0]["resources"]["requests"]["ephemeral-storage"]
+        assert int(asked.removesuffix("Gi")) > int(scratch.removesuffix("Gi")), name
 
 
 def test_the_state_of_the_cluster_outlives_the_head():
@@ -206,7 +225,7 @@ def launcher_room() -> tuple[int, int]:
 def test_what_a_shipped_config_asks_for_can_be_had(path: Path, room: Any):
     compute = compute_of(path)
     cpus, gpus = room()
-    assert gpus >= compute["workers"] * compute["gpus_per_worker"]
+    assert gpus == compute["workers"] * compute["gpus_per_worker"]  # none is paid for and idle
     assert cpus >= compute["data_workers"] + 0.5 * compute["workers"]
 
 

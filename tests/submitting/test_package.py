@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gcdis_ray.errors import ConfigError
+from gcdis_ray.runtime.ray_jobs import packed_files
 from gcdis_ray.submitting import package
 from gcdis_ray.submitting.package import make_package
 from gcdis_ray.submitting.secrets import secret_by_look, secret_by_name
@@ -92,6 +93,26 @@ def test_a_package_that_is_too_large_is_refused_and_says_why(
     (folder / ".rayignore").unlink()
     with pytest.raises(ConfigError, match=r"a cluster takes 4\.0 kB(.|\n)*data/large\.bin"):
         make_package(folder, tmp_path / "p.zip")
+
+
+def test_what_is_too_large_is_refused_before_it_is_packed(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(package, "MAX_PACKAGE_BYTES", 4000)
+    (folder / "data.bin").write_bytes(bytes(5000))
+    file = tmp_path / "package.zip"
+    with pytest.raises(ConfigError, match=r"data\.bin"):
+        package.make_package(folder, file)
+    assert not file.exists()
+
+
+def test_the_files_are_those_that_ray_packs(folder: Path, tmp_path: Path):
+    (folder / ".rayignore").write_text("left.txt\n")
+    for name in ("left.txt", "kept.txt", "below/kept.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("some text")
+    made = package.make_package(folder, tmp_path / "package.zip")
+    assert packed_files(folder).keys() == made.names
 
 
 def test_the_limit_is_the_head_s():
