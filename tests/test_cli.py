@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,8 @@ from class_folders import make_crop_folders
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
 from scene_tables import FakeArtifact
 
-from gcdis_ray import cli
-from gcdis_ray.cli import main
+from gcdis_ray.cli import COMMANDS, EXAMPLE, load_command, main, make_parser
+from gcdis_ray.cli.telling import print_summaries
 from gcdis_ray.stages import evaluate
 
 
@@ -354,7 +357,7 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
     artifact = mock.Mock(**{"json.return_value": metrics})
     pipeline = mock.Mock(config=mock.Mock(oracle=False), nodes={"marks": mock.Mock(stage=evaluate)})
     pipeline.artifacts.return_value = {"marks": artifact}
-    cli._print_summaries(pipeline)
+    print_summaries(pipeline)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
         "mask AP all 0.100 known 0.200 novel n/a",
@@ -392,3 +395,46 @@ def test_init_never_writes_over_a_file(tmp_path: Path, folder: Path, capsys):
     assert out.read_text() == text
     assert main(["init", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
     _assert_short(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]):
+    command = load_command(name)
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert capsys.readouterr().out.split("\n\n")[-1].split("\n", 1)[1] == "".join(
+        f"  {line}\n" for line in command.EXAMPLE.splitlines()
+    )
+    for line in command.EXAMPLE.splitlines():
+        gcdis, *words = shlex.split(line)
+        assert gcdis == "gcdis"
+        assert words[: len(name.split())] == name.split()
+        assert make_parser(words[0]).parse_args(words).command == command.run
+
+
+def test_help_of_all_names_every_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    out = capsys.readouterr().out
+    shown = {line.split()[0] for line in out.splitlines() if line.startswith("    ")}
+    assert shown >= {name.split()[0] for name in COMMANDS}
+    assert out.endswith("".join(f"  {line}\n" for line in EXAMPLE.splitlines()))
+    for line in EXAMPLE.splitlines():
+        make_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_a_command_imports_no_other():
+    script = (
+        "import sys; from gcdis_ray.cli import make_parser; make_parser('doctor'); "
+        "print(*(m for m in sys.modules if m.startswith('gcdis_ray.cli.')))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(out.stdout.split()) == {"gcdis_ray.cli.doctor", "gcdis_ray.cli.configs"}
+
+
+def test_a_word_that_is_no_command_is_told_all_of_them(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["segement"])
+    error = capsys.readouterr().err
+    assert "invalid choice: 'segement'" in error
+    assert "sweep" in error

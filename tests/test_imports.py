@@ -60,7 +60,7 @@ def _imports(path: Path) -> set[str]:
     "code",
     [
         "import gcdis_ray",
-        "import gcdis_ray.cli",
+        "from gcdis_ray import cli; cli.make_parser()",
         "from gcdis_ray.run import graph, pipeline; graph.load_recipe('gcdis')",
         "import gcdis_ray.sweeps.config, gcdis_ray.sweeps.study, gcdis_ray.sweeps.run",
     ],
