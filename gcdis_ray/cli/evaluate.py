@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gcdis_ray.cli.configs import config_arguments, open_pipeline
 from gcdis_ray.cli.run import run_stages
-from gcdis_ray.cli.telling import json_argument, metrics_of, print_json
+from gcdis_ray.cli.telling import json_argument, metrics_of, print_json, set_aside
 from gcdis_ray.errors import ConfigError
 
 HELP = "score a run, or COCO results against annotations"
@@ -72,10 +72,11 @@ def run(args: argparse.Namespace) -> int:
     until = open_pipeline(args).giver("metrics")
     if until is None:
         raise ConfigError("no stage of the recipe gives metrics", where="gcdis evaluate")
-    status = run_stages(args, None, until, quiet=args.json)
+    with set_aside(args.json):
+        pipeline, _ = run_stages(args, None, until)
     if args.json:
-        print_json(metrics_of(open_pipeline(args)))
-    return status
+        print_json(metrics_of(pipeline))
+    return 0
 
 
 def _of_files(args: argparse.Namespace, rule: dict[str, str]) -> int:

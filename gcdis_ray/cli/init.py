@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from gcdis_ray.cli.telling import json_argument, print_json
+
 HELP = "look at a folder of images, write the config that fits it"
 EXAMPLE = "gcdis init /data/mine --out mine.yaml"
 
@@ -13,6 +15,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("folder", metavar="FOLDER", help="folder, or s3://bucket/prefix")
     parser.add_argument("--out", metavar="FILE", help="default: <name of the folder>.yaml, here")
     parser.add_argument("--force", action="store_true", help="write over a file that is there")
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -21,6 +24,9 @@ def run(args: argparse.Namespace) -> int:
     found = start(args.folder)
     path = Path(args.out or f"{found.name}.yaml")
     found.write(path, args.force)
+    if args.json:
+        print_json({"name": found.name, "config": str(path.absolute()), "found": found.found})
+        return 0
     print("\n".join(found.found))
     print(f"wrote {path}; next: gcdis plan {path}")
     return 0

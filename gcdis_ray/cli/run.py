@@ -5,11 +5,21 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import redirect_stdout
+from typing import TYPE_CHECKING
 
 from gcdis_ray.cli.configs import config_arguments, open_pipeline, range_arguments
-from gcdis_ray.cli.telling import print_summaries, print_warnings
+from gcdis_ray.cli.telling import (
+    json_argument,
+    print_json,
+    print_summaries,
+    print_warnings,
+    set_aside,
+    status_of,
+)
 from gcdis_ray.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gcdis_ray.run.pipeline import Pipeline
 
 HELP = "run every stage that is not done yet (resumes by itself)"
 EXAMPLE = "gcdis run mine.yaml --until discover --set seed=1"
@@ -19,22 +29,29 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser, optional=True)
     parser.add_argument("--from-sweep", metavar="URI", help="run what this sweep has chosen")
     range_arguments(parser)
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     if (args.config is None) == (args.from_sweep is None):
         raise ConfigError("give either a config or --from-sweep URI", where="gcdis run")
-    return run_stages(args, args.start, args.until)
+    with set_aside(args.json):
+        pipeline, report = run_stages(args, args.start, args.until)
+    if args.json:
+        print_json({**status_of(pipeline), "report": report})
+    return 0
 
 
 def run_stages(
-    args: argparse.Namespace, start: str | None, until: str | None, quiet: bool = False
-) -> int:
-    """Make the artifacts from node ``start`` until node ``until``, and the page.
+    args: argparse.Namespace, start: str | None, until: str | None
+) -> tuple[Pipeline, str]:
+    """Make the artifacts from node ``start`` until node ``until``, and the page; say what they are.
 
     Args:
         args: with the config, as ``open_pipeline`` wants it.
-        quiet: leave standard output to the caller.
+
+    Returns:
+        the run, and where its page is.
     """
     from gcdis_ray.run.checks import before_run, too_slow
     from gcdis_ray.run.opened import note_run
@@ -62,8 +79,7 @@ def run_stages(
     from gcdis_ray.run.report import write_run_report  # loads matplotlib: not before it is needed
 
     report = write_run_report(pipeline, only_if_missing=not todo)
-    with redirect_stdout(sys.stderr if quiet else sys.stdout):
-        print_summaries(pipeline)
-        print(f"report: {report}")
+    print_summaries(pipeline)
+    print(f"report: {report}")
     print_warnings(pipeline)
-    return 0
+    return pipeline, report

@@ -7,10 +7,10 @@ import argparse
 from gcdis_ray.cli.configs import config_arguments, open_pipeline
 from gcdis_ray.cli.telling import (
     json_argument,
-    metrics_of,
     print_json,
     print_summaries,
     print_warnings,
+    status_of,
 )
 
 HELP = "show which stages are done, how far one is, the metrics"
@@ -23,15 +23,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from gcdis_ray.run.pipeline import iter_status
     from gcdis_ray.words import duration, size
 
     pipeline = open_pipeline(args)
-    stages, metrics = list(iter_status(pipeline)), metrics_of(pipeline)
+    status = status_of(pipeline)
     if args.json:
-        print_json({"name": pipeline.config.name, "stages": stages, "metrics": metrics})
+        print_json(status)
         return 0
-    for s in stages:
+    for s in status["stages"]:
         made = ""
         if s["state"] == "done":
             made = f"{s['rows']:>8,} rows  {size(s['bytes']):>9}  {duration(s['seconds'] or 0):>11}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gcdis_ray.cli.configs import config_arguments, range_arguments
+from gcdis_ray.cli.telling import json_argument, print_json, set_aside
 
 HELP = "run it as a job of a Ray cluster, print what it prints (resumes by itself)"
 EXAMPLE = "gcdis submit configs/quickstart.yaml --address http://127.0.0.1:8265"
@@ -17,6 +18,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     range_arguments(parser)
     parser.add_argument("--no-wait", action="store_true", help="only start it")
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -24,4 +26,8 @@ def run(args: argparse.Namespace) -> int:
 
     flags = {"--from": args.start, "--until": args.until}
     more = [text for flag, stage in flags.items() if stage for text in (flag, stage)]
-    return submit(args.config, more, args.set, address=args.address, wait=not args.no_wait)
+    with set_aside(args.json):  # also what the job prints
+        done = submit(args.config, more, args.set, address=args.address, wait=not args.no_wait)
+    if args.json:
+        print_json(done.as_json())
+    return done.exit_status or 0

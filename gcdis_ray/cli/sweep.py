@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from contextlib import redirect_stdout
 
 from gcdis_ray.cli.configs import config_arguments
-from gcdis_ray.cli.telling import json_argument, print_json
+from gcdis_ray.cli.telling import json_argument, print_json, set_aside
 
 HELP = "try many values of a config, keep the best (resumes)"
 EXAMPLE = "gcdis sweep configs/sweep_class_count.yaml --plan"
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     reporter.show(study)
     study.listeners = [reporter.ended, *(tracker.ended for tracker in trackers)]
     try:
-        with redirect_stdout(sys.stderr):  # Ray's remarks are not our results
+        with set_aside(True):  # Ray's remarks are not our results
             run_sweep(study, stages, reporter.draw)
         study.finish()
     finally:

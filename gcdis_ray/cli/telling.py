@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,6 +19,20 @@ def json_argument(parser: argparse.ArgumentParser) -> None:
 
 def print_json(document: Any) -> None:
     print(json.dumps(document))
+
+
+def set_aside(as_json: bool) -> AbstractContextManager[object]:
+    """While it is open, what is printed goes to standard error if ``as_json``: people's lines, and
+    remarks of Ray."""
+    return redirect_stdout(sys.stderr) if as_json else nullcontext()
+
+
+def status_of(pipeline: Pipeline) -> dict[str, Any]:
+    """The document of ``gcdis status --json``."""
+    from gcdis_ray.run.pipeline import iter_status
+
+    stages = list(iter_status(pipeline))
+    return {"name": pipeline.config.name, "stages": stages, "metrics": metrics_of(pipeline)}
 
 
 def metrics_of(pipeline: Pipeline) -> dict[str, Any] | None:

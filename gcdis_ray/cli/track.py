@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from gcdis_ray.cli.configs import config_arguments, open_pipeline
+from gcdis_ray.cli.telling import json_argument, print_json
 
 HELP = "write training curves for TensorBoard (extra: track)"
 EXAMPLE = "gcdis track mine.yaml --output curves"
@@ -14,11 +15,15 @@ EXAMPLE = "gcdis track mine.yaml --output curves"
 def arguments(parser: argparse.ArgumentParser) -> None:
     config_arguments(parser)
     parser.add_argument("--output", metavar="FOLDER", required=True)
+    json_argument(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     from gcdis_ray.report.tracking import write_curves
 
-    artifacts = open_pipeline(args).artifacts()
-    print(f"{write_curves(artifacts, Path(args.output))} values in {args.output}")
+    written = write_curves(open_pipeline(args).artifacts(), Path(args.output))
+    if args.json:
+        print_json({"folder": str(Path(args.output).absolute()), "values": written})
+    else:
+        print(f"{written} values in {args.output}")
     return 0
