@@ -27,6 +27,7 @@ HEAVY = (
     "cv2",
     "optuna",
     "tensorboardX",
+    "shtab",
 )
 HOMES = {
     "ray": ("runtime/ray_",),
@@ -43,6 +44,7 @@ HOMES = {
     "tensorboardX": ("sweeps/trackers",),
     "mlflow": ("sweeps/trackers",),
     "wandb": ("sweeps/trackers",),
+    "shtab": ("cli/completion",),
 }
 
 

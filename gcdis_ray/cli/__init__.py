@@ -31,6 +31,7 @@ COMMANDS = (
     "gc",
     "track",
     "digits",
+    "completion",
 )
 # First words of commands that have two.
 GROUPS = {"data": "look at the data of a config"}
