@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,8 +18,8 @@ from class_folders import make_crop_folders
 from coco_folder import folder_config, image_bytes, make_coco_folder, write_json
 from scene_tables import FakeArtifact
 
-from gcdis_ray import cli
-from gcdis_ray.cli import main
+from gcdis_ray.cli import COMMANDS, EXAMPLE, load_command, main, make_parser
+from gcdis_ray.cli.telling import print_summaries
 from gcdis_ray.stages import evaluate
 
 
@@ -354,7 +357,7 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
     artifact = mock.Mock(**{"json.return_value": metrics})
     pipeline = mock.Mock(config=mock.Mock(oracle=False), nodes={"marks": mock.Mock(stage=evaluate)})
     pipeline.artifacts.return_value = {"marks": artifact}
-    cli._print_summaries(pipeline)
+    print_summaries(pipeline)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
     assert lines[:4] == [
         "mask AP all 0.100 known 0.200 novel n/a",
@@ -392,3 +395,98 @@ def test_init_never_writes_over_a_file(tmp_path: Path, folder: Path, capsys):
     assert out.read_text() == text
     assert main(["init", str(tmp_path / "nowhere"), "--out", str(out)]) == 2
     _assert_short(capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_ends_with_an_example_that_parses(name: str, capsys: pytest.CaptureFixture[str]):
+    command = load_command(name)
+    with pytest.raises(SystemExit, match="0"):
+        main([*name.split(), "--help"])
+    assert capsys.readouterr().out.split("\n\n")[-1].split("\n", 1)[1] == "".join(
+        f"  {line}\n" for line in command.EXAMPLE.splitlines()
+    )
+    for line in command.EXAMPLE.splitlines():
+        gcdis, *words = shlex.split(line)
+        assert gcdis == "gcdis"
+        assert words[: len(name.split())] == name.split()
+        assert make_parser(words[0]).parse_args(words).command == command.run
+
+
+def test_help_of_all_names_every_command(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="0"):
+        main(["--help"])
+    out = capsys.readouterr().out
+    shown = {line.split()[0] for line in out.splitlines() if line.startswith("    ")}
+    assert shown >= {name.split()[0] for name in COMMANDS}
+    assert out.endswith("".join(f"  {line}\n" for line in EXAMPLE.splitlines()))
+    for line in EXAMPLE.splitlines():
+        make_parser().parse_args(shlex.split(line)[1:])
+
+
+def test_a_command_imports_no_other():
+    script = (
+        "import sys; from gcdis_ray.cli import make_parser; make_parser('doctor'); "
+        "print(*(m.removeprefix('gcdis_ray.cli.') for m in sys.modules))"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert set(out.stdout.split()) & {name.replace(" ", "_") for name in COMMANDS} == {"doctor"}
+
+
+def test_a_word_that_is_no_command_is_told_all_of_them(capsys: pytest.CaptureFixture[str]):
+    with pytest.raises(SystemExit, match="2"):
+        main(["segement"])
+    error = capsys.readouterr().err
+    assert "invalid choice: 'segement'" in error
+    assert "sweep" in error
+
+
+def test_json_is_all_of_standard_output(gcdis, tmp_path: Path):
+    _, out, error = gcdis("run", "--until", "ingest", "--json")
+    told = json.loads(out)
+    assert set(told) == {"name", "stages", "metrics", "report"}
+    assert told["stages"][0]["state"] == "done"
+    assert Path(told["report"]).is_file()
+    assert f"report: {told['report']}" in error
+    assert json.loads(gcdis("status", "--json")[1])["stages"][0] == told["stages"][0]
+    page = tmp_path / "page.html"
+    assert json.loads(gcdis("report", "--json", "--output", str(page))[1]) == {"report": str(page)}
+    assert page.is_file()
+
+
+def test_doctor_tells_scripts_what_it_tells_people(gcdis, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    status, out, _ = gcdis("doctor", "--json", "--set", f"storage={tmp_path / 'file' / 'x'}")
+    assert status == 2
+    checks = {check["name"]: check for check in json.loads(out)["checks"]}
+    assert checks["storage"]["state"] == "fail"
+    assert checks["python"]["state"] == "ok"
+    assert set(checks["python"]) == {"name", "state", "detail"}
+
+
+def test_gc_tells_scripts_what_goes(gcdis, tmp_path: Path):
+    key = json.loads(gcdis("status", "--json")[1])["stages"][0]["key"]
+    base = tmp_path / "store" / "ingest" / key
+    (base / "attempt-1").mkdir(parents=True)
+    (base / "attempt-1" / "a").write_bytes(bytes(7))
+    gone = {"folder": f"ingest/{key}", "bytes": 7}
+    for dry in (True, False):
+        more = ["--older-than-h", "0", "--json", *(["--dry-run"] if dry else [])]
+        assert json.loads(gcdis("gc", *more)[1]) == {"removed": not dry, "folders": [gone]}
+        assert base.exists() == dry
+
+
+def test_track_tells_scripts_what_it_wrote(gcdis, tmp_path: Path):
+    with mock.patch("gcdis_ray.report.tracking.write_curves", return_value=3):
+        _, out, _ = gcdis("track", "--output", str(tmp_path / "curves"), "--json")
+    assert json.loads(out) == {"folder": str(tmp_path / "curves"), "values": 3}
+
+
+def test_init_and_digits_tell_scripts_what_they_wrote(tmp_path: Path, folder: Path, capsys):
+    out = tmp_path / "mine.yaml"
+    assert main(["init", str(folder), "--out", str(out), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["name"], told["config"]) == ("data", str(out))
+    assert all(isinstance(line, str) for line in told["found"])
+    with mock.patch("gcdis_ray.data.samples.digits.write_scenes"):
+        assert main(["digits", str(tmp_path / "scenes"), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "scenes")}

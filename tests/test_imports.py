@@ -27,6 +27,7 @@ HEAVY = (
     "cv2",
     "optuna",
     "tensorboardX",
+    "shtab",
 )
 HOMES = {
     "ray": ("runtime/ray_",),
@@ -43,6 +44,7 @@ HOMES = {
     "tensorboardX": ("sweeps/trackers",),
     "mlflow": ("sweeps/trackers",),
     "wandb": ("sweeps/trackers",),
+    "shtab": ("cli/completion",),
 }
 
 
@@ -60,7 +62,7 @@ def _imports(path: Path) -> set[str]:
     "code",
     [
         "import gcdis_ray",
-        "import gcdis_ray.cli",
+        "from gcdis_ray import cli; cli.make_parser()",
         "from gcdis_ray.run import graph, pipeline; graph.load_recipe('gcdis')",
         "import gcdis_ray.sweeps.config, gcdis_ray.sweeps.study, gcdis_ray.sweeps.run",
     ],

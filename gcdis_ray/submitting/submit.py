@@ -13,7 +13,9 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gcdis_ray.config import RunConfig
 from gcdis_ray.errors import ConfigError, RuntimeUnavailable
@@ -28,6 +30,30 @@ INTERRUPTED = 130
 _TRIES = 5
 
 
+@dataclass(frozen=True)
+class Submitted:
+    """A job that a run was submitted as.
+
+    Args:
+        address: of its cluster's HTTP.
+        job: as it was seen last.
+        exit_status: the job's once it is over; 130 when following it was interrupted; None: it was
+            not followed.
+    """
+
+    address: str
+    job: Job
+    exit_status: int | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "job": self.job.id,
+            "address": self.address,
+            "state": self.job.state,
+            "exit_status": self.exit_status,
+        }
+
+
 def submit(
     config: str,
     arguments: Sequence[str],
@@ -36,7 +62,7 @@ def submit(
     address: str | None = None,
     folder: Path | None = None,
     wait: bool = True,
-) -> int:
+) -> Submitted:
     """Run a config as a job: a new one, or the one that is at it already.
 
     Args:
@@ -48,7 +74,7 @@ def submit(
         wait: print what the job prints until it is over.
 
     Returns:
-        the job's exit status; 0 at once without ``wait``; 130 when interrupted: the job goes on.
+        the job; at once without ``wait``, and when interrupted: it goes on.
     """
     folder, address = (folder or Path.cwd()).resolve(), http_address(address)
     read = load_config(config, overrides)
@@ -74,7 +100,7 @@ def submit(
         job = _start(jobs, run_id(read), shlex.join(["python", ENTRY, where, *more]), package)
     if not wait:
         _say(how_to(jobs.address, job.id))
-        return 0
+        return Submitted(jobs.address, job)
     return _follow(jobs, job)
 
 
@@ -150,7 +176,7 @@ def _start(jobs: Jobs, run: str, entrypoint: str, package: Package) -> Job:
     raise RuntimeUnavailable("others submit the same run all the time", where=f"job {run}")
 
 
-def _follow(jobs: Jobs, job: Job, write: Callable[[str], None] | None = None) -> int:
+def _follow(jobs: Jobs, job: Job, write: Callable[[str], None] | None = None) -> Submitted:
     def out(text: str) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -159,7 +185,7 @@ def _follow(jobs: Jobs, job: Job, write: Callable[[str], None] | None = None) ->
         job = jobs.follow(job.id, write or out)
     except KeyboardInterrupt:
         _say("\n" + how_to(jobs.address, job.id))
-        return INTERRUPTED
+        return Submitted(jobs.address, job, INTERRUPTED)
     except RuntimeUnavailable as error:
         raise RuntimeUnavailable(
             f"{error.what}; job {job.id} may go on",
@@ -170,7 +196,7 @@ def _follow(jobs: Jobs, job: Job, write: Callable[[str], None] | None = None) ->
     _say(f"job {job.id}: {job.state.lower()}" + (f", exit status {status}" if status else ""))
     if status:
         _say("the same gcdis submit goes on from where it stopped")
-    return status
+    return Submitted(jobs.address, job, status)
 
 
 def _say(text: str) -> None:

@@ -156,7 +156,7 @@ def test_every_line_does_in_a_scratch_folder_what_it_says(
     extra = "cpu" if target == "cpu" else "gpu"
     assert f"uv sync --locked --no-dev --extra {extra} " in log
     assert ("git+https://github.com/facebookresearch/detectron2@" in log) == ("detec" in target)
-    assert (scratch.root / "opt" / "gcdis" / "gcdis_ray" / "cli.py").is_file()
+    assert (scratch.root / "opt" / "gcdis" / "gcdis_ray" / "cli" / "__main__.py").is_file()
     profile = (scratch.root / "etc" / "profile.d" / "gcdis.sh").read_text()
     assert profile.strip().endswith("/opt/venv/bin:$PATH")
     # What `ray up` and KubeRay look for.

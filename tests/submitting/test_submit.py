@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,19 @@ def test_a_run_becomes_a_job(checkout: Path, cluster: Cluster, capsys: Any):
     assert id == run_id(load_config("mine.yaml", ["seed=3"])) + "-1"
     assert out == f"log of {id}\n"
     assert "package: 2 files, " in error
+
+
+def test_scripts_are_told_of_the_job_alone(checkout: Path, cluster: Cluster, capsys: Any):
+    cluster.ends = lambda: ("FAILED", 2)
+    told = {"address": "http://head:8265"}
+    assert _submit("--no-wait", "--json") == 0
+    out, _ = capsys.readouterr()
+    ((id, _),) = cluster.submitted
+    assert json.loads(out) == {**told, "job": id, "state": "RUNNING", "exit_status": None}
+    assert _submit("--json") == 2
+    out, error = capsys.readouterr()
+    assert json.loads(out) == {**told, "job": id, "state": "FAILED", "exit_status": 2}
+    assert f"log of {id}" in error
 
 
 def test_a_run_has_one_beginning_of_ids_wherever_it_is_computed(checkout: Path):

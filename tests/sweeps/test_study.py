@@ -13,7 +13,8 @@ import yaml
 from small_run import small_overrides
 from small_sweep import sweep_file
 
-from gcdis_ray.cli import _print_summaries, main
+from gcdis_ray.cli import main
+from gcdis_ray.cli.telling import print_summaries
 from gcdis_ray.clustering.class_count.clustered import Clustering
 from gcdis_ray.clustering.class_count.points import CountSettings, Points
 from gcdis_ray.errors import (
@@ -331,5 +332,5 @@ def test_the_mark_stands_beside_the_metrics(
 ):
     monkeypatch.setattr("gcdis_ray.run.summary.summaries", lambda pipeline: ["mask AP 12.3"])
     run = SimpleNamespace(config=SimpleNamespace(oracle=oracle))
-    _print_summaries(cast("Any", run))
+    print_summaries(cast("Any", run))
     assert ("ORACLE" in capsys.readouterr().out) == oracle

@@ -1,0 +1,28 @@
+"""``gcdis report``."""
+
+from __future__ import annotations
+
+import argparse
+
+from gcdis_ray.cli.configs import config_arguments, open_pipeline
+from gcdis_ray.cli.telling import json_argument, print_json
+
+HELP = "write the HTML report of what exists so far"
+EXAMPLE = "gcdis report mine.yaml --output mine.html"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    config_arguments(parser)
+    parser.add_argument("--output", metavar="FILE", help="default: in the run's storage")
+    json_argument(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    from gcdis_ray.run.report import write_run_report
+
+    report = write_run_report(open_pipeline(args), args.output)
+    if args.json:
+        print_json({"report": report})
+    else:
+        print(report)
+    return 0
