@@ -490,3 +490,24 @@ def test_init_and_digits_tell_scripts_what_they_wrote(tmp_path: Path, folder: Pa
     with mock.patch("gcdis_ray.data.samples.digits.write_scenes"):
         assert main(["digits", str(tmp_path / "scenes"), "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == {"folder": str(tmp_path / "scenes")}
+
+
+def test_what_may_take_long_says_how_far_it_is(
+    gcdis, tmp_path: Path, folder: Path, capsys, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gcdis_ray.run.progress.LOG_EVERY_S", -1.0)
+    key = json.loads(gcdis("status", "--json")[1])["stages"][0]["key"]
+    (tmp_path / "store" / "ingest" / key / "attempt-1").mkdir(parents=True)
+    assert "  gc           0/1 artifacts" in gcdis("gc", "--dry-run")[2]
+    assert "  report       1/11 stages    9 %" in gcdis("report")[2]
+    assert main(["init", str(folder), "--out", str(tmp_path / "mine.yaml")]) == 0
+    assert " annotations" in capsys.readouterr().err
+    truth, results = folder / "all.json", tmp_path / "results.json"
+    data = json.loads(truth.read_text())["annotations"][0]
+    row = {"image_id": data["image_id"], "category_id": data["category_id"], "score": 0.5}
+    found = [{**row, "bbox": data["bbox"]}]
+    for content, far in ((found, "0 MB"), ({"annotations": found}, "1/1 detections")):
+        write_json(results, content)
+        files = ["--ground-truth", str(truth), "--results", str(results)]
+        assert main(["evaluate", *files]) == 0
+        assert f"  evaluate     {far}" in capsys.readouterr().err

@@ -20,10 +20,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gcdis_ray.data.samples.digits import write_scenes
+    from gcdis_ray.run.progress import WorkLine
 
     if args.seed < 0:
         raise ConfigError("must not be negative", where="--seed", fix="use 0 or more")
-    write_scenes(Path(args.folder), seed=args.seed)
+    with WorkLine("digits") as line:
+        write_scenes(Path(args.folder), seed=args.seed, told=line)
     written = str(Path(args.folder).absolute())
     if args.json:
         print_json({"folder": written})

@@ -27,11 +27,11 @@ def run(args: argparse.Namespace) -> int:
 
         config = load_config(args.config, args.set)
     marks = {"ok": "✓", "warn": "!", "fail": "✗"}
+    results = []
     with set_aside(args.json):
-        results = list(doctor(config))
+        for check in doctor(config):  # some take seconds: each is told when it is there
+            results.append(check)
+            print(f"{marks[check.state]} {check.name:<14} {check.detail}", flush=True)
     if args.json:
         print_json({"checks": [asdict(check) for check in results]})
-    else:
-        for check in results:
-            print(f"{marks[check.state]} {check.name:<14} {check.detail}")
     return 2 if any(check.state == "fail" for check in results) else 0

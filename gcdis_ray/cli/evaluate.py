@@ -82,16 +82,19 @@ def run(args: argparse.Namespace) -> int:
 def _of_files(args: argparse.Namespace, rule: dict[str, str]) -> int:
     from gcdis_ray.evaluation.bare_files import score_files
     from gcdis_ray.metrics.files.file_scores import format_scores
+    from gcdis_ray.run.progress import WorkLine
 
-    scores = score_files(
-        Path(args.ground_truth),
-        Path(args.results),
-        known_classes=args.known_classes,
-        images=args.images,
-        mapping=rule,
-        max_per_image=args.max_per_image,
-        areas=args.areas,
-    )
+    with WorkLine("evaluate") as line:
+        scores = score_files(
+            Path(args.ground_truth),
+            Path(args.results),
+            known_classes=args.known_classes,
+            images=args.images,
+            mapping=rule,
+            max_per_image=args.max_per_image,
+            areas=args.areas,
+            told=line,
+        )
     if args.json:
         print_json(scores)
     else:

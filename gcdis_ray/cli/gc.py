@@ -21,20 +21,25 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from gcdis_ray.run.garbage import collect
+    from gcdis_ray.run.progress import WorkLine
     from gcdis_ray.words import size
 
     pipeline = open_pipeline(args)
     if args.older_than_h < 0:
         raise ConfigError("must not be negative", where="--older-than-h", fix="give hours, or 0")
     stages = dict.fromkeys(node.stage.ID for node in pipeline.nodes.values())
-    found = collect(pipeline.storage, stages, args.older_than_h, delete=not args.dry_run)
+    delete, folders = not args.dry_run, []
+    with WorkLine("gc") as line:
+        for folder, num_bytes in collect(
+            pipeline.storage, stages, args.older_than_h, delete=delete, told=line
+        ):
+            folders.append({"folder": folder, "bytes": num_bytes})
+            if not args.json:
+                line.clear()
+                print(f"{'removed' if delete else 'would remove'} {folder}  {size(num_bytes)}")
     if args.json:
-        folders = [{"folder": folder, "bytes": num_bytes} for folder, num_bytes in found]
-        print_json({"removed": not args.dry_run, "folders": folders})
-        return 0
-    freed = 0
-    for folder, num_bytes in found:
-        freed += num_bytes
-        print(f"{'would remove' if args.dry_run else 'removed'} {folder}  {size(num_bytes)}")
-    print(f"{size(freed)} {'to free' if args.dry_run else 'freed'}")
+        print_json({"removed": delete, "folders": folders})
+    else:
+        freed = sum(folder["bytes"] for folder in folders)
+        print(f"{size(freed)} {'freed' if delete else 'to free'}")
     return 0

@@ -19,9 +19,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from gcdis_ray.run.progress import WorkLine
     from gcdis_ray.starting.start import start
 
-    found = start(args.folder)
+    with WorkLine("init") as line:
+        found = start(args.folder, told=line)
     path = Path(args.out or f"{found.name}.yaml")
     found.write(path, args.force)
     if args.json:

@@ -18,9 +18,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from gcdis_ray.run.progress import WorkLine
     from gcdis_ray.run.report import write_run_report
 
-    report = write_run_report(open_pipeline(args), args.output)
+    pipeline = open_pipeline(args)
+    with WorkLine("report") as line:
+        report = write_run_report(pipeline, args.output, told=line)
     if args.json:
         print_json({"report": report})
     else:

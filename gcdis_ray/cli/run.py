@@ -55,7 +55,7 @@ def run_stages(
     """
     from gcdis_ray.run.checks import before_run, too_slow
     from gcdis_ray.run.opened import note_run
-    from gcdis_ray.run.progress import Reporter
+    from gcdis_ray.run.progress import Reporter, WorkLine
     from gcdis_ray.runtime.choose import LazyRuntime
 
     pipeline = open_pipeline(args)
@@ -78,7 +78,8 @@ def run_stages(
         print("Nothing to do: everything is cached.", file=sys.stderr)
     from gcdis_ray.run.report import write_run_report  # loads matplotlib: not before it is needed
 
-    report = write_run_report(pipeline, only_if_missing=not todo)
+    with WorkLine("report") as line:
+        report = write_run_report(pipeline, only_if_missing=not todo, told=line)
     print_summaries(pipeline)
     print(f"report: {report}")
     print_warnings(pipeline)

@@ -46,6 +46,13 @@ class Line:
             self._told_at = now
             self.write(text, keep=not self.live)
 
+    def clear(self) -> None:
+        """Take a line away that would have been rewritten."""
+        if self._open:
+            self._stream.write("\r\x1b[2K")
+            self._stream.flush()
+        self._open = False
+
     def close(self) -> None:
         """End a line that would have been rewritten: what is printed next starts on its own."""
         if self._open:
@@ -62,7 +69,7 @@ class Reporter:
     ) -> None:
         """Args: stream: where lines go; standard error unless given."""
         self._line, self._clock = Line(stream), clock
-        self.close = self._line.close
+        self.close, self.clear = self._line.close, self._line.clear
         self._began, self._last_shown = 0.0, self._clock()
         self._first: Progress | None = None
         self._first_at = 0.0
@@ -120,3 +127,29 @@ class Reporter:
         if self._pace is not None:
             text, self._pace = f"{text}  {self._pace}", None
         self._line.write(f"{text}  {progress.note}".rstrip(), keep=not self._line.live)
+
+
+class WorkLine:
+    """A line of progress for work that is no stage. It is gone when the work is over.
+
+    Args:
+        name: of the work, in a word.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        stream: TextIO | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._name, self._reporter = name, Reporter(stream, clock)
+        self.clear = self._reporter.clear  # before something else is printed
+
+    def __call__(self, progress: Progress) -> None:
+        self._reporter(Event(self._name, "progress", progress=progress))
+
+    def __enter__(self) -> WorkLine:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.clear()

@@ -14,6 +14,7 @@ from gcdis_ray.data.formats.records import CategoryRecord
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.records.fields import whole_number
+from gcdis_ray.training.plan import Progress, Told
 
 _AT_ONCE = 4096
 
@@ -46,8 +47,11 @@ class Labels:
         return self.most_per_image <= 1
 
 
-def read_labels(config: DataConfig) -> Labels:
+def read_labels(config: DataConfig, told: Told = lambda progress: None) -> Labels:
     """Looks the labeled set's annotations through, unchecked.
+
+    Args:
+        told: how many it has looked through.
 
     Raises:
         DataError: see :func:`gcdis_ray.data.sets.splits.plan_data`.
@@ -55,7 +59,7 @@ def read_labels(config: DataConfig) -> Labels:
     plan = plan_data(config)
     known = {c.category_id for c in plan.known}
     masks, per_image, per_class = 0, Counter[int](), Counter[int]()
-    for row, raw in _annotations(plan):
+    for row, raw in _annotations(plan, told):
         category_id = whole_number(raw.get("category_id"))
         if row < 0 or raw.get("iscrowd"):
             continue
@@ -75,11 +79,14 @@ def read_labels(config: DataConfig) -> Labels:
     )
 
 
-def _annotations(plan: DataPlan) -> Iterator[tuple[int, dict[str, Any]]]:
+def _annotations(plan: DataPlan, told: Told) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row of the labeled image or -1, annotation)"""
     chosen = plan.sets["labeled"]
     rest = iter(chosen.source.annotations()) if chosen.source else iter(())
+    done = 0
     while some := list(islice(rest, _AT_ONCE)):
         ids = [whole_number(raw.get("image_id")) for raw in some]
         rows = chosen.images.rows_of(np.array([-1 if i is None else i for i in ids], np.int64))
         yield from zip(rows.tolist(), some, strict=True)
+        done += len(some)
+        told(Progress(done, 0, "annotations"))

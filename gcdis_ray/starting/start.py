@@ -22,6 +22,7 @@ from gcdis_ray.starting.layouts import Layout, find_layout
 from gcdis_ray.starting.machine import Machine
 from gcdis_ray.starting.results import unlabeled_masks
 from gcdis_ray.store.source import open_source
+from gcdis_ray.training.plan import Told
 from gcdis_ray.words import counted, some
 
 _MOST_NAMED = 5
@@ -52,12 +53,13 @@ class Start:
             raise ConfigError(error.strerror or str(error), where=str(path)) from error
 
 
-def start(uri: str, machine: Machine | None = None) -> Start:
+def start(uri: str, machine: Machine | None = None, told: Told = lambda progress: None) -> Start:
     """The config that fits a folder. Writes nothing, asks nothing.
 
     Args:
         uri: a folder or ``s3://bucket/prefix``.
         machine: it is to run on; None: this one.
+        told: how many annotations have been looked through.
 
     Raises:
         DataError: no layout that is known; files that do not fit together.
@@ -65,11 +67,11 @@ def start(uri: str, machine: Machine | None = None) -> Start:
     machine = machine or Machine.here()
     folder = open_source(uri, where="FOLDER")
     contents = Contents.read(folder)
-    layout, labels = _divided(folder.uri, find_layout(contents, predicts=False))
+    layout, labels = _divided(folder.uri, find_layout(contents, predicts=False), told)
     if labels.are_images:
         recipe, stages = "discovery", discovery_stages()
     else:
-        layout, labels = _divided(folder.uri, find_layout(contents, predicts=True))
+        layout, labels = _divided(folder.uri, find_layout(contents, predicts=True), told)
         config = _data(folder.uri, layout)
         masks = unlabeled_masks(contents, config)
         recipe = "gcdis"
@@ -91,7 +93,7 @@ def start(uri: str, machine: Machine | None = None) -> Start:
     return Start(name, text, found)
 
 
-def _divided(root: str, layout: Layout) -> tuple[Layout, Labels]:
+def _divided(root: str, layout: Layout, told: Told) -> tuple[Layout, Labels]:
     """The layout with what its labeled images show. Where they are a part of all images, and known
     classes are listed, it is the first of some divisions that leaves fewest of these without an
     object.
@@ -99,13 +101,13 @@ def _divided(root: str, layout: Layout) -> tuple[Layout, Labels]:
     Raises:
         DataError: no labeled image shows an object of a known class.
     """
-    best = layout, read_labels(_data(root, layout))
+    best = layout, read_labels(_data(root, layout), told)
     if "part" in layout.sets["labeled"] and layout.known != "all":
         for seed in range(1, _DIVISIONS):
             if not best[1].hidden:
                 break
             other = layout.divided_by(seed)
-            labels = read_labels(_data(root, other))
+            labels = read_labels(_data(root, other), told)
             best = min(best, (other, labels), key=lambda found: len(found[1].hidden))
     if not best[1].shown:
         raise DataError(

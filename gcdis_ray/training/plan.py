@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -35,6 +35,9 @@ class Progress:
     loss: float | None = None
     losses: Mapping[str, float] = field(default_factory=dict)
     pace: Pace | None = None
+
+
+Told = Callable[[Progress], None]  # is told of progress, again and again
 
 
 class MemberWriter(Protocol):

@@ -25,6 +25,7 @@ from gcdis_ray.metrics.overlaps import as_rle
 from gcdis_ray.records.annotations import detection_of, image_id_of
 from gcdis_ray.records.reasons import Reason, Refused
 from gcdis_ray.records.results import results_section
+from gcdis_ray.training.plan import Progress, Told
 
 SCHEMA = pa.schema(
     {
@@ -38,27 +39,34 @@ SCHEMA = pa.schema(
 _BLOCK_BYTES = 1 << 20
 _MAX_HELD_BYTES = 16 << 20  # of a file in which no brace comes; longer ones are for the other way
 _BATCH = 4096
+_MB = 10**6
 _START = re.compile(rb"(\xef\xbb\xbf)?\s*\[\s*(?=[{\]])")  # after a byte order mark
 _NO_COMMA = re.compile(rb"\}\s*[^\s,}\]]")
 _FIX = "results need image_id, category_id, score, and segmentation or bbox"
 _FIX_FILE = "give a COCO results file: a list of detections"
 
 
-def fast_batches(path: Path) -> Iterator[pa.RecordBatch]:
+def fast_batches(path: Path, told: Told = lambda progress: None) -> Iterator[pa.RecordBatch]:
     """Records of a JSON list of plain objects, unchecked.
+
+    Args:
+        told: how much of the file is read.
 
     Raises:
         pa.ArrowInvalid: it is anything else, or written in another way.
     """
     with Path(path).open("rb") as file:
-        lines = _Lines(file, Path(path).stat().st_size)
-        yield from arrow_json.open_json(
+        size = Path(path).stat().st_size
+        lines = _Lines(file, size)
+        for batch in arrow_json.open_json(
             pa.PythonFile(lines, "r"),
             read_options=arrow_json.ReadOptions(block_size=_BLOCK_BYTES),
             parse_options=arrow_json.ParseOptions(
                 explicit_schema=SCHEMA, unexpected_field_behavior="ignore"
             ),
-        )
+        ):
+            yield batch
+            told(Progress((size - lines.left) // _MB, size // _MB, "MB"))
 
 
 class _Lines(io.RawIOBase):
@@ -71,7 +79,7 @@ class _Lines(io.RawIOBase):
     """
 
     def __init__(self, file: io.BufferedReader, size: int) -> None:
-        self._file, self._left, self._begun = file, size, False
+        self._file, self.left, self._begun = file, size, False
         self._held = self._ready = b""  # not looked at yet; lines that nobody has asked for yet
 
     def readable(self) -> bool:
@@ -80,7 +88,7 @@ class _Lines(io.RawIOBase):
     def read(self, size: int = -1) -> bytes:
         """As many bytes as asked for, to the end: Arrow takes what comes for a block, and a record
         may not lie in three of them."""
-        while (size < 0 or len(self._ready) < size) and (self._left > 0 or self._held):
+        while (size < 0 or len(self._ready) < size) and (self.left > 0 or self._held):
             self._ready += self._next(size)
         size = len(self._ready) if size < 0 else size
         data, self._ready = self._ready[:size], self._ready[size:]
@@ -88,19 +96,19 @@ class _Lines(io.RawIOBase):
 
     def _next(self, size: int) -> bytes:
         data = self._file.read(size)
-        self._left = self._left - len(data) if data else 0  # it may have been cut meanwhile
+        self.left = self.left - len(data) if data else 0  # it may have been cut meanwhile
         data, self._held = self._held + data, b""
         if len(data) > _MAX_HELD_BYTES:
             raise pa.ArrowInvalid("a record of absurd length")
         if not self._begun:
             blank = MARK + b"[ \t\r\n"
-            if self._left > 0 and not data.strip(blank):  # its first object is to come
+            if self.left > 0 and not data.strip(blank):  # its first object is to come
                 self._held = data
                 return b""
             if (start := _START.match(data)) is None:
                 raise pa.ArrowInvalid("not a list of objects")
             self._begun, data = True, data[start.end() :]
-        if self._left > 0:  # what follows the last brace may be cut
+        if self.left > 0:  # what follows the last brace may be cut
             end = data.rfind(b"}")
             data, self._held = (b"", data) if end < 0 else (data[:end], data[end:])
         else:
@@ -110,7 +118,7 @@ class _Lines(io.RawIOBase):
         if _NO_COMMA.search(data):
             raise pa.ArrowInvalid("no comma between records")
         data = data.replace(b"}, {", b"}\n{").replace(b"},{", b"}\n{")
-        return data if self._left > 0 else data[:-1]
+        return data if self.left > 0 else data[:-1]
 
 
 def checked_batches(
@@ -118,12 +126,14 @@ def checked_batches(
     ground_truth: GroundTruthFile,
     any_category: bool = False,
     faults: MaskFaults | None = None,
+    told: Told = lambda progress: None,
 ) -> Iterator[pa.RecordBatch]:
     """Records of any results file, each looked at; masks as compressed run lengths.
 
     Args:
         any_category: category ids need not be the ground truth's.
         faults: is told masks that say nothing; such a detection has its box.
+        told: how many have been read.
 
     Raises:
         DataError: naming the first record that is wrong.
@@ -135,8 +145,11 @@ def checked_batches(
         _checked(row, ground_truth, known, file.place(section, n), faults)
         for n, row in enumerate(file.records(section))
     )
+    done = 0
     while batch := list(islice(found, _BATCH)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
+        done += len(batch)
+        told(Progress(done, file.lists[section], "detections"))
 
 
 def _checked(

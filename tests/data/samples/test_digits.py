@@ -34,8 +34,11 @@ def annotations(root: Path, name: str) -> dict:
 
 
 def test_same_seed_same_bytes(scenes: Path, tmp_path: Path):
-    digits.write_scenes(tmp_path / "again", **SMALL)
+    told = []
+    digits.write_scenes(tmp_path / "again", **SMALL, told=told.append)
     assert content(tmp_path / "again") == content(scenes)
+    total = len(list(scenes.rglob("*.jpg")))
+    assert [(far.done, far.total) for far in told] == [(n, total) for n in range(total)]
     digits.write_scenes(tmp_path / "other", seed=1, **SMALL)
     other = content(tmp_path / "other")
     assert all(other[p] != h for p, h in content(scenes).items())
