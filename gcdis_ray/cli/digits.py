@@ -25,7 +25,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seed < 0:
         raise ConfigError("must not be negative", where="--seed", fix="use 0 or more")
     with WorkLine("digits") as line:
-        write_scenes(Path(args.folder), seed=args.seed, told=line)
+        write_scenes(Path(args.folder), seed=args.seed, show=line)
     written = str(Path(args.folder).absolute())
     if args.json:
         print_json({"folder": written})

@@ -93,7 +93,7 @@ def _of_files(args: argparse.Namespace, rule: dict[str, str]) -> int:
             mapping=rule,
             max_per_image=args.max_per_image,
             areas=args.areas,
-            told=line,
+            show=line,
         )
     if args.json:
         print_json(scores)

@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     delete, folders = not args.dry_run, []
     with WorkLine("gc") as line:
         for folder, num_bytes in collect(
-            pipeline.storage, stages, args.older_than_h, delete=delete, told=line
+            pipeline.storage, stages, args.older_than_h, delete=delete, show=line
         ):
             folders.append({"folder": folder, "bytes": num_bytes})
             if not args.json:

@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     from gcdis_ray.starting.start import start
 
     with WorkLine("init") as line:
-        found = start(args.folder, told=line)
+        found = start(args.folder, show=line)
     path = Path(args.out or f"{found.name}.yaml")
     found.write(path, args.force)
     if args.json:

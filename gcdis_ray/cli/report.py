@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
 
     pipeline = open_pipeline(args)
     with WorkLine("report") as line:
-        report = write_run_report(pipeline, args.output, told=line)
+        report = write_run_report(pipeline, args.output, show=line)
     if args.json:
         print_json({"report": report})
     else:

@@ -79,7 +79,7 @@ def run_stages(
     from gcdis_ray.run.report import write_run_report  # loads matplotlib: not before it is needed
 
     with WorkLine("report") as line:
-        report = write_run_report(pipeline, only_if_missing=not todo, told=line)
+        report = write_run_report(pipeline, only_if_missing=not todo, show=line)
     print_summaries(pipeline)
     print(f"report: {report}")
     print_warnings(pipeline)

@@ -31,7 +31,10 @@ def run(args: argparse.Namespace) -> int:
 
     spec, base = load_sweep(args.config, args.set)
     reporter, stages = SweepReporter(), Reporter()
-    study = Study(spec, base, reporter.show)
+    try:
+        study = Study(spec, base, reporter.show, stages)
+    finally:
+        stages.close()
     if args.plan:
         if args.json:
             print_json(summary(study))

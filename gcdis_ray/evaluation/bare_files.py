@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gcdis_ray.errors import ConfigError
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 
 
 def score_files(
@@ -19,7 +19,7 @@ def score_files(
     mapping: Mapping[str, str],
     max_per_image: int | None,
     areas: Literal["mask", "box"] | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> dict[str, Any]:
     """AP of a result file, as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files` gives it.
 
@@ -31,7 +31,7 @@ def score_files(
         max_per_image: with a mapping: detections scored per image; None: as the rules have it.
         areas: whose areas say which detections are small, medium and large; None: the mask's for
             mask AP, the box's for box AP.
-        told: how much of the results has been read.
+        show: how much of the results has been read.
 
     Raises:
         ConfigError: a part of the mapping, or ``max_per_image``, without a source; odd ``images``.
@@ -44,7 +44,7 @@ def score_files(
 
         rule = MappingConfig.model_validate(mapping)
         return evaluate_mapped_files(
-            ground_truth, results, rule, known_classes, image_ids, max_per_image, areas, told
+            ground_truth, results, rule, known_classes, image_ids, max_per_image, areas, show
         )
     if mapping or max_per_image is not None:
         name = f"--mapping-{next(iter(mapping))}" if mapping else "--max-per-image"
@@ -55,7 +55,7 @@ def score_files(
         )
     from gcdis_ray.metrics.files.file_scores import evaluate_files
 
-    return evaluate_files(ground_truth, results, known_classes, image_ids, areas, told)
+    return evaluate_files(ground_truth, results, known_classes, image_ids, areas, show)
 
 
 def _read_ids(given: str) -> list[int]:

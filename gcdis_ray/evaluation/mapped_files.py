@@ -25,7 +25,7 @@ from gcdis_ray.metrics.files.coco_outputs import MATCH_IOU, OutputCounts, count_
 from gcdis_ray.metrics.files.coco_results import StandsFor, read_results
 from gcdis_ray.metrics.files.file_scores import evaluate_results
 from gcdis_ray.metrics.files.mask_faults import MaskFaults
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 
 
 def evaluate_mapped_files(
@@ -36,7 +36,7 @@ def evaluate_mapped_files(
     image_ids: Sequence[int] | None = None,
     max_per_image: int | None = None,
     areas: Kind | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> dict[str, Any]:
     """Score a results file after giving its category ids the names of true classes.
 
@@ -47,7 +47,7 @@ def evaluate_mapped_files(
         rule: ``source`` is ``split_val`` or ``detections``; the others need a run.
         max_per_image: detections scored per image. None: 100, and by LVIS's rules 300.
         areas: see :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`.
-        told: how much of the results has been read, from 0 on each time.
+        show: how much of the results has been read, from 0 on each time.
 
     Returns:
         as :func:`gcdis_ray.metrics.files.file_scores.evaluate_files`, with ``mapping`` as in the
@@ -76,7 +76,7 @@ def evaluate_mapped_files(
     file, images, scored = _parts(ground_truth, wanted, rule)
     known = None if known_classes is None else class_ids(known_classes, file.categories)
     best = max_per_image or BEST[file.truth.rules.name]
-    counts = count_outputs(results, file, images, best, told)
+    counts = count_outputs(results, file, images, best, show)
     column_of = _assigned(counts, file, known or [], rule)
     if scored is not None:
         file = read_ground_truth(ground_truth, scored)
@@ -84,7 +84,7 @@ def evaluate_mapped_files(
     file = replace(file, truth=replace(file.truth, rules=rules))
     stands_for = StandsFor(column_of, use_up=rule.drop == "after_topk")
     faults = MaskFaults()
-    detections = read_results(results, file, stands_for, faults, told)
+    detections = read_results(results, file, stands_for, faults, show)
     result = evaluate_results(file, detections, known, faults)
     ids = [c.category_id for c in file.categories]
     result["mapping"] = {

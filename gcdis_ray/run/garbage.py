@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Iterator
 
 from gcdis_ray.store.storage import Storage, read_manifest
-from gcdis_ray.training.plan import Progress, Told
+from gcdis_ray.training.plan import Progress, Show
 
 _KEY = re.compile(r"[0-9a-f]{24}")  # anything else in the storage is not ours
 
@@ -18,7 +18,7 @@ def collect(
     older_than_h: float,
     *,
     delete: bool,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> Iterator[tuple[str, int]]:
     """Folders that can go, with their bytes; removed if ``delete``.
 
@@ -27,13 +27,13 @@ def collect(
     ``older_than_h`` hours: it may be a run in progress, or one to resume.
 
     Args:
-        told: how many artifacts have been looked at.
+        show: how many artifacts have been looked at.
     """
     limit = time.time() - older_than_h * 3600
     every = [(stage, k) for stage in stages for k in storage.folders(stage) if _KEY.fullmatch(k)]
     for looked_at, (stage, key) in enumerate(every):
         base = f"{stage}/{key}"
-        told(Progress(looked_at, len(every), "artifacts", note=base))
+        show(Progress(looked_at, len(every), "artifacts", note=base))
         manifest = read_manifest(storage, stage, key)
         if manifest is None:
             garbage = [base] if storage.newest(base) < limit else []

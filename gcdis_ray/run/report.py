@@ -12,7 +12,7 @@ from gcdis_ray.report.section import Section
 from gcdis_ray.report.view import RunView, StageRow
 from gcdis_ray.run.pipeline import iter_status
 from gcdis_ray.stages.stage import Stage, offered
-from gcdis_ray.training.plan import Progress, Told
+from gcdis_ray.training.plan import Progress, Show
 
 if TYPE_CHECKING:
     from gcdis_ray.run.pipeline import Pipeline
@@ -35,7 +35,7 @@ def offered_sections(
     stages: Mapping[str, Stage],
     view: RunView,
     openers: Collection[str] = (),
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> list[Section]:
     """What the stages that are done show of a run: each of the run as it has left it, without what
     is sealed unless it may open that.
@@ -43,12 +43,12 @@ def offered_sections(
     Args:
         stages: by node, in the recipe's order.
         openers: nodes that may open sealed members.
-        told: how many stages have been asked.
+        show: how many stages have been asked.
     """
     sealed = {*openers, *(n for n, stage in stages.items() if _gives_sealed(stage))}
     found: list[Section] = []
     for asked, (name, stage) in enumerate(stages.items()):
-        told(Progress(asked, len(stages), "stages", note=name))
+        show(Progress(asked, len(stages), "stages", note=name))
         hook = offered(stage, "sections")
         if hook and name in view.artifacts:
             seen = view.until(name)
@@ -65,14 +65,14 @@ def write_run_report(
     output: str | None = None,
     *,
     only_if_missing: bool = False,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> str:
     """Where the page of what exists so far has been written.
 
     Args:
         output: a file; None: below ``reports/`` in the run's storage, named by the last key.
         only_if_missing: leave a page that is there for these artifacts.
-        told: how far it is.
+        show: how far it is.
 
     Raises:
         StorageError: it cannot be written.
@@ -84,7 +84,7 @@ def write_run_report(
         return f"{pipeline.storage.uri}/{name}"
     stages = {name: node.stage for name, node in pipeline.nodes.items()}
     openers = {name for name, node in pipeline.nodes.items() if node.wired.opens_sealed}
-    page = write_report(view, offered_sections(stages, view, openers, told)).encode()
+    page = write_report(view, offered_sections(stages, view, openers, show)).encode()
     if output:
         try:
             Path(output).write_bytes(page)

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from gcdis_ray.data.formats.records import CategoryRecord
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
-from gcdis_ray.data.sets.fingerprints import Show, annotations_digest, states_digest
+from gcdis_ray.data.sets.fingerprints import annotations_digest, states_digest
 from gcdis_ray.data.sets.splits import DataPlan, federated_lists, plan_data
 from gcdis_ray.errors import DataError
 from gcdis_ray.stages.ingest import (
@@ -28,6 +28,7 @@ from gcdis_ray.stages.ingest import (
 from gcdis_ray.store.artifacts import Size, Workload, canonical_json
 from gcdis_ray.store.members import document, optional, table
 from gcdis_ray.store.schemas import TRUTH_IMAGES, TRUTH_INSTANCES
+from gcdis_ray.training.plan import Show
 
 if TYPE_CHECKING:
     from gcdis_ray.runtime.base import Work

@@ -23,7 +23,6 @@ from gcdis_ray.data.images.turns import AS_STORED, turned_size
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.fingerprints import (
-    Show,
     annotations_digest,
     bytes_read,
     images_digest,
@@ -39,6 +38,7 @@ from gcdis_ray.store.artifacts import Size, Workload, canonical_json
 from gcdis_ray.store.members import document, table
 from gcdis_ray.store.schemas import IMAGE_INDEX, IMAGES, INSTANCES, QUARANTINE, schema
 from gcdis_ray.store.source import SourceFolder
+from gcdis_ray.training.plan import Show
 
 if TYPE_CHECKING:
     from gcdis_ray.report.section import Section

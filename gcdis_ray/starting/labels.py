@@ -14,7 +14,7 @@ from gcdis_ray.data.formats.records import CategoryRecord
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.splits import DataPlan, plan_data
 from gcdis_ray.records.fields import whole_number
-from gcdis_ray.training.plan import Progress, Told
+from gcdis_ray.training.plan import Progress, Show
 
 _AT_ONCE = 4096
 
@@ -47,11 +47,11 @@ class Labels:
         return self.most_per_image <= 1
 
 
-def read_labels(config: DataConfig, told: Told = lambda progress: None) -> Labels:
+def read_labels(config: DataConfig, show: Show = lambda progress: None) -> Labels:
     """Looks the labeled set's annotations through, unchecked.
 
     Args:
-        told: how many it has looked through.
+        show: how many it has looked through.
 
     Raises:
         DataError: see :func:`gcdis_ray.data.sets.splits.plan_data`.
@@ -59,7 +59,7 @@ def read_labels(config: DataConfig, told: Told = lambda progress: None) -> Label
     plan = plan_data(config)
     known = {c.category_id for c in plan.known}
     masks, per_image, per_class = 0, Counter[int](), Counter[int]()
-    for row, raw in _annotations(plan, told):
+    for row, raw in _annotations(plan, show):
         category_id = whole_number(raw.get("category_id"))
         if row < 0 or raw.get("iscrowd"):
             continue
@@ -79,7 +79,7 @@ def read_labels(config: DataConfig, told: Told = lambda progress: None) -> Label
     )
 
 
-def _annotations(plan: DataPlan, told: Told) -> Iterator[tuple[int, dict[str, Any]]]:
+def _annotations(plan: DataPlan, show: Show) -> Iterator[tuple[int, dict[str, Any]]]:
     """(row of the labeled image or -1, annotation)"""
     chosen = plan.sets["labeled"]
     rest = iter(chosen.source.annotations()) if chosen.source else iter(())
@@ -89,4 +89,4 @@ def _annotations(plan: DataPlan, told: Told) -> Iterator[tuple[int, dict[str, An
         rows = chosen.images.rows_of(np.array([-1 if i is None else i for i in ids], np.int64))
         yield from zip(rows.tolist(), some, strict=True)
         done += len(some)
-        told(Progress(done, 0, "annotations"))
+        show(Progress(done, 0, "annotations"))

@@ -22,7 +22,7 @@ from gcdis_ray.starting.layouts import Layout, find_layout
 from gcdis_ray.starting.machine import Machine
 from gcdis_ray.starting.results import unlabeled_masks
 from gcdis_ray.store.source import open_source
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 from gcdis_ray.words import counted, some
 
 _MOST_NAMED = 5
@@ -53,13 +53,13 @@ class Start:
             raise ConfigError(error.strerror or str(error), where=str(path)) from error
 
 
-def start(uri: str, machine: Machine | None = None, told: Told = lambda progress: None) -> Start:
+def start(uri: str, machine: Machine | None = None, show: Show = lambda progress: None) -> Start:
     """The config that fits a folder. Writes nothing, asks nothing.
 
     Args:
         uri: a folder or ``s3://bucket/prefix``.
         machine: it is to run on; None: this one.
-        told: how many annotations have been looked through.
+        show: how many annotations have been looked through.
 
     Raises:
         DataError: no layout that is known; files that do not fit together.
@@ -67,11 +67,11 @@ def start(uri: str, machine: Machine | None = None, told: Told = lambda progress
     machine = machine or Machine.here()
     folder = open_source(uri, where="FOLDER")
     contents = Contents.read(folder)
-    layout, labels = _divided(folder.uri, find_layout(contents, predicts=False), told)
+    layout, labels = _divided(folder.uri, find_layout(contents, predicts=False), show)
     if labels.are_images:
         recipe, stages = "discovery", discovery_stages()
     else:
-        layout, labels = _divided(folder.uri, find_layout(contents, predicts=True), told)
+        layout, labels = _divided(folder.uri, find_layout(contents, predicts=True), show)
         config = _data(folder.uri, layout)
         masks = unlabeled_masks(contents, config)
         recipe = "gcdis"
@@ -93,7 +93,7 @@ def start(uri: str, machine: Machine | None = None, told: Told = lambda progress
     return Start(name, text, found)
 
 
-def _divided(root: str, layout: Layout, told: Told) -> tuple[Layout, Labels]:
+def _divided(root: str, layout: Layout, show: Show) -> tuple[Layout, Labels]:
     """The layout with what its labeled images show. Where they are a part of all images, and known
     classes are listed, it is the first of some divisions that leaves fewest of these without an
     object.
@@ -101,13 +101,13 @@ def _divided(root: str, layout: Layout, told: Told) -> tuple[Layout, Labels]:
     Raises:
         DataError: no labeled image shows an object of a known class.
     """
-    best = layout, read_labels(_data(root, layout), told)
+    best = layout, read_labels(_data(root, layout), show)
     if "part" in layout.sets["labeled"] and layout.known != "all":
         for seed in range(1, _DIVISIONS):
             if not best[1].hidden:
                 break
             other = layout.divided_by(seed)
-            labels = read_labels(_data(root, other), told)
+            labels = read_labels(_data(root, other), show)
             best = min(best, (other, labels), key=lambda found: len(found[1].hidden))
     if not best[1].shown:
         raise DataError(

@@ -11,7 +11,7 @@ from typing import Any
 
 from gcdis_ray.config import RunConfig
 from gcdis_ray.errors import GcdisError
-from gcdis_ray.run.pipeline import Pipeline
+from gcdis_ray.run.pipeline import Event, Pipeline
 from gcdis_ray.runtime.failures import line_of
 from gcdis_ray.store.artifacts import artifact_key
 from gcdis_ray.sweeps.config import (
@@ -50,10 +50,14 @@ class Study:
         spec: SweepConfig,
         base: RunConfig,
         show: Callable[[Study], None] = lambda study: None,
+        told: Callable[[Event], None] = lambda event: None,
     ) -> None:
-        """Args: show: called when something has changed."""
+        """Args:
+        show: called when something has changed.
+        told: how far the data's fingerprint is.
+        """
         self.spec, self.goal = spec, goal_of(spec, base)
-        self.base = Pipeline(base)
+        self.base = Pipeline(base, show=told)
         self.config = base.model_copy(update={"storage": self.base.storage.uri})
         self.seeds = spec.seeds or (base.seed,)
         self.total = num_trials(spec)

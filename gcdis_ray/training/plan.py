@@ -37,7 +37,7 @@ class Progress:
     pace: Pace | None = None
 
 
-Told = Callable[[Progress], None]  # is told of progress, again and again
+Show = Callable[[Progress], None]  # is told of progress, again and again
 
 
 class MemberWriter(Protocol):

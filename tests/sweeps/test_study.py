@@ -47,6 +47,13 @@ def open_study(folder: Path, overrides: list[str], **fields: Any) -> Study:
     return Study(*load_sweep(file))
 
 
+def test_a_study_says_how_far_the_data_s_fingerprint_is(tmp_path: Path, overrides: list[str]):
+    file = sweep_file(tmp_path, overrides, storage=str(tmp_path / "storage"))
+    told: list[Event] = []
+    Study(*load_sweep(file), told=told.append)
+    assert {(event.stage, event.kind) for event in told} >= {("ingest", "progress")}
+
+
 def outcome(objective: float) -> dict[str, Any]:
     return {
         "objective": objective, "by_seed": [objective], "metrics": {}, "curve": [],

@@ -23,7 +23,7 @@ import numpy as np
 
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
-from gcdis_ray.training.plan import Progress, Told
+from gcdis_ray.training.plan import Progress, Show
 
 if TYPE_CHECKING:
     from numpy.random import Generator
@@ -74,7 +74,7 @@ def write_scenes(
     digits_per_scene: tuple[int, int] = (3, 6),
     stroke_px: tuple[int, int] = (22, 44),
     max_rotation_deg: float = 12.0,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> bool:
     """Write scenes of digits below ``root``, unless exactly these are there already.
 
@@ -84,7 +84,7 @@ def write_scenes(
         digits_per_scene: fewest and most digits in a scene.
         stroke_px: shortest and longest height of a digit's stroke before it is turned.
         max_rotation_deg: digits are turned by at most this; at 90 a 6 would be a 9.
-        told: how many scenes are written.
+        show: how many scenes are written.
 
     Returns:
         True if scenes were written, False if they were there.
@@ -102,7 +102,7 @@ def write_scenes(
         root.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{root.name}-", dir=root.parent) as folder:
             partial = Path(folder) / "scenes"
-            _write_all(partial, spec, told)
+            _write_all(partial, spec, show)
             os.replace(partial, root)  # all of it appears at once
     except OSError as error:
         raise DataError(
@@ -133,7 +133,7 @@ def _is_written(root: Path, spec: SceneSpec) -> bool:
     return True
 
 
-def _write_all(root: Path, spec: SceneSpec, told: Told) -> None:
+def _write_all(root: Path, spec: SceneSpec, show: Show) -> None:
     (root / "annotations").mkdir(parents=True)
     pools = _sample_pools(spec.seed)
     image_id = annotation_id = 0
@@ -144,7 +144,7 @@ def _write_all(root: Path, spec: SceneSpec, told: Told) -> None:
         queue = _DigitQueue(pools[name], np.random.default_rng([spec.seed, number]))
         images, annotations = [], []
         for index in range(spec.num_scenes(name)):
-            told(Progress(image_id, total, "scenes"))
+            show(Progress(image_id, total, "scenes"))
             image_id += 1  # unique over the three files, as in COCO's own sets
             file_name = f"{index + 1:06d}.jpg"
             scene = _compose(spec, queue, np.random.default_rng([spec.seed, number, index]))

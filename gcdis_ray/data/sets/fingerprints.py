@@ -14,10 +14,8 @@ from gcdis_ray.errors import DataError
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.meter import count, metering
 from gcdis_ray.store.source import SourceFolder
-from gcdis_ray.training.plan import Progress
+from gcdis_ray.training.plan import Progress, Show
 from gcdis_ray.words import printed
-
-Show = Callable[[Progress], None]
 
 
 def states_digest(config: DataConfig, images_of: Sequence[str]) -> str:

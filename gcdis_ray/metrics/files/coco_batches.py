@@ -25,7 +25,7 @@ from gcdis_ray.metrics.overlaps import as_rle
 from gcdis_ray.records.annotations import detection_of, image_id_of
 from gcdis_ray.records.reasons import Reason, Refused
 from gcdis_ray.records.results import results_section
-from gcdis_ray.training.plan import Progress, Told
+from gcdis_ray.training.plan import Progress, Show
 
 SCHEMA = pa.schema(
     {
@@ -46,11 +46,11 @@ _FIX = "results need image_id, category_id, score, and segmentation or bbox"
 _FIX_FILE = "give a COCO results file: a list of detections"
 
 
-def fast_batches(path: Path, told: Told = lambda progress: None) -> Iterator[pa.RecordBatch]:
+def fast_batches(path: Path, show: Show = lambda progress: None) -> Iterator[pa.RecordBatch]:
     """Records of a JSON list of plain objects, unchecked.
 
     Args:
-        told: how much of the file is read.
+        show: how much of the file is read.
 
     Raises:
         pa.ArrowInvalid: it is anything else, or written in another way.
@@ -66,7 +66,7 @@ def fast_batches(path: Path, told: Told = lambda progress: None) -> Iterator[pa.
             ),
         ):
             yield batch
-            told(Progress((size - lines.left) // _MB, size // _MB, "MB"))
+            show(Progress((size - lines.left) // _MB, size // _MB, "MB"))
 
 
 class _Lines(io.RawIOBase):
@@ -126,14 +126,14 @@ def checked_batches(
     ground_truth: GroundTruthFile,
     any_category: bool = False,
     faults: MaskFaults | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> Iterator[pa.RecordBatch]:
     """Records of any results file, each looked at; masks as compressed run lengths.
 
     Args:
         any_category: category ids need not be the ground truth's.
         faults: is told masks that say nothing; such a detection has its box.
-        told: how many have been read.
+        show: how many have been read.
 
     Raises:
         DataError: naming the first record that is wrong.
@@ -149,7 +149,7 @@ def checked_batches(
     while batch := list(islice(found, _BATCH)):
         yield pa.RecordBatch.from_pylist(batch, SCHEMA)
         done += len(batch)
-        told(Progress(done, file.lists[section], "detections"))
+        show(Progress(done, file.lists[section], "detections"))
 
 
 def _checked(

@@ -21,7 +21,7 @@ from gcdis_ray.metrics.files.coco_files import GroundTruthFile
 from gcdis_ray.metrics.files.coco_results import scan
 from gcdis_ray.metrics.one_to_one import greedy_edges
 from gcdis_ray.metrics.overlaps import Masks, box_edges, mask_edges
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 
 MATCH_IOU = 0.5
 
@@ -46,7 +46,7 @@ def count_outputs(
     ground_truth: GroundTruthFile,
     images_I: Bools,
     max_per_image: int,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> OutputCounts:
     """Match detections to true objects greedily, one to one by falling IoU in every image.
 
@@ -56,7 +56,7 @@ def count_outputs(
     Args:
         images_I: which images of the truth are looked at.
         max_per_image: only the best of an image are matched.
-        told: how much has been read.
+        show: how much has been read.
 
     Raises:
         DataError: see :func:`gcdis_ray.metrics.files.coco_results.read_results`. Ids may be any.
@@ -65,7 +65,7 @@ def count_outputs(
     def start() -> _Met:
         return _Met(ground_truth, images_I)
 
-    return scan(path, ground_truth, start, any_category=True, told=told).counts(max_per_image)
+    return scan(path, ground_truth, start, any_category=True, show=show).counts(max_per_image)
 
 
 class _Met:

@@ -25,7 +25,7 @@ from gcdis_ray.metrics.files.coco_columns import Checks, among
 from gcdis_ray.metrics.files.coco_files import GroundTruthFile
 from gcdis_ray.metrics.files.mask_faults import MaskFaults
 from gcdis_ray.metrics.overlaps import Masks
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 
 
 class Reader(Protocol):
@@ -44,7 +44,7 @@ def read_results(
     ground_truth: GroundTruthFile,
     stands_for: StandsFor | None = None,
     faults: MaskFaults | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> Detections:
     """Detections of a COCO results file that count, in its order.
 
@@ -55,7 +55,7 @@ def read_results(
         stands_for: what the category ids are, any of them; detections whose id stands for nothing
             do not count. Not given: they are the ground truth's.
         faults: is told masks that say nothing.
-        told: how much has been read.
+        show: how much has been read.
 
     Raises:
         DataError: naming the first detection that is wrong. Compressed run lengths are looked at
@@ -65,7 +65,7 @@ def read_results(
     def start() -> _Kept:
         return _Kept(ground_truth, stands_for)
 
-    return scan(path, ground_truth, start, stands_for is not None, faults, told).detections()
+    return scan(path, ground_truth, start, stands_for is not None, faults, show).detections()
 
 
 def scan(
@@ -74,7 +74,7 @@ def scan(
     start: Callable[[], R],
     any_category: bool,
     faults: MaskFaults | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> R:
     """Give all batches of a results file to a reader, and once more to a new one if need be.
 
@@ -84,11 +84,11 @@ def scan(
     try:
         reader = start()
         with named_errors(str(path)):
-            for batch in fast_batches(path, told):
+            for batch in fast_batches(path, show):
                 reader.add(batch)
     except pa.ArrowInvalid:
         reader = start()
-        for batch in checked_batches(path, ground_truth, any_category, faults, told):
+        for batch in checked_batches(path, ground_truth, any_category, faults, show):
             reader.add(batch)
     return reader
 

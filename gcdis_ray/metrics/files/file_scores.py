@@ -30,7 +30,7 @@ from gcdis_ray.metrics.files.coco_files import (
 )
 from gcdis_ray.metrics.files.coco_results import read_results
 from gcdis_ray.metrics.files.mask_faults import MaskFaults
-from gcdis_ray.training.plan import Told
+from gcdis_ray.training.plan import Show
 from gcdis_ray.words import counted
 
 
@@ -40,7 +40,7 @@ def evaluate_files(
     known_classes: Sequence[str | int] | None = None,
     image_ids: Sequence[int] | None = None,
     areas: Kind | None = None,
-    told: Told = lambda progress: None,
+    show: Show = lambda progress: None,
 ) -> dict[str, Any]:
     """Score a COCO results file against a COCO or LVIS annotation file.
 
@@ -52,7 +52,7 @@ def evaluate_files(
             detections count: their objects are missed.
         areas: whose areas say which detections are small, medium and large; None: the mask's for
             mask AP and the box's for box AP. A detection without box has its mask's area.
-        told: how much of the results has been read.
+        show: how much of the results has been read.
 
     Returns:
         ``mask`` and ``box``, each None (with the reason in ``protocol``) or
@@ -72,7 +72,7 @@ def evaluate_files(
     file = replace(file, truth=replace(file.truth, rules=replace(file.truth.rules, areas=areas)))
     known = None if known_classes is None else class_ids(known_classes, file.categories)
     faults = MaskFaults()
-    detections = read_results(results, file, None, faults, told)
+    detections = read_results(results, file, None, faults, show)
     return evaluate_results(file, detections, known, faults)
 
 

@@ -35,7 +35,7 @@ def annotations(root: Path, name: str) -> dict:
 
 def test_same_seed_same_bytes(scenes: Path, tmp_path: Path):
     told = []
-    digits.write_scenes(tmp_path / "again", **SMALL, told=told.append)
+    digits.write_scenes(tmp_path / "again", **SMALL, show=told.append)
     assert content(tmp_path / "again") == content(scenes)
     total = len(list(scenes.rglob("*.jpg")))
     assert [(far.done, far.total) for far in told] == [(n, total) for n in range(total)]
