@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from gcdis_ray.curating.acts import Act, Merge, Move, Name, Reject, Split, plain, standing
 from gcdis_ray.errors import CurationError
 from gcdis_ray.lookup import places
+from gcdis_ray.store.members import Members
 from gcdis_ray.words import cut, shown, some
 
 REJECTED = -1
@@ -79,6 +80,21 @@ def replay(
                 fix="take that act back, or out of the log",
             ) from None
     return state.curated()
+
+
+def replay_over(found: Members, acts: Iterable[Act]) -> Curated:
+    """Acts over what discovery found.
+
+    Args:
+        found: has table ``assignments`` and document ``discovered_classes`` of one discovery.
+
+    Raises:
+        CurationError: as :func:`replay`.
+    """
+    columns = ["crop_index", "cluster_id", "class_index"]
+    rows = found.table("assignments").read(columns)
+    crop_index_N, cluster_N, label_N = (rows[name].to_numpy() for name in columns)
+    return replay(acts, crop_index_N, cluster_N, found.json("discovered_classes"), label_N)
 
 
 class _Refused(Exception):
