@@ -46,6 +46,10 @@ class DataError(GcdisError):
     """Input data that is missing, unreadable or beyond the quarantine limit."""
 
 
+class CurationError(GcdisError):
+    """What people decided about classes, and that cannot be followed, or not be read."""
+
+
 class ArtifactError(GcdisError):
     """A stored artifact that is missing, damaged or of another schema."""
 

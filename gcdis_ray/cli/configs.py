@@ -44,6 +44,8 @@ def open_pipeline(args: argparse.Namespace) -> Pipeline:
         config = load_chosen(sweep, args.set)
     reporter = Reporter()
     try:
-        return Pipeline(config, show=reporter)
+        pipeline = Pipeline(config, show=reporter)
     finally:
         reporter.close()
+    pipeline.need_decisions(getattr(args, "until", None))
+    return pipeline

@@ -32,7 +32,7 @@ class Partition:
     """Crops in clusters, and what these stand for.
 
     Args:
-        cluster_N: cluster of every crop, by crop_index.
+        cluster_N: cluster of every crop, by crop_index; -1: in none.
         known: cluster -> known class (``class_index``) that it stands for; None: no cluster stands
             for any before the truth is opened.
     """

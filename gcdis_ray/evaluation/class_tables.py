@@ -103,8 +103,9 @@ def per_output(
     Args:
         outputs: rows of ``discovered_classes``.
         num_outputs: above every output's number.
-        labels: ``cluster_id`` and, if it was judged, ``reliability`` of every unlabeled crop, in
-            the order of ``truth``.
+        truth: of the crops that are in a class.
+        labels: ``cluster_id`` and, if it was judged, ``reliability`` of each of them, in the order
+            of ``truth``.
         mapping: output -> column.
     """
     label_U, column_U = labels["cluster_id"], classes.columns(truth.category_U)

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from gcdis_ray.curating.outputs import Outputs
 from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.data.images.image_files import ImageFile, ImageFiles
 from gcdis_ray.evaluation.class_columns import ClassColumns
@@ -96,11 +97,12 @@ def map_outputs(
 
 def _true_crops(inputs: Inputs) -> CountTrueCrops:
     """True objects, cut out like the crops that the method has learned from."""
-    return CountTrueCrops(
-        files=ImageFiles.of(inputs),
-        stored=StoredMethod.read(inputs.beside("method")),
-        cut=CutSpec(**inputs.json("crop_spec")),
-    )
+    stored, outputs = StoredMethod.read(inputs.beside("method")), None
+    if inputs.has("curation"):
+        outputs = Outputs.read(inputs.json("curation"))
+        stored = stored.joined(outputs.groups) if outputs.any_joined else stored
+    cut = CutSpec(**inputs.json("crop_spec"))
+    return CountTrueCrops(ImageFiles.of(inputs), stored, cut, outputs)
 
 
 _SEEN = ("jpeg", "mask_png")  # what a method looks at of a crop
@@ -160,11 +162,14 @@ class CountTrueCrops:
         files: reads the images.
         stored: the method that has discovered.
         cut: how the crops that it has learned from were cut.
+        outputs: the classes that its clusters have become; None: the clusters themselves. What is
+            named a rejected one is not counted; no true object is named a part that was split off.
     """
 
     files: ImageFiles
     stored: StoredMethod
     cut: CutSpec
+    outputs: Outputs | None = None
     wants_gpu = True
 
     @property
@@ -173,6 +178,9 @@ class CountTrueCrops:
 
     def open(self, device: str) -> Callable[..., Mapping[str, pa.Table]]:
         trained = self.stored.open(device)
+        classes = np.arange(trained.num_outputs)
+        if self.outputs is not None:
+            classes = self.outputs.class_of_group
 
         def count(index: int, images: pa.Table, truth: pa.Table) -> Mapping[str, pa.Table]:
             objects_of = true_objects(truth, "validation")
@@ -190,8 +198,10 @@ class CountTrueCrops:
             for crops in shown:
                 columns = {name: [crop[name] for _, crop in crops] for name in _SEEN}
                 found = trained.infer(pa.table(columns)).probabilities_NC
-                for (row, _), output in zip(crops, found.argmax(axis=1).tolist(), strict=True):
-                    pairs[output, row["category_id"]] += 1
+                named = classes[found.argmax(axis=1)].tolist()
+                for (row, _), output in zip(crops, named, strict=True):
+                    if output >= 0:
+                        pairs[output, row["category_id"]] += 1
             return {"cluster_counts": counts_table(pairs)}
 
         return count
@@ -234,9 +244,9 @@ def counts_of_crops(truth: CropTruth, cluster_U: NDArray[np.integer]) -> pa.Tabl
     """``cluster_counts`` of crops that show a true object.
 
     Args:
-        cluster_U: the label of each crop, in the order of ``truth``.
+        cluster_U: the label of each crop, in the order of ``truth``; -1: none.
     """
-    keep = truth.category_U >= 0
+    keep = (truth.category_U >= 0) & (cluster_U >= 0)
     return pa.table(
         {
             "cluster_id": cluster_U[keep].astype(np.int32),

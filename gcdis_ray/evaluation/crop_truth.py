@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -173,6 +173,11 @@ class CropTruth:
             frozenset(row["category_id"] for row in per_class),
             any(row["split"] == "validation" for row in per_class),
         )
+
+    def only(self, kept_U: NDArray[np.bool_]) -> CropTruth:
+        """The same of some of the crops."""
+        kept = self.crop_index_U[kept_U], self.category_U[kept_U]
+        return replace(self, crop_index_U=kept[0], category_U=kept[1])
 
     @property
     def num_objects(self) -> int:

@@ -30,6 +30,10 @@ ACCURACIES = {  # in the order of reading: what is scored, and how clusters get 
     "kmeans_accuracy": f"{_FREE}; k-means on the embeddings",
     "kmeans_pixels_accuracy": f"{_FREE}; k-means on the pixels",
 }
+_REJECTED = (
+    "crops of clusters that people rejected, whether they show an object or not; those that do are "
+    "scored, as not sorted: no accuracy counts them as right, and NMI and ARI as one cluster"
+)
 _ALSO_FREE = ("accuracy", "placed_accuracy", "ss_kmeans_accuracy")  # scored both ways
 
 
@@ -90,10 +94,13 @@ def discovery_block(
             absent where there is no such thing.
     """
     cluster_U = found.cluster_N[truth.crop_index_U]
-    block = _nothing(match_iou) | {
-        "num_clusters_used": len(np.unique(cluster_U)),
+    block: dict[str, Any] = _nothing(match_iou) | {
+        "num_clusters_used": len(np.unique(cluster_U[cluster_U >= 0])),
         "num_crops_scored": truth.num_matched,
     }
+    if rejected := int((cluster_U < 0).sum()):
+        block["num_crops_rejected"] = rejected
+        block["protocol"] |= {"num_crops_rejected": _REJECTED}
     named_U = np.full(len(cluster_U), -1, dtype=np.int64)
     if not truth.num_objects:
         return block | {"reason": NO_TRUTH.format("unlabeled")}, named_U

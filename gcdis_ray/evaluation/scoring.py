@@ -65,7 +65,7 @@ def metrics_document(
     """
     outputs = inputs.json("discovered_classes")
     assigned = assignments_by_crop(inputs)
-    labels = labels_of_unlabeled(inputs, assigned, truth)
+    labels, judged = labels_of_unlabeled(inputs, assigned, truth)
     objects = truth.objects_per_category
     columns = classes.columns(np.fromiter(objects, np.int64, len(objects))).tolist()
     third_of = frequency_thirds(dict(zip(columns, objects.values(), strict=True)))
@@ -93,11 +93,11 @@ def metrics_document(
             outputs,
             classes.num_outputs(outputs),
             classes,
-            truth,
+            judged,
             labels,
             detection.outputs.column_of,
         ),
-        **_trust(labels, truth, classes, detection.outputs.column_of),
+        **_trust(labels, judged, classes, detection.outputs.column_of),
     }
 
 

@@ -60,6 +60,12 @@ class StoredMethod:
         """The same with outputs joined to clusters."""
         return replace(self, groups=groups)
 
+    def joined(self, clusters: Sequence[Sequence[int]]) -> StoredMethod:
+        """The same with its clusters, as they are by now, joined further."""
+        if self.groups is None:
+            return self.grouped(clusters)
+        return self.grouped([[k for c in group for k in self.groups[c]] for group in clusters])
+
     @property
     def uses_embeddings(self) -> bool:
         """Whether crops that come with their embedding need not be looked at."""

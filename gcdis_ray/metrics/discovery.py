@@ -34,7 +34,7 @@ def accuracy(
     """Share of crops whose cluster stands for their true class.
 
     Args:
-        cluster_N: cluster ids >= 0.
+        cluster_N: cluster ids, -1 for a crop in none, which is wrong.
         class_N: true classes >= 0.
         mapping: cluster -> class; crops of unmapped clusters are wrong.
         known: the known classes.
@@ -56,7 +56,7 @@ def accuracy(
 
 
 def named_classes(cluster_N: Ints, mapping: Mapping[int, int]) -> NDArray[np.int64]:
-    """The class each cluster id stands for, -1 for none."""
+    """The class each cluster id stands for, -1 for none; -1 stands for none."""
     size = max([*mapping, int(cluster_N.max(initial=-1))], default=-1) + 1
     table = np.full(size + 1, -1, dtype=np.int64)
     for cluster, name in mapping.items():
@@ -80,7 +80,8 @@ def clustering_accuracy(
         accuracy as of :func:`accuracy`, and the map cluster -> class that it used.
     """
     num_clusters = max([*(fixed or ()), int(cluster_N.max(initial=-1))], default=-1) + 1
-    counts = count_matrix(cluster_N, class_N, num_clusters, num_classes)
+    sorted_N = cluster_N >= 0
+    counts = count_matrix(cluster_N[sorted_N], class_N[sorted_N], num_clusters, num_classes)
     mapping = match_clusters(counts, fixed or {}, "all" if fixed is None else "novel_only")
     return accuracy(cluster_N, class_N, mapping, known), mapping
 

@@ -14,6 +14,7 @@ from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.stages import (
     count,
     crop,
+    curate,
     discover,
     embed,
     evaluate,
@@ -31,6 +32,7 @@ RECIPE = Recipe(
         Node("embed", embed),
         Node("count", count),
         Node("discover", discover),
+        Node("curate", curate),  # what people decided; without, it changes nothing
         Node("evaluate", evaluate),
     )
 )

@@ -10,6 +10,7 @@ from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.stages import (
     count,
     crop,
+    curate,
     discover,
     embed,
     evaluate,
@@ -30,6 +31,7 @@ RECIPE = Recipe(
         Node("embed", embed),
         Node("count", count),
         Node("discover", discover),  # method gcdis unless the config names another
+        Node("curate", curate),  # what people decided; without, it changes nothing
         Node("label", label),
         Node("segment", segment),
         Node("predict", predict),

@@ -19,6 +19,7 @@ from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.stages import (
     count,
     crop,
+    curate,
     discover,
     embed,
     evaluate,
@@ -39,6 +40,7 @@ RECIPE = Recipe(
         Node("embed", embed),
         Node("count", count),
         Node("discover", discover, fixes={"method": "kmeans"}),
+        Node("curate", curate),  # what people decided; without, it changes nothing
         Node("label", label),
         Node("segment", segment),
         Node("predict", predict),

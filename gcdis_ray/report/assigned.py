@@ -14,7 +14,7 @@ from gcdis_ray.report.view import RunView
 
 @dataclass(frozen=True)
 class Crops:
-    """One entry per unlabeled crop that discovery assigned, in stored order.
+    """One entry per unlabeled crop that discovery assigned and nobody rejected, in stored order.
 
     All arrays have shape (N,). ``stability`` and ``reliability`` are NaN without pseudo-labels.
     """
@@ -49,15 +49,18 @@ def read_crops_assigned(view: RunView) -> Crops | None:
     table = view.table("assignments")
     if table is None:
         return None
+    partition = view.table("partition")
     columns = ["crop_index", "class_index", "cluster_id", "topk_probabilities"]
     parts: list[tuple[np.ndarray, ...]] = []
-    for shard in table.iter_shards(columns):
+    for number, shard in enumerate(table.iter_shards(columns)):
+        given = shard if partition is None else partition.shard(number, ["cluster_id"])
         best = [p[0] if p else 0.0 for p in shard["topk_probabilities"].to_pylist()]
-        unlabeled = shard["class_index"].to_numpy() < 0
+        cluster = given["cluster_id"].to_numpy().astype(np.int64)
+        unlabeled = (shard["class_index"].to_numpy() < 0) & (cluster >= 0)
         parts.append(
             (
                 shard["crop_index"].to_numpy()[unlabeled],
-                shard["cluster_id"].to_numpy()[unlabeled].astype(np.int64),
+                cluster[unlabeled],
                 np.array(best, dtype=np.float64)[unlabeled],
             )
         )

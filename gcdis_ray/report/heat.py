@@ -16,7 +16,7 @@ from gcdis_ray.report.view import ClassView, RunView, printable
 class Heat:
     """One entry per crop that discovery trained on, labeled or not; arrays of shape (N,).
 
-    ``class_index`` is the class the crop came with, or was sorted into.
+    ``class_index`` is the class the crop came with, or was sorted into; -1 where that was rejected.
     """
 
     class_index: np.ndarray
@@ -25,7 +25,8 @@ class Heat:
 
     def thirds(self) -> dict[str, np.ndarray]:
         """Headness of visited crops in the largest, middle and smallest third of the classes."""
-        classes, sizes = np.unique(self.class_index, return_counts=True)
+        in_one = self.class_index[self.class_index >= 0]
+        classes, sizes = np.unique(in_one, return_counts=True)
         third_of = frequency_thirds(dict(zip(classes.tolist(), sizes.tolist(), strict=True)))
         found = {}
         for third in THIRDS:
@@ -53,6 +54,8 @@ def read_heat(view: RunView) -> Heat | None:
     rows = made.table("assignments").read(["crop_index", "class_index", "cluster_id"])
     heat = made.table("headness").read()
     given, found = rows["class_index"].to_numpy(), rows["cluster_id"].to_numpy()
+    if (partition := view.table("partition")) is not None:
+        found = partition.read(["cluster_id"])["cluster_id"].to_numpy()
     order = np.argsort(heat["crop_index"].to_numpy())[rows["crop_index"].to_numpy()]
     return Heat(
         np.where(given >= 0, given, found),

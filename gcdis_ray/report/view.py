@@ -6,7 +6,7 @@ It speaks of members; which stage gives one is the recipe's business.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict
 
 from gcdis_ray.store.artifacts import Artifact, Table
@@ -49,6 +49,7 @@ class RunView:
         stages: states in the recipe's order.
         artifacts: node -> its committed artifact, in the recipe's order; what is not done is
             absent.
+        names: what people call classes, by ``class_index`` of the curated ones.
     """
 
     name: str
@@ -58,6 +59,7 @@ class RunView:
     storage: str
     stages: Sequence[StageRow]
     artifacts: Mapping[str, Artifact]
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def of(self, member: str) -> Artifact | None:
         """The artifact of the last node that has the member, or None while there is none."""
@@ -92,10 +94,11 @@ class RunView:
         """Known classes, then discovered ones; only known ones before discovery."""
         discovered = self.json("discovered_classes")
         rows = discovered if discovered is not None else self.json("classes") or []
+        names = self.names if self.of("partition") else {}
         return [
             ClassView(
                 int(row["class_index"]),
-                printable(row.get("name") or f"class {row['class_index']}"),
+                printable(_name(row, names)),
                 bool(row.get("known", discovered is None)),
             )
             for row in rows
@@ -109,6 +112,11 @@ class RunView:
     def truth_categories(self) -> list[dict[str, Any]] | None:
         """Categories of the ground truth with ``known`` and ``class_index``, if there is any."""
         return self.json("categories")
+
+
+def _name(row: Mapping[str, Any], names: Mapping[int, str]) -> str:
+    which = int(row["class_index"])
+    return names.get(which) or row.get("name") or f"class {which}"
 
 
 def printable(text: object) -> str:

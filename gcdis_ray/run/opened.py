@@ -122,7 +122,9 @@ def open_run(run: str, overrides: Sequence[str] = ()) -> OpenedRun:
         ConfigError: there is no run, or there are several.
     """
     if not run.endswith(".json") and Path(run).is_file():
-        return _of(Pipeline(load_config(run, overrides)), run)
+        pipeline = Pipeline(load_config(run, overrides))
+        pipeline.need_decisions()
+        return _of(pipeline, run)
     if overrides:
         raise ConfigError(
             "a run that is opened by its storage is as it is", where="--set", fix="name its config"

@@ -20,7 +20,9 @@ from typing import Any
 
 import gcdis_ray
 from gcdis_ray.config import RunConfig, StageConfig, apply_overrides, read_yaml
-from gcdis_ray.errors import ArtifactError, ConfigError
+from gcdis_ray.curating.acts import Act, standing
+from gcdis_ray.curating.log import read_log
+from gcdis_ray.errors import ArtifactError, ConfigError, CurationError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.graph import Wired, load_recipe, make_config
 from gcdis_ray.run.underway import underway
@@ -104,6 +106,8 @@ class Pipeline:
         self.config = config
         self._sources, self._reseed, self._show = sources or {}, reseed, show
         self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
+        self.acts: Sequence[Act] = ()  # of people, on the crops of this run
+        self._unread: tuple[str, CurationError] | None = None  # first node that would follow them
         self.nodes: dict[str, RunNode] = {}
         for name, wired in load_recipe(config.recipe).items():
             self.nodes[name] = self._node(name, wired)
@@ -119,10 +123,40 @@ class Pipeline:
         source = self._sources.get(name)
         if name not in self._sources and (fingerprint := offered(stage, "source")):
             source = fingerprint(config, lambda p: self._show(Event(name, "progress", progress=p)))
+        if complete := offered(stage, "decided"):
+            try:
+                config = complete(config, self._decisions(inputs["crops"]))
+            except CurationError as error:  # of no matter to who wants earlier nodes alone
+                self._unread = self._unread or (name, error)
+                source = "decisions that cannot be read"
         key = artifact_key(
             stage.ID, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
         )
         return RunNode(name, wired, config, MappingProxyType(inputs), source, seed, key)
+
+    def _decisions(self, crops_key: str) -> Sequence[Act]:
+        """What people decided of these crops, read once: a recipe has crops of one kind."""
+        if not self.acts:
+            acts = read_log(self.storage, crops_key)
+            standing(acts)  # whether it can be followed
+            self.acts = acts
+        return self.acts
+
+    def need_decisions(self, until: str | None = None) -> None:
+        """Refuse to go on with a log of decisions that cannot be read.
+
+        Args:
+            until: nothing after this node matters.
+
+        Raises:
+            CurationError: a node to this one would follow it.
+        """
+        if self._unread is None:
+            return
+        first, error = self._unread
+        names = list(self.nodes)
+        if until not in names or names.index(until) >= names.index(first):
+            raise error
 
     def manifest(self, name: str) -> Manifest | None:
         node = self.nodes[name]
@@ -191,6 +225,7 @@ class Pipeline:
                 where=f"--from {start}",
                 fix="omit --from",
             )
+        self.need_decisions(until)
         return names[first : last + 1]
 
     def run(

@@ -6,12 +6,14 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from gcdis_ray.curating.replay import replay_over
 from gcdis_ray.errors import StorageError
 from gcdis_ray.report.page import write_report
 from gcdis_ray.report.section import Section
 from gcdis_ray.report.view import RunView, StageRow
 from gcdis_ray.run.pipeline import iter_status
 from gcdis_ray.stages.stage import Stage, offered
+from gcdis_ray.store.artifacts import Artifact
 from gcdis_ray.training.plan import Progress, Show
 
 if TYPE_CHECKING:
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 def view_of(pipeline: Pipeline) -> RunView:
     """What exists of a run so far."""
+    artifacts = pipeline.artifacts()
     return RunView(
         name=pipeline.config.name,
         recipe=pipeline.config.recipe,
@@ -27,8 +30,18 @@ def view_of(pipeline: Pipeline) -> RunView:
         config=pipeline.config.model_dump(mode="json"),
         storage=pipeline.storage.uri,
         stages=cast("list[StageRow]", list(iter_status(pipeline))),
-        artifacts=pipeline.artifacts(),
+        artifacts=artifacts,
+        names=_names(pipeline, artifacts),
     )
+
+
+def _names(pipeline: Pipeline, artifacts: Mapping[str, Artifact]) -> dict[int, str]:
+    """What people call classes, if any of them has been discovered."""
+    if not pipeline.acts:
+        return {}
+    giver = pipeline.giver("assignments")
+    found = artifacts.get(giver) if giver else None
+    return replay_over(found, pipeline.acts).names if found else {}
 
 
 def offered_sections(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from gcdis_ray.curating.acts import told
 from gcdis_ray.run.pipeline import Pipeline
 from gcdis_ray.stages.stage import offered
 from gcdis_ray.store.artifacts import Artifact
@@ -12,7 +13,14 @@ from gcdis_ray.store.artifacts import Artifact
 
 def summaries(pipeline: Pipeline) -> list[str]:
     """The lines of every stage that has any, of what is made so far."""
-    return [line for tell, artifact in _told(pipeline, "summary") for line in tell(artifact)]
+    lines = [line for tell, artifact in _told(pipeline, "summary") for line in tell(artifact)]
+    return [*_decided(pipeline), *lines]
+
+
+def _decided(pipeline: Pipeline) -> list[str]:
+    """What people decided of the classes, if anything."""
+    words = told(pipeline.acts)
+    return [f"{'decided':<22} {words}"] if words else []
 
 
 def warnings(pipeline: Pipeline) -> list[str]:

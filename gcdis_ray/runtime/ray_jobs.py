@@ -19,6 +19,10 @@ MAX_PACKAGE_BYTES = 100 * 2**20  # the head's HTTP refuses more
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 _PATIENCE_S = 60.0  # a head that is still coming up, or is gone for a moment
 _POLL_S = 1.0
+_NO_AGENT = (
+    "the head's agent is not there: where another Ray runs on its machine, start the head with a "
+    "--dashboard-agent-listen-port of its own"
+)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,8 @@ class Jobs:
         ray_session._prepare_environment(self.address)
         from ray.job_submission import JobSubmissionClient
 
+        # it would tell of the package at every try
+        logging.getLogger("ray.dashboard.modules.dashboard_sdk").setLevel(logging.WARNING)
         with self._errors():
             self._client = JobSubmissionClient(self.address)
 
@@ -169,6 +175,7 @@ class Jobs:
                     raise RuntimeUnavailable(
                         f"the cluster does not take the job: {first}",
                         where=f"--address {self.address}",
+                        fix=_NO_AGENT if coming_up else None,
                     ) from error
                 time.sleep(_POLL_S)
 

@@ -3,7 +3,9 @@
 Proposals in unlabeled images are matched to true objects, which gives average recall, and so are
 crops, which gives clustering accuracy, NMI and ARI, beside the share of objects that have a crop.
 The segmenter's predictions on validation images are scored under a map from its outputs to true
-classes, found as ``mapping`` says. Without ground truth every number is null, and says why.
+classes, found as ``mapping`` says. Crops and outputs are of the classes as people want them, where
+they curated any; a crop that they rejected is scored as sorted into none. Without ground truth
+every number is null, and says why.
 """
 
 from __future__ import annotations
@@ -56,6 +58,8 @@ TAKES = (
     whole("method"),
     "discovered_classes",
     "assignments",
+    optional("partition"),
+    optional("curation"),
     optional("placed"),
     optional("headness"),
     optional("pseudo_labels"),
@@ -237,7 +241,9 @@ def score(
     from gcdis_ray.evaluation.scoring import ScoringSettings, metrics_document
 
     images, instances = inputs.table("truth_images"), inputs.table("truth_instances")
-    labels = inputs.table("pseudo_labels" if inputs.has("pseudo_labels") else "crops")
+    rejected = inputs.has("curation") and inputs.json("curation")["rejected_crops"]
+    every = inputs.has("pseudo_labels") and not rejected  # has a row for each unlabeled crop
+    labels = inputs.table("pseudo_labels" if every else "crops")
     matched = work.map_shards(
         MatchCrops(config.match_iou),
         [instances, labels, inputs.table("proposals")],

@@ -2,6 +2,10 @@
 
 A pseudo-label is as stable as the discovery model's snapshots agree on it (s_i), and as reliable
 as its rank among the pseudo-labels of the same class (u_i), so that rare classes keep their best.
+
+Where people curated the classes, the label is theirs: probabilities of outputs that became one
+class are summed, and crops of rejected ones have no pseudo-label. All others are judged by their
+own distribution over what is then told apart, those of a part that was split off as well.
 """
 
 from __future__ import annotations
@@ -21,6 +25,7 @@ from gcdis_ray.clustering.reliability import (
     stability,
 )
 from gcdis_ray.config import StageConfig
+from gcdis_ray.curating.outputs import Outputs
 from gcdis_ray.errors import ConfigError
 from gcdis_ray.methods.hold_out_config import for_tuning_only
 from gcdis_ray.methods.method import InferEach, load_method
@@ -50,6 +55,8 @@ VERSION = 2
 TAKES = (
     "crops",
     "assignments",
+    optional("partition"),
+    optional("curation"),
     whole("method"),
     optional("embeddings"),
     optional("holdout"),
@@ -113,20 +120,33 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     if not stored.snapshots:
         _check_score(config, stored.name)
     tables = [inputs.table("crops"), inputs.table("assignments")]
+    outputs = None
+    if inputs.has("partition"):
+        outputs = Outputs.read(inputs.json("curation"))
+        tables.append(inputs.table("partition"))
+    if outputs and outputs.any_joined:
+        stored = stored.joined(outputs.groups)
     if stored.uses_embeddings and inputs.has("embeddings"):
         tables.append(inputs.table("embeddings"))
-    stabilities = work.map_shards(MeasureStability(stored, config), tables, gives=["stabilities"])
+    task = MeasureStability(stored, config, outputs)
+    stabilities = work.map_shards(task, tables, gives=["stabilities"])
     rank = RankLabels(stabilities["stabilities"])
     work.map_shards(rank, [stabilities["stabilities"]], gives=["pseudo_labels"])
 
 
 @dataclass(frozen=True)
 class MeasureStability:
-    """Shard task: unlabeled crops, their assignments and, where the method uses them, embeddings ->
-    label, probability and stability."""
+    """Shard task: unlabeled crops, their assignments and, where there are curated classes, their
+    partition, where the method uses them, embeddings -> label, probability and stability.
+
+    Args:
+        stored: speaks of the groups of ``outputs`` if any are joined.
+        outputs: what became of clusters; None where nobody is asked.
+    """
 
     stored: StoredMethod
     config: Config
+    outputs: Outputs | None = None
     wants_gpu = True
 
     @property
@@ -145,11 +165,14 @@ class MeasureStability:
             index: int,
             crops: pa.Table,
             assignments: pa.Table,
-            embeddings: pa.Table | None = None,
+            *others: pa.Table,
         ) -> Mapping[str, pa.Table]:
-            free = pa.array(crops["class_index"].to_numpy() < 0)
+            labels = assignments if self.outputs is None else others[0]
+            embeddings = next(iter(others[self.outputs is not None :]), None)
+            free_N = crops["class_index"].to_numpy() < 0
+            free = pa.array(free_N & (labels["cluster_id"].to_numpy() >= 0))
             crops = with_embeddings(crops, embeddings).filter(free)
-            assignments = assignments.filter(free)
+            assignments, labels = assignments.filter(free), labels.filter(free)
             found = infer(crops)
             if score == "margin":
                 scores = margin(found[-1], probability_floor=self.config.probability_floor)
@@ -160,18 +183,29 @@ class MeasureStability:
                     probability_floor=self.config.probability_floor,
                     divergence_floor=self.config.divergence_floor,
                 )
-            best = [float(row[0]) for row in assignments["topk_probabilities"].to_pylist()]
+            best = np.array([row[0] for row in assignments["topk_probabilities"].to_pylist()])
+            if self.outputs and self.outputs.any_joined:
+                best = _of_group(best, found[-1], assignments["cluster_id"], self.outputs)
             columns = {
                 "crop_index": crops["crop_index"],
                 "image_id": crops["image_id"],
                 "source_id": crops["source_id"],
-                "cluster_id": assignments["cluster_id"],
-                "probability": pa.array(best, pa.float32()),
+                "cluster_id": labels["cluster_id"],
+                "probability": pa.array(best.astype(np.float32)),
                 "stability": pa.array(scores.astype(np.float32)),
             }
             return {"stabilities": pa.table(columns)}
 
         return measure
+
+
+def _of_group(
+    best_N: np.ndarray, probabilities_NG: np.ndarray, cluster: pa.ChunkedArray, outputs: Outputs
+) -> np.ndarray:
+    """The probability of each crop's cluster, with that of those it was joined to."""
+    group_N = outputs.group_of(cluster.to_numpy())
+    joined = np.array([len(group) > 1 for group in outputs.groups])[group_N]
+    return np.where(joined, probabilities_NG[np.arange(len(group_N)), group_N], best_N)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ Beyond the names of :class:`Stage`, a module may have any of these functions:
 - ``check(config, givers)``: looks at what has to hold before anything starts, such as files, and
   raises :class:`~gcdis_ray.errors.ConfigError`. ``givers`` has the config of the stage that gives
   each member it takes;
+- ``decided(config, acts) -> config``: its config, completed by what people decided of the ``crops``
+  that it takes (:mod:`gcdis_ray.curating.acts`), before its key is made;
 - ``workload(config, inputs, made) -> Workload``: what has to be done, for a forecast of hours;
   ``inputs`` are as of :meth:`Stage.forecast`, ``made`` is the size of its own artifact. Sizes of
   images know their splits;

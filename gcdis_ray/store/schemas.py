@@ -116,6 +116,11 @@ ASSIGNMENTS = schema(
     embedding=pa.list_(pa.float32()),  # projection, L2-normalised
 )
 
+PARTITION = schema(  # of all crops, as people want them
+    crop_index=pa.int64(),
+    cluster_id=pa.int32(),  # class_index of the curated classes; -1: in a rejected one
+)
+
 PLACED = schema(  # where discovery starts from: clusters of all crops before it trains
     crop_index=pa.int64(),
     cluster_id=pa.int32(),  # below the number of known classes: the known class of that index
@@ -125,7 +130,7 @@ PSEUDO_LABELS = schema(
     crop_index=pa.int64(),
     image_id=pa.int64(),
     source_id=pa.int64(),  # proposal_id: pseudo-labels exist for unlabeled crops only
-    cluster_id=pa.int32(),  # as in assignments: the class it is taken for
+    cluster_id=pa.int32(),  # as in partition, else assignments: the class it is taken for
     probability=pa.float32(),
     stability=pa.float32(),  # s_i, agreement of the snapshots with the last one
     reliability=pa.float32(),  # u_i, rank within the pseudo-class, in (0, 1]
