@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -499,7 +500,7 @@ def test_what_may_take_long_says_how_far_it_is(
     key = json.loads(gcdis("status", "--json")[1])["stages"][0]["key"]
     (tmp_path / "store" / "ingest" / key / "attempt-1").mkdir(parents=True)
     assert "  gc           0/1 artifacts" in gcdis("gc", "--dry-run")[2]
-    assert "  report       1/11 stages    9 %" in gcdis("report")[2]
+    assert re.search(r"  report       1/\d+ stages +\d+ %", gcdis("report")[2])
     assert main(["init", str(folder), "--out", str(tmp_path / "mine.yaml")]) == 0
     assert " annotations" in capsys.readouterr().err
     truth, results = folder / "all.json", tmp_path / "results.json"
