@@ -16,7 +16,7 @@ from gcdis_ray.store.source import LocalFolder
 def test_status_has_what_scripts_rely_on(small_run):
     done = gcdis("status", small_run.overrides, "--json")
     status = json.loads(done.stdout)
-    assert len(status["stages"]) == 11
+    assert len(status["stages"]) == 12
     assert {stage["state"] for stage in status["stages"]} == {"done"}
     metrics = status["metrics"]
     for name in ("accuracy", "kmeans_accuracy"):

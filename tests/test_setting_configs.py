@@ -178,7 +178,7 @@ def test_plan_and_check(name: str, tmp_path: Path, capsys: pytest.CaptureFixture
     config = str(ROOT / f"configs/{name}.yaml")
     assert main(["plan", config, *overrides, "--json"]) == 0, capsys.readouterr().err
     stages = json.loads(capsys.readouterr().out)["stages"]
-    assert len(stages) == 11
+    assert len(stages) == 12
     # such a small folder differs from what is published, and in nothing else
     assert main(["data", "check", config, *overrides]) == 2
     out, err = capsys.readouterr()

@@ -21,7 +21,17 @@ from small_run import here
 from gcdis_ray.run.pipeline import Pipeline, load_config
 from gcdis_ray.store.artifacts import Artifact
 
-STAGES = ["ingest", "ground_truth", "propose", "crop", "embed", "count", "discover", "evaluate"]
+STAGES = [
+    "ingest",
+    "ground_truth",
+    "propose",
+    "crop",
+    "embed",
+    "count",
+    "discover",
+    "curate",
+    "evaluate",
+]
 
 
 def write_config(folder: Path, ingest: dict[str, Any]) -> Path:

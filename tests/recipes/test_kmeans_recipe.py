@@ -13,7 +13,7 @@ from gcdis_ray.run.pipeline import iter_status
 from gcdis_ray.run.plan import describe
 
 FIXED = ["recipe=kmeans", "stages.discover={}", "stages.label={}"]
-AFTER = ("discover", "label", "segment", "predict", "evaluate")
+AFTER = ("discover", "curate", "label", "segment", "predict", "evaluate")
 
 
 def _overrides(small_run, folder: Path) -> list[str]:

@@ -296,3 +296,73 @@ def _rows(table: Table) -> list[list[dict[str, Any]]]:
 
 def _read_json(work, member: str) -> Any:
     return json.loads(work.opener.read_bytes(work.files[member][0]))
+
+
+def _curated(artifacts: dict[str, Any], class_of_cluster: list[int]) -> dict[str, Any]:
+    """The run with clusters turned into these classes, -1 for none."""
+    became = lambda row: class_of_cluster[row["cluster_id"]]  # noqa: E731
+    partition = [
+        [{"crop_index": row["crop_index"], "cluster_id": became(row)} for row in shard]
+        for shard in _rows(artifacts["discover"].table("assignments"))
+    ]
+    labels = [
+        [row | {"cluster_id": became(row)} for row in shard if became(row) >= 0]
+        for shard in _rows(artifacts["label"].table("pseudo_labels"))
+    ]
+    rows = artifacts["discover"].json("discovered_classes")[: 1 + max(class_of_cluster)]
+    document = {
+        "class_of_cluster": class_of_cluster,
+        "rejected_crops": sum(row["cluster_id"] < 0 for shard in partition for row in shard),
+    }
+    made = {
+        "partition": memory_table("partition", partition),
+        "discovered_classes": rows,
+        "curation": document,
+    }
+    return artifacts | {
+        "curate": FakeArtifact(made),
+        "label": FakeArtifact({"pseudo_labels": memory_table("pseudo_labels", labels)}),
+    }
+
+
+def test_classes_as_people_left_them_score_as_discovery_does() -> None:
+    artifacts, predictions = perfect_run(wrong_every=3)
+    plain = score(artifacts, predictions)
+    assert score(_curated(artifacts, [0, 1, 2]), predictions) == plain
+
+
+def test_crops_of_a_rejected_class_are_scored_as_not_sorted() -> None:
+    artifacts, predictions = perfect_run()
+    plain = score(artifacts, predictions)
+    curated = _curated(artifacts, [0, 1, -1])
+    metrics = score(curated, predictions)
+    of_green = {row["name"]: row for row in plain["per_class"]}["green"]["num_crops"]
+    discovery = metrics["discovery"]
+    assert discovery["num_crops_rejected"] == of_green > 0
+    assert "not sorted" in discovery["protocol"]["num_crops_rejected"]
+    assert discovery["num_crops_scored"] == 32
+    assert discovery["num_clusters_used"] == 2
+    for name in ("accuracy", "accuracy_hungarian", "found_and_sorted"):
+        assert discovery[name]["all"] == pytest.approx(1 - of_green / 32), name
+        assert discovery[name]["known"] == 1, name
+    assert discovery["objects_with_crop"]["all"] == 1
+    assert metrics["coverage"]["num_unlabeled_crops"] == 32
+    assert [row["size"] for row in metrics["clusters"]] == [
+        row["size"] for row in plain["clusters"][:2]
+    ]
+    assert [row["mean_reliability"] for row in metrics["clusters"]] == [1, 1]
+    assert sum(b["num_crops"] for b in metrics["probability_bins"]) == 32 - of_green
+    assert metrics["detection"]["mapping"]["class_to_category"] == {"0": 1, "1": 3}
+    assert metrics["class_count"]["discovered"] == 2
+    del curated["label"]  # a recipe that judges no label
+    alone = score(curated, predictions)
+    assert alone["discovery"] == discovery
+    assert [r["size"] for r in alone["clusters"]] == [r["size"] for r in metrics["clusters"]]
+
+
+def test_merged_classes_are_one_output() -> None:
+    artifacts, predictions = perfect_run()
+    metrics = score(_curated(artifacts, [0, 1, 1]), predictions)
+    assert 0 < metrics["discovery"]["accuracy"]["novel"] < 1
+    assert metrics["discovery"]["accuracy"]["known"] == 1
+    assert "num_crops_rejected" not in metrics["discovery"]
