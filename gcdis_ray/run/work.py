@@ -145,6 +145,7 @@ class StageWork:
         else:
             plan = FitPlan(
                 name=self.attempt.base.replace("/", "-"),
+                attempt=self.attempt.name,
                 scratch_uri=f"{self.attempt.storage.uri}/{self.attempt.base}/train",
                 writer=self.attempt,
                 compute=self._compute,
