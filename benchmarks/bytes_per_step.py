@@ -65,8 +65,9 @@ def sent(config: Any, classes: int, folder: str) -> dict[str, float]:
     )
     storage = open_storage(folder)
     compute = ComputeConfig(runtime="local", checkpoint_every_s=86_400)
-    plan = FitPlan("step", folder, Attempt(storage, "step", "attempt"), compute)
-    run = TrainingRun(task, plan, StoredCheckpoints(storage), torch.device("cpu"), print)
+    plan = FitPlan("step", "attempt", folder, Attempt(storage, "step", "attempt"), compute)
+    checkpoints = StoredCheckpoints(storage, plan.run)
+    run = TrainingRun(task, plan, checkpoints, torch.device("cpu"), print)
     exchange: Any = Counted(run.exchange)
     run.exchange = exchange
     run.step(0, [task.batch(0, part) for part in range(training.micro_batches)])

@@ -130,11 +130,13 @@ class OurStep:
         )
         plan = FitPlan(
             name="step",
+            attempt="attempt",
             scratch_uri=self._folder.name,
             writer=Attempt(storage, "step", "attempt"),
             compute=compute,
         )
-        self.run = TrainingRun(self.task, plan, StoredCheckpoints(storage), device, print)
+        checkpoints = StoredCheckpoints(storage, plan.run)
+        self.run = TrainingRun(self.task, plan, checkpoints, device, print)
         self.parts = [self.run.to_device(self.task.batch(0, 0))]
         self._fill_queue()
         self._done = 0

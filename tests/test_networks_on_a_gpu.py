@@ -30,6 +30,7 @@ from gcdis_ray.data.upload import upload_together
 from gcdis_ray.instances.detector import Limits
 from gcdis_ray.instances.detector_config import ClassifierConfig, DetectorConfig
 from gcdis_ray.instances.inference import detector_spec
+from gcdis_ray.instances.instance_heads import mask_loss
 from gcdis_ray.instances.mask_rcnn import build_mask_rcnn
 from gcdis_ray.methods.discovery_model import build_discovery_model
 from gcdis_ray.methods.embedding import open_backbone
@@ -219,6 +220,35 @@ def test_detectors_up_to_suppression_and_their_heads(backbone: str, kind: str):
         assert logits.shape == (7, 4)
         assert corrections.device.type == "meta"
         assert model.mask_head(pooled).device.type == "meta"
+
+
+@pytest.mark.parametrize(
+    ("backbone", "kind"),
+    [
+        *(("small", "softmax"), ("small", "cosine")),
+        *((body, "cosine") for body in ("test_resnet", "test_convnext", "test_vit")),
+    ],
+)
+def test_detectors_learn_through_all_but_suppression_and_sampling(backbone: str, kind: str):
+    """Whatever of a training step does not depend on which regions it samples, and back: each
+    parameter that learns gets its gradient there."""
+    model = detector_of(backbone, kind).train()
+    model.to_channels_last()
+    images = [torch.zeros(3, *size, dtype=torch.uint8) for size in ((60, 90), (64, 80))]
+    with like_a_gpu():
+        features = model._features(model._images(images))
+        said = [one for level in model.rpn.head(list(features.values())) for one in level]
+        shapes = (7, model.config.fpn_channels, 7, 7)
+        pooled = torch.zeros(shapes, device=META) + sum(m.mean() for m in features.values())
+        said += model.heads.box_predictor(model.heads.box_head(pooled))
+        wanted = torch.zeros(7, 14, 14, device=META)
+        said.append(mask_loss(model.mask_head(pooled)[:, 0], wanted, wanted[:, 0, 0], 7))
+        torch.stack([one.float().sum() for one in said]).sum().backward()
+    unused = ".net.head."  # timm's classifier has a norm of its own
+    learns = {k: p for k, p in model.named_parameters() if p.requires_grad and unused not in k}
+    assert learns
+    assert [name for name, p in learns.items() if p.grad is None] == []
+    assert {p.grad.device.type for p in learns.values()} == {"meta"}
 
 
 def test_suppression_reads_back():

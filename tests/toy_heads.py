@@ -139,7 +139,7 @@ def trained(task: Any, folder: Path, *, start: int | None = None, name: str = "k
 def on_device(task: Any, folder: Path, device: str) -> TrainingRun:
     """A run of the task that is stepped by hand."""
     plan = toy_plan(folder, checkpoint_every_s=86400)
-    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri), plan.run)
     return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
 
 

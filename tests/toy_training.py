@@ -135,13 +135,16 @@ def toy_config(**changes: Any) -> TrainingConfig:
     return TrainingConfig(**{**values, **changes})
 
 
-def toy_plan(folder: Path | str, endpoint: str | None = None, **compute: Any) -> FitPlan:
+def toy_plan(
+    folder: Path | str, endpoint: str | None = None, attempt: str = "attempt-1", **compute: Any
+) -> FitPlan:
     """A plan whose scratch and members live below ``folder``, a path or an S3 address."""
     defaults = {"runtime": "local", "checkpoint_every_s": 0.0}
     return FitPlan(
         name="toy-0",
+        attempt=attempt,
         scratch_uri=f"{folder}/toy/0/train",
-        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", "attempt-1", SCHEMAS),
+        writer=Attempt(open_storage(str(folder), endpoint), "toy/0", attempt, SCHEMAS),
         compute=ComputeConfig(**{**defaults, **compute}),
         scratch_endpoint=endpoint,
     )

@@ -49,18 +49,36 @@ def shared_table(
 
     Raises:
         StorageError: no room for the file, or no folder of this user's alone for the note.
+        What ``pieces`` raises comes as it is.
     """
     digest = hashlib.sha256(f"{name} {in_memory}".encode()).digest()
     try:
         if (_PROCESSES / "self/fd").is_dir():
             return _mapped(_found_or_written(digest, schema, pieces, in_memory))
         return _mapped(_written(digest, schema, pieces, in_memory))
+    except _NotMade as error:
+        raise error.why from None
     except OSError as error:
         raise StorageError(
             f"cannot keep rows at hand there ({error.strerror or error})",
             where=tempfile.gettempdir(),
             fix="free space there, point TMPDIR elsewhere, or raise cache_mb if memory allows",
         ) from error
+
+
+class _NotMade(Exception):
+    """What the making of rows met: nothing that the file they go to could help."""
+
+    def __init__(self, why: OSError) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+def _made(pieces: Pieces) -> Iterator[pa.Table]:
+    try:
+        yield from pieces()
+    except OSError as error:
+        raise _NotMade(error) from error
 
 
 class RandomRows:
@@ -98,7 +116,7 @@ def _written(digest: bytes, schema: pa.Schema, pieces: Pieces, in_memory: bool) 
     try:
         with os.fdopen(file, "wb", closefd=False) as stream:
             with pa.ipc.new_file(pa.PythonFile(stream, "w"), schema) as writer:
-                for piece in pieces():
+                for piece in _made(pieces):
                     writer.write_table(piece.combine_chunks())
             stream.seek(0, os.SEEK_END)
             stream.write(digest)

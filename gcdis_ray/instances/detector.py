@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Score = Literal["box", "rpn", "mean"]
+Boxed = tuple[NDArray[np.uint8], NDArray[np.float32]]
+"""Pixels of an image (H, W, 3), and boxes in it (n, 4), n >= 1."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,10 @@ class Detector(Protocol):
         Returns:
             per box a mask of the full image, as in :class:`Found`; None if it has no pixel.
         """
+        ...
+
+    def masks_of_all_boxes(self, images: Iterable[Boxed]) -> list[list[str | None]]:
+        """:meth:`masks_of_boxes` of every image, in order; together as :meth:`find_all` does it."""
         ...
 
     def pyramid(self, images_N3HW: Tensor) -> Mapping[str, Tensor]:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from gcdis_ray.data.upload import upload
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.instances.batches import in_batches
-from gcdis_ray.instances.detector import Found, Limits
+from gcdis_ray.instances.detector import Boxed, Found, Limits
 from gcdis_ray.instances.detector_config import DetectorConfig
 from gcdis_ray.instances.instance_heads import BoxDetections
 from gcdis_ray.instances.net_pixels import fitted_size, mask_in_image, resized
@@ -40,6 +40,13 @@ class _Seen(NamedTuple):
         return padded_size([self.image.shape[-2:]])
 
 
+class _Asked(NamedTuple):
+    """An image, and the boxes in it whose masks are wanted, px of the image."""
+
+    seen: _Seen
+    boxes_xyxy: NDArray[np.float32]
+
+
 class _Detected(NamedTuple):
     """:class:`BoxDetections` of an image, on the host."""
 
@@ -53,6 +60,19 @@ def padded_size(sizes: Iterable[Sequence[int]]) -> tuple[int, int]:
     """(height, width) that images of these sizes have in one batch."""
     height, width = (-(-max(side) // _PADDED_TO) * _PADDED_TO for side in zip(*sizes, strict=True))
     return height, width
+
+
+def _most_together(seen: _Seen) -> int:
+    """Images like this one in a batch."""
+    return min(_BATCH, max(1, _BATCH_PX // math.prod(seen.padded)))
+
+
+def _pasted(asked: _Asked, masks: NDArray[np.float32]) -> list[str | None]:
+    """Masks of boxes, (n, M, M), in the image."""
+    return [
+        mask_in_image(mask, box, *asked.seen.size)
+        for mask, box in zip(masks, asked.boxes_xyxy, strict=True)
+    ]
 
 
 def _in_image(seen: _Seen, found: _Detected) -> list[Found]:
@@ -110,7 +130,7 @@ class MaskRCNN(nn.Module):
         return in_batches(
             map(self._see, images),
             lambda seen: seen.padded,
-            lambda seen: min(_BATCH, max(1, _BATCH_PX // math.prod(seen.padded))),
+            _most_together,
             lambda batch: self._detected(batch, limits),
             _in_image,
         )
@@ -136,13 +156,28 @@ class MaskRCNN(nn.Module):
     def masks_of_boxes(
         self, pixels: NDArray[np.uint8], boxes_xyxy: NDArray[np.float32]
     ) -> list[str | None]:
-        seen = self._see(pixels)
-        boxes = [torch.from_numpy(boxes_xyxy / seen.scale_4)]
-        masks = self.masks_in_boxes([seen.image], boxes)[0]
-        return [
-            mask_in_image(mask, box, *seen.size)
-            for mask, box in zip(masks.cpu().numpy(), boxes_xyxy, strict=True)
-        ]
+        asked = _Asked(self._see(pixels), boxes_xyxy)
+        return _pasted(asked, self._masks([asked])[0])
+
+    def masks_of_all_boxes(self, images: Iterable[Boxed]) -> list[list[str | None]]:
+        if self.mean.device.type == "cpu":
+            return [self.masks_of_boxes(pixels, boxes) for pixels, boxes in images]
+        return self.masks_in_batches(images)
+
+    def masks_in_batches(self, images: Iterable[Boxed]) -> list[list[str | None]]:
+        """As :meth:`masks_of_all_boxes` does it on a GPU."""
+        return in_batches(
+            (_Asked(self._see(pixels), boxes) for pixels, boxes in images),
+            lambda asked: asked.seen.padded,
+            lambda asked: _most_together(asked.seen),
+            self._masks,
+            _pasted,
+        )
+
+    def _masks(self, batch: Sequence[_Asked]) -> list[NDArray[np.float32]]:
+        images = [upload(asked.seen.image, self.mean.device) for asked in batch]
+        boxes = [torch.from_numpy(asked.boxes_xyxy / asked.seen.scale_4) for asked in batch]
+        return [masks.cpu().numpy() for masks in self.masks_in_boxes(images, boxes)]
 
     def to_channels_last(self) -> None:
         """Convolutions in bf16 are fastest that way on a GPU, and frozen norms leave it so. Images,

@@ -8,6 +8,7 @@ Shape letters: N crops, V random views of each, D numbers of a row.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -24,9 +25,11 @@ from gcdis_ray.files.shared_table import RandomRows, shared_table
 from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.methods.front_views import FrontViews
 from gcdis_ray.methods.trunk import VIEWS, TrunkSpec, build_front
+from gcdis_ray.models.front import Front
 from gcdis_ray.store.artifacts import Table, TensorFile
 
 _PLAIN_ROWS = 256  # un-augmented crops at a time
+_VIEWS, _GPU_PIXELS = 256, 2**22  # views that are made together, and pixels of them on a GPU
 _AHEAD = 4  # shards read while one is kept
 
 
@@ -35,9 +38,9 @@ class CacheViews:
     """Shard task over ``[crops]`` that gives ``views``, row by row; over ``[crops, embeddings]``
     where the plain view is the embedding.
 
-    A crop's random views are drawn from its number, and its views go through the front by
-    themselves: sums inside a convolution may depend on how many there are. So bytes do not depend
-    on shards.
+    A crop's random views are drawn from its number. On a CPU its views go through the front by
+    themselves, since sums inside a convolution may depend on how many there are: so bytes do not
+    depend on shards. On a GPU those of many crops go together and are read back at once.
 
     Args:
         weights: member ``trunk``; None for a body without weights.
@@ -58,13 +61,12 @@ class CacheViews:
         def cache(
             index: int, crops: pa.Table, embeddings: pa.Table | None = None
         ) -> Mapping[str, pa.Table]:
-            store = CropStore(crops, self.spec.cache_px, budget_mb=0)
-            shown = CropViews(
-                store, self.spec.side_px, mask_input=True, device=torch.device(device)
-            )
-            views = FrontViews(shown, front)
-            numbers = crops["crop_index"].to_pylist()
-            rows = [self._rows(views, row, number) for row, number in enumerate(numbers)]
+            most = self._at_once(device)
+            rows = [
+                row
+                for first in range(0, len(crops), most)
+                for row in self.rows(crops.slice(first, most), front, torch.device(device))
+            ]
             if embeddings is not None:
                 for made, vector in zip(rows, _vectors(embeddings), strict=True):
                     made[0] = vector
@@ -72,21 +74,48 @@ class CacheViews:
 
         return cache
 
-    def _rows(self, views: FrontViews, row: int, number: int) -> np.ndarray:
-        """float16 (V + 1, D), the plain view first, or room for it."""
+    def _at_once(self, device: str) -> int:
+        """Crops whose views are made together."""
+        room = _VIEWS if device == "cpu" else min(_VIEWS, _GPU_PIXELS // self.spec.side_px**2)
+        return max(1, room // (1 + self.num_views))
+
+    def rows(
+        self, crops: pa.Table, front: Front, device: torch.device, *, together: bool | None = None
+    ) -> np.ndarray:
+        """float16 (N, V + 1, D) of some crops, the plain view first, or room for it.
+
+        Args:
+            together: whether views of all crops go through the front in one; as the device wants
+                it if not given.
+        """
+        store = CropStore(crops, self.spec.cache_px, budget_mb=sys.maxsize)  # decoded, once
+        shown = CropViews(store, self.spec.side_px, mask_input=True, device=device)
+        views, numbers = FrontViews(shown, front), crops["crop_index"].to_pylist()
+        seen = (v for row, number in enumerate(numbers) for v in self._seen(shown, row, number))
+        if device.type != "cpu" if together is None else together:
+            seen = iter([torch.cat(list(seen))])
+        halves = torch.cat([views.of(part) for part in seen]).half()
+        halves_NVD = halves.view(len(numbers), -1, halves.shape[-1]).cpu().numpy()
+        for number, halves_VD in zip(numbers, halves_NVD, strict=True):
+            if not np.isfinite(halves_VD).all():
+                raise DataError(
+                    "what the frozen part of the body gives is beyond float16",
+                    where=f"crop {number}",
+                    fix="set encoder.cached_views: 0",
+                )
+        if self.spec.is_embedding:
+            return np.concatenate([halves_NVD[:, :1], halves_NVD], axis=1)
+        return halves_NVD
+
+    def _seen(self, shown: CropViews, row: int, number: int) -> Iterator[Tensor]:
+        """What goes into the front of one crop: the plain view, unless it is embedded, then V."""
         state = np.random.SeedSequence([self.seed, number]).generate_state(1, np.uint64)[0]
         generator = Generator().manual_seed(int(state) & (2**63 - 1))
         same_V = torch.full((self.num_views,), row)
-        ((random_VD, _),) = views.random(same_V, 1, self.augment, generator)
-        plain = random_VD[:1] if self.spec.is_embedding else next(views.plain(same_V[:1]))
-        halves = torch.cat([plain, random_VD]).half()
-        if not bool(halves.isfinite().all()):
-            raise DataError(
-                "what the frozen part of the body gives is beyond float16",
-                where=f"crop {number}",
-                fix="set encoder.cached_views: 0",
-            )
-        return halves.cpu().numpy()
+        if not self.spec.is_embedding:
+            yield from shown.plain(same_V[:1])
+        ((random_V4SS, _),) = shown.random(same_V, 1, self.augment, generator)
+        yield random_V4SS
 
 
 def _vectors(embeddings: pa.Table) -> np.ndarray:

@@ -30,14 +30,15 @@ class FrontViews:
         return self._views.labels
 
     def plain(self, rows_N: Tensor) -> Iterator[Tensor]:
-        return (self._rows(view) for view in self._views.plain(rows_N))
+        return (self.of(view) for view in self._views.plain(rows_N))
 
     def random(
         self, rows_N: Tensor, num_views: int, augment: CropAugmentConfig, generator: Generator
     ) -> list[tuple[Tensor, Tensor]]:
         seen = self._views.random(rows_N, num_views, augment, generator)
-        return [(self._rows(view), shape) for view, shape in seen]
+        return [(self.of(view), shape) for view, shape in seen]
 
-    def _rows(self, views_N4SS: Tensor) -> Tensor:
+    def of(self, views_N4SS: Tensor) -> Tensor:
+        """Rows (N, D) of views that are there already."""
         images_N3SS = unnormalised(views_N4SS[:, :3]).clamp(0, 1)
         return self._front(images_N3SS, (views_N4SS[:, 3:] + 1) / 2)

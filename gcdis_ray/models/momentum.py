@@ -30,6 +30,7 @@ class MomentumEncoder(Generic[Module]):
     def update(self, student: nn.Module, momentum: float) -> None:
         """theta' <- m theta' + (1 - m) theta; once per optimiser step. What the student
         never trains is left alone: it is equal already."""
+        self._lie_as(student)
         ours, theirs = self.module.state_dict(), student.state_dict()
         fixed = {name for name, p in student.named_parameters() if not p.requires_grad}
         floats: tuple[list[Tensor], list[Tensor]] = [], []
@@ -43,6 +44,13 @@ class MomentumEncoder(Generic[Module]):
                 value.copy_(theirs[name])
         # one call for all: on a GPU a few kernels instead of one for each of hundreds of tensors
         torch._foreach_lerp_(*floats, 1.0 - momentum)  # pyright: ignore[reportPrivateImportUsage]
+
+    def _lie_as(self, student: nn.Module) -> None:
+        """Lay parameters out as the student's, which a strategy may have laid out anew: one call
+        for all takes tensors that lie alike."""
+        for ours, theirs in zip(self.module.parameters(), student.parameters(), strict=True):
+            if ours.stride() != theirs.stride():
+                ours.data = torch.empty_like(theirs, dtype=ours.dtype).copy_(ours)
 
 
 def rising_momentum(progress: float, start: float, end: float) -> float:

@@ -2,7 +2,7 @@
 
 An attempt notes what it begins (``begun/<unit>.json``: how many units, and what they are called),
 then records each finished unit (``done/``). A training notes its steps; how far it is says the
-newest checkpoint below ``train/``.
+newest whole checkpoint below ``train/``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,7 @@ from gcdis_ray.store.storage import Storage
 FIT = "fit"  # the group of units that are trainings
 # A trial is a work of its own below the artifact's.
 _RECORD = re.compile(r"(trials/[^/]+/)?attempt-[^/]+/(begun|done)/(.+)\.json")
-_CHECKPOINT = re.compile(  # of a training in one process, whole; of Ray Train, which has no mark
-    r"(trials/[^/]+/)?train/(?:checkpoints/(\d{10})/complete|[^/]+/step-(\d{10})/.+)"
-)
+_CHECKPOINT = re.compile(r"(trials/[^/]+/)?train/[^/]+/step-(\d{10})/complete")
 
 
 @dataclass(frozen=True)
@@ -59,7 +57,7 @@ def underway(storage: Storage, base: str) -> Underway | None:
                 done[work, part].add(unit)
         elif found := _CHECKPOINT.fullmatch(below):
             work = found[1] or ""
-            steps[work] = max(steps[work], int(found[2] or found[3]))
+            steps[work] = max(steps[work], int(found[2]))
     idle_s = max(0.0, time.time() - storage.newest(base))
     for (work, part), path in sorted(begun.items(), reverse=True):
         finished = done[work, part]

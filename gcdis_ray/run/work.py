@@ -14,7 +14,7 @@ from gcdis_ray.errors import ArtifactError
 from gcdis_ray.run.attempt import Attempt, GroupWriter, finished_units
 from gcdis_ray.run.unit_names import group_name
 from gcdis_ray.runtime.base import Runtime, ShardRecord, ShardTask
-from gcdis_ray.runtime.devices import Kind, gpu_share
+from gcdis_ray.runtime.devices import KINDS, Kind, gpu_share
 from gcdis_ray.store.artifacts import FileRecord, Table, TensorFile
 from gcdis_ray.store.storage import ArtifactOpener, Storage
 from gcdis_ray.training.pace import Course
@@ -99,8 +99,7 @@ class StageWork:
         total = len(args) if args is not None else (sizes or {0}).pop()
         if sizes - {total}:
             raise ArtifactError(f"tables of {sizes} and {total} shards", where=self.attempt.base)
-        name = group_name(gives, task, tables, self._device_of(task, unit, total))
-        writer = GroupWriter(self.attempt, tuple(gives), name)
+        writer = self._writer(task, tables, tuple(gives), unit, total)
         records: dict[int, ShardRecord] = {}
         for index in range(total):
             if earlier := self._earlier.get(writer.unit(index)):
@@ -131,11 +130,27 @@ class StageWork:
             self.counts.update(records[index].counts)
         return {name: self.table(name) for name in gives}
 
-    def _device_of(self, task: ShardTask, unit: str, total: int) -> Kind:
-        """Where ``task`` will run. No runtime is started for what runs on cores anyway."""
+    def _writer(
+        self,
+        task: ShardTask,
+        tables: Sequence[Table],
+        gives: tuple[str, ...],
+        unit: str,
+        total: int,
+    ) -> GroupWriter:
+        """Of the units that ``task`` makes. They are named by where it runs: no runtime is started
+        to ask for that where it runs on cores anyway, or where one kind of device made them all."""
+
+        def of(kind: Kind) -> GroupWriter:
+            return GroupWriter(self.attempt, gives, group_name(gives, task, tables, kind))
+
         if not gpu_share(task, self._compute):
-            return "cpu"
-        return self._runtime().device_of(task, lambda reason: self.progress(0, total, unit, reason))
+            return of("cpu")
+        for writer in map(of, KINDS):
+            if all(writer.unit(index) in self._earlier for index in range(total)):
+                return writer
+        told = lambda reason: self.progress(0, total, unit, reason)  # noqa: E731
+        return of(self._runtime().device_of(task, told))
 
     def fit(self, task: TrainingTask) -> dict[str, list[FileRecord]]:
         name = f"fit/{task.member}"
@@ -145,6 +160,7 @@ class StageWork:
         else:
             plan = FitPlan(
                 name=self.attempt.base.replace("/", "-"),
+                attempt=self.attempt.name,
                 scratch_uri=f"{self.attempt.storage.uri}/{self.attempt.base}/train",
                 writer=self.attempt,
                 compute=self._compute,

@@ -15,6 +15,7 @@ from gcdis_ray.errors import RuntimeUnavailable
 
 Kind = Literal["cpu", "cuda"]
 """Torch's name of a device: ``cuda`` is the one GPU that its process was given."""
+KINDS: tuple[Kind, ...] = ("cuda", "cpu")
 Precision = Literal["fp32", "bf16"]
 
 BACKENDS: dict[Kind, str] = {"cpu": "gloo", "cuda": "nccl"}

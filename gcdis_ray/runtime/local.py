@@ -82,7 +82,8 @@ class LocalRuntime:
         from gcdis_ray.training.loop import train
 
         kind: Kind = of_this_machine() if self._compute.gpus_per_worker else "cpu"
-        checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri, plan.scratch_endpoint))
+        scratch = open_storage(plan.scratch_uri, plan.scratch_endpoint)
+        checkpoints = StoredCheckpoints(scratch, plan.run)
         if self._compute.strategy == "deepspeed":
             _ensure_process_group(BACKENDS[kind])
         return train(task, plan, checkpoints, torch.device(kind), progress)

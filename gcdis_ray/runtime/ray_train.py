@@ -33,7 +33,8 @@ from gcdis_ray.runtime.ray_session import shortage, train_resources
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.meter import count, metering
 from gcdis_ray.store.s3 import path_and_filesystem
-from gcdis_ray.training.checkpoints import KEEP
+from gcdis_ray.store.storage import open_storage
+from gcdis_ray.training.checkpoints import KEEP, mark_whole, newest_whole, step_folder
 from gcdis_ray.training.plan import FitPlan, Progress
 from gcdis_ray.training.task import TrainingTask
 
@@ -60,23 +61,25 @@ class Trainer(TorchTrainer):
 class ReportedCheckpoints:
     """Implements :class:`gcdis_ray.training.checkpoints.Checkpoints` by Ray Train's reports.
 
-    A checkpoint counts once the controller has seen the reports of all ranks. Folders are named by
-    step, so one that was uploaded but never counted is overwritten when its step is redone.
+    A checkpoint counts once the controller has seen the reports of all ranks; then it marks it as
+    whole. Folders are named by step, so one that was uploaded but never counted is overwritten when
+    its step is redone.
 
     Files are written here, then go up in the background while training goes on, one checkpoint at a
     time. The last one is waited for: a run does not end before it is there.
 
     Args:
+        earlier: the checkpoint to begin with, of a driver before this one.
         notices: ask Ray whether nodes are about to be taken away.
     """
 
-    def __init__(self, *, notices: bool) -> None:
-        self._notices = notices
+    def __init__(self, earlier: Checkpoint | None, *, notices: bool) -> None:
+        self._earlier, self._notices = earlier, notices
         self._going: set[str] = set()  # nodes of which notice was given
 
     @contextmanager
     def latest(self) -> Iterator[Path | None]:
-        checkpoint = ray.train.get_checkpoint()
+        checkpoint = ray.train.get_checkpoint() or self._earlier
         if checkpoint is None:
             yield None
             return
@@ -98,7 +101,7 @@ class ReportedCheckpoints:
         ray.train.report(
             {"step": step},
             checkpoint=checkpoint,
-            checkpoint_dir_name=f"step-{step:010d}",
+            checkpoint_dir_name=step_folder(step),
             checkpoint_upload_mode=CheckpointUploadMode.ASYNC,
         )
 
@@ -111,11 +114,19 @@ class ReportedCheckpoints:
 
 
 class Watcher(ray.train.UserCallback):
-    """Runs in Ray Train's controller: ends the run at once for a mistake of the user's, which a
-    restart would only meet again, and says on the board why a group of workers starts anew."""
+    """Runs in Ray Train's controller: marks whole checkpoints, ends the run at once for a mistake
+    of the user's, which a restart would only meet again, and says on the board why a group of
+    workers starts anew."""
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, board: Board, plan: FitPlan) -> None:
+        self._board, self._plan = board, plan
+
+    def after_report(
+        self, run_context: Any, metrics: list[dict[str, Any]], checkpoint: Checkpoint | None
+    ) -> None:
+        if checkpoint is not None:
+            scratch = open_storage(self._plan.scratch_uri, self._plan.scratch_endpoint)
+            mark_whole(scratch, f"{self._plan.run}/{Path(checkpoint.path).name}")
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:
         for error in worker_exceptions.values():
@@ -170,7 +181,7 @@ def train_worker(config: dict[str, Any]) -> dict[str, list[FileRecord]]:
         if board.tell(progress):
             raise Stopped("told to end early", where=plan.name)
 
-    checkpoints = ReportedCheckpoints(notices=not config["own_ray"])
+    checkpoints = ReportedCheckpoints(config["earlier"], notices=not config["own_ray"])
     with metering() as meter:
         members = train(config["task"], plan, checkpoints, device, tell)
     board.post(meter.amounts())
@@ -203,6 +214,7 @@ def fit(
             "kind": device,
             "board": board,
             "own_ray": own_ray,
+            "earlier": _earlier(plan),
         },
         torch_config=TorchConfig(backend=BACKENDS[device]),
         scaling_config=ScalingConfig(
@@ -213,7 +225,7 @@ def fit(
             },
         ),
         run_config=RunConfig(
-            name=plan.name,
+            name=plan.run,  # Ray's folder below the storage path
             storage_path=path,
             storage_filesystem=filesystem,
             # nodes that are taken away with notice are counted apart, and there is no limit to them
@@ -221,7 +233,7 @@ def fit(
                 max_failures=compute.max_failures, max_preemption_failures=-1
             ),
             checkpoint_config=CheckpointConfig(num_to_keep=KEEP),
-            callbacks=[Watcher(board)],
+            callbacks=[Watcher(board, plan)],
         ),
     )
     outcome: list[Any] = []
@@ -246,6 +258,16 @@ def fit(
     if isinstance(outcome[0], BaseException):
         raise _explain(outcome[0], compute) from outcome[0]
     return outcome[0]
+
+
+def _earlier(plan: FitPlan) -> Checkpoint | None:
+    """The newest whole checkpoint that any driver left."""
+    folder = newest_whole(open_storage(plan.scratch_uri, plan.scratch_endpoint))
+    if folder is None:
+        return None
+    uri = f"{plan.scratch_uri}/{folder}"
+    path, filesystem = path_and_filesystem(uri, plan.scratch_endpoint)
+    return Checkpoint(path, filesystem)
 
 
 def _watch(

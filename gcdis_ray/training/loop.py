@@ -23,7 +23,7 @@ from safetensors.torch import load as decode_tensors
 from safetensors.torch import save as encode_tensors
 from torch import Tensor
 
-from gcdis_ray.errors import DataError
+from gcdis_ray.errors import ArtifactError, DataError
 from gcdis_ray.store.artifacts import FileRecord
 from gcdis_ray.store.storage import open_storage
 from gcdis_ray.training.buffers import moving_buffers
@@ -65,6 +65,7 @@ def train(
     Raises:
         DataError: a loss that is not finite, naming the step.
         ConfigError: a checkpoint of another strategy or, with ZeRO, another number of workers.
+        ArtifactError: the checkpoint to go on from, or a snapshot, is gone.
     """
     with torch_settings(plan.compute.threads, device, same_shapes=task.same_shapes):
         return TrainingRun(task, plan, checkpoints, device, progress).run()
@@ -228,6 +229,7 @@ class TrainingRun:
                     "module": self._module.state_dict(),
                     "task": self.task.state(),
                     "history": self._history.state(),
+                    "snapshots": self._snapshots.state(),
                 }
                 torch.save(state, folder / "state.pt")
             self._strategy.save(folder)
@@ -237,16 +239,28 @@ class TrainingRun:
         self._checkpointed_at, self._wish = time.monotonic(), _NOTHING
 
     def _resume(self) -> int:
-        """Load the newest checkpoint. Returns the number of finished steps."""
-        with self._checkpoints.latest() as folder:
-            if folder is None:
-                return 0
-            state = read_tensors(folder / "state.pt")
-            check_layout(state["layout"], self._strategy.layout, self._plan.scratch_uri)
-            self._module.load_state_dict(state["module"])
-            self._strategy.load(folder)
+        """Load the newest checkpoint. Returns the number of finished steps.
+
+        Raises:
+            ArtifactError: another driver, alive under this key, has just removed it.
+        """
+        try:
+            with self._checkpoints.latest() as folder:
+                if folder is None:
+                    return 0
+                state = read_tensors(folder / "state.pt")
+                check_layout(state["layout"], self._strategy.layout, self._plan.scratch_uri)
+                self._module.load_state_dict(state["module"])
+                self._strategy.load(folder)
+        except FileNotFoundError as error:
+            raise ArtifactError(
+                f"the checkpoint to go on from is gone ({error})",
+                where=self._plan.scratch_uri,
+                fix="run again: it goes on from a newer one, of another run that is still at work",
+            ) from error
         self.task.load_state(state["task"])
         self._history.load_state(state["history"])
+        self._snapshots.load_state(state["snapshots"])
         return state["step"]
 
     def _tell(self, finished: int, note: str, values: Mapping[str, float] | None = None) -> None:

@@ -52,8 +52,14 @@ class MemberWriter(Protocol):
 class FitPlan:
     """Everything about a training run that is not the task itself."""
 
-    name: str  # stage and key: stable, so that a rerun finds its checkpoints
-    scratch_uri: str  # folder or s3:// prefix that survives the process; checkpoints go here
+    name: str  # stage and key
+    attempt: str  # of this driver alone
+    scratch_uri: str  # folder or s3:// prefix that survives the process, of all attempts
     writer: MemberWriter
     compute: ComputeConfig
     scratch_endpoint: str | None = None  # of an S3-compatible service; else AWS_ENDPOINT_URL
+
+    @property
+    def run(self) -> str:
+        """Folder below the scratch where this training alone writes its checkpoints."""
+        return f"{self.name}-{self.attempt}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import gc
+import io
 import os
 import signal
 import subprocess
@@ -221,14 +222,29 @@ def test_a_folder_that_others_can_write_to_is_refused(folder: Path):
         shared_table("a", SCHEMA, Pieces(1))
 
 
-def test_a_full_disk_is_named(folder: Path):
-    def full() -> Iterator[pa.Table]:
-        yield next(Pieces(5)())
+class Full(io.BytesIO):
+    """A file on a full disk."""
+
+    def write(self, data: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    with pytest.raises(StorageError, match="No space left") as caught:
-        shared_table("a", SCHEMA, full)
+
+def test_a_full_disk_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "fdopen", lambda *args, **options: Full())
+        with pytest.raises(StorageError, match="No space left") as caught:
+            shared_table("a", SCHEMA, Pieces(5))
     assert "TMPDIR" in str(caught.value)
     pieces = Pieces(5)
     assert shared_table("a", SCHEMA, pieces).num_rows == 5
     assert pieces.asked == 1
+
+
+def test_what_the_making_of_rows_meets_is_not_called_a_lack_of_room(folder: Path):
+    def broken() -> Iterator[pa.Table]:
+        yield next(Pieces(5)())
+        raise TimeoutError("the source does not answer")
+
+    with pytest.raises(TimeoutError, match="the source"):
+        shared_table("a", SCHEMA, broken)
+    assert shared_table("a", SCHEMA, Pieces(5)).num_rows == 5

@@ -130,6 +130,9 @@ class Halves:
     def masks_of_boxes(self, pixels, boxes_xyxy):
         raise NotImplementedError
 
+    def masks_of_all_boxes(self, images):
+        raise NotImplementedError
+
     def pyramid(self, images_N3HW):
         raise NotImplementedError
 

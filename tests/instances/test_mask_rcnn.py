@@ -179,8 +179,9 @@ class TestTraining:
         assert torch.equal(first["total"], again["total"])
         assert not torch.equal(first["total"], other["total"])
 
-    def test_boxes_keep_their_precision_in_bfloat16(self):
-        model = build_mask_rcnn(TINY, 2, seed=0)
+    @pytest.mark.parametrize("kind", ["softmax", "cosine"])
+    def test_boxes_keep_their_precision_in_bfloat16(self, kind: str):
+        model = build_mask_rcnn(TINY, 2, 0, ClassifierConfig.model_validate({"kind": kind}))
         target = _target([[8, 8, 40, 40]], [1])
         with torch.autocast("cpu", torch.bfloat16):
             losses = _losses(model, target)

@@ -103,6 +103,31 @@ def test_masks_of_boxes_are_those_of_the_head_in_the_image(model):
         assert (np.ceil(box[2:]) >= [x1, y1]).all()
 
 
+def test_masks_of_boxes_by_the_batch_are_those_of_one_by_one(model, monkeypatch):
+    rng, sizes = np.random.default_rng(2), [SIZE, (80, 48), SIZE, (40, 80)]
+    corners = [rng.uniform(0, 20, (number, 2)) for number in (1, 3, 2, 4)]
+    boxes = [np.concatenate([c, c + 18], axis=1).astype(np.float32) for c in corners]
+    images = [
+        (rng.integers(0, 256, (*size, 3), np.uint8), b)
+        for size, b in zip(sizes, boxes, strict=True)
+    ]
+    batches, masks_in_boxes = [], type(model).masks_in_boxes
+
+    def note(self, images, boxes):
+        batches.append(len(images))
+        return masks_in_boxes(self, images, boxes)
+
+    want = [model.masks_of_boxes(pixels, b) for pixels, b in images]
+    monkeypatch.setattr(type(model), "masks_in_boxes", note)
+    found = model.masks_in_batches(iter(images))
+    assert sorted(batches) == [1, 3]
+    for size, one, other in zip(sizes, found, want, strict=True):
+        assert len(one) == len(other)
+        for a, b in zip(one, other, strict=True):
+            assert np.mean(decode(a, *size) != decode(b, *size)) < 0.002
+    assert model.masks_of_all_boxes(iter(images)) == want  # on a CPU, bit by bit
+
+
 def test_pyramid_of_images_as_they_are(model):
     images = torch.randint(0, 256, (2, 3, 64, 96)).float()
     with torch.inference_mode():

@@ -9,14 +9,19 @@ import pytest
 import torch
 from marked import looks_into_proc
 from small_discovery import SHARDS
-from small_trunk import NUM, crops_in, encoder_of, trunk_of
+from small_trunk import NUM, SIDE_PX, crops_in, encoder_of, trunk_of
 from tables import SCHEMAS
 
+from gcdis_ray.data.crops import crop_store
 from gcdis_ray.data.crops.augment_config import CropAugmentConfig
+from gcdis_ray.data.crops.crop_store import CropStore
 from gcdis_ray.errors import DataError
 from gcdis_ray.files.arrow_columns import matrix
-from gcdis_ray.methods.cached_views import CachedViews
+from gcdis_ray.methods.cached_views import CachedViews, CacheViews
+from gcdis_ray.methods.crop_views import CropViews
 from gcdis_ray.methods.encoder_config import EncoderConfig
+from gcdis_ray.methods.front_views import FrontViews
+from gcdis_ray.methods.trunk import build_front
 from gcdis_ray.models.front import Front
 from gcdis_ray.run.work import StageWork, local_work
 from gcdis_ray.store.artifacts import Table
@@ -51,6 +56,44 @@ def test_bytes_do_not_depend_on_shards(local_work, encoder: EncoderConfig, table
     assert once["crop_index"].to_pylist() == list(range(NUM))
     assert once["class_index"].to_pylist() == flat[0]
     assert once.combine_chunks().equals(table.read().combine_chunks())
+
+
+def test_on_a_cpu_views_of_a_crop_go_by_themselves_elsewhere_those_of_many_together(
+    local_work, encoder: EncoderConfig, monkeypatch: pytest.MonkeyPatch
+):
+    trunk = trunk_of(local_work, crops_in(local_work, SHARDS), encoder)
+    crops = local_work.table("crops").read().combine_chunks()
+    task = CacheViews(trunk.spec, trunk.weights, AUGMENT, VIEWS, seed=3)
+    front = build_front(trunk.spec, trunk.weights.load() if trunk.weights else None, "cpu")
+    forward, sizes, decoded = Front.forward, list[int](), list[int]()
+
+    def counted(self: Front, images: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(images))
+        return forward(self, images, masks)
+
+    def noted(jpegs: list, *rest, **options) -> None:
+        decoded.append(len(jpegs))
+        decode(jpegs, *rest, **options)
+
+    decode = crop_store._decode
+    with monkeypatch.context() as patch:
+        patch.setattr(Front, "forward", counted)
+        patch.setattr(crop_store, "_decode", noted)
+        alone = task.rows(crops, front, CPU)
+        assert sizes == [1, VIEWS] * NUM
+        assert decoded == [NUM]
+        sizes.clear()
+        together = task.rows(crops, front, CPU, together=True)
+        assert sizes == [NUM * (1 + VIEWS)]
+    np.testing.assert_allclose(alone, together, rtol=2e-2, atol=2e-3)
+    shown = CropViews(CropStore(crops, trunk.spec.cache_px, 0), SIDE_PX, mask_input=True)
+    for row in (0, NUM - 1):  # the same by hand, bit by bit
+        state = np.random.SeedSequence([3, row]).generate_state(1, np.uint64)[0]
+        generator = torch.Generator().manual_seed(int(state) & (2**63 - 1))
+        views, same = FrontViews(shown, front), torch.full((VIEWS,), row)
+        ((random, _),) = views.random(same, 1, AUGMENT, generator)
+        want = torch.cat([next(views.plain(same[:1])), random]).half()
+        assert alone[row].tobytes() == want.numpy().tobytes()
 
 
 def test_plain_rows_and_random_ones_are_those_of_the_table(table: Table):

@@ -56,6 +56,21 @@ def test_all_tensors_at_once_move_as_each_would_by_itself_bit_by_bit():
             assert torch.equal(value, one_by_one[name]), name
 
 
+def test_it_lies_in_memory_as_the_student_does_after_a_strategy_laid_it_out_anew():
+    student = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.Conv2d(8, 5, 1))
+    student.to(memory_format=torch.channels_last)
+    momentum = MomentumEncoder(student)
+    before = {name: value.clone() for name, value in momentum.module.state_dict().items()}
+    for parameter in student.parameters():
+        parameter.data = parameter.data.clone(memory_format=torch.contiguous_format) + 1
+    momentum.update(student, 0.9)
+    pairs = zip(momentum.module.parameters(), student.parameters(), strict=True)
+    assert all(ours.stride() == theirs.stride() for ours, theirs in pairs)
+    for name, ours in momentum.module.named_parameters():
+        torch.testing.assert_close(ours, before[name] + 0.1)
+        assert not ours.requires_grad
+
+
 def test_never_trained():
     momentum = MomentumEncoder(nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3)))
     assert not any(p.requires_grad for p in momentum.module.parameters())

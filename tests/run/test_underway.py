@@ -46,24 +46,14 @@ def test_a_part_that_is_done_is_not_underway(storage: LocalStorage):
     assert _seen(storage) == ("assigned", 0, 2, "shards")
 
 
-@pytest.mark.parametrize(
-    ("files", "step"),
-    [
-        (("train/checkpoints/0000000040/complete", "train/checkpoints/0000000080/state"), 40),
-        (("train/stage-key/step-0000000040/state", "train/stage-key/step-0000000080/state"), 80),
-    ],
-    ids=["local", "ray"],
-)
-def test_a_training_is_as_far_as_its_newest_checkpoint(
-    storage: LocalStorage, files: tuple[str, ...], step: int
-):
+def test_a_training_is_as_far_as_its_newest_whole_checkpoint(storage: LocalStorage):
     attempt = _attempt(storage)
     attempt.begin("fit/encoder", 100, "steps")
     assert _seen(storage) == ("encoder", 0, 100, "steps")
-    for file in files:
-        storage.write(f"{BASE}/{file}", b"1")
-    storage.write(f"{BASE}/train/snapshots/0000000099.safetensors", b"1")
-    assert _seen(storage) == ("encoder", step, 100, "steps")
+    for file in ("b/step-0000000030/complete", "a/step-0000000040/complete", "b/step-0000000080/x"):
+        storage.write(f"{BASE}/train/{file}", b"1")
+    storage.write(f"{BASE}/train/snapshots/0000000099-ab.safetensors", b"1")
+    assert _seen(storage) == ("encoder", 40, 100, "steps")
     attempt.finish("fit/encoder", {}, {})
     assert _seen(storage) is None
 
@@ -71,8 +61,8 @@ def test_a_training_is_as_far_as_its_newest_checkpoint(
 def test_a_trial_is_named(storage: LocalStorage):
     trial = _attempt(storage, base=f"{BASE}/trials/simgcd-0")
     trial.begin("fit/model", 60, "steps")
-    storage.write(f"{BASE}/trials/simgcd-0/train/checkpoints/0000000030/complete", b"")
-    storage.write(f"{BASE}/trials/other/train/checkpoints/0000000050/complete", b"")
+    storage.write(f"{BASE}/trials/simgcd-0/train/a/step-0000000030/complete", b"")
+    storage.write(f"{BASE}/trials/other/train/a/step-0000000050/complete", b"")
     assert _seen(storage) == ("simgcd-0/model", 30, 60, "steps")
 
 

@@ -147,6 +147,18 @@ def test_kinds_of_devices_never_meet(
     assert set(again.work.table("history").read()["name"].to_pylist()) == {device}
 
 
+@pytest.mark.parametrize("device", ["cuda", "cpu"])
+def test_units_that_are_all_there_need_no_gpu_to_be_taken_over(tmp_path: Path, device: Kind):
+    first = Driver(tmp_path, "a")
+    first.runtime.device = device  # a GPU may be there on paper only
+    weights = first.train(1.0)
+    first.infer(weights)
+    again = Driver(tmp_path, "b")
+    again.work._runtime = lambda: pytest.fail("a runtime is asked for")
+    assert again.infer(again.train(1.0)) == [1.0] * SHARDS
+    assert again.work.adopted == 1 + SHARDS
+
+
 def test_names_tell_device_and_precision(tmp_path: Path):
     weights = Driver(tmp_path, "a").train(1.0)
     names = [

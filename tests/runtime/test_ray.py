@@ -235,7 +235,7 @@ from gcdis_ray.runtime.ray_runtime import RayRuntime
 from strategies import HAS_DEEPSPEED
 strategy = "deepspeed" if HAS_DEEPSPEED else "ddp"
 compute = dict(strategy=strategy, runtime="ray", num_cpus=4, object_store_mb=200)
-plan = toy_plan(Path(sys.argv[1]), **compute)
+plan = toy_plan(Path(sys.argv[1]), attempt=sys.argv[3], **compute)
 runtime = RayRuntime(plan.compute)
 print("UP", flush=True)
 try:
@@ -250,11 +250,11 @@ finally:
 class Driver:
     """A program of its own with a Ray of its own; every process it starts carries a mark."""
 
-    def __init__(self, folder: Path, slow_s: float) -> None:
+    def __init__(self, folder: Path, slow_s: float, attempt: str = "attempt-1") -> None:
         self.mark = Mark(folder.name)
         environment = {k: v for k, v in os.environ.items() if k not in RAYS_OWN}
         self.process = subprocess.Popen(
-            [sys.executable, "-c", DRIVER, str(folder), str(slow_s)],
+            [sys.executable, "-c", DRIVER, str(folder), str(slow_s), attempt],
             env={**environment, **self.mark.variable, "PYTHONPATH": TESTS},
             stdout=subprocess.PIPE,
             text=True,
@@ -283,16 +283,18 @@ def test_driver_killed_in_training_resumes(tmp_path: Path):
     first = Driver(tmp_path, slow_s=0.5)
     first.read_until("AT", at_least=4)
     first.process.kill()
-    second = Driver(tmp_path, slow_s=0.0)
+    second = Driver(tmp_path, slow_s=0.0, attempt="attempt-2")
     lines = second.read_until("HISTORY")
     assert second.process.wait(30) == 0
     resumed = [line for line in lines if line.endswith("resumed")]
     assert len(resumed) == 1
     assert int(resumed[0].split()[1]) >= 3
+    runs = {folder.parent.name for folder in (tmp_path / "toy/0/train").glob("*/step-*")}
+    assert runs == {"toy-0-attempt-1", "toy-0-attempt-2"}
     plan = toy_plan(tmp_path / "whole", strategy="ddp", checkpoint_every_s=86400)
     task = ToyTask(toy_config(steps=12))
     whole = LocalRuntime(plan.compute).fit(task, plan, lambda progress: None)
-    history = (tmp_path / "toy/0" / "attempt-1" / "history").glob("*.parquet")
+    history = (tmp_path / "toy/0" / "attempt-2" / "history").glob("*.parquet")
     assert_equal_curves(next(history), tmp_path / "whole/toy/0" / whole["history"][0].path)
     assert second.mark.left_over(10) == []
     assert first.mark.left_over(LAST_WORDS_S) == []

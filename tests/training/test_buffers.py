@@ -82,7 +82,7 @@ class Counted:
 
 def one_step(task: Any, folder: Path) -> Counted:
     plan = toy_plan(folder, checkpoint_every_s=86400)
-    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri), plan.run)
     run = TrainingRun(task, plan, checkpoints, torch.device("cpu"), lambda progress: None)
     run.exchange = exchange = Counted(run.exchange)  # type: ignore[assignment]
     run.step(0, [task.batch(0, part) for part in range(task.config.micro_batches)])

@@ -9,9 +9,9 @@ import torch
 from strategies import needs_deepspeed
 from toy_training import ToyTask, digests, toy_config, toy_plan
 
-from gcdis_ray.errors import ConfigError, DataError
+from gcdis_ray.errors import ArtifactError, ConfigError, DataError
 from gcdis_ray.store.artifacts import FileRecord
-from gcdis_ray.store.storage import open_storage
+from gcdis_ray.store.storage import LocalStorage, open_storage
 from gcdis_ray.training import loop
 from gcdis_ray.training.checkpoints import StoredCheckpoints
 from gcdis_ray.training.loop import train
@@ -28,7 +28,7 @@ def fit(
     plan: FitPlan, task: ToyTask, progress: list[Progress] | None = None
 ) -> dict[str, list[FileRecord]]:
     told = progress if progress is not None else []
-    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri), plan.run)
     return train(task, plan, checkpoints, torch.device("cpu"), told.append)
 
 
@@ -120,14 +120,14 @@ def test_a_notice_is_asked_for_now_and_then_and_saves_at_once(
 ):
     monkeypatch.setattr(loop, "NOTICE_EVERY_S", 0.0)
     plan = toy_plan(tmp_path, checkpoint_every_s=86400)
-    checkpoints = Noticed(open_storage(plan.scratch_uri))
+    checkpoints = Noticed(open_storage(plan.scratch_uri), plan.run)
     members = train(ToyTask(toy_config()), plan, checkpoints, torch.device("cpu"), lambda p: None)
     assert digests(members) == expected
     assert checkpoints.saved == [1, 8]
     assert checkpoints.asked == 8
     monkeypatch.setattr(loop, "NOTICE_EVERY_S", 3600.0)
-    checkpoints = Noticed(open_storage(f"{tmp_path}/other"))
     plan = toy_plan(tmp_path / "other", checkpoint_every_s=86400)
+    checkpoints = Noticed(open_storage(plan.scratch_uri), plan.run)
     train(ToyTask(toy_config()), plan, checkpoints, torch.device("cpu"), lambda p: None)
     assert (checkpoints.saved, checkpoints.asked) == ([8], 0)
 
@@ -199,6 +199,47 @@ def test_every_precision_and_optimizer_learns(tmp_path: Path, optimizer: str, pr
     assert sum(losses[-10:]) < 0.6 * sum(losses[:10])
     assert {"total", "fit", "lr", "queue"} == set(table["name"].to_pylist())
     assert len(losses) == 60
+
+
+def test_two_drivers_alive_never_mix(tmp_path: Path, expected: dict[str, str]):
+    """A second driver takes the training up while the first is at it and, as on a GPU, comes to
+    other numbers."""
+    plans = [toy_plan(tmp_path, attempt=name) for name in ("attempt-1", "attempt-2", "attempt-3")]
+    members: list[dict[str, str]] = []
+
+    def at_work(progress: Progress) -> None:
+        if progress.done == 5 and not members:
+            members.append(digests(fit(plans[1], ToyTask(toy_config(), seed=4))))
+
+    checkpoints = StoredCheckpoints(open_storage(plans[0].scratch_uri), plans[0].run)
+    monitored = ToyTask(toy_config())
+    monitored.measured = lambda step: {"step": step}  # so that every step is told
+    first = digests(train(monitored, plans[0], checkpoints, torch.device("cpu"), at_work))
+    assert first == expected
+    assert members[0]["snapshot_3"] == first["snapshot_3"]  # of the part that both share
+    others = ("snapshot_6", "toy")
+    assert all(members[0][name] != first[name] for name in others)
+    told: list[Progress] = []
+    third = digests(fit(plans[2], ToyTask(toy_config(), fail_at=0), told))
+    assert told[0].done == 8
+    assert third in (first, members[0])
+
+
+def test_a_checkpoint_removed_while_it_is_read_says_to_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    plan = toy_plan(tmp_path)
+    fit(plan, ToyTask(toy_config()))
+    read = LocalStorage.read
+
+    def gone(self: LocalStorage, path: str) -> bytes:
+        if path.endswith("state.pt"):
+            raise FileNotFoundError(path)
+        return read(self, path)
+
+    monkeypatch.setattr(LocalStorage, "read", gone)
+    with pytest.raises(ArtifactError, match=r"is gone(.|\n)*run again"):
+        fit(plan, ToyTask(toy_config()))
 
 
 @needs_deepspeed

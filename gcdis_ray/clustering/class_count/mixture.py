@@ -83,7 +83,7 @@ class Mixture:
         hidden = hidden_classes(classes, job.draw, self.seed)
         seen_N = np.where(np.isin(label_N, hidden), -1, label_N)
         space = discriminant_space(points.points_ND.double().numpy(), seen_N)
-        cluster_N = self._small_clusters(space.points_ND, job.draw)
+        cluster_N = self._small_clusters(space.points_ND, job.draw, device)
         trials = []
         for noise in job.parameters:
             cluster_N = merge(space, cluster_N, noise)
@@ -100,15 +100,15 @@ class Mixture:
             )
         return trials
 
-    def _small_clusters(self, points_ND: Array, draw: int) -> Labels:
+    def _small_clusters(self, points_ND: Array, draw: int, device: str = "cpu") -> Labels:
         num = max(1, min(self.max_clusters, len(points_ND) // 3, MAX_CLUSTERS))
         found = kmeans(
-            torch.from_numpy(points_ND).float(),
+            torch.from_numpy(points_ND).float().to(device),
             num,
             torch.Generator().manual_seed(self.seed * 1000 + draw),
             max_iterations=10,
         )
-        return compact(found.cluster_N.numpy())
+        return compact(found.cluster_N.cpu().numpy())
 
 
 class Space(NamedTuple):

@@ -7,6 +7,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+import torch
 from examples import examples
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,7 @@ from gcdis_ray.clustering.class_count.mixture import (
     merge,
     sums,
 )
+from gcdis_ray.clustering.kmeans import Clustering
 
 
 def _log_joint(points_ND: np.ndarray, between_D: np.ndarray, noise: float) -> float:
@@ -117,6 +119,20 @@ def test_small_clusters_are_bounded_by_memory() -> None:
         assert Mixture(1, 1, 0, most)._small_clusters(points, 0).max() + 1 == start
     with mock.patch("gcdis_ray.clustering.class_count.mixture.MAX_CLUSTERS", 20):
         assert Mixture(1, 1, 0, 1_000_000)._small_clusters(points, 0).max() + 1 == 20
+
+
+def test_small_clusters_are_found_where_the_job_runs() -> None:
+    points, seen = np.random.default_rng(0).normal(size=(30, 4)), []
+
+    def stand_in(points_ND: torch.Tensor, num: int, *rest: object, **options: object) -> Clustering:
+        seen.append(points_ND.device.type)
+        return Clustering(points_ND[:num], torch.arange(len(points_ND)) % num, 0.0, 1)
+
+    with mock.patch("gcdis_ray.clustering.class_count.mixture.kmeans", stand_in):
+        mixture = Mixture(1, 1, 0, 10)
+        for device in ("cpu", "meta"):
+            assert mixture._small_clusters(points, 0, device).max() == 9
+    assert seen == ["cpu", "meta"]
 
 
 def test_a_gaussian_is_not_divided_by_its_size_nor_a_rare_class_swallowed() -> None:

@@ -17,7 +17,7 @@ from gcdis_ray.training.loop import TrainingRun
 
 def start(folder: Path, device: str, **changes) -> TrainingRun:
     plan = toy_plan(folder, checkpoint_every_s=86400)
-    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+    checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri), plan.run)
     task = make(MIXED, **{"prototypes": {"start": "random"}, **changes})
     return TrainingRun(task, plan, checkpoints, torch.device(device), lambda progress: None)
 

@@ -242,7 +242,7 @@ def test_11_the_learning_rate_follows_its_schedule_and_snapshots_are_saved():
     task = make(MIXED, 6, training=training, snapshot_steps=[2, 4, 5, 6], **PAPER)
     with tempfile.TemporaryDirectory() as folder:
         plan = toy_training.toy_plan(Path(folder))
-        checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri))
+        checkpoints = StoredCheckpoints(open_storage(plan.scratch_uri), plan.run)
         members = loop.train(task, plan, checkpoints, torch.device("cpu"), lambda progress: None)
         paths = {name: Path(folder, "toy/0", files[0].path) for name, files in members.items()}
         rows = pq.read_table(paths["history"]).to_pylist()
