@@ -21,6 +21,8 @@ from gcdis_ray.naming.pictures import Pictures
 from gcdis_ray.run.opened import OpenedRun
 from gcdis_ray.words import counted, printed
 
+_NOTHING_DONE = "nothing was done: say it in another way"
+
 
 class Outdated(CurationError):
     """An act about clusters that are no longer what its author saw."""
@@ -93,7 +95,12 @@ class Desk:
         def check(log: list[Act]) -> None:
             if seen is not None and seen != len(log) - len(acts):
                 self._check_seen(acts, tuple(log[: -len(acts)]), seen)
-            self._after(tuple(log))
+            try:
+                self._after(tuple(log))
+            except CurationError as error:
+                if error.where and error.where in {act.note.where for act in acts}:
+                    raise error.at(error.where, _NOTHING_DONE) from None
+                raise
 
         with self.lock:
             return self._at(tuple(append(*self._log, acts, check)))

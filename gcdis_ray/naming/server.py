@@ -52,6 +52,7 @@ _HEADERS = {
 }
 _STATIC = {
     "": ("gcdis_ray.naming", "page/naming.html", "text/html; charset=utf-8"),
+    "icon.svg": ("gcdis_ray.naming", "page/icon.svg", "image/svg+xml"),
     "page.css": ("gcdis_ray.report", "page.css", "text/css; charset=utf-8"),
     "naming.css": ("gcdis_ray.naming", "page/naming.css", "text/css; charset=utf-8"),
     "naming.js": ("gcdis_ray.naming", "page/naming.js", "text/javascript; charset=utf-8"),

@@ -58,6 +58,7 @@ async function read(focus) {
 function problem(error) {
   $("problem").textContent = error ? error.message : "";
   $("problem").hidden = !error;
+  if (error) $("said").textContent = "";
 }
 
 async function attempt(doing) {
@@ -238,7 +239,7 @@ function near(cluster) {
     if (cluster.known && other.known) continue;
     const button = make("button", { type: "button", "data-near": other.crop, "aria-pressed": "false",
       title: `Mark ${cluster.name} and ${other.name}, to be merged` },
-      picture(other.crop, ""), make("b", {}, other.name), make("small", {}, other.cosine.toFixed(2)));
+      picture(other.crop, ""), make("b", {}, other.name), make("small", {}, other.cosine.toFixed(2).replace("-0.00", "0.00")));
     button.addEventListener("click", () => markBoth(cluster, other));
     list.append(make("li", {}, button));
   }
@@ -424,6 +425,7 @@ const cardKeys = {
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $("keys").open) return;
   const typing = event.target.matches("input, select, textarea");
+  if (event.key === "Escape") problem(null);
   if (event.key === "Escape" && typing) {
     const owner = event.target.closest(".card");
     if (owner) owner.focus();
