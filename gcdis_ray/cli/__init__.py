@@ -25,6 +25,7 @@ COMMANDS = (
     "sweep",
     "status",
     "report",
+    "name",
     "evaluate",
     "data check",
     "doctor",

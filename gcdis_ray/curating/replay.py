@@ -75,8 +75,8 @@ def replay(
             state.follow(act)
         except _Refused as refused:
             raise CurationError(
-                f"{refused} ({cut(str(plain(act)))})",
-                where=act.note.where or "decisions of people",
+                str(refused),
+                where=act.note.where or f"decisions of people: {cut(str(plain(act)))}",
                 fix="take that act back, or out of the log",
             ) from None
     return state.curated()
