@@ -26,6 +26,8 @@ COMMANDS = (
     "status",
     "report",
     "evaluate",
+    "predict",
+    "bundle",
     "data check",
     "doctor",
     "gc",
