@@ -27,6 +27,8 @@ COMMANDS = (
     "report",
     "name",
     "evaluate",
+    "predict",
+    "bundle",
     "data check",
     "doctor",
     "gc",

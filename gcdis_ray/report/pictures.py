@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -12,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.report.drawing import draw_outline, encode_jpeg, faded, jpeg_uri, scaled_mask
-from gcdis_ray.report.palette import ink_on, rgb
+from gcdis_ray.report.palette import class_color, ink_on, rgb
 from gcdis_ray.store.artifacts import Table
 
 SIDE_PX = 640  # longer side of a drawn image
@@ -90,16 +91,70 @@ def suppress_overlaps(
     return kept[:_MAX_OBJECTS]
 
 
+class NamedClass(Protocol):
+    """What a picture says of a class."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def known(self) -> bool: ...
+
+
+def drawn_predictions(
+    rows: pa.Table,
+    threshold: float,
+    size_px: tuple[int, int],
+    class_of: Callable[[int], NamedClass | None],
+) -> list[Drawn]:
+    """What to draw of the predictions of an image, the surest last: without those below a score,
+    and those that overlap a surer one by half, of whatever class.
+
+    Args:
+        rows: of ``predictions``.
+        size_px: height and width of the image.
+        class_of: by ``class_index``.
+    """
+    table = rows.filter(np.asarray(rows["score"].to_numpy() >= threshold))
+    columns = table.select(["class_index", "score", "bbox_xyxy", "mask_rle"]).to_pydict()
+    found = []
+    for place in reversed(
+        suppress_overlaps(columns["mask_rle"], np.asarray(columns["score"]), *size_px)
+    ):
+        index = columns["class_index"][place]
+        item = class_of(index)
+        found.append(
+            Drawn(
+                columns["mask_rle"][place],
+                tuple(columns["bbox_xyxy"][place]),
+                class_color(index, bool(item and item.known)),
+                f"{item.name if item else f'class {index}'} {columns['score'][place]:.2f}",
+            )
+        )
+    return found
+
+
 def draw_image(pixels_HW3: NDArray[np.uint8], objects: Sequence[Drawn]) -> str:
-    """The image with masks tinted and outlined and labels beside them, as a JPEG data URI.
+    """:func:`drawn_jpeg` as a data URI."""
+    return jpeg_uri(drawn_jpeg(pixels_HW3, objects))
+
+
+def drawn_jpeg(
+    pixels_HW3: NDArray[np.uint8],
+    objects: Sequence[Drawn],
+    side_px: int = SIDE_PX,
+    max_bytes: int = _MAX_BYTES,
+) -> bytes:
+    """The image with masks tinted and outlined and labels beside them, as a JPEG.
 
     Args:
         pixels_HW3: RGB.
         objects: drawn in this order, the last on top.
+        side_px: longer side of the picture.
+        max_bytes: unless the worst quality has more.
     """
     height_px, width_px = pixels_HW3.shape[:2]
     picture = Image.fromarray(pixels_HW3)
-    scale = SIDE_PX / max(height_px, width_px)
+    scale = side_px / max(height_px, width_px)
     size = (max(1, round(width_px * scale)), max(1, round(height_px * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC)
     for item in objects:
@@ -109,7 +164,7 @@ def draw_image(pixels_HW3: NDArray[np.uint8], objects: Sequence[Drawn]) -> str:
             box = [value * scale for value in item.bbox_xyxy]
             ImageDraw.Draw(picture).rectangle(box, outline=item.color, width=2)
     _write_labels(picture, objects, scale)
-    return jpeg_uri(encode_jpeg(picture, _MAX_BYTES))
+    return encode_jpeg(picture, max_bytes)
 
 
 def _tint(picture: Image.Image, mask_HW: np.ndarray, color: str) -> None:

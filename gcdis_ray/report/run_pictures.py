@@ -22,6 +22,7 @@ from gcdis_ray.report.pictures import (
     describe,
     display_threshold,
     draw_image,
+    drawn_predictions,
     rows_of_image,
     suppress_overlaps,
 )
@@ -106,24 +107,8 @@ def draw_predictions(
     pictures = []
     for image in chosen:
         table = rows[image.image_id]
-        table = table.filter(np.asarray(table["score"].to_numpy() >= threshold))
-        columns = table.to_pydict()
-        kept = suppress_overlaps(
-            columns["mask_rle"], np.asarray(columns["score"]), image.height_px, image.width_px
-        )
-        found = []
-        for place in reversed(kept):  # the surest on top
-            index = columns["class_index"][place]
-            item = by_index.get(index)
-            name = item.name if item else f"class {index}"
-            found.append(
-                Drawn(
-                    columns["mask_rle"][place],
-                    tuple(columns["bbox_xyxy"][place]),
-                    class_color(index, bool(item and item.known)),
-                    f"{name} {columns['score'][place]:.2f}",
-                )
-            )
+        size = (image.height_px, image.width_px)
+        found = drawn_predictions(table, threshold, size, by_index.get)
         true = truth.get(image.image_id, []) if truth is not None else None
         pictures.append(_picture(image, found, "objects found", true))
     caption = (

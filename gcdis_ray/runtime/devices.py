@@ -58,6 +58,11 @@ def of_this_machine() -> Kind:
     raise no_gpu_here()
 
 
+def is_gpu_here() -> bool:
+    """Whether this machine has a GPU that torch can use; torch is loaded only if it has any."""
+    return _has_drivers() and _torch_sees_one()
+
+
 def no_gpu_here() -> RuntimeUnavailable:
     """Says that there is no GPU, or which one is there that is not used."""
     what = "this machine has no GPU that torch can use"
@@ -73,7 +78,11 @@ def is_apples() -> bool:
 
 def has_unusable_gpu() -> bool:
     """Whether there is a GPU that torch does not see: of a build for CPUs, or of another driver."""
-    return not _torch_sees_one() and any(any(Path("/").glob(path[1:])) for path in _DRIVERS)
+    return not _torch_sees_one() and _has_drivers()
+
+
+def _has_drivers() -> bool:
+    return any(any(Path("/").glob(path[1:])) for path in _DRIVERS)
 
 
 def precision_on(device: str, wanted: Precision) -> Precision:

@@ -18,8 +18,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic import Field
 
-from gcdis_ray.data.images.image_check import ImageFacts, ImageLimits, check_image
-from gcdis_ray.data.images.turns import AS_STORED, turned_size
+from gcdis_ray.data.images.image_check import ImageLimits
+from gcdis_ray.data.images.image_reading import SEE_EXIF, Exif, ImageReader
 from gcdis_ray.data.sets.annotations import CheckedAnnotations
 from gcdis_ray.data.sets.data_config import DataConfig
 from gcdis_ray.data.sets.fingerprints import (
@@ -48,11 +48,9 @@ if TYPE_CHECKING:
     from gcdis_ray.store.members import Inputs
 
 
-Exif = Literal["apply", "refuse", "ignore"]
 ID = "ingest"
 VERSION = 4
 _EXAMPLES = 3
-_SEE_EXIF = "see stages.ingest.exif"
 _SAMPLE = 1000  # files whose sizes stand for all
 LISTING = schema(  # images to read; laid aside while the stage runs
     image_id=pa.int64(),
@@ -289,12 +287,12 @@ def _check_images(plan: DataPlan, tables: Mapping[str, Table], config: Config) -
 
 
 def _way_on(reasons: str, config: Config) -> str:
-    if _SEE_EXIF in reasons and config.exif == "apply":
+    if SEE_EXIF in reasons and config.exif == "apply":
         return (
             "set stages.ingest.exif: ignore if annotations are in pixels as stored, or list the "
             "sizes of turned pictures"
         )
-    if _SEE_EXIF in reasons:
+    if SEE_EXIF in reasons:
         return "set stages.ingest.exif: apply, since annotations are in turned pictures"
     share = f"stages.ingest.max_quarantined_share (now {config.max_quarantined_share:g})"
     return f"mend them, or raise {share}"
@@ -334,9 +332,10 @@ class IngestShard:
         rows: list[dict[str, Any]] = []
         turned_down: list[dict[str, Any]] = []
         counts = Counter[str]()
+        reader = ImageReader(self.folder, self.limits, self.store, self.exif)
         for image in listing.to_pylist():
             try:
-                rows.append(self._read_image(image, counts))
+                rows.append(reader.read(image, counts))
             except DataError as error:
                 turned_down.append(
                     {"split": image["split"], "uri": image["uri"], "reason": error.what}
@@ -351,60 +350,6 @@ class IngestShard:
             "quarantine": pa.concat_tables([quarantine, bad]),
         }
         return ShardOutput(tables, counts)
-
-    def _read_image(self, image: Mapping[str, Any], counts: Counter[str]) -> dict[str, Any]:
-        try:
-            state = self.folder.state(image["uri"])
-            if state is None:
-                raise DataError("file is missing")
-            if state.num_bytes > self.limits.max_bytes:
-                raise DataError(
-                    f"{state.num_bytes} bytes, at most {self.limits.max_bytes} are allowed"
-                )
-            data = self.folder.read(image["uri"])
-        except OSError as error:
-            raise DataError(f"cannot be read: {error.strerror}") from None
-        facts = check_image(data, self.limits)
-        turn = self._turn(facts)
-        height, width = turned_size(turn, *facts.stored_hw)
-        if image["height_px"] is not None:
-            _check_size(facts, turn, (image["height_px"], image["width_px"]))
-        counts["images_16_bit_stretched"] += facts.is_16_bit
-        counts["images_turned"] += turn != AS_STORED
-        counts["images_turn_ignored"] += turn != facts.turn
-        return {
-            "image_id": image["image_id"],
-            "uri": image["uri"],
-            "bytes": data if self.store == "bytes" else None,
-            "turn": turn,
-            "height_px": height,
-            "width_px": width,
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "split": image["split"],
-        }
-
-    def _turn(self, facts: ImageFacts) -> int:
-        if self.exif == "refuse" and facts.turn != AS_STORED:
-            raise DataError(f"{_turned(facts)}, and stages.ingest.exif is refuse")
-        return facts.turn if self.exif == "apply" else AS_STORED
-
-
-def _check_size(facts: ImageFacts, turn: int, listed_hw: tuple[int, int]) -> None:
-    """Raise DataError if an image, so turned, is not of the size that its annotation file lists."""
-    height, width = turned_size(turn, *facts.stored_hw)
-    if (height, width) == listed_hw:
-        return
-    said = f"{height} x {width} pixels (height x width), the annotation file says "
-    said += f"{listed_hw[0]} x {listed_hw[1]}"
-    if turn != AS_STORED and facts.stored_hw == listed_hw:
-        said = f"{_turned(facts)}, to {said}, as it is stored: {_SEE_EXIF}"
-    elif turn != facts.turn and turned_size(facts.turn, *facts.stored_hw) == listed_hw:
-        said += f", and {_turned(facts)} to that: {_SEE_EXIF}"
-    raise DataError(said)
-
-
-def _turned(facts: ImageFacts) -> str:
-    return f"its EXIF orientation, {facts.turn}, turns it"
 
 
 def with_sizes(objects: pa.Table, images: pa.Table) -> pa.Table:

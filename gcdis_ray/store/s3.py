@@ -266,15 +266,22 @@ class Prefix:
 
     def write(self, path: str, data: bytes) -> None:
         """Whole or not at all."""
-        from boto3.s3.transfer import TransferConfig
-
+        if len(data) > PART_BYTES:
+            return self.write_file(path, io.BytesIO(data))
         count(written_bytes=len(data))
         with errors(self.uri(path)):
-            if len(data) <= PART_BYTES:
-                client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
-                return
+            client(self.endpoint).put_object(Bucket=self.bucket, Key=self.key(path), Body=data)
+
+    def write_file(self, path: str, file: BinaryIO) -> None:
+        """:meth:`write` of what a file holds from where it stands."""
+        from boto3.s3.transfer import TransferConfig
+
+        start = file.tell()
+        count(written_bytes=file.seek(0, io.SEEK_END) - start)
+        file.seek(start)
+        with errors(self.uri(path)):
             client(self.endpoint).upload_fileobj(  # aborts the upload if a part fails
-                io.BytesIO(data),
+                file,
                 self.bucket,
                 self.key(path),
                 Config=TransferConfig(

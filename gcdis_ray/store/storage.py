@@ -16,12 +16,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 from urllib.parse import urlparse
 
 import pyarrow as pa
@@ -56,6 +57,11 @@ class Storage(Protocol):
 
     def write(self, path: str, data: bytes) -> None:
         """Whole or not at all: a reader never sees a part of the file."""
+        ...
+
+    def writing(self, path: str) -> AbstractContextManager[BinaryIO]:
+        """A stream for a file that is too large for memory: what is written to it is there once the
+        block ends, and not at all if it ends by an error."""
         ...
 
     def create(self, path: str, data: bytes) -> bool:
@@ -128,6 +134,13 @@ def _local_errors(where: Path, writing: bool = False) -> Iterator[None]:
         raise StorageError(error.strerror or str(error), where=str(where), fix=fix) from error
 
 
+def _ended(file: BinaryIO) -> None:
+    """All of it is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+    count(written_bytes=file.tell())
+
+
 @dataclass(frozen=True)
 class LocalStorage:
     """A folder. Writes go to a temporary name first and are renamed into place."""
@@ -155,29 +168,36 @@ class LocalStorage:
         return data
 
     @contextmanager
-    def _temporary(self, path: str, data: bytes) -> Iterator[tuple[str, Path]]:
+    def _temporary(self, path: str) -> Iterator[tuple[BinaryIO, Path]]:
+        """A file beside the place, and the place; its owner says that it is whole by :func:`_ended`
+        before it is moved there."""
         target = self._at(path)
         with _local_errors(target, writing=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             name = str(target.parent / f".writing-{uuid.uuid4().hex}")
             try:
                 with open(name, "xb") as file:  # with the rights the user's umask gives
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                count(written_bytes=len(data))
-                yield name, target
+                    yield file, target
             finally:
                 Path(name).unlink(missing_ok=True)
 
     def write(self, path: str, data: bytes) -> None:
-        with self._temporary(path, data) as (name, target):
-            os.replace(name, target)
+        with self.writing(path) as file:
+            file.write(data)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        with self._temporary(path) as (file, target):
+            yield file
+            _ended(file)
+            os.replace(file.name, target)
 
     def create(self, path: str, data: bytes) -> bool:
-        with self._temporary(path, data) as (name, target):
+        with self._temporary(path) as (file, target):
+            file.write(data)
+            _ended(file)
             try:
-                os.link(name, target)  # fails if the target exists, unlike rename
+                os.link(file.name, target)  # fails if the target exists, unlike rename
             except FileExistsError:
                 return False
         return True
@@ -242,6 +262,14 @@ class S3Storage:
 
     def write(self, path: str, data: bytes) -> None:
         self._prefix.write(check_path(path), data)
+
+    @contextmanager
+    def writing(self, path: str) -> Iterator[BinaryIO]:
+        place = Path(tempfile.gettempdir())
+        with _local_errors(place, writing=True), tempfile.TemporaryFile() as file:
+            yield file
+            file.seek(0)
+            self._prefix.write_file(check_path(path), file)
 
     def create(self, path: str, data: bytes) -> bool:
         return self._prefix.create(check_path(path), data)

@@ -1,0 +1,1 @@
+"""A trained segmenter on new images: ``gcdis predict``, ``gcdis bundle``, ``gcdis_ray.load``."""

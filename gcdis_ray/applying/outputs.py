@@ -1,0 +1,263 @@
+"""Predictions as files for people and other programs, streamed shard by shard.
+
+They are written anew from the artifacts whenever images, limits, classes or names have changed.
+``summary.json`` comes last and says what they were made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import numpy as np
+import pyarrow as pa
+
+from gcdis_ray.applying.pictures import PictureRequest, draw_pictures
+from gcdis_ray.applying.trained import Trained
+from gcdis_ray.run.pipeline import Pipeline
+from gcdis_ray.store.artifacts import Artifact, canonical_json
+from gcdis_ray.store.schemas import BOX, schema
+from gcdis_ray.store.storage import encode_table
+
+RESULTS, IMAGES, SUMMARY = "results.json", "images.json", "summary.json"
+TABLES, PICTURES = "predictions", "pictures"
+_FORMAT = 1
+_ROWS_PER_FILE = 50_000  # of a table, before the next shard is another file's
+_AHEAD = 8  # shards that are read while one is written
+
+PREDICTED = schema(
+    image_id=pa.int64(),
+    file_name=pa.string(),  # relative to the folder of images
+    height_px=pa.int32(),
+    width_px=pa.int32(),
+    class_index=pa.int32(),
+    category_id=pa.int64(),  # as in the JSON files
+    name=pa.string(),
+    known=pa.bool_(),
+    score=pa.float32(),
+    bbox_xyxy=BOX,
+    mask_rle=pa.string(),  # COCO compressed RLE counts, size = the image's
+)
+
+
+class Outputs:
+    """The files beside the artifacts of a run of recipe ``predict``.
+
+    Args:
+        pictures: none are asked for if None.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, trained: Trained, pictures: PictureRequest | None
+    ) -> None:
+        self._pipeline, self._storage = pipeline, pipeline.storage
+        self._trained, self._classes = trained, trained.classes
+        self._wanted = pictures
+
+    def summary(self) -> dict[str, Any]:
+        """As it was written; empty if there is none."""
+        try:
+            found = json.loads(self._storage.read(SUMMARY))
+        except (FileNotFoundError, ValueError):
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def stale(self) -> bool:
+        """Whether something that is asked for is not there as it should be."""
+        told = self.summary()
+        return not self._tables_stand(told) or not self._pictures_stand(told)
+
+    def write(self, tell: Callable[[str], None]) -> dict[str, Any]:
+        """Write what is not there, and the summary, which it returns.
+
+        Args:
+            tell: is told a line on how far it is.
+        """
+        told = self.summary()
+        if not self._tables_stand(told):
+            self._storage.write(SUMMARY, b"{}\n")  # nothing stands until all does
+            self._storage.delete(TABLES)
+            told = self._write_tables(tell)
+            self._storage.delete(PICTURES)
+        if self._wanted and not self._pictures_stand(told):
+            self._storage.delete(PICTURES)
+            number = draw_pictures(self._artifact("images"), self._artifact("predict"),
+                self._classes, self._wanted, self._storage, PICTURES, tell)  # fmt: skip
+            made_of = self._made_of_pictures()
+            told = {**told, "pictures": {"drawn": number, "made_of": made_of}}
+        self._storage.write(SUMMARY, (json.dumps(told, indent=1) + "\n").encode())
+        return told
+
+    def _tables_stand(self, told: dict[str, Any]) -> bool:
+        if told.get("made_of") != self._made_of():
+            return False
+        try:
+            for name in (RESULTS, IMAGES):
+                self._storage.read_part(name, 0, 1)
+        except FileNotFoundError:
+            return False
+        return len(self._storage.list(TABLES)) == told["files"]
+
+    def _pictures_stand(self, told: dict[str, Any]) -> bool:
+        if self._wanted is None:
+            return True
+        drawn = told.get("pictures") or {}
+        if drawn.get("made_of") != self._made_of_pictures():
+            return False
+        return len(self._storage.list(PICTURES)) == drawn["drawn"]
+
+    def _made_of(self) -> str:
+        return _digest(
+            {
+                "format": _FORMAT,
+                "keys": [node.key for node in self._pipeline.nodes.values()],
+                "classes": [vars(its) for its in self._classes],
+            }
+        )
+
+    def _made_of_pictures(self) -> str:
+        assert self._wanted is not None
+        return _digest([self._made_of(), vars(self._wanted)])
+
+    def _artifact(self, node: str) -> Artifact:
+        artifact = self._pipeline.artifact(node)
+        assert artifact is not None, node  # the pipeline has been run
+        return artifact
+
+    def _write_tables(self, tell: Callable[[str], None]) -> dict[str, Any]:
+        images, predict = self._artifact("images"), self._artifact("predict")
+        listed, found = images.table("image_index"), predict.table("predictions")
+        tables = _Parts(lambda number, table: self._storage.write(
+            f"{TABLES}/part-{number:05d}.parquet", encode_table(table)))  # fmt: skip
+        by_class, with_objects = Counter[int](), 0
+        shards = zip(listed.iter_shards(ahead=_AHEAD), found.iter_shards(ahead=_AHEAD), strict=True)
+        with (
+            self._storage.writing(RESULTS) as results_file,
+            self._storage.writing(IMAGES) as images_file,
+        ):
+            results = _JsonList(results_file)
+            images_file.write(self._head())
+            image_list = _JsonList(images_file)
+            for number, (index, rows) in enumerate(shards, 1):
+                image_list.add(_image(row) for row in index.to_pylist())
+                table = self._named(index, rows)
+                results.add(_result(row) for row in table.to_pylist())
+                tables.add(table)
+                by_class.update(rows["class_index"].to_pylist())
+                with_objects += len(set(rows["image_id"].to_pylist()))
+                tell(f"  files        {number}/{listed.num_shards} shards")
+            results.close()
+            image_list.close()
+            images_file.write(b"}\n")
+        tables.close()
+        return {
+            "format": _FORMAT,
+            "model": self._trained.name,
+            "images": listed.num_rows,
+            "quarantined": images.table("quarantine").num_rows,
+            "images_with_predictions": with_objects,
+            "predictions": found.num_rows,
+            "files": tables.number,
+            "classes": [{**vars(c), "predictions": by_class[c.class_index]} for c in self._classes],
+            "pictures": None,
+            "made_of": self._made_of(),
+        }
+
+    def _head(self) -> bytes:
+        """``images.json`` until its list of images."""
+        categories = [
+            {
+                "id": its.category_id,
+                "name": its.name,
+                "class_index": its.class_index,
+                "known": its.known,
+            }
+            for its in self._classes
+        ]
+        about = {"description": f"images that {self._trained.name} was applied to"}
+        head = {"info": about, "categories": categories, "annotations": []}
+        return f'{json.dumps(head)[:-1]}, "images": '.encode()
+
+    def _named(self, index: pa.Table, rows: pa.Table) -> pa.Table:
+        """Predictions of a shard with names of files and classes."""
+        uri_of = dict(zip(index["image_id"].to_pylist(), index["uri"].to_pylist(), strict=True))
+        its = [self._classes[row] for row in rows["class_index"].to_pylist()]
+        more = {
+            "file_name": [uri_of[image_id] for image_id in rows["image_id"].to_pylist()],
+            "category_id": [one.category_id for one in its],
+            "name": [one.name for one in its],
+            "known": [one.known for one in its],
+        }
+        return pa.table(
+            [more[f.name] if f.name in more else rows[f.name] for f in PREDICTED], schema=PREDICTED
+        )
+
+
+class _Parts:
+    """Tables put together to files of some size."""
+
+    def __init__(self, write: Callable[[int, pa.Table], None]) -> None:
+        self._write, self._held, self._rows, self.number = write, list[pa.Table](), 0, 0
+
+    def add(self, table: pa.Table) -> None:
+        self._held.append(table)
+        self._rows += table.num_rows
+        if self._rows >= _ROWS_PER_FILE:
+            self._flush()
+
+    def close(self) -> None:
+        """There is a file even without a row: its columns are known."""
+        if self._rows or not self.number:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._write(self.number, pa.concat_tables(self._held))
+        self._held, self._rows, self.number = [], 0, self.number + 1
+
+
+class _JsonList:
+    """A list as ``json.dump`` writes it, one record after another."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file, self._before = file, b"["
+
+    def add(self, records: Iterator[dict[str, Any]]) -> None:
+        for record in records:
+            self._file.write(self._before + json.dumps(record).encode())
+            self._before = b", "
+
+    def close(self) -> None:
+        self._file.write(b"[]" if self._before == b"[" else b"]")
+
+
+def _image(row: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "id": row["image_id"],
+        "file_name": row["uri"],
+        "height": row["height_px"],
+        "width": row["width_px"],
+    }
+
+
+def _result(row: dict[str, Any]) -> dict[str, Any]:
+    """A record of COCO's results."""
+    x0, y0, x1, y1 = np.asarray(row["bbox_xyxy"], np.float32)
+    return {
+        "image_id": row["image_id"],
+        "category_id": row["category_id"],
+        "bbox": [_short(value) for value in (x0, y0, x1 - x0, y1 - y0)],
+        "score": _short(np.float32(row["score"])),
+        "segmentation": {"size": [row["height_px"], row["width_px"]], "counts": row["mask_rle"]},
+    }
+
+
+def _short(value: np.float32) -> float:
+    """The shortest decimal that is read back as the same float32."""
+    return float(str(value))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()
