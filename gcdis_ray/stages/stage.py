@@ -1,6 +1,8 @@
 """What a stage is: a module that says what it takes and gives, and makes the one from the other.
 
-Beyond the names of :class:`Stage`, a module may have any of these functions:
+Beyond the names of :class:`Stage`, a module may have ``EARLIER``: what it takes of the run that is
+continued, a tuple like ``TAKES``. ``run`` finds these members among its inputs; the keys of the
+artifacts that they lie in are its ``source``. And it may have any of these functions:
 
 - ``source(config, show) -> str``: fingerprint of data it reads from outside the run; ``show`` is
   told its :class:`~gcdis_ray.training.plan.Progress`;
