@@ -22,6 +22,7 @@ import gcdis_ray
 from gcdis_ray.config import RunConfig, StageConfig, apply_overrides, read_yaml
 from gcdis_ray.curating.acts import Act, standing
 from gcdis_ray.curating.log import read_log
+from gcdis_ray.curating.naming import class_names
 from gcdis_ray.errors import ArtifactError, ConfigError, CurationError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.graph import Wired, load_recipe, make_config
@@ -163,6 +164,8 @@ class Pipeline:
             except CurationError as error:  # of no matter to who wants earlier nodes alone
                 self._unread = self._unread or (name, error)
                 source = "decisions that cannot be read"
+        if (complete := offered(stage, "named")) and self.earlier:
+            config = complete(config, class_names(self.earlier))
         if earlier := self._taken_over(stage):
             source = canonical_json({member: found.key for member, found in earlier.items()})
         key = artifact_key(

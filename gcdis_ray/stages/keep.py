@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from gcdis_ray.config import StageConfig
+from gcdis_ray.curating.outputs import Outputs
 from gcdis_ray.errors import DataError
 from gcdis_ray.methods.hold_out_config import for_tuning_only
 from gcdis_ray.methods.method import load_method, method_names
@@ -45,6 +46,7 @@ EARLIER = (
     "embeddings",
     "assignments",
     optional("partition"),
+    optional("curation"),
     optional("kept_crops"),
 )
 SEEDED = True
@@ -123,7 +125,12 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
 def _kept(classes: list[dict[str, Any]], class_N: Ints, inputs: Inputs) -> list[dict[str, Any]]:
     """Of each class the outputs of the method that stand for it, none if it came later, and how
     many crops it has had so far."""
-    clusters = [list(row.get("clusters", [row["class_index"]])) for row in classes]
+    clusters = [[row["class_index"]] for row in classes]
+    if inputs.has("curation"):
+        class_of = Outputs.read(inputs.json("curation")).class_of
+        clusters = [
+            [n for n, c in enumerate(class_of) if c == index] for index in range(len(classes))
+        ]
     sizes = np.bincount(class_N[class_N >= 0], minlength=len(classes)).tolist()
     if inputs.has("kept"):  # of the run before: clusters are classes there
         before = inputs.json("kept")

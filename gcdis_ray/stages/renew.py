@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from gcdis_ray.clustering.reliability import classwise_rank_share
 from gcdis_ray.config import StageConfig
@@ -47,7 +47,9 @@ _NEW = re.compile(r"new (\d+)")
 
 
 class Config(StageConfig):
-    """When candidates are a class."""
+    """When candidates are a class. What the earlier run's classes are called completes it."""
+
+    _names: dict[int, str] = PrivateAttr({})
 
     min_size: int = Field(5, ge=2, le=1_000_000, description="crops that make a class")
     max_candidates: int = Field(
@@ -57,6 +59,21 @@ class Config(StageConfig):
         description="candidates that are joined to clusters, at random; others go to the nearest "
         "of them. Time and memory grow with the square",
     )
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """Of the earlier run's classes, by ``class_index``."""
+        return self._names
+
+    def key_fields(self) -> dict[str, Any]:
+        return super().key_fields() | {"names": sorted(self._names.items())}
+
+
+def named(config: Config, names: Mapping[int, str]) -> Config:
+    """The config with the names that people gave."""
+    completed = config.model_copy()
+    completed._names = dict(names)
+    return completed
 
 
 def summary(artifact: Artifact) -> list[str]:
@@ -101,7 +118,10 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     from gcdis_ray.data.crops.crop_vectors import read_vectors
     from gcdis_ray.methods.kept import NONE, KeptPoints
 
-    old = sorted(inputs.json("kept_classes"), key=lambda row: row["class_index"])
+    old = [
+        row | {"name": config.names.get(row["class_index"], row["name"])}
+        for row in inputs.json("kept_classes")
+    ]
     kept = KeptPoints.of(inputs.table("kept_crops"))
     limit = float(inputs.json("threshold")["value"])
     rows = inputs.table("sorted").read(["class_index", "probability", "distance"])

@@ -9,6 +9,8 @@ artifacts that they lie in are its ``source``. And it may have any of these func
 - ``check(config, givers)``: looks at what has to hold before anything starts, such as files, and
   raises :class:`~gcdis_ray.errors.ConfigError`. ``givers`` has the config of the stage that gives
   each member it takes;
+- ``named(config, names) -> config``: its config, completed by what the classes of the run that is
+  continued are called, by ``class_index``;
 - ``decided(config, acts) -> config``: its config, completed by what people decided of the ``crops``
   that it takes (:mod:`gcdis_ray.curating.acts`), before its key is made;
 - ``workload(config, inputs, made) -> Workload``: what has to be done, for a forecast of hours;
