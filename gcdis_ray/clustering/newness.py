@@ -187,8 +187,8 @@ class NewClasses:
 
     Args:
         cluster_N: new class of each, from large to small, -1 of what makes none.
-        own_N, old_N: mean distance to the nearest crops of its cluster and of classes at hand;
-            infinity where it is alone.
+        own_N, old_N: mean distance to the nearest crops of its cluster, infinity without one, and
+            of classes at hand.
     """
 
     cluster_N: Ints
@@ -201,54 +201,65 @@ class NewClasses:
 
 
 def new_classes(
-    points_NC: Tensor, kept_KC: Tensor, classes_K: Tensor, *, min_size: int, most: int
+    points_NC: Tensor,
+    kept_KC: Tensor,
+    classes_K: Tensor,
+    fitting_MC: Tensor,
+    *,
+    min_size: int,
+    most: int,
+    share: float = 1.0,
 ) -> NewClasses:
     """Join candidates to classes.
 
     Args:
         points_NC: unit rows of the candidates.
         kept_KC, classes_K: crops of classes at hand.
+        fitting_MC: new crops of these classes. There may be many more of them than are kept, and as
+            many more odd ones: only beside them it shows that these are no class of their own.
         min_size: crops that make a class, at least 2.
         most: candidates that are joined, at random; others go to the nearest of them.
+        share: of all that fit, those of ``fitting_MC``: a cluster is thinned out likewise.
     """
-    num = len(points_NC)
-    cluster_N = np.full(num, -1, dtype=np.int64)
-    own_N, old_N = np.full(num, np.inf), np.full(num, np.inf)
+    num, rng = len(points_NC), np.random.default_rng(_SEED)
+    old_MC = torch.cat([kept_KC, fitting_MC])
+    cluster_N, own_N = np.full(num, -1, dtype=np.int64), np.full(num, np.inf)
+    old_N = _mean_to(points_NC, old_MC, NEIGHBOURS)
     if num < min_size:
-        return NewClasses(cluster_N, own_N, _to_old(points_NC, kept_KC))
-    rng = np.random.default_rng(_SEED)
-    joined = np.sort(rng.permutation(num)[:most])
-    raw_N = np.full(num, -1, dtype=np.int64)
-    raw_N[joined] = _cut_at(_tree(points_NC[joined]), height_of_classes(kept_KC, classes_K))
-    if len(joined) < num:
-        others = np.setdiff1d(np.arange(num), joined)
-        nearest = neighbours(points_NC[others], points_NC[joined], 1)[1][:, 0].numpy()
-        raw_N[others] = raw_N[joined][nearest]
-    old_N = _to_old(points_NC, kept_KC)
-    # as dense as a class at hand: of two equal sets of points the denser one is nearer to itself
-    dense = int(np.median(np.bincount(classes_K.numpy())[np.unique(classes_K.numpy())]))
-    sizes = np.bincount(raw_N)
-    num_new = 0
+        return NewClasses(cluster_N, own_N, old_N)
+    raw_N = _joined(points_NC, height_of_classes(kept_KC, classes_K), most, rng)
+    num_new, sizes = 0, np.bincount(raw_N)
     for cluster in np.argsort(-sizes, kind="stable"):
         rows = np.flatnonzero(raw_N == cluster)
         if len(rows) < min_size:
             break
-        beside = np.sort(rng.permutation(rows)[: max(dense, min_size)])
-        place = np.searchsorted(beside, rows).clip(max=len(beside) - 1)
-        is_beside = beside[place] == rows
-        num_near = min(NEIGHBOURS, len(beside) - 1)
-        near = neighbours(points_NC[rows], points_NC[beside], num_near + 1)[0]
-        # the nearest of those beside is the point itself, if it is one of them
-        own = np.where(
-            is_beside, near[:, 1:].mean(dim=1).numpy(), near[:, :num_near].mean(dim=1).numpy()
-        )
-        own_N[rows] = own
-        old = _to_old(points_NC[rows], kept_KC, num_near)
-        if (own < old).mean() > 1 / 2:
+        beside = rng.permutation(rows)[: max(round(share * len(rows)), min_size)]
+        near = min(NEIGHBOURS, len(beside) - 1)
+        is_beside = np.isin(rows, beside)
+        own_N[rows] = _mean_to(points_NC[rows], points_NC[beside], near)
+        mine = rows[is_beside]
+        itself = torch.from_numpy(np.argsort(beside))  # of rising rows, their places in beside
+        own_N[mine] = _mean_to(points_NC[mine], points_NC[beside], near, itself_M=itself)
+        if near < NEIGHBOURS:
+            old_N[rows] = _mean_to(points_NC[rows], old_MC, near)
+        if (own_N[rows] < old_N[rows]).mean() > 1 / 2:
             cluster_N[rows] = num_new
             num_new += 1
     return NewClasses(cluster_N, own_N, old_N)
 
 
-def _to_old(points_NC: Tensor, kept_KC: Tensor, num: int = NEIGHBOURS) -> Floats:
-    return mean_distance(neighbours(points_NC, kept_KC, num)[0]).double().numpy()
+def _joined(points_NC: Tensor, height: float, most: int, rng: np.random.Generator) -> Ints:
+    """Cluster (N,) of each candidate."""
+    num = len(points_NC)
+    drawn = np.sort(rng.permutation(num)[:most])
+    raw_N = np.full(num, -1, dtype=np.int64)
+    raw_N[drawn] = _cut_at(_tree(points_NC[drawn]), height)
+    others = np.flatnonzero(raw_N < 0)
+    if len(others):
+        nearest = neighbours(points_NC[others], points_NC[drawn], 1)[1][:, 0].numpy()
+        raw_N[others] = raw_N[drawn][nearest]
+    return raw_N
+
+
+def _mean_to(points_NC: Tensor, others_KC: Tensor, num: int, **apart: Tensor) -> Floats:
+    return mean_distance(neighbours(points_NC, others_KC, num, **apart)[0]).double().numpy()

@@ -24,6 +24,9 @@ from gcdis_ray.store.members import Inputs, document, table
 from gcdis_ray.store.schemas import ASSIGNMENTS, PARTITION, PSEUDO_LABELS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from gcdis_ray.methods.kept import KeptPoints
     from gcdis_ray.report.section import Section
     from gcdis_ray.report.view import RunView
     from gcdis_ray.runtime.base import Work
@@ -42,7 +45,7 @@ GIVES = (
     table("partition", PARTITION),
     table("pseudo_labels", PSEUDO_LABELS),
 )
-SEEDED = False
+SEEDED = True
 _NEW = re.compile(r"new (\d+)")
 
 
@@ -58,6 +61,12 @@ class Config(StageConfig):
         le=20_000,
         description="candidates that are joined to clusters, at random; others go to the nearest "
         "of them. Time and memory grow with the square",
+    )
+    max_fitting: int = Field(
+        50_000,
+        ge=100,
+        le=10_000_000,
+        description="new crops of the earlier run's classes that candidates are compared with",
     )
 
     @property
@@ -112,10 +121,7 @@ def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
 
 def run(inputs: Inputs, config: Config, work: Work) -> None:
     """Write all that is in ``GIVES``."""
-    import torch
-
     from gcdis_ray.clustering.newness import new_classes
-    from gcdis_ray.data.crops.crop_vectors import read_vectors
     from gcdis_ray.methods.kept import NONE, KeptPoints
 
     old = [
@@ -129,17 +135,16 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     distance_N = rows["distance"].to_numpy().astype(np.float64)
     candidate_N = (distance_N > limit) & (class_N != NONE)
     places = np.flatnonzero(candidate_N)
-    points_MC = kept.points_KC[:0]
-    if len(places):
-        points_MC = kept.space.place(
-            read_vectors(inputs.table("embeddings"), torch.from_numpy(places))
-        )
+    fitting = np.flatnonzero(~candidate_N)
+    drawn = np.sort(np.random.default_rng(work.seed).permutation(fitting)[: config.max_fitting])
     found = new_classes(
-        points_MC,
+        _points(places, kept, inputs),
         kept.points_KC,
         kept.classes_K,
+        _points(drawn, kept, inputs),
         min_size=config.min_size,
         most=config.max_candidates,
+        share=len(drawn) / max(len(fitting), 1),
     )
     final = _Final(
         likely_N=class_N,
@@ -169,6 +174,18 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
             "classes": _drift(classes, before, sizes, final.class_N, kept, inputs),
         },
     )
+
+
+def _points(rows: Ints, kept: KeptPoints, inputs: Inputs) -> Tensor:
+    """Of new crops, where the kept ones are."""
+    import torch
+
+    from gcdis_ray.data.crops.crop_vectors import read_vectors
+
+    if not len(rows):
+        return kept.points_KC[:0]
+    vectors = read_vectors(inputs.table("embeddings"), torch.from_numpy(rows))
+    return kept.space.place(vectors)
 
 
 def _rows(old: Sequence[Mapping[str, Any]], num_new: int) -> list[dict[str, Any]]:
@@ -282,7 +299,7 @@ def _drift(
     before: Sequence[Mapping[str, Any]],
     sizes: Sequence[int],
     class_N: Ints,
-    kept: Any,
+    kept: KeptPoints,
     inputs: Inputs,
 ) -> list[dict[str, Any]]:
     """Of every class: how many crops it has and had, their shares, and how far the mean of the new
