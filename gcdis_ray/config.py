@@ -171,6 +171,12 @@ class RunConfig(Closed):
     storage_endpoint: str | None = Field(
         default=None, description=f"of a storage in a bucket: {ENDPOINT}"
     )
+    continue_from: str | None = Field(
+        default=None,
+        min_length=1,
+        description="a run that this one goes on from with new images: its config file, its "
+        "storage, or <storage>/runs/<name>.json",
+    )
     oracle: bool = Field(
         default=False, description="chosen by looking at ground truth; not in any key"
     )

@@ -114,11 +114,12 @@ def _baselines(
     if inputs.has("embeddings"):
         embeddings = inputs.table("embeddings")
         plain = baseline.of_embeddings(embeddings)
-        found |= {
-            "ss_kmeans_accuracy": baseline.of_labels(embeddings, num_known),
-            "kmeans_named_accuracy": named_by_labels(plain, assigned["class_index"]),
-            "kmeans_accuracy": plain,
-        }
+        found["kmeans_accuracy"] = plain
+        if (assigned["class_index"] >= 0).any():  # none is labeled where a run was continued
+            found |= {
+                "ss_kmeans_accuracy": baseline.of_labels(embeddings, num_known),
+                "kmeans_named_accuracy": named_by_labels(plain, assigned["class_index"]),
+            }
     if settings.kmeans_on_pixels:
         found["kmeans_pixels_accuracy"] = baseline.of_pixels(inputs.table("crops"))
     return found

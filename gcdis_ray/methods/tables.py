@@ -32,3 +32,13 @@ PLACING_TRIALS = schema(  # one way to place crops, judged by one way to withhol
     known=(pa.float64(), "null"),  # accuracy on withheld crops of visible classes; null: none are
     novel=(pa.float64(), "null"),  # of hidden classes
 )
+
+SORTED = schema(  # new crops among the classes of the earlier run
+    crop_index=pa.int64(),
+    class_index=pa.int32(),  # that the crop is most likely of, -1: like what was rejected
+    probability=pa.float32(),
+    distance=pa.float32(),  # mean, to the nearest kept crops
+    topk_ids=pa.list_(pa.int32()),
+    topk_probabilities=pa.list_(pa.float32()),
+    embedding=pa.list_(pa.float32()),  # the method's
+)

@@ -20,6 +20,9 @@ class Node:
         wires: member it takes -> name of the node that gives it, where that is not the nearest
             earlier one.
         configured_by: an earlier node whose section of the config is this node's as well.
+        inherits: its section of the config is that of the node of its name in the run that is
+            continued. A config may leave it out, and may not contradict it.
+        own: fields of that section that are not inherited: what is about the images.
     """
 
     name: str
@@ -27,6 +30,8 @@ class Node:
     fixes: Mapping[str, Any] = field(default_factory=dict)
     wires: Mapping[str, str] = field(default_factory=dict)
     configured_by: str | None = None
+    inherits: bool = False
+    own: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

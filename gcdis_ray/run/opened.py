@@ -121,7 +121,7 @@ def open_run(run: str, overrides: Sequence[str] = ()) -> OpenedRun:
     Raises:
         ConfigError: there is no run, or there are several.
     """
-    if not run.endswith(".json") and Path(run).is_file():
+    if is_config(run):
         pipeline = Pipeline(load_config(run, overrides))
         pipeline.need_decisions()
         return _of(pipeline, run)
@@ -129,6 +129,22 @@ def open_run(run: str, overrides: Sequence[str] = ()) -> OpenedRun:
         raise ConfigError(
             "a run that is opened by its storage is as it is", where="--set", fix="name its config"
         )
+    return _read(*_note_of(run), run)
+
+
+def is_config(run: str) -> bool:
+    """Whether a run is named by its config file."""
+    return not run.endswith(".json") and Path(run).is_file()
+
+
+def noted_config(run: str) -> RunConfig:
+    """The config of a run that is named by its storage. Raises as :func:`open_run`."""
+    storage, path = _note_of(run)
+    return _noted(storage, path)[0]
+
+
+def _note_of(run: str) -> tuple[Storage, str]:
+    """Where the note of a run lies."""
     place, name = run.rstrip("/"), None
     if run.endswith(".json") and f"/{_FOLDER}/" in run:
         place, _, name = run.rpartition(f"/{_FOLDER}/")
@@ -143,7 +159,7 @@ def open_run(run: str, overrides: Sequence[str] = ()) -> OpenedRun:
     if len(found) > 1:
         listed = ", ".join(f"{storage.uri}/{_FOLDER}/{one}" for one in found[:5])
         raise ConfigError(f"{len(found)} runs lie there", where=run, fix=f"name one: {listed}")
-    return _read(storage, f"{_FOLDER}/{found[0]}", run)
+    return storage, f"{_FOLDER}/{found[0]}"
 
 
 def note_run(pipeline: Pipeline) -> None:
@@ -169,6 +185,18 @@ def _of(pipeline: Pipeline, source: str) -> OpenedRun:
 
 
 def _read(storage: Storage, path: str, source: str) -> OpenedRun:
+    made, keys = _noted(storage, path)
+    graph = load_recipe(made.recipe)
+    if absent := [name for name in graph if name not in keys]:
+        raise ArtifactError(
+            f"it knows no stage {', '.join(absent)}",
+            where=f"{storage.uri}/{path}",
+            fix="use the version of gcdis that made it, or run it again",
+        )
+    return OpenedRun(source, made, storage, graph, keys)
+
+
+def _noted(storage: Storage, path: str) -> tuple[RunConfig, dict[str, str]]:
     where = f"{storage.uri}/{path}"
     try:
         noted: Any = json.loads(storage.read(path))
@@ -183,12 +211,4 @@ def _read(storage: Storage, path: str, source: str) -> OpenedRun:
             where=where,
             fix="use the version of gcdis that made it",
         )
-    made = make_config(config, where=where)
-    graph = load_recipe(made.recipe)
-    if absent := [name for name in graph if name not in keys]:
-        raise ArtifactError(
-            f"it knows no stage {', '.join(absent)}",
-            where=where,
-            fix="use the version of gcdis that made it, or run it again",
-        )
-    return OpenedRun(source, made, storage, graph, keys)
+    return make_config(config, where=where), keys

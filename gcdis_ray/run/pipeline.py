@@ -16,12 +16,13 @@ from importlib.metadata import version as package_version
 from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gcdis_ray
 from gcdis_ray.config import RunConfig, StageConfig, apply_overrides, read_yaml
 from gcdis_ray.curating.acts import Act, standing
 from gcdis_ray.curating.log import read_log
+from gcdis_ray.curating.naming import class_names
 from gcdis_ray.errors import ArtifactError, ConfigError, CurationError
 from gcdis_ray.run.attempt import Attempt
 from gcdis_ray.run.graph import Wired, load_recipe, make_config
@@ -29,11 +30,14 @@ from gcdis_ray.run.underway import underway
 from gcdis_ray.run.work import StageWork
 from gcdis_ray.runtime.base import Runtime
 from gcdis_ray.stages.stage import Stage, offered
-from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key
-from gcdis_ray.store.members import Inputs, declared, schemas_of
+from gcdis_ray.store.artifacts import Artifact, Manifest, artifact_key, canonical_json
+from gcdis_ray.store.members import Inputs, declared, need, schemas_of
 from gcdis_ray.store.meter import metering
 from gcdis_ray.store.storage import Storage, commit, open_artifact, open_storage, read_manifest
 from gcdis_ray.training.plan import Progress
+
+if TYPE_CHECKING:
+    from gcdis_ray.run.opened import OpenedRun
 
 
 @dataclass(frozen=True)
@@ -82,9 +86,11 @@ class Event:
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
     """A config file with overrides, validated against its recipe."""
+    from gcdis_ray.run.continuing import settled  # which opens runs, by what is here
+
     data = apply_overrides(read_yaml(path), overrides)
     data.setdefault("name", Path(path).stem)
-    return make_config(data, where=str(path))
+    return make_config(settled(data, str(path)), where=str(path))
 
 
 class Pipeline:
@@ -108,9 +114,38 @@ class Pipeline:
         self.storage: Storage = open_storage(config.storage, config.storage_endpoint)
         self.acts: Sequence[Act] = ()  # of people, on the crops of this run
         self._unread: tuple[str, CurationError] | None = None  # first node that would follow them
+        self.earlier = self._opened_earlier()
         self.nodes: dict[str, RunNode] = {}
         for name, wired in load_recipe(config.recipe).items():
             self.nodes[name] = self._node(name, wired)
+
+    def _opened_earlier(self) -> OpenedRun | None:
+        """The run that this one continues, if it does."""
+        if self.config.continue_from is None:
+            return None
+        from gcdis_ray.run.opened import open_run
+
+        return open_run(self.config.continue_from)
+
+    def _taken_over(self, stage: Stage) -> dict[str, Artifact]:
+        """Member -> the artifact of the earlier run that it lies in, of those the stage takes.
+
+        Raises:
+            ConfigError: there is no such run, or it has not come so far.
+        """
+        wanted = [need(taken) for taken in getattr(stage, "EARLIER", ())]
+        if wanted and self.earlier is None:
+            raise ConfigError(
+                f"recipe {self.config.recipe} goes on from an earlier run, and none is named",
+                where="continue_from",
+                fix="name its config file or its storage",
+            )
+        earlier = self.earlier
+        return {
+            want.member: earlier.artifact_with(want.member)
+            for want in wanted
+            if earlier and (not want.optional or earlier.has(want.member))
+        }
 
     def _node(self, name: str, wired: Wired) -> RunNode:
         stage = wired.node.stage
@@ -129,6 +164,10 @@ class Pipeline:
             except CurationError as error:  # of no matter to who wants earlier nodes alone
                 self._unread = self._unread or (name, error)
                 source = "decisions that cannot be read"
+        if (complete := offered(stage, "named")) and self.earlier:
+            config = complete(config, class_names(self.earlier))
+        if earlier := self._taken_over(stage):
+            source = canonical_json({member: found.key for member, found in earlier.items()})
         key = artifact_key(
             stage.ID, stage.VERSION, config.key_fields(), inputs, seed=seed, source=source
         )
@@ -310,9 +349,10 @@ class Pipeline:
             if artifact is None:
                 raise ConfigError(f"{giver} has not been run", where=f"stage {name}")
             artifacts[giver] = artifact
+        found = {member: artifacts[giver] for member, giver in takes.items()}
+        wanted = [*node.wired.needs, *map(need, getattr(node.stage, "EARLIER", ()))]
         return Inputs(
-            {member: artifacts[giver] for member, giver in takes.items()},
-            (want.member for want in node.wired.needs if want.whole),
+            found | self._taken_over(node.stage), (want.member for want in wanted if want.whole)
         )
 
 

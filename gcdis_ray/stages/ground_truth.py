@@ -54,7 +54,7 @@ def source(config: Config, show: Show = lambda progress: None) -> str:
     plan = plan_data(config)
     content: dict[str, Any] = {
         "known": [[c.category_id, c.name] for c in plan.known],
-        "categories": [[c.category_id, c.name, c.frequency] for c in _categories(plan)],
+        "categories": [[c.category_id, c.name, c.frequency] for c in categories(plan)],
     }
     for split in _annotated(plan):
         images = hashlib.sha256()
@@ -85,6 +85,13 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     by shard; those of labeled images are empty."""
     plan = plan_data(config)
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
+    write_truth(plan, class_of, inputs, config, work)
+
+
+def write_truth(
+    plan: DataPlan, class_of: Mapping[int, int], inputs: Inputs, config: Config, work: Work
+) -> None:
+    """Args: class_of: category_id of a known class -> class_index."""
     shards = list(plan.shards(config.images_per_shard))
     truth_images, truth_instances = work.writer("truth_images"), work.writer("truth_instances")
     for split in plan.sets:
@@ -125,7 +132,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
                 "class_index": class_of.get(category.category_id, -1),
                 "frequency": category.frequency,
             }
-            for category in _categories(plan)
+            for category in categories(plan)
         ],
     )
 
@@ -149,7 +156,7 @@ def _annotated(plan: DataPlan) -> list[str]:
     return [split for split, source in sources.items() if source and source.has_annotations]
 
 
-def _categories(plan: DataPlan) -> list[CategoryRecord]:
+def categories(plan: DataPlan) -> list[CategoryRecord]:
     """Classes of all files, by rising id.
 
     Raises:
@@ -157,7 +164,7 @@ def _categories(plan: DataPlan) -> list[CategoryRecord]:
     """
     found = {c.category_id: c for c in plan.known}
     for split in ("labeled", *_annotated(plan)):
-        source = plan.sets[split].source
+        source = plan.sets[split].source if split in plan.sets else None
         for category in source.categories if source else ():
             known = found.setdefault(category.category_id, category)
             if known.name != category.name:

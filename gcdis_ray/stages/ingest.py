@@ -177,6 +177,33 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     class_of = {c.category_id: index for index, c in enumerate(plan.known)}
     labels = read_annotations(plan, "labeled", class_of, work)
     labels.check_share(config.max_quarantined_share, "stages.ingest.labeled.annotations")
+    tables = read_images(plan, config, work, labels, class_of)
+    _check_classes(plan, tables["instances"])
+    work.write_json(
+        "classes",
+        [
+            {"class_index": index, "category_id": c.category_id, "name": c.name}
+            for index, c in enumerate(plan.known)
+        ],
+    )
+
+
+def read_images(
+    plan: DataPlan,
+    config: Config,
+    work: Work,
+    labels: CheckedAnnotations | None = None,
+    class_of: Mapping[int, int] | None = None,
+) -> dict[str, Table]:
+    """Write all images and what is told of them, and where they stay in the source JSON ``source``.
+
+    Args:
+        labels: of the labeled set, if there is one.
+        class_of: category_id of a known class -> class_index.
+
+    Raises:
+        DataError: too many images cannot be used.
+    """
     work.count("images_missing", sum(chosen.num_missing for chosen in plan.sets.values()))
     for kind, number in plan.left_out().items():
         work.count(f"files_left_out: {kind}", number)
@@ -189,7 +216,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
             config.store,
             config.exif,
         ),
-        _lay_aside(plan, shards, labels, class_of, work),
+        _lay_aside(plan, shards, labels, class_of or {}, work),
         gives=("images", "image_index", "instances", "quarantine"),
         unit="image shards",
     )
@@ -197,16 +224,9 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     work.count(
         "images_quarantined", sum(map(len, plan.images.values())) - tables["images"].num_rows
     )
-    _check_classes(plan, tables["instances"])
-    work.write_json(
-        "classes",
-        [
-            {"class_index": index, "category_id": c.category_id, "name": c.name}
-            for index, c in enumerate(plan.known)
-        ],
-    )
     if config.store == "uri":
         work.write_json("source", {"uri": plan.folder.uri, "endpoint": config.endpoint})
+    return tables
 
 
 def read_annotations(
@@ -227,22 +247,22 @@ def read_annotations(
 def _lay_aside(
     plan: DataPlan,
     shards: Sequence[tuple[str, int, int]],
-    labels: CheckedAnnotations,
+    labels: CheckedAnnotations | None,
     class_of: Mapping[int, int],
     work: Work,
 ) -> list[Table]:
     """What workers have to know of every shard: images, instances, annotations turned down."""
     laid = {"listing": LISTING, "instances": INSTANCES, "quarantine": QUARANTINE}
     spools = [work.spool(name, columns) for name, columns in laid.items()]
-    labeled = plan.images["labeled"]
-    parts = labels.parts([end for split, _, end in shards if split == "labeled"])
+    ends = [end for split, _, end in shards if split == "labeled"]
+    parts = labels.parts(ends) if labels else iter(())
     nothing = [INSTANCES.empty_table(), QUARANTINE.empty_table()]
     for split, start, end in shards:
         listed = plan.images[split].table.slice(start, end - start).drop_columns(["file_id"])
         tables = [listed.append_column("split", pa.array([split] * (end - start))), *nothing]
-        if split == "labeled":
+        if split == "labeled" and labels:
             rows, rejected = next(parts)
-            objects = instance_rows(rows, labeled, class_of)
+            objects = instance_rows(rows, plan.images[split], class_of)
             if labels.mask_faults:
                 objects = _without_empty_masks(objects)
             tables[1:] = objects, plan.quarantine(split, rejected)

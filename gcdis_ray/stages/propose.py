@@ -25,7 +25,7 @@ from gcdis_ray.instances.earlier_proposer import EarlierProposer
 from gcdis_ray.instances.training_images import ImageAugmentConfig
 from gcdis_ray.masks.instance_masks import MaskCount, count_masks
 from gcdis_ray.runtime.base import Work
-from gcdis_ray.store.artifacts import Size, Table, Workload
+from gcdis_ray.store.artifacts import Size, Table, TensorFile, Workload
 from gcdis_ray.store.members import Inputs, document, optional, table, tensors
 from gcdis_ray.store.schemas import HISTORY, INSTANCE_MASKS, PROPOSALS, QUARANTINE
 from gcdis_ray.store.source import SourceFolder, source_file
@@ -202,7 +202,8 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
     ``instance_masks`` if a labeled object came without a mask or is its image, tensors ``init`` if
     told to start from an earlier proposer."""
     if config.source == "image":
-        _take_images(inputs, config, work)
+        take_images(inputs, work)
+        _write_untrained(config, work)
         return
     instances = inputs.table("instances")
     count = count_masks(instances)
@@ -213,7 +214,8 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
         if config.box_masks == "rectangle":
             rectangles = _rectangles(instances, work)
     if config.source == "external" and config.external is not None:
-        _import_masks(inputs, config, config.external, work)
+        import_masks(inputs, config, config.external, work)
+        _write_untrained(config, work)
         return
     spec = _train(inputs, config, work, rectangles, bool(count.annotated or rectangles))
     if count.missing and config.box_masks == "model":
@@ -223,7 +225,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
         fill = ModelMasks(work.tensor_file("proposer"), spec, ImageFiles.of(inputs))
         tables = [inputs.table("images"), instances]
         work.map_shards(fill, tables, gives=("instance_masks",), unit="shards of boxes")
-    _detect(inputs, config, work, spec)
+    detect(inputs, config, work, work.tensor_file("proposer"), spec)
 
 
 def _check_masks(count: MaskCount, config: Config) -> None:
@@ -298,13 +300,20 @@ def _train(
     return spec
 
 
-def _detect(inputs: Inputs, config: Config, work: Work, spec: Mapping[str, Any]) -> None:
+def detect(
+    inputs: Inputs, config: Config, work: Work, weights: TensorFile, spec: Mapping[str, Any]
+) -> None:
+    """Write table ``proposals``: what a proposer finds in unlabeled images.
+
+    Args:
+        weights, spec: of the proposer.
+    """
     from gcdis_ray.data.images.image_files import ImageFiles
     from gcdis_ray.instances.inference import Detect
 
     images = inputs.table("images")
-    detect = Detect(
-        weights=work.tensor_file("proposer"),
+    task = Detect(
+        weights=weights,
         spec=spec,
         split="unlabeled",
         files=ImageFiles.of(inputs),
@@ -314,10 +323,11 @@ def _detect(inputs: Inputs, config: Config, work: Work, spec: Mapping[str, Any])
         max_per_image=config.max_per_image,
         score=config.objectness,
     )
-    work.map_shards(detect, [images], gives=("proposals",))
+    work.map_shards(task, [images], gives=("proposals",))
 
 
-def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work: Work) -> None:
+def import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work: Work) -> None:
+    """Write tables ``proposals`` and ``quarantine``: masks from a file."""
     from gcdis_ray.data.images.image_files import listed_images
     from gcdis_ray.instances.external_masks import ImportMasks, check_refused, read_results
 
@@ -332,18 +342,20 @@ def _import_masks(inputs: Inputs, config: Config, external: ExternalConfig, work
     importer = ImportMasks(config.min_score, config.max_per_image)
     work.map_shards(importer, [images, masks], gives=("proposals", "quarantine"))
     check_refused(work.table("quarantine"), masks.num_rows, external.max_rejected)
-    work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
-    detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
-    work.write_json("proposer_spec", {"source": "external", "detector": detector})
 
 
-def _take_images(inputs: Inputs, config: Config, work: Work) -> None:
+def take_images(inputs: Inputs, work: Work) -> None:
+    """Write tables ``proposals`` and ``instance_masks``: every image is an object."""
     from gcdis_ray.data.images.image_files import listed_images
     from gcdis_ray.instances.whole_images import WholeImages, check_one_object
 
     images, instances = listed_images(inputs), inputs.table("instances")
     check_one_object(images, instances, "stages.propose.source")
     work.map_shards(WholeImages(), [images, instances], gives=("proposals", "instance_masks"))
+
+
+def _write_untrained(config: Config, work: Work) -> None:
+    """What a trained proposer would leave, where there is none."""
     work.write_table("history", pa.Table.from_pylist([], schema=HISTORY))
     detector = config.detector.model_dump(mode="json")  # what a segmenter is like, unless told
-    work.write_json("proposer_spec", {"source": "image", "detector": detector})
+    work.write_json("proposer_spec", {"source": config.source, "detector": detector})

@@ -1,12 +1,16 @@
 """What a stage is: a module that says what it takes and gives, and makes the one from the other.
 
-Beyond the names of :class:`Stage`, a module may have any of these functions:
+Beyond the names of :class:`Stage`, a module may have ``EARLIER``: what it takes of the run that is
+continued, a tuple like ``TAKES``. ``run`` finds these members among its inputs; the keys of the
+artifacts that they lie in are its ``source``. And it may have any of these functions:
 
 - ``source(config, show) -> str``: fingerprint of data it reads from outside the run; ``show`` is
   told its :class:`~gcdis_ray.training.plan.Progress`;
 - ``check(config, givers)``: looks at what has to hold before anything starts, such as files, and
   raises :class:`~gcdis_ray.errors.ConfigError`. ``givers`` has the config of the stage that gives
   each member it takes;
+- ``named(config, names) -> config``: its config, completed by what the classes of the run that is
+  continued are called, by ``class_index``;
 - ``decided(config, acts) -> config``: its config, completed by what people decided of the ``crops``
   that it takes (:mod:`gcdis_ray.curating.acts`), before its key is made;
 - ``workload(config, inputs, made) -> Workload``: what has to be done, for a forecast of hours;

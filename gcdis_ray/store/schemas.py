@@ -116,9 +116,9 @@ ASSIGNMENTS = schema(
     embedding=pa.list_(pa.float32()),  # projection, L2-normalised
 )
 
-PARTITION = schema(  # of all crops, as people want them
+PARTITION = schema(  # the class of every crop, after all that has been said of it
     crop_index=pa.int64(),
-    cluster_id=pa.int32(),  # class_index of the curated classes; -1: in a rejected one
+    cluster_id=pa.int32(),  # class_index of the curated classes, or of a continued run's; -1: none
 )
 
 PLACED = schema(  # where discovery starts from: clusters of all crops before it trains
@@ -134,6 +134,14 @@ PSEUDO_LABELS = schema(
     probability=pa.float32(),
     stability=pa.float32(),  # s_i, agreement of the snapshots with the last one
     reliability=pa.float32(),  # u_i, rank within the pseudo-class, in (0, 1]
+)
+
+KEPT_CROPS = schema(  # some of every class of an earlier run, for one that continues it
+    class_index=pa.int32(),
+    crop_index=pa.int64(),  # in the run that it came with
+    embedding=pa.list_(pa.float32()),  # frozen, as in embeddings
+    jpeg=(pa.binary(), "null"),  # as in crops; of a few crops of each class
+    mask_png=(pa.binary(), "null"),
 )
 
 PREDICTIONS = schema(

@@ -183,6 +183,12 @@ def base_config(spec: SweepConfig, folder: Path) -> RunConfig:
     if spec.storage is not None:
         data["storage"] = spec.storage
     data.setdefault("name", file.stem)
+    if data.get("continue_from") is not None:
+        raise ConfigError(
+            "a run that continues another one fits nothing that a sweep could try values of",
+            where=f"{file}, continue_from",
+            fix="sweep the earlier run",
+        )
     return make_config(data, where=f"{file}, with overrides" if spec.overrides else str(file))
 
 

@@ -8,6 +8,9 @@ digit sample occurs in more than one of the three sets.
     root/images/{labeled,unlabeled,validation}/000001.jpg ...
     root/annotations/{labeled,unlabeled,validation}.json       COCO, masks as compressed RLE
     root/scenes.json                                           the parameters it was made with
+
+Scenes that come later (:func:`write_new_scenes`) are unlabeled ones alone, and may hold one class
+that no digit is of: a letter (:mod:`gcdis_ray.data.samples.letters`).
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gcdis_ray.data.samples import letters
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.training.plan import Progress, Show
@@ -35,6 +39,9 @@ _FORMAT = "gcdis-digit-scenes-1"
 _MARKER = "scenes.json"
 _HEAD_TO_TAIL = (1, 6, 0, 7, 4, 9, 3, 5, 2, 8)  # known and novel take turns
 _HEAD_OVER_TAIL = 4.0
+_LETTER_RANK = 4  # among these: neither frequent nor rare
+_NUM_DIGITS = 10
+_NEW = len(SETS)  # number of a set that came later: its scenes are none of the others'
 _SAMPLE_SHARES = {  # of a digit's samples: no sample serves two sets
     "known": {"labeled": 0.40, "unlabeled": 0.35, "validation": 0.25},
     "novel": {"labeled": 0.0, "unlabeled": 0.75, "validation": 0.25},
@@ -48,7 +55,7 @@ _JPEG_QUALITY = 92
 
 @dataclass(frozen=True)
 class SceneSpec:
-    """What :func:`write_scenes` writes; equal specs give equal bytes."""
+    """What is written; equal specs give equal bytes."""
 
     seed: int
     num_labeled: int
@@ -58,9 +65,27 @@ class SceneSpec:
     digits_per_scene: tuple[int, int]
     stroke_px: tuple[int, int]
     max_rotation_deg: float
+    letter: str | None = None
+
+    @property
+    def are_new(self) -> bool:
+        """Whether they are those that come later."""
+        return not self.num_labeled
 
     def num_scenes(self, name: str) -> int:
         return getattr(self, f"num_{name}")
+
+    def sets(self) -> list[str]:
+        """Those that have scenes."""
+        return [name for name in SETS if self.num_scenes(name)]
+
+    def categories(self) -> list[dict]:
+        """As COCO lists them. A letter has the same id in whichever scenes it is."""
+        found = [{"id": digit + 1, "name": f"digit {digit}"} for digit in range(_NUM_DIGITS)]
+        if self.letter is not None:
+            number = letters.ALPHABET.index(self.letter)
+            found.append({"id": _NUM_DIGITS + 1 + number, "name": f"letter {self.letter}"})
+        return found
 
 
 def write_scenes(
@@ -96,6 +121,35 @@ def write_scenes(
         seed, num_labeled, num_unlabeled, num_validation, size_px,
         digits_per_scene, stroke_px, max_rotation_deg,
     )  # fmt: skip
+    return _write(root, spec, show)
+
+
+def write_new_scenes(
+    root: Path,
+    *,
+    num_scenes: int,
+    letter: str | None = None,
+    seed: int = 0,
+    show: Show = lambda progress: None,
+) -> bool:
+    """Write scenes that come later: unlabeled ones, like those of :func:`write_scenes`.
+
+    Their digits are samples of its validation set with seed 0, that no training has seen.
+
+    Args:
+        num_scenes: at least 1.
+        letter: a capital one that is in them, too.
+        seed: of the scenes. Whatever it is, they are none of :func:`write_scenes`.
+        show: how many scenes are written.
+
+    Returns, Raises:
+        as :func:`write_scenes`.
+    """
+    spec = SceneSpec(seed, 0, num_scenes, 0, 128, (3, 6), (22, 44), 12.0, letter)
+    return _write(root, spec, show)
+
+
+def _write(root: Path, spec: SceneSpec, show: Show) -> bool:
     if _is_written(root, spec):
         return False
     try:
@@ -114,7 +168,8 @@ def write_scenes(
 
 
 def _marker(spec: SceneSpec) -> str:
-    return json.dumps({"format": _FORMAT, **asdict(spec)}, indent=1) + "\n"
+    told = {name: value for name, value in asdict(spec).items() if value is not None}
+    return json.dumps({"format": _FORMAT, **told}, indent=1) + "\n"
 
 
 def _is_written(root: Path, spec: SceneSpec) -> bool:
@@ -126,7 +181,7 @@ def _is_written(root: Path, spec: SceneSpec) -> bool:
         raise DataError("holds something other than digit scenes", where=str(root), fix=fix)
     if marker.read_text() != _marker(spec):
         raise DataError("holds digit scenes of other parameters", where=str(root), fix=fix)
-    for name in SETS:
+    for name in spec.sets():
         found = len(list((root / "images" / name).glob("*.jpg")))
         if found != spec.num_scenes(name) or not (root / f"annotations/{name}.json").is_file():
             raise DataError("holds digit scenes with files missing", where=str(root), fix=fix)
@@ -135,10 +190,12 @@ def _is_written(root: Path, spec: SceneSpec) -> bool:
 
 def _write_all(root: Path, spec: SceneSpec, show: Show) -> None:
     (root / "annotations").mkdir(parents=True)
-    pools = _sample_pools(spec.seed)
+    pools = _new_pools(spec) if spec.are_new else _sample_pools(spec.seed)
+    categories = spec.categories()
     image_id = annotation_id = 0
     total = sum(map(spec.num_scenes, SETS))
-    for number, name in enumerate(SETS):
+    for name in spec.sets():
+        number = _NEW if spec.are_new else SETS.index(name)
         folder = root / "images" / name
         folder.mkdir(parents=True)
         queue = _DigitQueue(pools[name], np.random.default_rng([spec.seed, number]))
@@ -159,25 +216,26 @@ def _write_all(root: Path, spec: SceneSpec, show: Show) -> None:
             )
             for digit, mask_HW in scene.digits:
                 annotation_id += 1
-                annotations.append(_annotation(annotation_id, image_id, digit, mask_HW))
+                category_id = categories[digit]["id"]
+                annotations.append(_annotation(annotation_id, image_id, category_id, mask_HW))
         document = {
             "info": {"description": "Scenes of scikit-learn's handwritten digits", "version": "1"},
             "images": images,
             "annotations": annotations,
-            "categories": [{"id": digit + 1, "name": f"digit {digit}"} for digit in range(10)],
+            "categories": categories,
         }
         (root / f"annotations/{name}.json").write_text(json.dumps(document))
     (root / _MARKER).write_text(_marker(spec))
 
 
-def _annotation(annotation_id: int, image_id: int, digit: int, mask_HW: np.ndarray) -> dict:
+def _annotation(annotation_id: int, image_id: int, category_id: int, mask_HW: np.ndarray) -> dict:
     height, width = mask_HW.shape
     rle = coco_rle.encode(mask_HW)
     x0, y0, x1, y1 = coco_rle.bbox_xyxy(rle, height, width)
     return {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": digit + 1,
+        "category_id": category_id,
         "bbox": [x0, y0, x1 - x0, y1 - y0],
         "area": coco_rle.area(rle, height, width),
         "iscrowd": 0,
@@ -214,12 +272,22 @@ def _sample_pools(seed: int) -> dict[str, dict[int, np.ndarray]]:
     return pools
 
 
+def _new_pools(spec: SceneSpec) -> dict[str, dict[int, np.ndarray]]:
+    """Of scenes that come later: validation samples, and the letter, counted after the digits."""
+    pool = dict(_sample_pools(0)["validation"])
+    if spec.letter is not None:
+        pool[_NUM_DIGITS] = letters.samples(spec.letter)
+    return {"unlabeled": pool}
+
+
 class _DigitQueue:
     """Endless long-tailed sequence of (digit, sample). No sample twice before all were once."""
 
     def __init__(self, pool: dict[int, np.ndarray], rng: Generator) -> None:
         self._pool, self._rng = pool, rng
-        ranks = np.array([_HEAD_TO_TAIL.index(digit) for digit in pool])
+        ranks = np.array(
+            [_HEAD_TO_TAIL.index(d) if d < _NUM_DIGITS else _LETTER_RANK for d in pool]
+        )
         weights = _HEAD_OVER_TAIL ** (-ranks / (len(_HEAD_TO_TAIL) - 1))
         self._digits, self._shares = list(pool), weights / weights.sum()
         self._given = np.zeros(len(pool))

@@ -251,3 +251,18 @@ class DataConfig(StageConfig):
 
     def image_set(self, split: str) -> ImageSet:
         return getattr(self, split)
+
+
+class NewImages(DataConfig):
+    """The data of a run that continues another one: images, and nothing is told of them. What
+    their annotations say, if they have any, is for evaluation only."""
+
+    labeled: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    validation: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    known_classes: None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+
+    @field_validator("labeled", mode="before")
+    @classmethod
+    def _annotated(cls, labeled: Any) -> None:
+        if labeled is not None:
+            raise ValueError("a run that continues another one takes unlabeled images only")

@@ -20,7 +20,7 @@ from gcdis_ray.data.formats.class_folders import ClassFolders
 from gcdis_ray.data.formats.open_file import open_sets
 from gcdis_ray.data.formats.records import AnnotationSource, CategoryRecord
 from gcdis_ray.data.images.image_names import id_of_name
-from gcdis_ray.data.sets.data_config import CLASS_FOLDERS, DataConfig, ImageSet
+from gcdis_ray.data.sets.data_config import CLASS_FOLDERS, DataConfig, ImageSet, NewImages
 from gcdis_ray.data.sets.image_list import ImageList, SourceImage
 from gcdis_ray.data.sets.json_lists import read_ids
 from gcdis_ray.data.sets.known_classes import known_classes
@@ -56,7 +56,8 @@ def read_listed(folder: SourceFolder, config: DataConfig) -> Listed:
     said = config.model_dump_json(include=set(DataConfig.model_fields))
     states = _states(folder, config)
     read = _read if states is not None else _read.__wrapped__
-    return read(folder, said, states)
+    kind = NewImages if isinstance(config, NewImages) else DataConfig
+    return read(folder, said, states, kind)
 
 
 def _states(folder: SourceFolder, config: DataConfig) -> _States | None:
@@ -71,12 +72,15 @@ def _states(folder: SourceFolder, config: DataConfig) -> _States | None:
 
 
 @lru_cache(maxsize=1)  # one set of data a command; columns, some 80 bytes an image
-def _read(folder: SourceFolder, said: str, states: _States | None) -> Listed:
-    config = DataConfig.model_validate_json(said)
+def _read(
+    folder: SourceFolder, said: str, states: _States | None, kind: type[DataConfig]
+) -> Listed:
+    config = kind.model_validate_json(said)
     whole: dict[tuple[int, str, str, bool], ImageList] = {}
     sets: dict[str, ListedSet] = {}
     sources = open_sets(folder, config)
-    known = known_classes(config, folder, sources["labeled"].categories)
+    labeled = sources.get("labeled")
+    known = known_classes(config, folder, labeled.categories) if labeled else []
     for split, source in sources.items():
         chosen = config.image_set(split)
         same = id(source), chosen.images, chosen.ids, chosen.shared

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gcdis_ray.data.samples import digits
+from gcdis_ray.data.samples import digits, letters
 from gcdis_ray.errors import DataError
 from gcdis_ray.masks import coco_rle
 
@@ -131,3 +131,36 @@ def test_long_tail():
     assert 3 < counts.max() / counts.min() < 5
     for part in (counts[:5], counts[5:]):  # head and tail on either side
         assert part.max() / part.min() > 2.5
+
+
+def test_scenes_that_come_later_are_unlabeled_ones_with_a_letter(tmp_path: Path):
+    new = dict(num_scenes=12, letter="A")
+    assert digits.write_new_scenes(tmp_path / "new", **new)
+    assert digits.write_new_scenes(tmp_path / "new", **new) is False
+    assert {p.split("/")[0] for p in content(tmp_path / "new")} == {
+        "annotations", "images", "scenes.json",
+    }  # fmt: skip
+    told = annotations(tmp_path / "new", "unlabeled")
+    assert told["categories"][10:] == [{"id": 11, "name": "letter A"}]
+    assert 0 < sum(a["category_id"] == 11 for a in told["annotations"]) < len(told["annotations"])
+    digits.write_new_scenes(tmp_path / "again", **new)
+    assert content(tmp_path / "again") == content(tmp_path / "new")
+    digits.write_new_scenes(tmp_path / "other", num_scenes=12, letter="B", seed=1)
+    other = annotations(tmp_path / "other", "unlabeled")
+    assert other["categories"][10:] == [{"id": 12, "name": "letter B"}]
+    digits.write_new_scenes(tmp_path / "digits", num_scenes=2)
+    assert len(annotations(tmp_path / "digits", "unlabeled")["categories"]) == 10
+
+
+@pytest.mark.parametrize("letter", ["a", "AB", "", "Ä"])
+def test_what_is_no_letter_is_refused(tmp_path: Path, letter: str):
+    with pytest.raises(DataError, match="no letter"):
+        digits.write_new_scenes(tmp_path / "new", num_scenes=1, letter=letter)
+
+
+def test_samples_of_a_letter_differ():
+    drawn = letters.samples("G").reshape(-1, 64)
+    assert len(np.unique(drawn.round(6), axis=0)) > 0.9 * len(drawn)
+    assert drawn.min() >= 0
+    assert drawn.max() <= 1
+    assert ((drawn > 0.5).mean(axis=1) > 0.1).all()  # ink, as in digits
