@@ -213,8 +213,8 @@ def test_fit_on_s3_survives_a_worker_and_knows_when_it_is_finished(
     assert digests(runtime.fit(task, plan, told.append)) == expected
     assert any(progress.note == "resumed" and progress.done > 0 for progress in told)
 
-    # The same run again finds itself finished: no batch is made, or this one would fail.
-    plan = toy_plan("s3://bucket/fit", s3_endpoint, **COMPUTE)
+    # Another driver finds the training finished: no batch is made, or this one would fail.
+    plan = toy_plan("s3://bucket/fit", s3_endpoint, attempt="attempt-2", **COMPUTE)
     assert digests(runtime.fit(ToyTask(toy_config(), fail_at=0), plan, told.append)) == expected
 
 
