@@ -22,7 +22,7 @@ from pydantic import PrivateAttr
 from gcdis_ray.config import StageConfig
 from gcdis_ray.curating.acts import Act, Merge, Move, Reject, Split, canonical, moves
 from gcdis_ray.curating.outputs import class_of_cluster
-from gcdis_ray.curating.replay import REJECTED, replay_over
+from gcdis_ray.curating.replay import REJECTED, replay
 from gcdis_ray.errors import CurationError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size, Workload
@@ -48,7 +48,6 @@ GIVES = (
 )
 SEEDED = False
 
-_READERS = 8  # shards read at a time
 _KINDS = (("merges", Merge), ("splits", Split), ("rejections", Reject))
 
 
@@ -75,7 +74,7 @@ def decided(config: Config, acts: Sequence[Act]) -> Config:
 def forecast(config: Config, inputs: Mapping[str, Size]) -> Size:
     """A number per crop."""
     rows = inputs["crops"].rows
-    return Size(rows, 4 * rows + 5_000, 20 * rows)
+    return Size(rows, 4 * rows + 5_000, 22 * rows)
 
 
 def workload(config: Config, inputs: Mapping[str, Size], made: Size) -> Workload:
@@ -98,14 +97,16 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
             where="stages.discover.hold_out.share",
             fix="set it to 0",
         )
-    assignments = inputs.table("assignments")
-    discovered = inputs.json("discovered_classes")
-    found = replay_over(inputs, config.moves)
+    assignments, discovered = inputs.table("assignments"), inputs.json("discovered_classes")
+    rows = assignments.read(["crop_index", "class_index", "cluster_id"])
+    crop_index_N, label_N, cluster_N = (column.to_numpy() for column in rows.columns)
+    found = replay(config.moves, crop_index_N, cluster_N, discovered, label_N)
     partition, start = work.writer("partition"), 0
-    for shard in assignments.iter_shards(["crop_index"], ahead=_READERS):
-        mine = found.cluster_N[start : start + shard.num_rows]
-        partition.add(shard.append_column("cluster_id", pa.array(mine, pa.int32())))
-        start += shard.num_rows
+    for shard in assignments.shards:
+        mine = slice(start, start + (shard.rows or 0))
+        ids = {"crop_index": crop_index_N[mine], "cluster_id": found.cluster_N[mine]}
+        partition.add(pa.table(ids))
+        start = mine.stop
     partition.close()
     bare = [{k: v for k, v in row.items() if k != "clusters"} for row in found.classes]
     work.write_json("discovered_classes", bare)

@@ -4,8 +4,8 @@ An *artifact* is the committed output of one stage: named tables (Parquet, shard
 (safetensors) and small JSON documents, listed in one manifest. Nothing in it can run code.
 
 Tables of one pipeline are *co-sharded by image*: shard ``i`` of ``instances``, ``proposals``,
-``instance_masks``, ``crops``, ``embeddings``, ``assignments``, ``pseudo_labels`` and
-``predictions`` holds rows that belong to the images in shard ``i`` of ``images``. A shard can be
+``instance_masks``, ``crops``, ``embeddings``, ``assignments``, ``partition``, ``pseudo_labels``
+and ``predictions`` holds rows that belong to the images in shard ``i`` of ``images``. A shard can be
 empty; none is ever missing.
 """
 

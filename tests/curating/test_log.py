@@ -20,8 +20,12 @@ def test_what_is_added_is_read_and_nothing_is_no_log(tmp_path):
     assert read_log(storage, "other") == []
 
 
-def test_several_at_once_lose_nothing(tmp_path):
+@pytest.mark.parametrize("place", ["folder", "bucket"])
+def test_several_at_once_lose_nothing(tmp_path, request, place):
     storage = open_storage(str(tmp_path))
+    if place == "bucket":
+        endpoint = request.getfixturevalue("s3_endpoint")
+        storage = open_storage(f"s3://bucket/{tmp_path.name}", endpoint)
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda n: append(storage, "key", [Reject(n)]), range(16)))
     assert sorted(act.crop for act in read_log(storage, "key")) == list(range(16))
