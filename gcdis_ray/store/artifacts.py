@@ -5,8 +5,8 @@ An *artifact* is the committed output of one stage: named tables (Parquet, shard
 
 Tables of one pipeline are *co-sharded by image*: shard ``i`` of ``instances``, ``proposals``,
 ``instance_masks``, ``crops``, ``embeddings``, ``assignments``, ``partition``, ``pseudo_labels``
-and ``predictions`` holds rows that belong to the images in shard ``i`` of ``images``. A shard can be
-empty; none is ever missing.
+and ``predictions`` holds rows that belong to the images in shard ``i`` of ``images``. A shard can
+be empty; none is ever missing.
 """
 
 from __future__ import annotations
