@@ -39,7 +39,7 @@ def _ran(overrides: list[str]) -> str:
 @pytest.mark.thorough
 def test_truth_with_boxes_only(small_run, tmp_path):
     overrides = _without_masks(small_run, tmp_path, {"unlabeled": 1, "validation": 1})
-    assert _ran(overrides).count("cached") == 9  # all but ground_truth and evaluate
+    assert _ran(overrides).count("cached") == 10  # all but ground_truth and evaluate
     before, metrics = _metrics(small_run.overrides), _metrics(overrides)
     detection = metrics["detection"]
     assert detection["mask_ap"] == {"all": None, "known": None, "novel": None}

@@ -62,7 +62,7 @@ def test_detections_are_scored_by_a_published_protocol(small_run):
 def test_a_second_run_does_nothing(small_run):
     done = gcdis("run", small_run.overrides)
     assert done.returncode == 0
-    assert done.stderr.count("cached") == 12  # eleven stages and the closing line
+    assert done.stderr.count("cached") == 13  # twelve stages and the closing line
     report = Path(done.stdout.strip().splitlines()[-1].removeprefix("report: "))
     assert report.read_text().startswith("<!")
 
