@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -170,7 +172,7 @@ def test_names_of_people_cost_no_prediction(small_run: Any, found: Found, tmp_pa
     }
     assert {name for _, name in renamed} == {"zebra"}
     write_bundle(open_trained(str(storage)), str(tmp_path / "bundle"))
-    assert ("zebra" in {c.name for c in open_trained(str(tmp_path / "bundle")).classes}) is True
+    assert "zebra" in {c.name for c in open_trained(str(tmp_path / "bundle")).classes}
 
 
 def test_a_file_that_was_removed_comes_back(small_run: Any, found: Found, tmp_path: Path):
@@ -275,3 +277,25 @@ def test_mistakes_of_the_command_are_named(small_run: Any, tmp_path: Path):
         assert (done.returncode, done.stdout) == (2, ""), said
         assert said in done.stderr, done.stderr
     assert (tmp_path / "mine" / "pictures" / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    small_run: Any, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_bytes(b"")
+    done = predict(storage_of(small_run), images_of(small_run), tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert str(tmp_path / "file" / "out") in done.stderr
+    out = tmp_path / "out"
+    shutil.copytree(found.out, out)
+    before = result_files(out)
+    monkeypatch.setattr(os, "fsync", _no_room)
+    done = predict(storage_of(small_run), images_of(small_run), out)  # other shards
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "free disk space" in done.stderr
+    assert result_files(out) == before
+
+
+def _no_room(number: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
