@@ -28,3 +28,11 @@ def predict(
     """``gcdis predict`` in this process."""
     words: Sequence[object] = ("predict", model, "--images", images, "--out", out)
     return here([*map(str, words), "--runtime", "local", *more])
+
+
+def result_files(out: Path) -> dict[str, bytes]:
+    """What people read."""
+    found = [path for path in out.glob("*.json") if path.is_file()]
+    for folder in ("predictions", "pictures"):
+        found += [path for path in (out / folder).rglob("*") if path.is_file()]
+    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(found)}

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from gcdis_ray.applying.pictures import PictureRequest, draw_pictures
 from gcdis_ray.applying.trained import Trained
+from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import Pipeline
 from gcdis_ray.store.artifacts import Artifact, canonical_json
 from gcdis_ray.store.schemas import BOX, schema
@@ -142,9 +143,9 @@ class Outputs:
             images_file.write(self._head())
             image_list = _JsonList(images_file)
             for number, (index, rows) in enumerate(shards, 1):
-                image_list.add(_image(row) for row in index.to_pylist())
+                image_list.add(json.dumps(_image(row)) for row in index.to_pylist())
                 table = self._named(index, rows)
-                results.add(_result(row) for row in table.to_pylist())
+                results.add(_results(table))
                 tables.add(table)
                 by_class.update(rows["class_index"].to_pylist())
                 with_objects += len(set(rows["image_id"].to_pylist()))
@@ -224,9 +225,9 @@ class _JsonList:
     def __init__(self, file: BinaryIO) -> None:
         self._file, self._before = file, b"["
 
-    def add(self, records: Iterator[dict[str, Any]]) -> None:
+    def add(self, records: Iterator[str]) -> None:
         for record in records:
-            self._file.write(self._before + json.dumps(record).encode())
+            self._file.write(self._before + record.encode())
             self._before = b", "
 
     def close(self) -> None:
@@ -242,21 +243,22 @@ def _image(row: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _result(row: dict[str, Any]) -> dict[str, Any]:
-    """A record of COCO's results."""
-    x0, y0, x1, y1 = np.asarray(row["bbox_xyxy"], np.float32)
-    return {
-        "image_id": row["image_id"],
-        "category_id": row["category_id"],
-        "bbox": [_short(value) for value in (x0, y0, x1 - x0, y1 - y0)],
-        "score": _short(np.float32(row["score"])),
-        "segmentation": {"size": [row["height_px"], row["width_px"]], "counts": row["mask_rle"]},
-    }
-
-
-def _short(value: np.float32) -> float:
-    """The shortest decimal that is read back as the same float32."""
-    return float(str(value))
+def _results(table: pa.Table) -> Iterator[str]:
+    """Records of COCO's results, as ``json.dump`` writes them: rows are many, so texts are made by
+    the column. Numbers are the shortest that are read back as the same float32."""
+    box_N4 = matrix(table["bbox_xyxy"])
+    box_N4 = np.concatenate((box_N4[:, :2], box_N4[:, 2:] - box_N4[:, :2]), axis=1)
+    boxes, scores = box_N4.astype("U16").tolist(), table["score"].to_numpy().astype("U16").tolist()
+    names = ("image_id", "category_id", "height_px", "width_px", "mask_rle")
+    columns = (table[name].to_pylist() for name in names)
+    for box, score, image_id, category_id, height, width, rle in zip(
+        boxes, scores, *columns, strict=True
+    ):
+        yield (
+            f'{{"image_id": {image_id}, "category_id": {category_id}, "bbox": [{", ".join(box)}], '
+            f'"score": {score}, "segmentation": {{"size": [{height}, {width}], '
+            f'"counts": {json.dumps(rle)}}}}}'
+        )
 
 
 def _digest(value: Any) -> str:

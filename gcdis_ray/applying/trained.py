@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gcdis_ray.curating.naming import class_names
 from gcdis_ray.errors import ArtifactError
 from gcdis_ray.exporting.categories import category_ids
 from gcdis_ray.run.opened import OpenedRun
@@ -92,11 +93,12 @@ def of_run(run: OpenedRun) -> Trained:
 
     Raises:
         ConfigError: its recipe has none, or it has not been trained.
+        CurationError: people have merged, split or rejected classes since.
     """
     artifact = run.artifact_with("segmenter")
     record = artifact.tensor_file("segmenter").record
     table = artifact.json("segmenter_classes")
-    given = _given_names(run)
+    given = class_names(run)
     return Trained(
         name=run.name,
         storage=run.storage,
@@ -105,14 +107,9 @@ def of_run(run: OpenedRun) -> Trained:
         sha256=record.sha256,
         spec=artifact.json("segmenter_spec"),
         table=table,
-        names=[given.get(row["class_index"], row["name"]) for row in table],
+        names=[given[row["class_index"]] for row in table],
         limits=_limits(run),
     )
-
-
-def _given_names(run: OpenedRun) -> Mapping[int, str]:
-    """Names that people have given, by ``class_index``."""
-    return {}
 
 
 def _limits(run: OpenedRun) -> Mapping[str, Any]:

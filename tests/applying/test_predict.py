@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,15 +13,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from applied import SHARDS, images_of, predict, storage_of
+from applied import SHARDS, images_of, predict, result_files, storage_of
 from PIL import Image
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 from small_run import here, open_pipeline
 
 import gcdis_ray
+from gcdis_ray.applying.bundle import write_bundle
+from gcdis_ray.applying.opening import open_trained
 from gcdis_ray.applying.outputs import PREDICTED
+from gcdis_ray.curating.acts import Name
+from gcdis_ray.curating.log import append
 from gcdis_ray.errors import DataError
+from gcdis_ray.run.opened import open_run
 
 COLUMNS = ["class_index", "score", "bbox_xyxy", "mask_rle", "height_px", "width_px"]
 
@@ -37,14 +44,6 @@ def found(small_run: Any, tmp_path_factory: pytest.TempPathFactory) -> Found:
     done = predict(storage_of(small_run), images_of(small_run), out, "--set", SHARDS)
     assert done.returncode == 0, done.stderr
     return Found(out, done.stdout, done.stderr)
-
-
-def files(out: Path) -> dict[str, bytes]:
-    """What people read."""
-    found = [path for path in out.glob("*.json") if path.is_file()]
-    for folder in ("predictions", "pictures"):
-        found += [path for path in (out / folder).rglob("*") if path.is_file()]
-    return {str(path.relative_to(out)): path.read_bytes() for path in sorted(found)}
 
 
 def rows(out: Path) -> pa.Table:
@@ -101,6 +100,8 @@ def test_pycocotools_reads_it(small_run: Any, found: Found):
     results = images.loadRes(str(found.out / "results.json"))
     table = rows(found.out)
     assert len(results.anns) == table.num_rows
+    text = (found.out / "results.json").read_text()
+    assert text == json.dumps(json.loads(text))  # the form that is read fastest
     assert {c["name"] for c in images.loadCats(images.getCatIds())} >= {"digit 0", "novel 1"}
     first, row = json_of(found.out, "results.json")[0], table.slice(0, 1).to_pylist()[0]
     x, y, width, height = np.float32(first["bbox"])
@@ -139,13 +140,39 @@ def test_our_evaluation_reads_it(small_run: Any, found: Found, tmp_path: Path):
 
 
 def test_again_there_is_nothing_to_do(small_run: Any, found: Found):
-    before = files(found.out)
+    before = result_files(found.out)
     again = predict(storage_of(small_run), images_of(small_run), found.out, "--set", SHARDS)
     assert again.returncode == 0
     assert "Nothing to do" in again.stderr
     assert "Nothing to do" not in found.told
-    assert files(found.out) == before
+    assert result_files(found.out) == before
     assert again.stdout.splitlines()[-1] == found.printed.splitlines()[-1]
+
+
+def test_names_of_people_cost_no_prediction(small_run: Any, found: Found, tmp_path: Path):
+    """They are laid over what was predicted, and come with a bundle."""
+    storage, out = tmp_path / "storage", tmp_path / "out"
+    shutil.copytree(storage_of(small_run), storage)
+    shutil.copytree(found.out, out)
+    run = open_run(str(storage))
+    assignments = run.artifact_with("assignments").table("assignments").read()
+    clusters = assignments["cluster_id"].to_numpy()
+    cluster = int(np.bincount(clusters[clusters >= 5]).argmax())
+    crop = assignments["crop_index"][int(np.argmax(clusters == cluster))].as_py()
+    append(run.storage, run.crops_key, [Name(crop, "zebra")])
+    done = predict(storage, images_of(small_run), out, "--set", SHARDS)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("cached") == 3
+    before, after = rows(found.out), rows(out)
+    assert after.drop_columns("name") == before.drop_columns("name")
+    renamed = {
+        (row["class_index"], row["name"])
+        for row in json_of(out, "summary.json")["classes"]
+        if row not in json_of(found.out, "summary.json")["classes"]
+    }
+    assert {name for _, name in renamed} == {"zebra"}
+    write_bundle(open_trained(str(storage)), str(tmp_path / "bundle"))
+    assert "zebra" in {c.name for c in open_trained(str(tmp_path / "bundle")).classes}
 
 
 def test_a_file_that_was_removed_comes_back(small_run: Any, found: Found, tmp_path: Path):
@@ -156,7 +183,7 @@ def test_a_file_that_was_removed_comes_back(small_run: Any, found: Found, tmp_pa
     assert "Nothing to do" not in done.stderr
     assert "predict      " in done.stderr
     assert "cached" in done.stderr  # only the file was made
-    assert files(out) == files(found.out)
+    assert result_files(out) == result_files(found.out)
 
 
 def test_other_images_are_other_work(small_run: Any, tmp_path: Path):
@@ -250,3 +277,25 @@ def test_mistakes_of_the_command_are_named(small_run: Any, tmp_path: Path):
         assert (done.returncode, done.stdout) == (2, ""), said
         assert said in done.stderr, done.stderr
     assert (tmp_path / "mine" / "pictures" / "holiday.jpg").read_bytes() == b"precious"
+
+
+def test_a_place_that_cannot_be_written_is_named(
+    small_run: Any, found: Found, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "file").write_bytes(b"")
+    done = predict(storage_of(small_run), images_of(small_run), tmp_path / "file" / "out")
+    assert done.returncode == 2
+    assert str(tmp_path / "file" / "out") in done.stderr
+    out = tmp_path / "out"
+    shutil.copytree(found.out, out)
+    before = result_files(out)
+    monkeypatch.setattr(os, "fsync", _no_room)
+    done = predict(storage_of(small_run), images_of(small_run), out)  # other shards
+    assert done.returncode == 2
+    assert "No space left on device" in done.stderr
+    assert "free disk space" in done.stderr
+    assert result_files(out) == before
+
+
+def _no_room(number: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

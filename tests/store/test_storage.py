@@ -9,6 +9,7 @@ import random
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from unittest import mock
 
@@ -66,6 +67,20 @@ def test_write_read_list_delete(storage: Storage):
     assert storage.list("a") == {"a/c/two": 3}
     with pytest.raises(FileNotFoundError):
         storage.read("a/b/one")
+
+
+def test_a_stream_is_there_once_it_ends(storage: Storage):
+    with metering() as meter, storage.writing("a/one") as file:
+        file.write(b"01234")
+        file.write(b"56789")
+        assert storage.list("a") == {}
+    assert storage.read("a/one") == b"0123456789"
+    assert meter.written_bytes == 10
+    with suppress(ZeroDivisionError), storage.writing("a/one") as file:
+        file.write(b"half of it")
+        raise ZeroDivisionError
+    assert storage.read("a/one") == b"0123456789"
+    assert storage.list("a") == {"a/one": 10}
 
 
 def test_a_part_of_a_file(storage: Storage):

@@ -22,7 +22,7 @@ from gcdis_ray.training.plan import Progress
 from gcdis_ray.words import counted, printed
 
 _ROWS_AT_ONCE = 16_384
-_READERS = 8
+_READERS, _PART = 8, 64  # threads, and files that one of them takes at a time
 _EXAMPLES = 3
 _LIST = ".txt"
 
@@ -214,10 +214,15 @@ def _column(names: Iterable[str]) -> pa.ChunkedArray:
 def _side_by_side(
     look: Callable[[str], str | None], names: Iterator[str]
 ) -> Iterator[tuple[str, str | None]]:
+    def look_at_all(part: list[str]) -> list[str | None]:
+        return [look(name) for name in part]
+
     with ThreadPoolExecutor(_READERS) as pool:
         while some := list(islice(names, _ROWS_AT_ONCE)):
-            tasks = [pool.submit(copy_context().run, look, name) for name in some]
-            yield from zip(some, (task.result() for task in tasks), strict=True)
+            parts = [some[at : at + _PART] for at in range(0, len(some), _PART)]
+            tasks = [pool.submit(copy_context().run, look_at_all, part) for part in parts]
+            for part, task in zip(parts, tasks, strict=True):
+                yield from zip(part, task.result(), strict=True)
 
 
 def _told(state: FileState | None) -> str | None:
