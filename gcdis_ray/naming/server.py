@@ -35,7 +35,7 @@ from gcdis_ray.errors import ConfigError, CurationError, GcdisError
 from gcdis_ray.naming.again import what_follows
 from gcdis_ray.naming.clusters import Cluster
 from gcdis_ray.naming.desk import Desk, Outdated, Standing, concerned
-from gcdis_ray.naming.listing import Query, crops_of, page_of
+from gcdis_ray.naming.listing import Query, Suggest, crops_of, page_of
 
 HOST = "127.0.0.1"
 _MOST_BYTES = 16 << 20  # of a request: a split by hand of a million crops
@@ -57,7 +57,6 @@ _STATIC = {
     "naming.css": ("gcdis_ray.naming", "page/naming.css", "text/css; charset=utf-8"),
     "naming.js": ("gcdis_ray.naming", "page/naming.js", "text/javascript; charset=utf-8"),
 }
-Namer = Callable[[Cluster], list[str]]
 
 
 class Answer(NamedTuple):
@@ -83,7 +82,7 @@ class NamingServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self, desk: Desk, port: int = 0, namer: Namer | None = None) -> None:
+    def __init__(self, desk: Desk, port: int = 0, namer: Suggest | None = None) -> None:
         self.desk, self.namer = desk, namer
         self.token = secrets.token_urlsafe(24)
         try:
