@@ -150,7 +150,8 @@ def _halves(cluster: Cluster, suggestion: Suggestion) -> dict[str, Any]:
     halves = suggestion.halves_of(cluster)
     return {
         "silhouette": round(suggestion.silhouette, 3),
-        "chance": round(suggestion.chance, 3),
+        "apart": round(suggestion.apart, 2),
+        "chance": round(suggestion.chance, 2),
         "sizes": [len(half) for half in halves],
         "crops": [half[:OF_HALF].tolist() for half in halves],
     }
