@@ -10,7 +10,7 @@ from gcdis_ray.errors import ConfigError, CurationError
 
 if TYPE_CHECKING:
     from gcdis_ray.naming.desk import Desk
-    from gcdis_ray.naming.server import Namer
+    from gcdis_ray.naming.text_encoder import Namer
 
 HELP = "name, merge, split and reject discovered classes; --serve: on a local page"
 EXAMPLE = """\
@@ -88,6 +88,8 @@ def _check(args: argparse.Namespace, acting: bool) -> None:
         raise ConfigError("is of the contact sheet alone", where="--output")
     if args.port and not args.serve:
         raise ConfigError("is of the page", where="--port", fix="add --serve")
+    if args.text_encoder and (acting or args.list or args.json):
+        raise ConfigError("suggests names on a page or a contact sheet", where="--text-encoder")
     if bool(args.text_encoder) != bool(args.vocabulary):
         raise ConfigError(
             "names are suggested by --text-encoder FOLDER, from those of --vocabulary FILE",
@@ -149,7 +151,7 @@ def _tell(desk: Desk, said: str | None, as_json: bool) -> None:
 def _write_sheet(desk: Desk, args: argparse.Namespace) -> None:
     from gcdis_ray.naming.contact_sheet import write_sheet
 
-    print(f"contact sheet: {write_sheet(desk, args.output)}")
+    print(f"contact sheet: {write_sheet(desk, args.output, _namer(desk, args))}")
     print(f"name on a local page: gcdis name {args.config} --serve")
     print(f"or here, by number:   gcdis name {args.config} --name 12=zebra --merge 3,5 --reject 7")
 
@@ -171,6 +173,6 @@ def _serve(desk: Desk, args: argparse.Namespace) -> int:
 def _namer(desk: Desk, args: argparse.Namespace) -> Namer | None:
     if not args.text_encoder:
         return None
-    from gcdis_ray.naming.text_encoder import Namer as TextEncoder
+    from gcdis_ray.naming.text_encoder import Namer
 
-    return TextEncoder(args.text_encoder, args.vocabulary, desk.crops.pictures)
+    return Namer(args.text_encoder, args.vocabulary, desk.crops.pictures)

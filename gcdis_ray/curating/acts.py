@@ -118,6 +118,18 @@ def parse_act(line: str, where: str) -> Act:
         raise CurationError(f"{wrong}: {shown(line)}", where=where, fix=_FIX) from None
 
 
+def read_act(plain: Any, where: str) -> Act:
+    """An act as plain data, as one line of a log would have it.
+
+    Raises:
+        CurationError: it is none.
+    """
+    try:
+        return _act(plain, where)
+    except _Wrong as wrong:
+        raise CurationError(str(wrong), where=where) from None
+
+
 def to_line(act: Act) -> str:
     """An act as its line in a log, without a line break; :func:`parse_act` reads it."""
     notes = {name: value for name in _NOTES if (value := getattr(act.note, name)) is not None}

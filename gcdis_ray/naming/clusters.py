@@ -60,11 +60,12 @@ class Suggestion:
 
     Args:
         crops_M: those that would leave, the smaller half, in the cluster's order.
-        silhouette, chance: as in :class:`~gcdis_ray.naming.halves.Halves`.
+        silhouette, apart, chance: as in :class:`~gcdis_ray.naming.halves.Halves`.
     """
 
     crops_M: NDArray[np.int64]
     silhouette: float
+    apart: float
     chance: float
 
     def halves_of(self, cluster: Cluster) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -155,7 +156,7 @@ class Surroundings:
         half_M = torch.cat([nearest(block, centers_2D)[0] for block in vectors.blocks(crops_M)])
         smaller = int(torch.bincount(half_M, minlength=2).argmin())
         leaving_M = crops_M[(half_M == smaller).numpy()]
-        return Suggestion(leaving_M, found.silhouette, found.chance)
+        return Suggestion(leaving_M, found.silhouette, found.apart, found.chance)
 
 
 def _remembered(kept: dict[bytes, _Found], digest: bytes, make: Callable[[], _Found]) -> _Found:

@@ -9,7 +9,7 @@ from pathlib import Path
 from gcdis_ray.errors import StorageError
 from gcdis_ray.naming.clusters import Cluster, Suggestion
 from gcdis_ray.naming.desk import Desk
-from gcdis_ray.naming.listing import BEST, DOUBTFUL, NEAR, OF_HALF, picked
+from gcdis_ray.naming.listing import BEST, DOUBTFUL, NEAR, OF_HALF, Suggest, picked
 from gcdis_ray.report.gallery import Thumb, read_crops, thumbs
 from gcdis_ray.report.html import render
 from gcdis_ray.report.palette import class_color
@@ -22,6 +22,7 @@ class SheetCard:
     """A cluster with pictures."""
 
     cluster: Cluster
+    names: list[str]
     best: list[Thumb]
     doubtful: list[Thumb]
     near: list[tuple[Cluster, float]]
@@ -29,7 +30,7 @@ class SheetCard:
     halves: list[list[Thumb]]
 
 
-def write_sheet(desk: Desk, output: str | None = None) -> str:
+def write_sheet(desk: Desk, output: str | None = None, namer: Suggest | None = None) -> str:
     """Where the page has been written.
 
     Args:
@@ -38,7 +39,7 @@ def write_sheet(desk: Desk, output: str | None = None) -> str:
     Raises:
         StorageError: it cannot be written.
     """
-    page = contact_sheet(desk).encode()
+    page = contact_sheet(desk, namer).encode()
     if output is None:
         name = f"reports/{desk.run.name}-names.html"
         desk.run.storage.write(name, page)
@@ -50,7 +51,7 @@ def write_sheet(desk: Desk, output: str | None = None) -> str:
     return str(Path(output).absolute())
 
 
-def contact_sheet(desk: Desk) -> str:
+def contact_sheet(desk: Desk, namer: Suggest | None = None) -> str:
     """One self-contained page of at most about 10 MB: discovered clusters, the largest first, with
     as many pictures as it can carry; those without any, and known classes, in a table."""
     standing = desk.look()
@@ -58,7 +59,7 @@ def contact_sheet(desk: Desk) -> str:
     discovered.sort(key=lambda cluster: (-len(cluster.crops_M), cluster.number))
     pictured = discovered[:_MAX_THUMBS]
     share = min(1.0, _MAX_THUMBS / max(1, len(pictured) * (BEST + DOUBTFUL + 2 * OF_HALF)))
-    cards = _cards(desk, pictured, standing.clusters, share)
+    cards = _cards(desk, pictured, standing.clusters, share, namer)
     return render(
         "contact_sheet.html.j2",
         {
@@ -76,7 +77,11 @@ def contact_sheet(desk: Desk) -> str:
 
 
 def _cards(
-    desk: Desk, some: Sequence[Cluster], every: Sequence[Cluster], share: float
+    desk: Desk,
+    some: Sequence[Cluster],
+    every: Sequence[Cluster],
+    share: float,
+    namer: Suggest | None,
 ) -> list[SheetCard]:
     chosen: list[tuple[list[int], ...]] = []
     suggestions = [desk.surroundings.split(cluster) for cluster in some]
@@ -91,7 +96,8 @@ def _cards(
         best, doubtful, *halves = (
             thumbs(part, rows, color=_color(cluster), alt=cluster.name, hints={}) for part in parts
         )
-        cards.append(SheetCard(cluster, best, doubtful, others, suggestion, halves))
+        names = namer(cluster) if namer and not cluster.named else []
+        cards.append(SheetCard(cluster, names, best, doubtful, others, suggestion, halves))
     return cards
 
 

@@ -1,8 +1,10 @@
 """Whether a cluster looks like two: two-means of its embeddings, beside what one cloud would give.
 
-Two-means cuts any cloud, and a long one into halves that look well apart. So its silhouette says
-little by itself: it is compared with that of points drawn from one normal distribution with the
-same spread along the same axes (as in Liu, Hayes, Nobel, Marron 2008, SigClust).
+Two-means cuts any cloud, and a long one into halves that look well apart. So their silhouette says
+little by itself. What tells two groups from one cloud is how narrow the halves are along the line
+between their means: Ashman's D (Ashman, Bird, Zepf 1994), the distance of the means in standard
+deviations of the halves. It is compared with that of points drawn from one normal distribution with
+the same spread along the same axes (as in Liu, Hayes, Nobel, Marron 2008, SigClust).
 
 Shape letters: N points, D dimensions.
 """
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gcdis_ray.clustering.class_count.measures import silhouette
 from gcdis_ray.clustering.kmeans import Clustering, kmeans
@@ -20,7 +23,7 @@ from gcdis_ray.clustering.kmeans import Clustering, kmeans
 LEAST = 8  # points, below which there is nothing to tell
 SAMPLE = 2_000  # points that are looked at of a larger cluster
 _CLOUDS = 4  # clouds that it is compared with
-_MARGIN = 0.05  # by which the silhouette is to be above that of every cloud
+_CLEAR = 1.6  # times as far apart as the halves of any cloud
 _LEAST_HALF = 4  # points: fewer are strays, which a person sees among the doubtful
 _STARTS = 3  # of k-means
 
@@ -32,20 +35,23 @@ class Halves:
     Args:
         centers_2D: the mean of each half.
         silhouette: simplified, in [-1, 1]: distances to centers in the place of those to points.
-        chance: the highest silhouette of a single cloud of the same spread.
+        apart: distance of the means of the halves along the line between them, in standard
+            deviations (the root of the mean of the variances of the halves along that line).
+        chance: the largest such distance of four single clouds of the same spread.
         smaller: how many points the smaller half has.
     """
 
     centers_2D: Tensor
     silhouette: float
+    apart: float
     chance: float
     smaller: int
 
     @property
     def clear(self) -> bool:
-        """Whether the cluster is far better seen as two: the silhouette is 0.05 above that of the
-        best of four clouds, and the smaller half has at least four points."""
-        return self.smaller >= _LEAST_HALF and self.silhouette >= self.chance + _MARGIN
+        """Whether the cluster is far better seen as two: its halves are 1.6 times as far apart as
+        those of any of four clouds, and the smaller one has at least four points."""
+        return self.smaller >= _LEAST_HALF and self.apart >= _CLEAR * self.chance
 
 
 @torch.no_grad()
@@ -73,7 +79,8 @@ def halves(points_ND: Tensor, seed: int) -> Halves | None:
     ]
     chance = max(_apart(cloud, _two(cloud, generator)) for cloud in clouds)
     smaller = int(torch.bincount(found.cluster_N, minlength=2).min())
-    return Halves(found.centers_KD, _apart(points_ND, found), chance, smaller)
+    shown = silhouette(points_ND, found.centers_KD, found.cluster_N)
+    return Halves(found.centers_KD, shown, _apart(points_ND, found), chance, smaller)
 
 
 def _two(points_ND: Tensor, generator: torch.Generator) -> Clustering:
@@ -81,4 +88,8 @@ def _two(points_ND: Tensor, generator: torch.Generator) -> Clustering:
 
 
 def _apart(points_ND: Tensor, found: Clustering) -> float:
-    return silhouette(points_ND, found.centers_KD, found.cluster_N)
+    """Ashman's D of the halves."""
+    line_D = F.normalize(found.centers_KD[1] - found.centers_KD[0], dim=0)
+    along = [(points_ND[found.cluster_N == half] @ line_D) for half in (0, 1)]
+    deviation = (sum(values.var(correction=0) for values in along) / 2) ** 0.5
+    return float((along[1].mean() - along[0].mean()) / torch.as_tensor(deviation).clamp(min=1e-12))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -17,6 +17,8 @@ from gcdis_ray.words import shown
 
 Order = Literal["largest", "doubtful", "number"]
 Which = Literal["discovered", "unnamed", "named", "known"]
+Suggest = Callable[[Cluster], list[str]]
+"""Names that a cluster may have, the likeliest first."""
 PAGE = 24  # clusters
 BEST, DOUBTFUL, NEAR, OF_HALF = 12, 8, 5, 6
 MORE = 60  # crops of a cluster at a time
@@ -148,7 +150,8 @@ def _halves(cluster: Cluster, suggestion: Suggestion) -> dict[str, Any]:
     halves = suggestion.halves_of(cluster)
     return {
         "silhouette": round(suggestion.silhouette, 3),
-        "chance": round(suggestion.chance, 3),
+        "apart": round(suggestion.apart, 2),
+        "chance": round(suggestion.chance, 2),
         "sizes": [len(half) for half in halves],
         "crops": [half[:OF_HALF].tolist() for half in halves],
     }

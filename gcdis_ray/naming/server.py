@@ -23,19 +23,21 @@ import hmac
 import json
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
+from socket import SHUT_RD, socket
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
-from gcdis_ray.curating.acts import Act, Note, Split, parse_act, to_line
+from gcdis_ray.curating.acts import Act, Note, Split, read_act, to_line
 from gcdis_ray.errors import ConfigError, CurationError, GcdisError
 from gcdis_ray.naming.again import what_follows
 from gcdis_ray.naming.clusters import Cluster
 from gcdis_ray.naming.desk import Desk, Outdated, Standing, concerned
-from gcdis_ray.naming.listing import Query, crops_of, page_of
+from gcdis_ray.naming.listing import Query, Suggest, crops_of, page_of
 
 HOST = "127.0.0.1"
 _MOST_BYTES = 16 << 20  # of a request: a split by hand of a million crops
@@ -57,7 +59,6 @@ _STATIC = {
     "naming.css": ("gcdis_ray.naming", "page/naming.css", "text/css; charset=utf-8"),
     "naming.js": ("gcdis_ray.naming", "page/naming.js", "text/javascript; charset=utf-8"),
 }
-Namer = Callable[[Cluster], list[str]]
 
 
 class Answer(NamedTuple):
@@ -80,11 +81,11 @@ class NamingServer(ThreadingHTTPServer):
         ConfigError: the port cannot be had.
     """
 
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False  # one that ends with the process may be in the middle of an act
 
-    def __init__(self, desk: Desk, port: int = 0, namer: Namer | None = None) -> None:
+    def __init__(self, desk: Desk, port: int = 0, namer: Suggest | None = None) -> None:
         self.desk, self.namer = desk, namer
+        self.connections: set[socket] = set()
         self.token = secrets.token_urlsafe(24)
         try:
             super().__init__((HOST, port), _Handler)
@@ -92,6 +93,13 @@ class NamingServer(ThreadingHTTPServer):
             what = getattr(error, "strerror", None) or str(error)
             raise ConfigError(what, where=f"--port {port}", fix="choose another port") from error
         self.hosts = {f"{name}:{self.server_port}" for name in (HOST, "localhost")}
+
+    def server_close(self) -> None:
+        """Ends what is open, once it is answered."""
+        for connection in list(self.connections):
+            with suppress(OSError):
+                connection.shutdown(SHUT_RD)
+        super().server_close()
 
     @property
     def address(self) -> str:
@@ -144,7 +152,7 @@ class NamingServer(ThreadingHTTPServer):
             return Split(tuple(self.desk.suggestion(cluster).crops_M.tolist()), note)
         plain = body["act"]
         plain = {**plain, "at": note.at} if isinstance(plain, dict) else plain
-        return parse_act(json.dumps(plain), "act")
+        return read_act(plain, "act")
 
     def _clusters(self, query: Mapping[str, str]) -> Answer:
         told = {name: query[name] for name in ("which", "order", "find") if name in query}
@@ -168,6 +176,15 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     timeout = _TIMEOUT_S
     server_version, sys_version = "gcdis", ""
+
+    def setup(self) -> None:
+        super().setup()
+        self.server.connections.add(self.connection)
+
+    def finish(self) -> None:
+        self.server.connections.discard(self.connection)
+        with suppress(OSError):  # who asked may have gone
+            super().finish()
 
     def do_GET(self) -> None:
         self._respond(self._get)

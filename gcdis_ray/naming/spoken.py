@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from gcdis_ray.curating.acts import Act, Merge, Name, Note, Reject, Split, Undo, parse_act, to_line
+from gcdis_ray.curating.acts import Act, Merge, Name, Note, Reject, Split, Undo, read_act, to_line
 from gcdis_ray.errors import CurationError
 from gcdis_ray.naming.clusters import Cluster
 from gcdis_ray.naming.desk import Desk, Standing
@@ -54,7 +55,7 @@ def _act(option: str, text: str, desk: Desk, standing: Standing, note: Note) -> 
             return Reject(find(standing, text, where).crop, note)
         case _:
             return Undo(note)
-    return parse_act(to_line(act), where)  # names and numbers are held to what a log may say
+    return read_act(json.loads(to_line(act)), where)  # held to what a log may say
 
 
 def find(standing: Standing, which: str, where: str) -> Cluster:

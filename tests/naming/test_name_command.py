@@ -139,6 +139,8 @@ def test_a_log_is_applied_whole_or_not_at_all(name: Gcdis, tmp_path: Path):
         (["--output", "x", "--json"], "--output: is of the contact sheet"),
         (["--port", "80"], "--port: is of the page"),
         (["--vocabulary", "x"], "--vocabulary: names are suggested"),
+        (["--text-encoder", "x"], "--text-encoder: names are suggested"),
+        (["--text-encoder", "x", "--vocabulary", "x", "--list"], "on a page or a contact sheet"),
     ],
 )
 def test_mistakes_are_named(name: Gcdis, words: list[str], said: str):

@@ -316,3 +316,15 @@ def test_a_line_that_is_no_address_is_answered(still: Client):
         host = f"Host: 127.0.0.1:{still.port}"
         line.sendall(f"GET http://[/{still.token}/ HTTP/1.1\r\n{host}\r\n\r\n".encode())
         assert b" 404 " in line.recv(100)
+
+
+def test_a_connection_that_is_kept_open_does_not_hold_the_end(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("gcdis_ray.naming.server._Handler.timeout", None)  # else it ends by itself
+    with serving(desk) as server:
+        line = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+        line.request("GET", f"/{server.token}/")
+        line.getresponse().read()
+        assert line.sock is not None
+    assert line.sock.recv(1) == b""

@@ -39,7 +39,7 @@ async function ask(path, body) {
   const told = await answer.json();
   if (told.error) {
     const { what, where, fix } = told.error;
-    throw new Error([where ? `${where}: ${what}` : what, fix ? `Next: ${fix}` : ""].filter(Boolean).join("\n"));
+    throw new Error([where && where !== "act" ? `${where}: ${what}` : what, fix ? `Next: ${fix}` : ""].filter(Boolean).join("\n"));
   }
   return told;
 }
@@ -220,7 +220,7 @@ function crops(cluster) {
 }
 
 function halves(cluster) {
-  const { sizes, crops: shown, silhouette, chance } = cluster.split;
+  const { sizes, crops: shown, silhouette, apart, chance } = cluster.split;
   const button = make("button", { type: "button" }, make("kbd", {}, "S"), " Split");
   button.addEventListener("click", () => split(cluster));
   const half = (ids, size) => make("div", {},
@@ -228,8 +228,8 @@ function halves(cluster) {
     make("div", { className: "crops" }, ...ids.map((crop) => picture(crop, `crop ${crop}`))));
   return make("div", { className: "halves" },
     make("div", { className: "top" },
-      make("p", { title: "simplified silhouette of two-means, and of one cloud of the same spread" },
-        make("b", {}, "Looks like two"), ` (silhouette ${silhouette.toFixed(2)}; one cloud: ${chance.toFixed(2)})`), button),
+      make("p", { title: "halves of two-means: simplified silhouette; distance in standard deviations, and that of one cloud's halves" },
+        make("b", {}, "Looks like two"), `: ${apart.toFixed(1)} deviations apart, one cloud's halves ${chance.toFixed(1)} (silhouette ${silhouette.toFixed(2)})`), button),
     make("div", { className: "two" }, half(shown[0], sizes[0]), half(shown[1], sizes[1])));
 }
 
