@@ -1,0 +1,219 @@
+"""What ``gcdis export`` writes, of a run of the quickstart in small."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from conftest import SmallRun
+from PIL import Image
+from small_run import here, open_pipeline
+
+from gcdis_ray.masks.coco_rle import area, bbox_xyxy, iou_matrix, rle_from_polygons
+from gcdis_ray.run.pipeline import Pipeline
+
+
+@pytest.fixture(scope="module")
+def run(small_run: SmallRun) -> Pipeline:
+    return open_pipeline(small_run.overrides)
+
+
+def export(run: Pipeline, out: Path, *words: str) -> dict[str, Any]:
+    done = here(["export", run.config.storage, "--out", str(out), "--json", *words])
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def refused(run: str, out: Path | str, *words: str) -> str:
+    done = here(["export", run, "--out", str(out), *words])
+    assert done.returncode == 2
+    return done.stderr
+
+
+def pseudo_labels(run: Pipeline) -> list[dict[str, Any]]:
+    """Rows with the masks of their proposals, and the names of their classes."""
+    made = run.artifacts()
+    proposals = made["propose"].table("proposals").read().to_pylist()
+    proposal_of = {row["proposal_id"]: row for row in proposals}
+    names = {row["class_index"]: row["name"] for row in made["discover"].json("discovered_classes")}
+    rows = made["label"].table("pseudo_labels").read().to_pylist()
+    return [
+        {**proposal_of[row["source_id"]], **row, "name": names[row["cluster_id"]]} for row in rows
+    ]
+
+
+def size_of(path: Path) -> tuple[int, int]:
+    """(height, width)"""
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def read(out: Path, name: str) -> Any:
+    return json.loads((out / name).read_text())
+
+
+def test_coco_has_every_pseudo_label_with_its_mask(run: Pipeline, tmp_path: Path):
+    told = export(run, tmp_path / "o", "--format", "coco", "--rle")
+    data, want = read(tmp_path / "o", "annotations.json"), pseudo_labels(run)
+    name_of = {row["id"]: row["name"] for row in data["categories"]}
+    assert min(name_of) == 1
+    assert [a["id"] for a in data["annotations"]] == list(range(1, len(want) + 1))
+    assert told["objects"] == len(want)
+    found = {a["crop_index"]: a for a in data["annotations"]}
+    for row in want:
+        annotation = found[row["crop_index"]]
+        size = [row["height_px"], row["width_px"]]
+        assert annotation["segmentation"] == {"size": size, "counts": row["mask_rle"]}
+        assert name_of[annotation["category_id"]] == row["name"]
+        assert annotation["image_id"] == row["image_id"]
+        assert np.float32(annotation["score"]) == np.float32(row["probability"])
+        assert np.float32(annotation["reliability"]) == np.float32(row["reliability"])
+        x0, y0, x1, y1 = bbox_xyxy(row["mask_rle"], *size)
+        assert annotation["bbox"] == [x0, y0, x1 - x0, y1 - y0]
+        assert annotation["area"] == area(row["mask_rle"], *size)
+    for image in data["images"]:
+        size = size_of(tmp_path / "o" / "images" / image["file_name"])
+        assert size == (image["height"], image["width"])
+
+
+def test_polygons_keep_what_is_asked_of_a_mask(run: Pipeline, tmp_path: Path):
+    told = export(run, tmp_path / "o", "--format", "coco", "--min-iou", "0.9", "--images", "none")
+    rows = {row["crop_index"]: row for row in pseudo_labels(run)}
+    overlaps = []
+    for annotation in read(tmp_path / "o", "annotations.json")["annotations"]:
+        row = rows[annotation["crop_index"]]
+        size = row["height_px"], row["width_px"]
+        drawn = rle_from_polygons(annotation["segmentation"], *size)
+        overlaps.append(iou_matrix([drawn], [row["mask_rle"]], *size)[0, 0])
+    assert min(overlaps) >= 0.9
+    assert told["polygons"]["mean_iou"] == pytest.approx(np.mean(overlaps), abs=1e-4)
+    assert told["polygons"]["least_iou"] == pytest.approx(min(overlaps), abs=1e-4)
+    data = read(tmp_path / "o", "annotations.json")
+    assert data["images"][0]["file_name"].startswith("images/unlabeled/")  # as in the data folder
+
+
+def test_limits_leave_out_and_labels_come_along(run: Pipeline, tmp_path: Path):
+    words = ("--format", "coco", "--min-reliability", "0.5", "--with-labels")
+    told = export(run, tmp_path / "o", *words)
+    best = [row for row in pseudo_labels(run) if row["reliability"] >= 0.5]
+    given = run.artifacts()["ingest"].table("instances").read().to_pylist()
+    assert told["objects"] == len(best) + len(given)
+    data = read(tmp_path / "o", "annotations.json")
+    assert sum("score" not in a for a in data["annotations"]) == len(given)
+    assert {image["file_name"].split("/")[0] for image in data["images"]} == {
+        "labeled",
+        "unlabeled",
+    }
+
+
+def test_predictions_are_those_of_validation_images(run: Pipeline, tmp_path: Path):
+    told = export(run, tmp_path / "o", "--format", "coco", "--of", "predictions", "--rle")
+    rows = run.artifacts()["predict"].table("predictions").read().to_pylist()
+    masks = [(row["image_id"], row["mask_rle"]) for row in rows]
+    data = read(tmp_path / "o", "annotations.json")
+    exported = [(a["image_id"], a["segmentation"]["counts"]) for a in data["annotations"]]
+    assert told["images"] == 8
+    assert set(exported) <= set(masks)
+    assert len(exported) + told["left_out"].get("masks without a pixel", 0) == len(masks)
+
+
+def test_fiftyone_has_the_embedding_of_every_object(run: Pipeline, tmp_path: Path):
+    export(run, tmp_path / "o", "--format", "fiftyone")
+    rows = run.artifacts()["discover"].table("assignments").read().to_pylist()
+    embedding_of = {row["crop_index"]: row["embedding"] for row in rows}
+    for annotation in read(tmp_path / "o", "labels.json")["annotations"]:
+        want = np.array(embedding_of[annotation["crop_index"]], np.float32)
+        assert np.array_equal(np.array(annotation["embedding"], np.float32), want)
+
+
+def test_label_studio_has_percent_of_the_image(run: Pipeline, tmp_path: Path):
+    export(run, tmp_path / "o", "--format", "label-studio", "--min-iou", "1")
+    rows = iter(pseudo_labels(run))
+    for task in read(tmp_path / "o", "tasks.json"):
+        name = task["data"]["image"].removeprefix("/data/local-files/?d=o/images/")
+        assert (tmp_path / "o" / "images" / name).is_file()
+        for region in task["predictions"][0]["result"]:
+            row = next(rows)
+            size = row["height_px"], row["width_px"]
+            points = np.array(region["value"]["points"]) / 100 * size[::-1]
+            drawn = rle_from_polygons([points.ravel().tolist()], *size)
+            assert iou_matrix([drawn], [row["mask_rle"]], *size)[0, 0] == 1
+            assert region["value"]["polygonlabels"] == [row["name"]]
+    assert next(rows, None) is None
+
+
+def test_yolo_has_shares_of_the_image(run: Pipeline, tmp_path: Path):
+    told = export(run, tmp_path / "o", "--format", "yolo", "--min-iou", "1")
+    names = yaml.safe_load((tmp_path / "o" / "data.yaml").read_text())["names"]
+    rows, seen = pseudo_labels(run), 0
+    for path in sorted((tmp_path / "o" / "images").iterdir()):
+        height, width = size_of(path)
+        for line in (tmp_path / "o" / "labels" / f"{path.stem}.txt").read_text().splitlines():
+            number, *share = line.split()
+            points = np.array(share, float).reshape(-1, 2) * (width, height)
+            drawn = rle_from_polygons([points.ravel().tolist()], height, width)
+            row = rows[seen]
+            assert iou_matrix([drawn], [row["mask_rle"]], height, width)[0, 0] == 1
+            assert names[int(number)] == row["name"]
+            seen += 1
+    assert seen == len(rows) == told["objects"]
+
+
+def test_crops_lie_in_folders_of_their_class(run: Pipeline, tmp_path: Path):
+    told = export(run, tmp_path / "o", "--format", "folders")
+    jpegs = run.artifacts()["crop"].table("crops").read(["crop_index", "jpeg"]).to_pylist()
+    jpeg_of = {row["crop_index"]: row["jpeg"] for row in jpegs}
+    rows = pseudo_labels(run)
+    for row in rows:
+        path = tmp_path / "o" / row["name"] / f"{row['crop_index']}.jpg"
+        assert path.read_bytes() == jpeg_of[row["crop_index"]]
+    assert len(list((tmp_path / "o").glob("*/*.jpg"))) == len(rows) == told["crops"]
+
+
+def test_an_export_again_is_the_same_bytes(run: Pipeline, tmp_path: Path):
+    for out in ("a", "b"):
+        export(run, tmp_path / out, "--format", "cvat")
+    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.json"))
+    assert len(files) == 3
+    assert all(
+        (tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files
+    )
+
+
+def test_links_lead_to_the_data(run: Pipeline, tmp_path: Path):
+    export(run, tmp_path / "o", "--format", "coco", "--images", "link")
+    links = list((tmp_path / "o" / "images").iterdir())
+    assert links
+    assert all(link.is_symlink() and link.is_file() for link in links)
+
+
+def test_what_cannot_be_exported_is_named(run: Pipeline, tmp_path: Path):
+    storage, out = run.config.storage, tmp_path / "o"
+    assert "takes polygons" in refused(storage, out, "--format", "yolo", "--rle")
+    assert "by the image files" in refused(storage, out, "--format", "yolo", "--images", "none")
+    assert "are not exported as" in refused(storage, out, "--format", "coco", "--of", "crops")
+    words = ("--format", "coco", "--of", "predictions", "--min-reliability", "0.5")
+    assert "predictions have a score" in refused(storage, out, *words)
+    assert "no local folder" in refused(storage, "s3://bucket", "--format", "coco")
+    assert not out.exists()
+    export(run, out, "--format", "coco", "--images", "none")
+    assert "--force" in refused(storage, out, "--format", "coco")
+    export(run, out, "--format", "yolo", "--force")
+    assert (out / "data.yaml").is_file()
+    assert not (out / "annotations.json").exists()
+
+
+def test_a_run_that_has_not_got_there_is_told(run: Pipeline, tmp_path: Path):
+    note = json.loads((Path(run.config.storage) / "runs" / "small.json").read_text())
+    note["keys"]["label"] = "0" * 24
+    (tmp_path / "s" / "runs").mkdir(parents=True)
+    (tmp_path / "s" / "runs" / "small.json").write_text(json.dumps(note))
+    for made in Path(run.config.storage).iterdir():
+        if made.name != "runs":
+            (tmp_path / "s" / made.name).symlink_to(made)
+    said = refused(str(tmp_path / "s"), tmp_path / "o", "--format", "coco")
+    assert "stage label has not been run" in said
