@@ -49,15 +49,16 @@ class Format:
     needs_images: bool = False
 
 
+COCO_FILE = "annotations/instances_default.json"  # as readers of COCO folders look for it
+
+
 def _cvat(target: Target) -> Writer:
     write_cvat_labels(target)
-    return Coco.open(target, "annotations/instances_default.json")
+    return Coco.open(target, COCO_FILE)
 
 
 FORMATS: Mapping[str, Format] = {
-    "coco": Format(
-        "images", lambda target: Coco.open(target, "annotations.json"), False, True, False
-    ),
+    "coco": Format("images", lambda target: Coco.open(target, COCO_FILE), False, True, False),
     "label-studio": Format("images", LabelStudio.open, None),
     "fiftyone": Format("data", lambda target: Coco.open(target, "labels.json"), True, True),
     "cvat": Format("images/default", _cvat, False, True),

@@ -13,6 +13,7 @@ from conftest import SmallRun
 from PIL import Image
 from small_run import here, open_pipeline
 
+from gcdis_ray.exporting.export import COCO_FILE
 from gcdis_ray.masks.coco_rle import area, bbox_xyxy, iou_matrix, rle_from_polygons
 from gcdis_ray.run.pipeline import Pipeline
 
@@ -58,7 +59,7 @@ def read(out: Path, name: str) -> Any:
 
 def test_coco_has_every_pseudo_label_with_its_mask(run: Pipeline, tmp_path: Path):
     told = export(run, tmp_path / "o", "--format", "coco", "--rle")
-    data, want = read(tmp_path / "o", "annotations.json"), pseudo_labels(run)
+    data, want = read(tmp_path / "o", COCO_FILE), pseudo_labels(run)
     name_of = {row["id"]: row["name"] for row in data["categories"]}
     assert min(name_of) == 1
     assert [a["id"] for a in data["annotations"]] == list(range(1, len(want) + 1))
@@ -84,7 +85,7 @@ def test_polygons_keep_what_is_asked_of_a_mask(run: Pipeline, tmp_path: Path):
     told = export(run, tmp_path / "o", "--format", "coco", "--min-iou", "0.9", "--images", "none")
     rows = {row["crop_index"]: row for row in pseudo_labels(run)}
     overlaps = []
-    for annotation in read(tmp_path / "o", "annotations.json")["annotations"]:
+    for annotation in read(tmp_path / "o", COCO_FILE)["annotations"]:
         row = rows[annotation["crop_index"]]
         size = row["height_px"], row["width_px"]
         drawn = rle_from_polygons(annotation["segmentation"], *size)
@@ -92,7 +93,7 @@ def test_polygons_keep_what_is_asked_of_a_mask(run: Pipeline, tmp_path: Path):
     assert min(overlaps) >= 0.9
     assert told["polygons"]["mean_iou"] == pytest.approx(np.mean(overlaps), abs=1e-4)
     assert told["polygons"]["least_iou"] == pytest.approx(min(overlaps), abs=1e-4)
-    data = read(tmp_path / "o", "annotations.json")
+    data = read(tmp_path / "o", COCO_FILE)
     assert data["images"][0]["file_name"].startswith("images/unlabeled/")  # as in the data folder
 
 
@@ -102,7 +103,7 @@ def test_limits_leave_out_and_labels_come_along(run: Pipeline, tmp_path: Path):
     best = [row for row in pseudo_labels(run) if row["reliability"] >= 0.5]
     given = run.artifacts()["ingest"].table("instances").read().to_pylist()
     assert told["objects"] == len(best) + len(given)
-    data = read(tmp_path / "o", "annotations.json")
+    data = read(tmp_path / "o", COCO_FILE)
     assert sum("score" not in a for a in data["annotations"]) == len(given)
     assert {image["file_name"].split("/")[0] for image in data["images"]} == {
         "labeled",
@@ -114,7 +115,7 @@ def test_predictions_are_those_of_validation_images(run: Pipeline, tmp_path: Pat
     told = export(run, tmp_path / "o", "--format", "coco", "--of", "predictions", "--rle")
     rows = run.artifacts()["predict"].table("predictions").read().to_pylist()
     masks = [(row["image_id"], row["mask_rle"]) for row in rows]
-    data = read(tmp_path / "o", "annotations.json")
+    data = read(tmp_path / "o", COCO_FILE)
     exported = [(a["image_id"], a["segmentation"]["counts"]) for a in data["annotations"]]
     assert told["images"] == 8
     assert set(exported) <= set(masks)
@@ -204,7 +205,7 @@ def test_what_cannot_be_exported_is_named(run: Pipeline, tmp_path: Path):
     assert "--force" in refused(storage, out, "--format", "coco")
     export(run, out, "--format", "yolo", "--force")
     assert (out / "data.yaml").is_file()
-    assert not (out / "annotations.json").exists()
+    assert not (out / COCO_FILE).exists()
 
 
 def test_a_run_that_has_not_got_there_is_told(run: Pipeline, tmp_path: Path):
