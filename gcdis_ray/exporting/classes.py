@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from gcdis_ray.curating.naming import class_names
 from gcdis_ray.errors import DataError
 from gcdis_ray.exporting.categories import category_ids
 from gcdis_ray.run.opened import OpenedRun
 from gcdis_ray.words import shown, some
 
+_PREDICTED = "summary.json"  # of gcdis predict
 _FIX = "give it another name (gcdis name), or mend the data set's"
 
 
@@ -69,5 +72,12 @@ def check_distinct(classes: Sequence[ExportedClass], where: str) -> None:
 
 
 def _given_names(run: OpenedRun) -> Mapping[int, str]:
-    """Names that people have given, by ``class_index``."""
-    return {}
+    """Names that people have given, by ``class_index``: to the classes of a run, or, before
+    ``gcdis predict`` applied it, to those of its model."""
+    if run.has("discovered_classes"):
+        return class_names(run)
+    try:
+        told = json.loads(run.storage.read(_PREDICTED))
+    except FileNotFoundError:
+        return {}
+    return {row["class_index"]: row["name"] for row in told.get("classes", ())}

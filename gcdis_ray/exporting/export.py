@@ -145,9 +145,10 @@ def _write(
     for shard in range(found.num_shards):
         for image in found.images(shard, files=files is not None):
             num_images += 1
-            name = names.name(image.image_id, image.uri) if names else image.uri
-            if files:
+            name = image.uri
+            if files and names:
                 assert image.file is not None
+                name = names.name(image.image_id, image.uri, image.file)
                 files.put(name, image.uri, image.file)
             image = _usable(image, chosen, left_out)
             num_objects.update(each.class_index for each in image.objects)

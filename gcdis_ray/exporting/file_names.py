@@ -13,16 +13,17 @@ from pathlib import PurePosixPath
 import numpy as np
 import pyarrow as pa
 
+from gcdis_ray.data.images.image_check import image_format
+from gcdis_ray.data.images.image_names import IMAGE_SUFFIXES
 from gcdis_ray.errors import DataError
 
 _REFUSED = frozenset('<>:"/\\|?*')  # by one file system or another
-_LONGEST = 100  # characters of a part: 255 bytes are what most file systems hold
+_LONGEST = 60  # characters of a part, of four bytes at most: file systems hold 255
 _DEVICES = frozenset(
     {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
 )
-_FOLDERS = frozenset(
-    {"images", "labels"}
-)  # YOLO's: it finds labels by the last such part of a path
+_ENDINGS = {"JPEG": ".jpg", "PNG": ".png", "WEBP": ".webp"}
+_FOLDERS = frozenset({"images", "labels"})  # YOLO finds labels by the last such part of a path
 
 
 def safe_part(name: str) -> str:
@@ -77,9 +78,15 @@ class ImageNames:
                 )
         return names
 
-    def name(self, image_id: int, uri: str) -> str:
-        """Relative, with its ending."""
+    def name(self, image_id: int, uri: str, data: bytes) -> str:
+        """Relative, with an ending by which programs find images.
+
+        Args:
+            data: the file, whose content says what it is.
+        """
         stem, ending = self._parts(image_id, uri)
+        if ending.lower() not in IMAGE_SUFFIXES:
+            ending = _ENDINGS[image_format(data)]
         return stem + ending
 
     def _parts(self, image_id: int, uri: str) -> tuple[str, str]:
@@ -89,7 +96,7 @@ class ImageNames:
         name = "/".join(parts)
         if _digest(name) in self.alike:
             name = f"{name}-{image_id}"
-        return name, f".{safe_part(ending[1:])}" if ending else ""
+        return name, ending
 
     def _alike(self, listed: Iterator[pa.Table]) -> frozenset[int]:
         found = array("Q")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -11,16 +12,28 @@ import pytest
 import yaml
 from conftest import SmallRun
 from PIL import Image
+from pycocotools.coco import COCO
 from small_run import here, open_pipeline
 
+from gcdis_ray.curating.acts import Name, Reject
+from gcdis_ray.curating.log import append
 from gcdis_ray.exporting.export import COCO_FILE
-from gcdis_ray.masks.coco_rle import area, bbox_xyxy, iou_matrix, rle_from_polygons
+from gcdis_ray.masks.coco_rle import area, bbox_xyxy, decode, iou_matrix, rle_from_polygons
+from gcdis_ray.run.opened import open_run
 from gcdis_ray.run.pipeline import Pipeline
+from gcdis_ray.store.storage import open_storage
 
 
 @pytest.fixture(scope="module")
 def run(small_run: SmallRun) -> Pipeline:
     return open_pipeline(small_run.overrides)
+
+
+@pytest.fixture(scope="module")
+def root(small_run: SmallRun) -> Path:
+    """The data folder."""
+    given = next(o for o in small_run.overrides if o.startswith("stages.ingest.root="))
+    return Path(given.partition("=")[2])
 
 
 def export(run: Pipeline, out: Path, *words: str) -> dict[str, Any]:
@@ -60,6 +73,7 @@ def read(out: Path, name: str) -> Any:
 def test_coco_has_every_pseudo_label_with_its_mask(run: Pipeline, tmp_path: Path):
     told = export(run, tmp_path / "o", "--format", "coco", "--rle")
     data, want = read(tmp_path / "o", COCO_FILE), pseudo_labels(run)
+    coco = COCO(str(tmp_path / "o" / COCO_FILE))
     name_of = {row["id"]: row["name"] for row in data["categories"]}
     assert min(name_of) == 1
     assert [a["id"] for a in data["annotations"]] == list(range(1, len(want) + 1))
@@ -69,6 +83,8 @@ def test_coco_has_every_pseudo_label_with_its_mask(run: Pipeline, tmp_path: Path
         annotation = found[row["crop_index"]]
         size = [row["height_px"], row["width_px"]]
         assert annotation["segmentation"] == {"size": size, "counts": row["mask_rle"]}
+        mask = coco.annToMask(coco.loadAnns(annotation["id"])[0])
+        assert np.array_equal(mask, decode(row["mask_rle"], *size))
         assert name_of[annotation["category_id"]] == row["name"]
         assert annotation["image_id"] == row["image_id"]
         assert np.float32(annotation["score"]) == np.float32(row["probability"])
@@ -208,13 +224,67 @@ def test_what_cannot_be_exported_is_named(run: Pipeline, tmp_path: Path):
     assert not (out / COCO_FILE).exists()
 
 
-def test_a_run_that_has_not_got_there_is_told(run: Pipeline, tmp_path: Path):
-    note = json.loads((Path(run.config.storage) / "runs" / "small.json").read_text())
-    note["keys"]["label"] = "0" * 24
-    (tmp_path / "s" / "runs").mkdir(parents=True)
-    (tmp_path / "s" / "runs" / "small.json").write_text(json.dumps(note))
+def copied(run: Pipeline, folder: Path) -> Path:
+    """A storage with links to what the run has made, whose note and names are its own."""
+    (folder / "runs").mkdir(parents=True)
+    shutil.copy(Path(run.config.storage) / "runs" / "small.json", folder / "runs")
     for made in Path(run.config.storage).iterdir():
-        if made.name != "runs":
-            (tmp_path / "s" / made.name).symlink_to(made)
-    said = refused(str(tmp_path / "s"), tmp_path / "o", "--format", "coco")
+        if made.name not in ("runs", "names"):
+            (folder / made.name).symlink_to(made)
+    return folder
+
+
+def test_names_that_people_have_given_are_laid_on(run: Pipeline, tmp_path: Path):
+    storage = copied(run, tmp_path / "s")
+    novel = next(row for row in pseudo_labels(run) if row["name"].startswith("novel"))
+    key = open_run(str(storage)).crops_key
+    append(open_storage(str(storage)), key, [Name(novel["crop_index"], "Größe: 3/4")])
+    for form, words in (("coco", ("--images", "none")), ("folders", ())):
+        out = tmp_path / form
+        done = here(["export", str(storage), "--out", str(out), "--format", form, *words])
+        assert done.returncode == 0, done.stderr
+    names = [row["name"] for row in read(tmp_path / "coco", COCO_FILE)["categories"]]
+    assert "Größe: 3/4" in names
+    assert novel["name"] not in names
+    folder = tmp_path / "folders" / "Größe_ 3_4"
+    assert (folder / f"{novel['crop_index']}.jpg").is_file()
+    assert "Größe: 3/4 is in folder Größe_ 3_4" in done.stdout
+    append(open_storage(str(storage)), key, [Reject(novel["crop_index"])])
+    assert "rejected since this run was made" in refused(
+        str(storage), tmp_path / "o", "--format", "coco"
+    )
+
+
+def test_a_run_that_has_not_got_there_is_told(run: Pipeline, tmp_path: Path):
+    storage = copied(run, tmp_path / "s")
+    note = json.loads((storage / "runs" / "small.json").read_text())
+    note["keys"]["label"] = "0" * 24
+    (storage / "runs" / "small.json").write_text(json.dumps(note))
+    said = refused(str(storage), tmp_path / "o", "--format", "coco")
     assert "stage label has not been run" in said
+
+
+@pytest.mark.thorough
+def test_what_gcdis_predict_has_written_can_be_exported(run: Pipeline, root: Path, tmp_path: Path):
+    images = sorted((root / "images" / "validation").iterdir())[:3]
+    applied = tmp_path / "applied"
+    (tmp_path / "new").mkdir()
+    for path in images:
+        shutil.copy(path, tmp_path / "new")
+    words = ["--images", str(tmp_path / "new"), "--out", str(applied), "--runtime", "local"]
+    done = here(["predict", run.config.storage, *words])
+    assert done.returncode == 0, done.stderr
+    words = ["--format", "coco", "--of", "predictions", "--rle", "--images", "link"]
+    done = here(["export", str(applied), "--out", str(tmp_path / "o"), *words])
+    assert done.returncode == 0, done.stderr
+    data = read(tmp_path / "o", COCO_FILE)
+    assert [row["file_name"] for row in data["images"]] == [path.name for path in images]
+    results = json.loads((applied / "results.json").read_text())
+
+    def told(rows: list[dict[str, Any]]) -> set[tuple[int, int, str]]:
+        return {(r["image_id"], r["category_id"], r["segmentation"]["counts"]) for r in rows}
+
+    assert data["annotations"]
+    assert told(data["annotations"]) <= told(results)
+    said = refused(str(applied), tmp_path / "p", "--format", "coco")
+    assert "--of predictions" in said

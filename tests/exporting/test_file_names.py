@@ -15,7 +15,8 @@ def names(uris: Sequence[str]) -> list[str]:
         pa.table({"image_id": [place], "uri": [uri]}) for place, uri in enumerate(uris, start=1)
     ]
     chosen = ImageNames.of(lambda: iter(shards))
-    return [chosen.name(place, uri) for place, uri in enumerate(uris, start=1)]
+    png = b"\x89PNG\r\n\x1a\n"
+    return [chosen.name(place, uri, png) for place, uri in enumerate(uris, start=1)]
 
 
 @pytest.mark.parametrize(
@@ -31,7 +32,7 @@ def names(uris: Sequence[str]) -> list[str]:
         ("end. ", "end"),
         ("a\nb", "a_b"),
         ("", "_"),
-        ("x" * 300, "x" * 100),
+        ("x" * 300, "x" * 60),
     ],
 )
 def test_a_part_is_safe(name: str, safe: str):
@@ -53,6 +54,10 @@ def test_names_that_differ_by_their_ending_or_case_alone_get_the_id():
     assert names(["1.jpg", "1.png", "2.jpg"]) == ["1-1.jpg", "1-2.png", "2.jpg"]
     assert names(["a.jpg", "A.jpg"]) == ["a-1.jpg", "A-2.jpg"]
     assert names(["a.jpg", "a.jpg"]) == ["a-1.jpg", "a-2.jpg"]  # one file in two sets
+
+
+def test_an_ending_that_no_program_looks_for_is_that_of_the_content():
+    assert names(["a", "b.bin", "c.JPG", "c.dat"]) == ["a.png", "b.png", "c-3.JPG", "c-4.png"]
 
 
 def test_folders_called_images_are_told_from_yolo_s():
