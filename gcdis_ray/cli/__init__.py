@@ -26,6 +26,7 @@ COMMANDS = (
     "status",
     "report",
     "name",
+    "export",
     "evaluate",
     "predict",
     "bundle",
