@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,21 @@ class Thumb:
     hint: str
     width_px: int
     height_px: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a crop is to be shown.
+
+    Args:
+        color: hex code of the outline.
+        alt: what it is, for people who do not see it; the crop's number is added.
+        hint: what to say on hovering; its number if there is nothing.
+    """
+
+    color: str
+    alt: str
+    hint: str = ""
 
 
 def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int]:
@@ -69,43 +84,32 @@ def pick_crops(
     return order[: min(num_best, first_doubtful)], order[first_doubtful:][::-1]
 
 
-def read_crops(table: Table, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Rows of ``crops`` by crop_index, opening only the shards that hold one of ``wanted``.
+def iter_crops(table: Table, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Rows of ``crops`` in stored order, opening only the shards that hold one of ``wanted``.
 
     Crop indices are dense in shard order, so the number of rows tells which shard has which.
+
+    Args:
+        wanted: crop_index of each, in any order.
     """
     columns = ["crop_index", "jpeg", "mask_png"]
     ends = np.cumsum([shard.rows or 0 for shard in table.shards])
     remaining = np.unique(np.asarray(wanted, dtype=np.int64))
     homes = np.searchsorted(ends, remaining, side="right")
-    found: dict[int, dict[str, Any]] = {}
     for shard_index in np.unique(homes[homes < table.num_shards]).tolist():
         shard = table.shard(shard_index, columns)
         here = np.isin(shard["crop_index"].to_numpy(), remaining[homes == shard_index])
-        for row in shard.take(np.flatnonzero(here)).to_pylist():
-            found[row["crop_index"]] = row
-    return found
+        yield from shard.take(np.flatnonzero(here)).to_pylist()
 
 
-def thumbs(
-    indices: Sequence[int],
-    rows: Mapping[int, Mapping[str, Any]],
-    *,
-    color: str,
-    alt: str,
-    hints: Mapping[int, str],
-) -> list[Thumb]:
-    """Thumbnails of the crops that ``rows`` holds, in the order of ``indices``.
-
-    Args:
-        alt: what they are, for people who do not see them; the crop's number is added.
-        hints: crop_index -> what to say on hovering.
-    """
-    drawn = []
-    for index in indices:
-        if row := rows.get(index):
-            jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], color)
-            hint = hints.get(index, "")
-            text = f"{alt}, crop {index}" + (f", {hint}" if hint else "")
-            drawn.append(Thumb(jpeg_uri(jpeg), text, hint or f"crop {index}", width, height))
+def draw_thumbs(table: Table, looks: Mapping[int, Look]) -> dict[int, Thumb]:
+    """Thumbnails of the crops that the table holds, by crop_index, drawn as they are read."""
+    drawn = {}
+    for row in iter_crops(table, list(looks)):
+        index = row["crop_index"]
+        look = looks[index]
+        jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color)
+        text = f"{look.alt}, crop {index}" + (f", {look.hint}" if look.hint else "")
+        hint = look.hint or f"crop {index}"
+        drawn[index] = Thumb(jpeg_uri(jpeg), text, hint, width, height)
     return drawn

@@ -12,7 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gcdis_ray import words
-from gcdis_ray.report.findings import average_precision, fraction, plural
+from gcdis_ray.report.findings import average_precision, fraction, plural, signed
 
 
 def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ()) -> str:
@@ -53,6 +53,7 @@ def _environment() -> Environment:
         "duration": duration,
         "file_size": file_size,
         "fraction": fraction,
+        "signed": signed,
         "ap": average_precision,
     }
     return environment

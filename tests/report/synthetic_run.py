@@ -229,7 +229,7 @@ def make_run(
 def page_of(view: RunView) -> str:
     """The page of a run of recipe gcdis."""
     stages = {node.name: node.stage for node in RECIPE.nodes}
-    return write_report(view, offered_sections(stages, view))
+    return write_report(view, offered_sections(stages, view)).page
 
 
 def until(view: RunView, num_stages: int) -> RunView:
