@@ -8,33 +8,33 @@ from dataclasses import dataclass
 import numpy as np
 
 from gcdis_ray.report.assigned import ClusterTruth, Crops
-from gcdis_ray.report.gallery import Look, Thumb, draw_thumbs, pick_crops
+from gcdis_ray.report.gallery import FINE, PLAIN, Frame, Look, Thumb, draw_thumbs, pick_crops
 from gcdis_ray.report.judging import Judged, Verdict
 from gcdis_ray.report.palette import class_color
 from gcdis_ray.report.view import ClassView, RunView
 
 MAX_CARDS = 60  # of discovered classes, and of known ones, on the page
 _CHOSEN = 20  # of more classes: the largest, and as many of the least trusted
-_MAX_THUMBS = 800  # about 4.4 kB each, a third more in base64: below 5 MB
 
 
 @dataclass(frozen=True)
 class Gallery:
-    """How many crops of a class are shown: the most trusted, and the most doubtful."""
+    """Which crops of classes are shown.
+
+    Args:
+        best, doubtful: of a discovered class; half as many of a known one.
+        most: of all classes together.
+        frame: how large each is.
+    """
 
     best: int
     doubtful: int
-
-    def scaled(self, scale: float) -> Gallery:
-        return Gallery(max(1, int(self.best * scale)), int(self.doubtful * scale))
-
-    @property
-    def total(self) -> int:
-        return self.best + self.doubtful
+    most: int
+    frame: Frame
 
 
-ON_PAGE, BESIDE = Gallery(16, 8), Gallery(8, 4)
-_ALL_BESIDE = 60_000  # crops in the pages beside the page
+ON_PAGE = Gallery(16, 8, 800, FINE)  # with base64 below 5 MB
+BESIDE = Gallery(6, 2, 40_000, PLAIN)  # below 130 MB
 
 
 @dataclass(frozen=True)
@@ -105,20 +105,23 @@ def class_cards(
     crops: Crops,
     told: Told,
     gallery: Gallery = ON_PAGE,
-    most: int = _MAX_THUMBS,
 ) -> list[Card]:
-    """Cards of some classes in their order, with at most ``most`` thumbnails of all of them; known
-    classes have half as many as discovered ones."""
+    """Cards of some classes in their order, with as many thumbnails as the gallery allows."""
     members = crops.by_class()
     trust = crops.trust()
     none = np.zeros(0, dtype=np.int64)
-    wished = sum(gallery.total // (2 if c.known else 1) for c in classes)
-    share = min(1.0, most / max(wished, 1))
+    wished = sum((gallery.best + gallery.doubtful) // (2 if c.known else 1) for c in classes)
+    most, share = gallery.most, min(1.0, gallery.most / max(wished, 1))
     chosen: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     for item in classes:
         here = members.get(item.class_index, none)
-        size = gallery.scaled(share / 2 if item.known else share)
-        picked = pick_crops(crops.crop_index[here], trust[here], size.best, size.doubtful)
+        scale = share / 2 if item.known else share
+        picked = pick_crops(
+            crops.crop_index[here],
+            trust[here],
+            max(1, int(gallery.best * scale)),
+            int(gallery.doubtful * scale),
+        )
         chosen[item.class_index] = picked if most > 0 else (none, none)
         most -= sum(map(len, chosen[item.class_index]))
     looks: dict[int, Look] = {}
@@ -129,7 +132,7 @@ def class_cards(
             alt = f"{kind} example of {item.name}"
             looks |= {int(i): Look(color, alt, _hint(crops, places[int(i)])) for i in picked}
     table = view.table("crops")
-    drawn = draw_thumbs(table, looks) if table else {}
+    drawn = draw_thumbs(table, looks, gallery.frame) if table else {}
 
     def gallery_of(indices: np.ndarray) -> list[Thumb]:
         return [drawn[i] for i in indices.tolist() if i in drawn]
@@ -154,13 +157,6 @@ def class_cards(
             )
         )
     return cards
-
-
-def cards_beside(
-    view: RunView, classes: Sequence[ClassView], crops: Crops, told: Told
-) -> list[Card]:
-    """Cards for the pages beside the page: fewer crops of each class."""
-    return class_cards(view, classes, crops, told, BESIDE, _ALL_BESIDE)
 
 
 def _hint(crops: Crops, place: int) -> str:

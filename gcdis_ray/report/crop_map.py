@@ -134,16 +134,17 @@ def _names(
     """Names of the largest classes at their medians, moved apart where they would meet."""
     present, counts = np.unique(class_M, return_counts=True)
     largest = present[np.argsort(-counts, kind="stable")][:_MAX_NAMED].tolist()
-    middles = [
-        (*np.median(placed_M2[class_M == index], axis=0).tolist(), classes[index])
+    middles = {
+        index: np.median(placed_M2[class_M == index], axis=0)
         for index in largest
         if index in classes
-    ]
+    }
     written: list[tuple[float, float, ClassView]] = []
-    for x, y, item in sorted(middles, key=lambda m: m[1]):
+    for index in sorted(middles, key=lambda i: float(middles[i][1])):
+        x, y = (round(float(value), 1) for value in middles[index])
         while any(abs(x - a) < 75 and abs(y - b) < 15 for a, b, _ in written):
             y += 5
-        written.append((round(x, 1), round(y, 1), item))
+        written.append((x, round(y, 1), classes[index]))
     return written
 
 

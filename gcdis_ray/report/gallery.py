@@ -13,9 +13,18 @@ from PIL import Image
 from gcdis_ray.report.drawing import draw_outline, encode_jpeg, jpeg_uri, scaled_mask
 from gcdis_ray.store.artifacts import Table
 
-HEIGHT_PX = 116  # of a thumbnail as stored; shown smaller, so it stays sharp on fine screens
-_MAX_WIDTH_PX = 210
-_MAX_BYTES = 4_400
+
+@dataclass(frozen=True)
+class Frame:
+    """How large a thumbnail is at most."""
+
+    height_px: int
+    width_px: int
+    num_bytes: int
+
+
+FINE = Frame(116, 210, 4_400)  # shown smaller, so it stays sharp on fine screens
+PLAIN = Frame(80, 150, 2_400)  # as shown
 
 
 @dataclass(frozen=True)
@@ -44,7 +53,9 @@ class Look:
     hint: str = ""
 
 
-def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int]:
+def draw_crop(
+    jpeg: bytes, mask_png: bytes, color: str, frame: Frame = FINE
+) -> tuple[bytes, int, int]:
     """The crop with its mask outlined and its surroundings dimmed.
 
     Args:
@@ -53,17 +64,17 @@ def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int
         color: hex code of the outline.
 
     Returns:
-        JPEG bytes of at most about 4 kB, width and height in pixels.
+        JPEG bytes of at most about the frame's, width and height in pixels.
     """
     picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    scale = min(HEIGHT_PX / picture.height, _MAX_WIDTH_PX / picture.width)
+    scale = min(frame.height_px / picture.height, frame.width_px / picture.width)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC)
     mask = scaled_mask(Image.open(io.BytesIO(mask_png)).convert("L"), size)
     dimmed = Image.blend(picture, Image.new("RGB", size, (24, 26, 30)), 0.45)
     picture = Image.composite(picture, dimmed, mask)
     draw_outline(picture, mask, color)
-    return encode_jpeg(picture, _MAX_BYTES), *size
+    return encode_jpeg(picture, frame.num_bytes), *size
 
 
 def pick_crops(
@@ -102,13 +113,13 @@ def iter_crops(table: Table, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
         yield from shard.take(np.flatnonzero(here)).to_pylist()
 
 
-def draw_thumbs(table: Table, looks: Mapping[int, Look]) -> dict[int, Thumb]:
+def draw_thumbs(table: Table, looks: Mapping[int, Look], frame: Frame = FINE) -> dict[int, Thumb]:
     """Thumbnails of the crops that the table holds, by crop_index, drawn as they are read."""
     drawn = {}
     for row in iter_crops(table, list(looks)):
         index = row["crop_index"]
         look = looks[index]
-        jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color)
+        jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color, frame)
         text = f"{look.alt}, crop {index}" + (f", {look.hint}" if look.hint else "")
         hint = look.hint or f"crop {index}"
         drawn[index] = Thumb(jpeg_uri(jpeg), text, hint, width, height)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -40,6 +41,7 @@ def fill(part: str, **context: Any) -> Markup:
     return Markup(_environment().get_template(f"parts/{part}.html.j2").render(**context))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gcdis_ray.report", "."),

@@ -21,11 +21,12 @@ class Report:
 
     Args:
         page: of at most about 8 MB, whatever the run.
-        leaves: name of each file in the folder beside the page -> the file; none of most runs.
+        leaves: name and content of each file in the folder beside the page, each made when it is
+            asked for, to be asked for once; none of most runs.
     """
 
     page: str
-    leaves: dict[str, str]
+    leaves: Iterator[tuple[str, str]]
 
 
 def write_report(view: RunView, offered: Iterable[Section] = ()) -> Report:
@@ -58,11 +59,11 @@ def write_report(view: RunView, offered: Iterable[Section] = ()) -> Report:
         },
         [section.style for section in placed if section.style],
     )
-    leaves = {
-        leaf.name: render("leaf.html.j2", {"view": view, "leaf": leaf}, [leaf.style])
+    leaves = (
+        (leaf.name, render("leaf.html.j2", {"view": view, "leaf": leaf}, [leaf.style]))
         for section in told
         for leaf in section.leaves()
-    }
+    )
     return Report(page, leaves)
 
 

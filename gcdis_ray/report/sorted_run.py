@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gcdis_ray.report.assigned import Crops, class_of_every_crop, cluster_truths
-from gcdis_ray.report.cards import Card, Told, cards_beside, choose_cards, class_cards
+from gcdis_ray.report.cards import BESIDE, Card, Told, choose_cards, class_cards
 from gcdis_ray.report.class_points import ClassPoints, read_class_points
 from gcdis_ray.report.crop_map import map_sample
 from gcdis_ray.report.judging import Judged, best_overlaps, judge, verdicts
@@ -96,4 +96,4 @@ class SortedRun:
         return class_cards(self.view, self.chosen[0], self.crops, self.told)
 
     def cards_beside(self) -> list[Card]:
-        return cards_beside(self.view, self.chosen[1], self.crops, self.told)
+        return class_cards(self.view, self.chosen[1], self.crops, self.told, BESIDE)

@@ -112,7 +112,7 @@ def write_run_report(
         except OSError as error:
             raise StorageError(error.strerror or str(error), where=f"--output {output}") from error
         return str(Path(output).absolute())
-    for leaf, text in report.leaves.items():  # before the page, which links to them
+    for leaf, text in report.leaves:  # before the page, which links to them
         pipeline.storage.write(f"reports/{view.beside}/{leaf}", text.encode())
     pipeline.storage.write(name, report.page.encode())
     return f"{pipeline.storage.uri}/{name}"
@@ -121,9 +121,8 @@ def write_run_report(
 def _write_to(path: Path, report: Report) -> None:
     """The page, and what is beside it before it."""
     folder = path.with_name(_beside(path))
-    if report.leaves:
+    for leaf, text in report.leaves:
         folder.mkdir(exist_ok=True)
-    for leaf, text in report.leaves.items():
         (folder / leaf).write_bytes(text.encode())
     path.write_bytes(report.page.encode())
 

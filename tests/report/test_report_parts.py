@@ -13,7 +13,7 @@ from synthetic_run import artifact, make_run
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.report import figures, findings, gallery, marks, pictures
 from gcdis_ray.report.assigned import Crops, read_crops_assigned
-from gcdis_ray.report.cards import _MAX_THUMBS, Told, choose_cards, class_cards
+from gcdis_ray.report.cards import ON_PAGE, Told, choose_cards, class_cards
 from gcdis_ray.report.judging import Verdict
 from gcdis_ray.report.palette import class_color, ink_on, oklch_to_hex, rgb
 from gcdis_ray.report.projection import principal_components
@@ -118,7 +118,9 @@ def _many_classes(num_classes: int, per_class: int) -> tuple[RunView, Crops]:
 
 @pytest.mark.parametrize("num_classes", [3, 80, 2000])
 def test_the_number_of_thumbnails_is_limited(monkeypatch, num_classes):
-    def draw(table: object, looks: dict[int, gallery.Look]) -> dict[int, gallery.Thumb]:
+    def draw(
+        table: object, looks: dict[int, gallery.Look], frame: object
+    ) -> dict[int, gallery.Thumb]:
         return {i: gallery.Thumb("", look.alt, look.hint, 1, 1) for i, look in looks.items()}
 
     monkeypatch.setattr("gcdis_ray.report.cards.draw_thumbs", draw)
@@ -127,9 +129,9 @@ def test_the_number_of_thumbnails_is_limited(monkeypatch, num_classes):
     told = Told({c.class_index: c for c in classes}, {}, {}, {})
     cards = class_cards(run, classes, crops, told)
     shown = [len(c.best) + len(c.doubtful) for c in cards]
-    assert sum(shown) <= _MAX_THUMBS
+    assert sum(shown) <= ON_PAGE.most
     assert len(cards) == num_classes
-    assert sum(shown) >= min(0.6 * _MAX_THUMBS, 24)
+    assert sum(shown) >= min(0.6 * ON_PAGE.most, 24)
 
 
 def test_of_many_classes_the_largest_and_the_least_trusted_have_a_card_on_the_page():
