@@ -113,14 +113,36 @@ def iter_crops(table: Table, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
         yield from shard.take(np.flatnonzero(here)).to_pylist()
 
 
+def read_crops(table: Table, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The same rows, by crop_index."""
+    return {row["crop_index"]: row for row in iter_crops(table, wanted)}
+
+
 def draw_thumbs(table: Table, looks: Mapping[int, Look], frame: Frame = FINE) -> dict[int, Thumb]:
     """Thumbnails of the crops that the table holds, by crop_index, drawn as they are read."""
-    drawn = {}
-    for row in iter_crops(table, list(looks)):
-        index = row["crop_index"]
-        look = looks[index]
-        jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color, frame)
-        text = f"{look.alt}, crop {index}" + (f", {look.hint}" if look.hint else "")
-        hint = look.hint or f"crop {index}"
-        drawn[index] = Thumb(jpeg_uri(jpeg), text, hint, width, height)
-    return drawn
+    rows = iter_crops(table, list(looks))
+    return {row["crop_index"]: _thumb(row, looks[row["crop_index"]], frame) for row in rows}
+
+
+def thumbs(
+    indices: Sequence[int],
+    rows: Mapping[int, Mapping[str, Any]],
+    *,
+    color: str,
+    alt: str,
+    hints: Mapping[int, str],
+) -> list[Thumb]:
+    """Thumbnails of the crops that ``rows`` holds, in the order of ``indices``.
+
+    Args:
+        alt, hints: as in :class:`Look`, hints by crop_index.
+    """
+    looks = {index: Look(color, alt, hints.get(index, "")) for index in indices}
+    return [_thumb(rows[index], looks[index], FINE) for index in indices if index in rows]
+
+
+def _thumb(row: Mapping[str, Any], look: Look, frame: Frame) -> Thumb:
+    index = row["crop_index"]
+    jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color, frame)
+    text = f"{look.alt}, crop {index}" + (f", {look.hint}" if look.hint else "")
+    return Thumb(jpeg_uri(jpeg), text, look.hint or f"crop {index}", width, height)
