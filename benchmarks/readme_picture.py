@@ -16,10 +16,11 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from gcdis_ray.errors import ArtifactError, GcdisError
-from gcdis_ray.report.assigned import cluster_truths, read_crops_assigned
-from gcdis_ray.report.cards import Card, class_cards
+from gcdis_ray.report.assigned import read_crops_assigned
+from gcdis_ray.report.cards import Card
 from gcdis_ray.report.palette import class_color, rgb
 from gcdis_ray.report.run_pictures import draw_predictions
+from gcdis_ray.report.sorted_run import SortedRun
 from gcdis_ray.report.view import RunView
 
 WIDTH_PX, MARGIN_PX, GAP_PX = 1600, 36, 12
@@ -44,7 +45,7 @@ def draw_picture(view: RunView, num_scenes: int = 2, num_classes: int = 8) -> Im
         raise ArtifactError(
             "nothing discovered and predicted yet", where=view.storage, fix="gcdis run CONFIG"
         )
-    cards = class_cards(view, view.classes(), crops, cluster_truths(view, metrics))
+    cards = SortedRun(view, crops, metrics).cards
     found = [c for c in cards if not c.view.known and c.best][:num_classes]
     scenes = [_open(s.found_uri, SCENE_WIDTH_PX) for s in section.pictures[:num_scenes]]
     left_px = sum(s.height + GAP_PX for s in scenes) - GAP_PX

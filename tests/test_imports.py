@@ -40,6 +40,7 @@ HOMES = {
     "pycocotools": ("masks/",),
     "matplotlib": ("report/",),
     "jinja2": ("report/",),
+    "umap": ("report/projection",),
     "optuna": ("sweeps/space",),
     "tensorboardX": ("sweeps/trackers",),
     "mlflow": ("sweeps/trackers",),

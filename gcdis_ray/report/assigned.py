@@ -25,9 +25,13 @@ class Crops:
     stability: np.ndarray
     reliability: np.ndarray
 
-    def of_class(self, class_index: int) -> np.ndarray:
-        """Positions of the class's crops."""
-        return np.flatnonzero(self.class_index == class_index)
+    def by_class(self) -> dict[int, np.ndarray]:
+        """Class -> positions of its crops, in stored order; classes without any are left out."""
+        if not len(self.class_index):
+            return {}
+        order = np.argsort(self.class_index, kind="stable")
+        classes, starts = np.unique(self.class_index[order], return_index=True)
+        return dict(zip(classes.tolist(), np.split(order, starts[1:]), strict=True))
 
     def trust(self) -> np.ndarray:
         """What to rank crops by: reliability, then probability; probability alone without it."""
@@ -80,6 +84,20 @@ def read_crops_assigned(view: RunView) -> Crops | None:
         stability[here[known]] = rows["stability"].to_numpy()[known]
         reliability[here[known]] = rows["reliability"].to_numpy()[known]
     return Crops(crop_index, class_index, probability, stability, reliability)
+
+
+def class_of_every_crop(view: RunView, crops: Crops) -> np.ndarray:
+    """(N,) int64 by crop_index: the class that each crop came with or was sorted into, -1 for one
+    that is in none."""
+    table = view.table("assignments")
+    if table is None or not table.num_rows:
+        return np.zeros(0, dtype=np.int64)
+    rows = table.read(["crop_index", "class_index"])
+    index, given = rows["crop_index"].to_numpy(), rows["class_index"].to_numpy()
+    found = np.full(int(index.max()) + 1, -1, dtype=np.int64)
+    found[index] = given
+    found[crops.crop_index] = crops.class_index
+    return found
 
 
 def cluster_truths(view: RunView, metrics: Mapping[str, Any]) -> dict[int, ClusterTruth]:

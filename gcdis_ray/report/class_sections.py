@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import cache
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,17 +10,19 @@ from markupsafe import Markup
 
 from gcdis_ray.masks.instance_masks import count_origins
 from gcdis_ray.report import figures
-from gcdis_ray.report.assigned import Crops, cluster_truths, read_crops_assigned
-from gcdis_ray.report.cards import Card, class_cards, first_crops
+from gcdis_ray.report.assigned import Crops, read_crops_assigned
+from gcdis_ray.report.cards import Card, first_crops
+from gcdis_ray.report.crop_map import crop_map
 from gcdis_ray.report.findings import plural
 from gcdis_ray.report.html import fill
 from gcdis_ray.report.palette import class_color
-from gcdis_ray.report.section import CLASSES, CLUSTERS, Section, Tile
-from gcdis_ray.report.series import image_counts, sample_points
+from gcdis_ray.report.section import CLASSES, CLUSTERS, Leaf, Section, Tile
+from gcdis_ray.report.series import image_counts
+from gcdis_ray.report.sorted_run import SortedRun
+from gcdis_ray.report.trust_section import CARDS_PER_LEAF, judged_in, leaf_name, trust_section
 from gcdis_ray.report.view import ClassView, RunView
 
 _MAX_HEROES = 12
-_MAX_POINTS = 4_000  # of an embedding map
 
 
 def object_sections(view: RunView) -> list[Section]:
@@ -67,13 +68,14 @@ def class_sections(view: RunView, metrics: Mapping[str, Any] | None = None) -> l
         metrics: of an evaluation, which knows the true classes.
     """
     crops = read_crops_assigned(view)
-    return [] if crops is None else [_galleries(view, crops, metrics or {}), _clusters(view, crops)]
+    if crops is None:
+        return []
+    run = SortedRun(view, crops, metrics or {})
+    return [_galleries(run), trust_section(run), _clusters(run)]
 
 
-def _galleries(view: RunView, crops: Crops, metrics: Mapping[str, Any]) -> Section:
-    classes = view.classes()
-    truths = cluster_truths(view, metrics)
-    draw = cache(lambda: class_cards(view, classes, crops, truths))
+def _galleries(run: SortedRun) -> Section:
+    view, classes, crops = run.view, run.classes, run.crops
     new = [c.class_index for c in classes if not c.known]
     novel = np.isin(crops.class_index, new)
     used, num_known = len(np.unique(crops.class_index[novel])), len(classes) - len(new)
@@ -85,7 +87,7 @@ def _galleries(view: RunView, crops: Crops, metrics: Mapping[str, Any]) -> Secti
     return Section(
         "classes",
         "Classes",
-        lambda: _cards(draw()),
+        lambda: _cards(run),
         CLASSES,
         heading="Discovered classes",
         tiles=[Tile("classes discovered", f"{used:,}", note, hot=True)],
@@ -96,25 +98,45 @@ def _galleries(view: RunView, crops: Crops, metrics: Mapping[str, Any]) -> Secti
         ],
         headline=f"{nameless}, "
         f"found in {plural(image_counts(view).get('unlabeled', 0), 'unlabeled image')}",
-        aside=lambda: _heroes(draw()),
-        style="\n".join(
-            f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes
-        ),
+        aside=lambda: _heroes(run.cards),
+        style=_colors(classes),
+        leaves=lambda: _leaves(run),
     )
 
 
-def _cards(cards: Sequence[Card]) -> Markup:
+def _colors(classes: Iterable[ClassView]) -> str:
+    return "\n".join(
+        f".k{c.class_index}{{--k:{class_color(c.class_index, c.known)}}}" for c in classes
+    )
+
+
+def _cards(run: SortedRun) -> Markup:
+    cards = run.cards
     if not any(c.view.known or c.size for c in cards):
         return Markup("")
     return fill(
         "classes",
-        discovered=[c for c in cards if not c.view.known and c.size],
-        empty=[c.view.name for c in cards if not c.view.known and not c.size],
+        discovered=[c for c in cards if not c.view.known],
+        empty=[c.name for c in run.classes if not c.known and c.class_index not in run.sizes],
         known=[c for c in cards if c.view.known],
         has_truth=any(c.truth.purity is not None for c in cards),
+        judged_in=judged_in(run),
         shown=sum(len(c.best) + len(c.doubtful) for c in cards),
         total=sum(c.size for c in cards),
+        beside=len(run.chosen[1]),
     )
+
+
+def _leaves(run: SortedRun) -> Iterator[Leaf]:
+    """Cards that the page has no room for, a page beside it for some dozens."""
+    if not run.chosen[1]:
+        return
+    cards = run.cards_beside()
+    for first in range(0, len(cards), CARDS_PER_LEAF):
+        here = cards[first : first + CARDS_PER_LEAF]
+        title = f"Classes {first + 1:,} to {first + len(here):,} of {len(cards):,}, by size"
+        body = fill("leaf_cards", cards=here)
+        yield Leaf(leaf_name(first), title, body, _colors(card.view for card in here))
 
 
 def _heroes(cards: Sequence[Card]) -> Markup:
@@ -122,20 +144,18 @@ def _heroes(cards: Sequence[Card]) -> Markup:
     return fill("heroes", heroes=heroes) if heroes else Markup("")
 
 
-def _clusters(view: RunView, crops: Crops) -> Section:
+def _clusters(run: SortedRun) -> Section:
+    titles = {"embeddings": "before: frozen embedding", "assignments": "after: discovery"}
+
     def body() -> Markup:
-        if not len(crops.crop_index):
+        if not len(run.crops.crop_index):
             return Markup("")
-        classes = view.classes()
-        indices, counts = np.unique(crops.class_index, return_counts=True)
-        sizes = dict(zip(indices.tolist(), counts.tolist(), strict=True))
-        drawn, points = _embedding_map(view, classes, crops)
+        spaces = {titles[member]: points for member, points in run.spaces.items()}
         return fill(
             "clusters",
-            map=drawn,
-            map_points=points,
-            sizes=figures.size_figure(classes, sizes),
-            trust=figures.trust_figure(_trust_columns(crops, classes)),
+            map=crop_map(run.view, spaces, run.class_N, run.crops.crop_index, run.by_index),
+            sizes=figures.size_figure(run.classes, run.sizes),
+            trust=figures.trust_figure(_trust_columns(run.crops, run.classes)),
         )
 
     return Section("clusters", "Clusters", body, CLUSTERS, heading="The shape of the result")
@@ -153,24 +173,3 @@ def _trust_columns(
         title: (values[~novel & finite[title]], values[novel & finite[title]])
         for title, values in columns.items()
     }
-
-
-def _embedding_map(
-    view: RunView, classes: Sequence[ClassView], crops: Crops
-) -> tuple[Markup | None, int]:
-    """Crops before and after discovery, in the colours of the classes they ended in."""
-    final = dict(zip(crops.crop_index.tolist(), crops.class_index.tolist(), strict=True))
-    panels: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    for title, member in (
-        ("before: frozen embedding", "embeddings"),
-        ("after: discovery", "assignments"),
-    ):
-        sampled = sample_points(view, member, _MAX_POINTS)
-        if sampled is not None:
-            index, points = sampled
-            unlabeled = np.array([i in final for i in index.tolist()])
-            colors = np.array([final[i] for i in index[unlabeled].tolist()], dtype=np.int64)
-            panels[title] = (points[unlabeled], colors)
-    if not panels:
-        return None, 0
-    return figures.embedding_figure(panels, classes), max(len(p) for p, _ in panels.values())

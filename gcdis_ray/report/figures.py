@@ -27,10 +27,10 @@ from gcdis_ray.report.svg import INK, draw_svg
 from gcdis_ray.report.view import ClassView
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _MAX_PANELS = 16
+_MAX_BARS = 300  # of more classes the outline is drawn
 _CURVES = (CALM, BETWEEN, INK)
 _WIDE = 10  # an axis over more than this factor is logarithmic
 
@@ -127,12 +127,12 @@ def size_figure(classes: Sequence[ClassView], sizes: Mapping[int, int]) -> Marku
 
     def draw(figure: Figure) -> None:
         axes = figure.subplots()
-        axes.bar(
-            range(len(ranked)),
-            [sizes.get(c.class_index, 0) for c in ranked],
-            color=[class_color(c.class_index, c.known) for c in ranked],
-            width=0.82,
-        )
+        counts = [sizes.get(c.class_index, 0) for c in ranked]
+        if len(ranked) > _MAX_BARS:
+            axes.stairs(counts, np.arange(len(ranked) + 1), color=CALM, fill=True)
+        else:
+            colors = [class_color(c.class_index, c.known) for c in ranked]
+            axes.bar(range(len(ranked)), counts, color=colors, width=0.82)
         if len(ranked) <= 90:
             dense = len(ranked) > 45
             names = [short(c.name, 16) for c in ranked]
@@ -230,65 +230,3 @@ def training_figure(stage: str, history: Mapping[str, tuple[np.ndarray, np.ndarr
         (2.85 * num_columns, 1.75 * num_rows),
         draw,
     )
-
-
-def embedding_figure(
-    panels: Mapping[str, tuple[np.ndarray, np.ndarray]], classes: Sequence[ClassView]
-) -> Markup:
-    """Two-dimensional maps of crops coloured by class, side by side.
-
-    Args:
-        panels: title -> (points of shape (N, 2), class_index of shape (N,)).
-        classes: every class; the largest are named at their medians.
-    """
-    by_index = {c.class_index: c for c in classes}
-
-    def draw(figure: Figure) -> None:
-        axes_row = figure.subplots(1, len(panels), squeeze=False)[0]
-        for axes, (title, (points, indices)) in zip(axes_row, panels.items(), strict=True):
-            colors = [
-                class_color(i, by_index[i].known) if i in by_index else CALM
-                for i in indices.tolist()
-            ]
-            size = float(np.clip(16000 / max(len(points), 1), 6, 42))
-            axes.scatter(
-                points[:, 0],
-                points[:, 1],
-                c=colors,
-                s=size,
-                alpha=0.8,
-                linewidths=0,
-                rasterized=True,
-            )
-            _name_classes(axes, points, indices, by_index)
-            axes.set_title(title)
-            axes.set_xticks([])
-            axes.set_yticks([])
-            axes.spines[:].set_visible(False)
-
-    return draw_svg(
-        "embedding-map",
-        "Principal components of crops, coloured by class: " + "; ".join(panels),
-        (5.7 * len(panels), 4.9),
-        draw,
-    )
-
-
-def _name_classes(
-    axes: Axes, points: np.ndarray, indices: np.ndarray, by_index: Mapping[int, ClassView]
-) -> None:
-    present, counts = np.unique(indices, return_counts=True)
-    largest = present[np.argsort(-counts, kind="stable")][:24]
-    for index in largest.tolist():
-        if index not in by_index:
-            continue
-        x, y = np.median(points[indices == index], axis=0)
-        chosen = by_index[index]
-        axes.annotate(
-            short(chosen.name, 18),
-            (float(x), float(y)),
-            ha="center",
-            va="center",
-            fontsize=8,
-            weight="normal" if chosen.known else "bold",
-        )

@@ -24,6 +24,11 @@ def fraction(value: Any) -> str:
     return f"{value:.2f}"
 
 
+def signed(value: float) -> str:
+    """Two decimals, with a proper minus."""
+    return f"{value:.2f}".replace("-", "−")
+
+
 _GROUPS, _THIRDS, _SIZES = (
     ("all", "known", "novel"),
     ("head", "mid", "tail"),

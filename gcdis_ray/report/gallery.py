@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +13,18 @@ from PIL import Image
 from gcdis_ray.report.drawing import draw_outline, encode_jpeg, jpeg_uri, scaled_mask
 from gcdis_ray.store.artifacts import Table
 
-HEIGHT_PX = 116  # of a thumbnail as stored; shown smaller, so it stays sharp on fine screens
-_MAX_WIDTH_PX = 210
-_MAX_BYTES = 4_400
+
+@dataclass(frozen=True)
+class Frame:
+    """How large a thumbnail is at most."""
+
+    height_px: int
+    width_px: int
+    num_bytes: int
+
+
+FINE = Frame(116, 210, 4_400)  # shown smaller, so it stays sharp on fine screens
+PLAIN = Frame(80, 150, 2_400)  # as shown
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,24 @@ class Thumb:
     height_px: int
 
 
-def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int]:
+@dataclass(frozen=True)
+class Look:
+    """How a crop is to be shown.
+
+    Args:
+        color: hex code of the outline.
+        alt: what it is, for people who do not see it; the crop's number is added.
+        hint: what to say on hovering; its number if there is nothing.
+    """
+
+    color: str
+    alt: str
+    hint: str = ""
+
+
+def draw_crop(
+    jpeg: bytes, mask_png: bytes, color: str, frame: Frame = FINE
+) -> tuple[bytes, int, int]:
     """The crop with its mask outlined and its surroundings dimmed.
 
     Args:
@@ -38,17 +64,17 @@ def draw_crop(jpeg: bytes, mask_png: bytes, color: str) -> tuple[bytes, int, int
         color: hex code of the outline.
 
     Returns:
-        JPEG bytes of at most about 4 kB, width and height in pixels.
+        JPEG bytes of at most about the frame's, width and height in pixels.
     """
     picture = Image.open(io.BytesIO(jpeg)).convert("RGB")
-    scale = min(HEIGHT_PX / picture.height, _MAX_WIDTH_PX / picture.width)
+    scale = min(frame.height_px / picture.height, frame.width_px / picture.width)
     size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
     picture = picture.resize(size, Image.Resampling.BICUBIC)
     mask = scaled_mask(Image.open(io.BytesIO(mask_png)).convert("L"), size)
     dimmed = Image.blend(picture, Image.new("RGB", size, (24, 26, 30)), 0.45)
     picture = Image.composite(picture, dimmed, mask)
     draw_outline(picture, mask, color)
-    return encode_jpeg(picture, _MAX_BYTES), *size
+    return encode_jpeg(picture, frame.num_bytes), *size
 
 
 def pick_crops(
@@ -69,22 +95,33 @@ def pick_crops(
     return order[: min(num_best, first_doubtful)], order[first_doubtful:][::-1]
 
 
-def read_crops(table: Table, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
-    """Rows of ``crops`` by crop_index, opening only the shards that hold one of ``wanted``.
+def iter_crops(table: Table, wanted: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """Rows of ``crops`` in stored order, opening only the shards that hold one of ``wanted``.
 
     Crop indices are dense in shard order, so the number of rows tells which shard has which.
+
+    Args:
+        wanted: crop_index of each, in any order.
     """
     columns = ["crop_index", "jpeg", "mask_png"]
     ends = np.cumsum([shard.rows or 0 for shard in table.shards])
     remaining = np.unique(np.asarray(wanted, dtype=np.int64))
     homes = np.searchsorted(ends, remaining, side="right")
-    found: dict[int, dict[str, Any]] = {}
     for shard_index in np.unique(homes[homes < table.num_shards]).tolist():
         shard = table.shard(shard_index, columns)
         here = np.isin(shard["crop_index"].to_numpy(), remaining[homes == shard_index])
-        for row in shard.take(np.flatnonzero(here)).to_pylist():
-            found[row["crop_index"]] = row
-    return found
+        yield from shard.take(np.flatnonzero(here)).to_pylist()
+
+
+def read_crops(table: Table, wanted: Sequence[int]) -> dict[int, dict[str, Any]]:
+    """The same rows, by crop_index."""
+    return {row["crop_index"]: row for row in iter_crops(table, wanted)}
+
+
+def draw_thumbs(table: Table, looks: Mapping[int, Look], frame: Frame = FINE) -> dict[int, Thumb]:
+    """Thumbnails of the crops that the table holds, by crop_index, drawn as they are read."""
+    rows = iter_crops(table, list(looks))
+    return {row["crop_index"]: _thumb(row, looks[row["crop_index"]], frame) for row in rows}
 
 
 def thumbs(
@@ -98,14 +135,14 @@ def thumbs(
     """Thumbnails of the crops that ``rows`` holds, in the order of ``indices``.
 
     Args:
-        alt: what they are, for people who do not see them; the crop's number is added.
-        hints: crop_index -> what to say on hovering.
+        alt, hints: as in :class:`Look`, hints by crop_index.
     """
-    drawn = []
-    for index in indices:
-        if row := rows.get(index):
-            jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], color)
-            hint = hints.get(index, "")
-            text = f"{alt}, crop {index}" + (f", {hint}" if hint else "")
-            drawn.append(Thumb(jpeg_uri(jpeg), text, hint or f"crop {index}", width, height))
-    return drawn
+    looks = {index: Look(color, alt, hints.get(index, "")) for index in indices}
+    return [_thumb(rows[index], looks[index], FINE) for index in indices if index in rows]
+
+
+def _thumb(row: Mapping[str, Any], look: Look, frame: Frame) -> Thumb:
+    index = row["crop_index"]
+    jpeg, width, height = draw_crop(row["jpeg"], row["mask_png"], look.color, frame)
+    text = f"{look.alt}, crop {index}" + (f", {look.hint}" if look.hint else "")
+    return Thumb(jpeg_uri(jpeg), text, look.hint or f"crop {index}", width, height)

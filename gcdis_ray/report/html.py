@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any
 
@@ -12,7 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from gcdis_ray import words
-from gcdis_ray.report.findings import average_precision, fraction, plural
+from gcdis_ray.report.findings import average_precision, fraction, plural, signed
 
 
 def render(template: str, context: Mapping[str, Any], rules: Sequence[str] = ()) -> str:
@@ -40,6 +41,7 @@ def fill(part: str, **context: Any) -> Markup:
     return Markup(_environment().get_template(f"parts/{part}.html.j2").render(**context))
 
 
+@cache
 def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("gcdis_ray.report", "."),
@@ -53,6 +55,7 @@ def _environment() -> Environment:
         "duration": duration,
         "file_size": file_size,
         "fraction": fraction,
+        "signed": signed,
         "ap": average_precision,
     }
     return environment

@@ -1,8 +1,10 @@
-"""The whole report of a run as one HTML file: what its stages offer, and what every run has."""
+"""The report of a run as one HTML file: what its stages offer, and what every run has. What would
+be too much for it (galleries of thousands of classes) is in pages beside it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import yaml
 
@@ -13,14 +15,25 @@ from gcdis_ray.report.series import read_history
 from gcdis_ray.report.view import RunView
 
 
-def write_report(view: RunView, offered: Iterable[Section] = ()) -> str:
+@dataclass(frozen=True)
+class Report:
+    """HTML documents, each self-contained.
+
+    Args:
+        page: of at most about 8 MB, whatever the run.
+        leaves: name and content of each file in the folder beside the page, each made when it is
+            asked for, to be asked for once; none of most runs.
+    """
+
+    page: str
+    leaves: Iterator[tuple[str, str]]
+
+
+def write_report(view: RunView, offered: Iterable[Section] = ()) -> Report:
     """The report on a run, finished or not. Equal views give equal pages.
 
     Args:
         offered: by the stages that are done, in the recipe's order.
-
-    Returns:
-        one self-contained HTML document of at most about 12 MB.
 
     Raises:
         ArtifactError: a stored artifact is damaged.
@@ -33,7 +46,7 @@ def write_report(view: RunView, offered: Iterable[Section] = ()) -> str:
         sentences = ["Nothing has been computed yet. Run the pipeline to fill this page."]
     resting = f"{view.name}: on the way" if missing or not view.artifacts else view.name
     tiles = [tile for section in placed for tile in section.tiles]
-    return render(
+    page = render(
         "page.html.j2",
         {
             "view": view,
@@ -46,6 +59,12 @@ def write_report(view: RunView, offered: Iterable[Section] = ()) -> str:
         },
         [section.style for section in placed if section.style],
     )
+    leaves = (
+        (leaf.name, render("leaf.html.j2", {"view": view, "leaf": leaf}, [leaf.style]))
+        for section in told
+        for leaf in section.leaves()
+    )
+    return Report(page, leaves)
 
 
 def _every_run(view: RunView, told: Sequence[Section]) -> Iterator[Section]:

@@ -33,6 +33,23 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class Leaf:
+    """A page in the folder beside the report, for what is too much for one page.
+
+    Args:
+        name: of the file; a section links to it below the view's ``beside``.
+        title: of the page.
+        body: HTML.
+        style: rules of CSS that the body needs.
+    """
+
+    name: str
+    title: str
+    body: str
+    style: str = ""
+
+
+@dataclass(frozen=True)
 class Section:
     """One section of the page. What is not :class:`~markupsafe.Markup` is shown as plain text.
 
@@ -51,6 +68,7 @@ class Section:
         aside: beside the summary, as ``body``; the first on the page counts.
         definitions: how its numbers are defined, each a name and a text.
         style: rules of CSS that the body needs.
+        leaves: pages beside the report, made only if the section counts.
     """
 
     anchor: str
@@ -64,6 +82,7 @@ class Section:
     aside: str | Callable[[], str] = ""
     definitions: Sequence[tuple[str, str]] = ()
     style: str = ""
+    leaves: Callable[[], Iterable[Leaf]] = tuple
 
 
 def arrange(offered: Iterable[Section]) -> list[Section]:

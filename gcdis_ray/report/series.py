@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from gcdis_ray.data.images.image_files import listed_images
-from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.report.view import RunView, printable
 from gcdis_ray.store.artifacts import Artifact
 
@@ -41,40 +40,6 @@ def read_pace(artifact: Artifact) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         for name, values in columns.items()
         if known[name].any()
     }
-
-
-def sample_points(view: RunView, member: str, number: int) -> tuple[np.ndarray, np.ndarray] | None:
-    """Evenly spread rows of an embedding table projected to two principal components.
-
-    Returns:
-        crop_index of shape (N,) and points of shape (N, 2), or None if there are fewer than three.
-    """
-    table = view.table(member)
-    if table is None or table.num_rows < 3:
-        return None
-    stride = max(1, -(-table.num_rows // number))
-    kept_index: list[np.ndarray] = []
-    kept_rows: list[np.ndarray] = []
-    offset = 0
-    for shard in table.iter_shards(["crop_index", "embedding"]):
-        chosen = shard.take(np.arange(-offset % stride, shard.num_rows, stride))
-        offset += shard.num_rows
-        if chosen.num_rows:
-            kept_index.append(chosen["crop_index"].to_numpy())
-            kept_rows.append(matrix(chosen["embedding"]).astype(np.float64))
-    return np.concatenate(kept_index), principal_components(np.concatenate(kept_rows))
-
-
-def principal_components(rows_ND: np.ndarray) -> np.ndarray:
-    """The two leading principal components (N, 2), signs fixed so that the drawing never flips."""
-    centred = rows_ND - rows_ND.mean(axis=0)
-    _, axes = np.linalg.eigh(centred.T @ centred)
-    leading = axes[:, ::-1][:, :2]
-    if leading.shape[1] < 2:
-        leading = np.hstack([leading, np.zeros((len(leading), 2 - leading.shape[1]))])
-    strongest = np.abs(leading).argmax(axis=0)
-    leading = leading * np.where(leading[strongest, [0, 1]] < 0, -1.0, 1.0)
-    return centred @ leading
 
 
 def quarantine_summary(view: RunView, first: int = 20) -> dict[str, Any] | None:

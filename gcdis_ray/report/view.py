@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NotRequired, TypedDict
 
+from gcdis_ray.report.projection import Projection
 from gcdis_ray.store.artifacts import Artifact, Table
 
 
@@ -50,6 +51,8 @@ class RunView:
         artifacts: node -> its committed artifact, in the recipe's order; what is not done is
             absent.
         names: what people call classes, by ``class_index`` of the curated ones.
+        beside: folder beside the page, for what is too much for it, as the page's links name it.
+        projection: how crops come to lie on the map.
     """
 
     name: str
@@ -60,6 +63,8 @@ class RunView:
     stages: Sequence[StageRow]
     artifacts: Mapping[str, Artifact]
     names: Mapping[int, str] = field(default_factory=dict)
+    beside: str = "report_files"
+    projection: Projection = "pca"
 
     def of(self, member: str) -> Artifact | None:
         """The artifact of the last node that has the member, or None while there is none."""

@@ -49,13 +49,39 @@ def artifact(
     config: dict[str, Any] | None = None,
 ):
     """An artifact of the given tables (a list of shards of rows each) and JSON documents."""
+    arrow = {
+        member: [pa.Table.from_pylist(rows, schema=SCHEMAS[member]) for rows in shards]
+        for member, shards in tables.items()
+    }
+    return _artifact(stage, arrow, documents, config or {})
+
+
+def artifact_of(stage: str, tables: dict[str, dict[str, Any]], documents: dict[str, Any]):
+    """An artifact of tables of one shard, given by columns, and JSON documents."""
+    arrow = {
+        member: [
+            pa.table(
+                [pa.array(columns[f.name]).cast(f.type) for f in SCHEMAS[member]],
+                schema=SCHEMAS[member],
+            )
+        ]
+        for member, columns in tables.items()
+    }
+    return _artifact(stage, arrow, documents, {})
+
+
+def _artifact(
+    stage: str,
+    tables: dict[str, list[pa.Table]],
+    documents: dict[str, Any],
+    config: dict[str, Any],
+):
     opener, files = MemoryOpener(), {}
     for member, shards in tables.items():
         files[member] = []
         for i, rows in enumerate(shards):
             path = f"{member}/{i}.parquet"
-            schema = SCHEMAS[member]
-            table = check_schema(member, pa.Table.from_pylist(rows, schema=schema), schema)
+            table = check_schema(member, rows, SCHEMAS[member])
             opener.tables[path] = table
             files[member].append(FileRecord(path, table.nbytes, "0" * 64, table.num_rows))
     for member, value in documents.items():
@@ -67,7 +93,7 @@ def artifact(
         stage=stage,
         key=key,
         version=1,
-        config=config or {},
+        config=config,
         inputs={"ingest": "0" * 24} if stage != "ingest" else {},
         seed=0,
         source=None,
@@ -229,7 +255,7 @@ def make_run(
 def page_of(view: RunView) -> str:
     """The page of a run of recipe gcdis."""
     stages = {node.name: node.stage for node in RECIPE.nodes}
-    return write_report(view, offered_sections(stages, view))
+    return write_report(view, offered_sections(stages, view)).page
 
 
 def until(view: RunView, num_stages: int) -> RunView:

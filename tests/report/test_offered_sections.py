@@ -62,7 +62,7 @@ def test_a_recipe_whose_scores_have_another_shape_has_a_page(small_run):
     score = artifact("score", {}, {"metrics": OTHER_SCORES})
     view = _with(_without(small_run, "evaluate", "count"), score=score)
     stages = {**OURS, **FOREIGN}
-    page = write_report(view, offered_sections(stages, view))
+    page = write_report(view, offered_sections(stages, view)).page
     parsed = Elements(page)
     assert parsed.misnested == []
     ids = {a["id"] for _, a in parsed.found if "id" in a}
@@ -106,7 +106,7 @@ def test_a_method_without_headness_has_no_figures_of_it_and_any_config(small_run
 def test_a_stage_of_another_package_is_on_the_page_with_its_tile():
     score = artifact("score", {}, {"metrics": OTHER_SCORES})
     view = RunView("mine", "toy", 0, {}, "", [], {"score": score})
-    page = write_report(view, offered_sections(FOREIGN, view))
+    page = write_report(view, offered_sections(FOREIGN, view)).page
     assert '<li><a href="#scores">Scores</a></li>' in page
     assert "<p>mIoU <b>0.5</b> of &lt;all&gt;</p>" in page
     assert '<span class="value">0.50</span><span class="label">mIoU</span>' in page
@@ -126,7 +126,8 @@ def test_a_section_tells_all_it_says():
         definitions=[("mIoU", "mean over classes")],
         style=".mine{color:red}",
     )
-    page = write_report(RunView("x", "toy", 0, {}, "", [], {"a": artifact("a", {}, {})}), [section])
+    view = RunView("x", "toy", 0, {}, "", [], {"a": artifact("a", {}, {})})
+    page = write_report(view, [section]).page
     for text in (
         "<h2>All of mine</h2>\nonly &lt;text&gt;",
         "It went &lt;well&gt;.",
@@ -145,7 +146,7 @@ def test_stages_that_are_not_done_are_not_asked():
     view = RunView("x", "toy", 0, {}, "", [], {"done": artifact("done", {}, {})})
     stages: dict[str, Any] = {"done": SimpleNamespace(), "later": SimpleNamespace(sections=fail)}
     assert offered_sections(stages, view) == []
-    assert "Nothing has been computed yet" in write_report(_without(view, "done"))
+    assert "Nothing has been computed yet" in write_report(_without(view, "done")).page
 
 
 def test_the_last_of_an_anchor_counts_and_the_others_are_never_made():
@@ -174,7 +175,7 @@ def test_curves_and_records_set_aside_are_shown_for_every_node(small_run):
     history = [{"step": s, "name": "loss", "value": 1.0 / (s + 1)} for s in range(5)]
     more = artifact("warm-up", {"history": [history], "quarantine": [[row]]}, {})
     view = _with(_without(small_run, *OURS), **{"warm-up": more})
-    assert "<h3>warm-up</h3>" in write_report(view)
+    assert "<h3>warm-up</h3>" in write_report(view).page
     both = quarantine_summary(_with(small_run, more=more))
     assert both is not None
     assert both["total"] == 4

@@ -11,10 +11,12 @@ from scene_tables import MemoryOpener
 from synthetic_run import artifact, make_run
 
 from gcdis_ray.masks import coco_rle
-from gcdis_ray.report import figures, findings, gallery, marks, pictures, series
+from gcdis_ray.report import figures, findings, gallery, marks, pictures
 from gcdis_ray.report.assigned import Crops, read_crops_assigned
-from gcdis_ray.report.cards import _MAX_THUMBS, class_cards
+from gcdis_ray.report.cards import ON_PAGE, Told, choose_cards, class_cards
+from gcdis_ray.report.judging import Verdict
 from gcdis_ray.report.palette import class_color, ink_on, oklch_to_hex, rgb
+from gcdis_ray.report.projection import principal_components
 from gcdis_ray.report.view import ClassView, RunView, printable
 
 
@@ -96,8 +98,8 @@ def test_only_shards_with_wanted_crops_are_opened(finished_run):
     assert isinstance(table.opener, MemoryOpener)
     first = table.shards[0].rows
     table.opener.reads.clear()
-    rows = gallery.read_crops(table, [first, first + 1, 10**9])
-    assert sorted(rows) == [first, first + 1]
+    rows = gallery.iter_crops(table, [first + 1, first, 10**9])
+    assert [row["crop_index"] for row in rows] == [first, first + 1]
     assert table.opener.reads == ["crops/1.parquet"]
 
 
@@ -116,18 +118,34 @@ def _many_classes(num_classes: int, per_class: int) -> tuple[RunView, Crops]:
 
 @pytest.mark.parametrize("num_classes", [3, 80, 2000])
 def test_the_number_of_thumbnails_is_limited(monkeypatch, num_classes):
-    monkeypatch.setattr("gcdis_ray.report.gallery.draw_crop", lambda *_: (b"x", 1, 1))
-    monkeypatch.setattr(
-        "gcdis_ray.report.cards.read_crops",
-        lambda table, wanted: {i: {"jpeg": b"", "mask_png": b""} for i in wanted},
-    )
+    def draw(
+        table: object, looks: dict[int, gallery.Look], frame: object
+    ) -> dict[int, gallery.Thumb]:
+        return {i: gallery.Thumb("", look.alt, look.hint, 1, 1) for i, look in looks.items()}
+
+    monkeypatch.setattr("gcdis_ray.report.cards.draw_thumbs", draw)
     run, crops = _many_classes(num_classes, 30)
     classes = [ClassView(i, f"c{i}", known=i < 2) for i in range(num_classes)]
-    cards = class_cards(run, classes, crops, {})
+    told = Told({c.class_index: c for c in classes}, {}, {}, {})
+    cards = class_cards(run, classes, crops, told)
     shown = [len(c.best) + len(c.doubtful) for c in cards]
-    assert sum(shown) <= _MAX_THUMBS
+    assert sum(shown) <= ON_PAGE.most
     assert len(cards) == num_classes
-    assert sum(shown) >= min(0.6 * _MAX_THUMBS, 24)
+    assert sum(shown) >= min(0.6 * ON_PAGE.most, 24)
+
+
+def test_of_many_classes_the_largest_and_the_least_trusted_have_a_card_on_the_page():
+    classes = [ClassView(i, f"c{i}", known=i < 70) for i in range(200)]
+    sizes = {i: 1_000 - i for i in range(199)}  # the last class is empty
+    doubtful = {150: Verdict.MIXED, 170: Verdict.TWO, 180: Verdict.FEW}
+    told = Told({}, {}, {}, dict.fromkeys(range(70, 199), Verdict.SAFE) | doubtful)
+    page, beside = choose_cards(classes, sizes, told)
+    assert [c.class_index for c in page][:20] == list(range(70, 90))
+    assert {150, 170, 180} <= {c.class_index for c in page}
+    assert len(page) == 40
+    assert {c.class_index for c in (*page, *beside)} == set(range(199))
+    few, none = choose_cards(classes[60:90], sizes, told)
+    assert (len(few), none) == (30, [])
 
 
 def test_pseudo_labels_replace_clusters_and_bring_reliability():
@@ -223,18 +241,10 @@ def test_a_box_without_mask_is_drawn_too():
 @given(st.integers(3, 40), st.integers(2, 6), st.integers(0, 2**31))
 def test_principal_components_match_the_singular_vectors(rows, columns, seed):
     data = np.random.default_rng(seed).normal(size=(rows, columns)) * np.arange(1, columns + 1)
-    points = series.principal_components(data)
+    points = principal_components(data)
     centred = data - data.mean(axis=0)
     u, s, _ = np.linalg.svd(centred, full_matrices=False)
     assert np.allclose(np.abs(points), np.abs(u[:, :2] * s[:2]), atol=1e-6 * s[0] + 1e-9)
-
-
-def test_points_are_sampled_evenly_over_shards(finished_run):
-    index, points = series.sample_points(finished_run, "embeddings", 20)
-    total = finished_run.table("embeddings").num_rows
-    stride = -(-total // 20)
-    assert index.tolist() == list(range(0, total, stride))
-    assert points.shape == (len(index), 2)
 
 
 def test_missing_numbers_are_dashes():
