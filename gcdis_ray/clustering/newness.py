@@ -261,5 +261,9 @@ def _joined(points_NC: Tensor, height: float, most: int, rng: np.random.Generato
     return raw_N
 
 
-def _mean_to(points_NC: Tensor, others_KC: Tensor, num: int, **apart: Tensor) -> Floats:
-    return mean_distance(neighbours(points_NC, others_KC, num, **apart)[0]).double().numpy()
+def _mean_to(
+    points_NC: Tensor, others_KC: Tensor, num: int, itself_M: Tensor | None = None
+) -> Floats:
+    return (
+        mean_distance(neighbours(points_NC, others_KC, num, itself_M=itself_M)[0]).double().numpy()
+    )
