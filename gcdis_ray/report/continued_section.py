@@ -140,9 +140,9 @@ def _new_pictures(
     view: RunView, shown: Sequence[int], crops: Crops
 ) -> dict[int, dict[int, dict[str, Any]]]:
     """Spread over the trust in them."""
-    table, chosen = view.table("crops"), dict[int, list[int]]()
+    table, chosen, members = view.table("crops"), dict[int, list[int]](), crops.by_class()
     for index in shown:
-        mine = crops.of_class(index)
+        mine = members.get(index, np.empty(0, np.int64))
         mine = mine[np.argsort(-crops.trust()[mine], kind="stable")]
         some = np.linspace(0, len(mine) - 1, min(_PICTURES, len(mine))).round().astype(int)
         chosen[index] = crops.crop_index[mine[some]].tolist()
