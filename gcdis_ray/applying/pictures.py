@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gcdis_ray.applying.trained import SegmentedClass
 from gcdis_ray.data.images.image_files import FILE_COLUMNS, ImageFiles
+from gcdis_ray.errors import ConfigError
 from gcdis_ray.store.artifacts import Artifact, Table
 from gcdis_ray.store.storage import Storage
 
@@ -25,10 +26,21 @@ class PictureRequest:
     """Args:
     number: of images, spread evenly; 0: all.
     display_score: objects below it are not drawn; None: about eight an image are.
+
+    Raises:
+        ConfigError: out of range.
     """
 
     number: int = 0
     display_score: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.number < 0:
+            raise ConfigError(f"must not be negative (got {self.number})", where="--pictures")
+        if self.display_score is not None and not 0 <= self.display_score <= 1:
+            raise ConfigError(
+                f"must be in [0, 1] (got {self.display_score})", where="--display-score"
+            )
 
 
 def draw_pictures(

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from gcdis_ray.cli.telling import json_argument, print_json, set_aside
+from gcdis_ray.errors import ConfigError
 
 HELP = "apply a trained segmenter to new images (resumes by itself)"
 EXAMPLE = (
@@ -75,8 +76,10 @@ def run(args: argparse.Namespace) -> int:
     from gcdis_ray.run.progress import Line, Reporter
 
     pictures = None
-    if args.pictures is not None or args.display_score is not None:
-        pictures = PictureRequest(args.pictures or 0, args.display_score)
+    if args.pictures is not None:
+        pictures = PictureRequest(args.pictures, args.display_score)
+    elif args.display_score is not None:
+        raise ConfigError("is of pictures", where="--display-score", fix="add --pictures")
     request = Request(
         images=args.images,
         out=args.out,

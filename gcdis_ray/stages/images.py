@@ -45,7 +45,7 @@ GIVES = (
 SEEDED = False
 
 SPLIT = "validation"  # those that stage predict looks at
-WHERE = "stages.images.images"
+WHERE = "--images (stages.images.images)"
 _EXAMPLES = 3
 _BYTES_PER_IMAGE = 150  # of a row
 _LISTING = schema(image_id=pa.int64(), uri=pa.string())

@@ -23,10 +23,14 @@ import gcdis_ray
 from gcdis_ray.applying.bundle import write_bundle
 from gcdis_ray.applying.opening import open_trained
 from gcdis_ray.applying.outputs import PREDICTED
+from gcdis_ray.config import apply_overrides
 from gcdis_ray.curating.acts import Name
 from gcdis_ray.curating.log import append
 from gcdis_ray.errors import DataError
+from gcdis_ray.run.graph import make_config
 from gcdis_ray.run.opened import open_run
+from gcdis_ray.run.pipeline import Pipeline
+from gcdis_ray.run.plan import describe
 
 COLUMNS = ["class_index", "score", "bbox_xyxy", "mask_rle", "height_px", "width_px"]
 
@@ -210,6 +214,37 @@ def test_other_images_are_other_work(small_run: Any, tmp_path: Path):
     assert len(rows(out)) == 10
 
 
+def test_pictures_show_what_is_sure_enough(small_run: Any, found: Found, tmp_path: Path):
+    """Of some images, spread evenly; another threshold draws them anew and nothing else."""
+    out, model, images = tmp_path / "out", storage_of(small_run), images_of(small_run)
+    shutil.copytree(found.out, out)
+    seen = []
+    for more in (["2"], ["2"], ["2", "--display-score", "1"]):
+        done = predict(model, images, out, "--set", SHARDS, "--pictures", *more)
+        assert done.returncode == 0, done.stderr
+        seen.append({path.name: path.read_bytes() for path in (out / "pictures").iterdir()})
+    names = sorted(path.name for path in images.iterdir())
+    assert sorted(seen[0]) == [names[0], names[-1]]
+    assert seen[0] == seen[1]
+    assert seen[2].keys() == seen[0].keys()
+    assert all(seen[2][name] != seen[0][name] for name in seen[0])
+    tables = {name: data for name, data in result_files(found.out).items() if "summary" not in name}
+    assert tables.items() <= result_files(out).items()
+
+
+def test_it_is_a_run_like_others(small_run: Any, found: Found):
+    run = open_run(str(found.out))
+    assert (run.config.recipe, run.has("predictions")) == ("predict", True)
+    entries = {entry["name"]: entry for entry in describe(Pipeline(run.config))}
+    assert {name: entry["action"] for name, entry in entries.items()} == dict.fromkeys(
+        ("model", "images", "predict"), "cached"
+    )
+    changed = apply_overrides(run.config.model_dump(), ["stages.images.exif=ignore"])
+    anew = {e["name"]: e for e in describe(Pipeline(make_config(changed, "here")))}
+    assert (anew["images"]["action"], anew["images"]["rows"]) == ("run", 8)
+    assert (anew["model"]["action"], anew["predict"]["action"]) == ("cached", "run")
+
+
 def test_the_library_is_the_command(small_run: Any, found: Found, tmp_path: Path):
     """Of paths, PIL images and arrays; of a bundle elsewhere."""
     bundle = tmp_path / "bundle"
@@ -272,6 +307,9 @@ def test_mistakes_of_the_command_are_named(small_run: Any, tmp_path: Path):
         "stages.predict.min_score": (model, images, out, "--set", "stages.predict.min_score=2"),
         "seed cannot be set here": (model, images, out, "--set", "seed=1"),
         "less than or equal to 1": (model, images, out, "--min-score", "2"),
+        "--pictures: must not be negative": (model, images, out, "--pictures", "-1"),
+        "--display-score: must be in": (model, images, out, "--pictures", "--display-score", "7"),
+        "add --pictures": (model, images, out, "--display-score", "0.5"),
     }.items():
         done = predict(*words)
         assert (done.returncode, done.stdout) == (2, ""), said
