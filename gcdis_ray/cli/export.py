@@ -52,7 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     shape.add_argument("--rle", action="store_true", default=None, help="masks as run lengths")
     parser.add_argument(
         "--min-iou",
-        type=_share,
+        type=_overlap,
         default=MIN_IOU,
         metavar="X",
         help=f"polygons have as few points as keep so much of their mask (default {MIN_IOU}); "
@@ -70,9 +70,20 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _share(text: str) -> float:
-    value = float(text)
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
+    return _between(0, text)
+
+
+def _overlap(text: str) -> float:
+    return _between(0.5, text)  # of less than half of a mask nothing might be left
+
+
+def _between(low: float, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not low <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} is no number in [{low:g}, 1]")
     return value
 
 

@@ -56,7 +56,7 @@ class Coco:
         x0, y0, x1, y1 = found.bbox_xyxy
         box = {"bbox": [_short(v) for v in (x0, y0, x1 - x0, y1 - y0)]}
         if found.mask_rle is None:
-            return {**box, "area": _short((x1 - x0) * (y1 - y0))}
+            return {**box, "area": _short((x1 - x0) * (y1 - y0)), "segmentation": []}
         size = [image.height_px, image.width_px]
         covered = int(area(found.mask_rle, *size))
         if self.target.rle or found.crowd:  # readers take a crowd's run lengths only

@@ -79,7 +79,7 @@ class Wanted:
         of: one of :data:`SOURCES`, or ``crops``, which go with ``folders``.
         out: folder to make.
         rle: run lengths (True) or polygons (False); None: as is usual for the format.
-        min_iou: in [0, 1], how much of a mask its polygons must keep.
+        min_iou: in [0.5, 1], how much of a mask its polygons must keep.
         image_prefix: what precedes names of images in Label Studio's tasks; None: as it serves a
             local folder.
         force: replace an earlier export.

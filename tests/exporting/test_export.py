@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import yaml
 from conftest import SmallRun
 from PIL import Image
 from pycocotools.coco import COCO
-from small_run import here, open_pipeline
+from small_run import environment, here, open_pipeline, program
 
 from gcdis_ray.curating.acts import Name, Reject
 from gcdis_ray.curating.log import append
@@ -262,6 +264,27 @@ def test_a_run_that_has_not_got_there_is_told(run: Pipeline, tmp_path: Path):
     (storage / "runs" / "small.json").write_text(json.dumps(note))
     said = refused(str(storage), tmp_path / "o", "--format", "coco")
     assert "stage label has not been run" in said
+
+
+@pytest.mark.thorough
+def test_a_killed_export_is_begun_anew(run: Pipeline, tmp_path: Path):
+    out, words = tmp_path / "o", ["--format", "coco"]
+    for _ in range(3):
+        line = ["export", run.config.storage, "--out", str(out), *words]
+        process = subprocess.Popen(program(line), env=environment())
+        first = tmp_path / "o.unfinished" / "images" / "000001.jpg"
+        while process.poll() is None and not first.exists():
+            time.sleep(0.001)
+        process.kill()
+        process.wait()
+        assert not out.exists() or (out / "export.json").is_file()
+    export(run, out, *words, "--force")
+    export(run, tmp_path / "p", *words)
+    files = sorted(p.relative_to(out) for p in out.rglob("*") if p.is_file())
+    assert len(files) == 24 + 2
+    for name in files:
+        assert (out / name).read_bytes() == (tmp_path / "p" / name).read_bytes()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o", "p"]
 
 
 @pytest.mark.thorough

@@ -19,6 +19,7 @@ from small_run import ROOT, here, open_pipeline
 
 from gcdis_ray.exporting.export import COCO_FILE
 from gcdis_ray.masks.coco_rle import decode, iou_matrix, rle_from_polygons
+from gcdis_ray.run.opened import open_run
 
 READERS = Path(__file__).parent / "readers"
 Reader = Callable[..., Any]  # reads a folder by a script, and gives what that prints
@@ -107,9 +108,9 @@ def iou(row: dict[str, Any], polygons: Sequence[Sequence[float]]) -> float:
     return iou_matrix([rle_from_polygons(polygons, *size)], [row["mask_rle"]], *size)[0, 0]
 
 
-def as_labels(root: Path, images: str, annotations: str, tmp_path: Path) -> dict[str, Any]:
-    """What a next run takes of a file as labels: rows of table ``instances`` by class name. Raises
-    where anything in it was not accepted."""
+def as_labels(root: Path, images: str, annotations: str, tmp_path: Path) -> list[dict[str, Any]]:
+    """What a next run takes of a file as labels: rows of table ``instances`` with
+    ``label``, the name of the class. All of it is accepted, or the test fails."""
     data = json.loads((root / annotations).read_text())
     used = {annotation["category_id"] for annotation in data["annotations"]}
     names = {row["id"]: row["name"] for row in data["categories"]}
@@ -141,12 +142,10 @@ def as_labels(root: Path, images: str, annotations: str, tmp_path: Path) -> dict
     assert labeled["masks"] == labeled["annotations"] == len(data["annotations"])
     done = here(["run", str(path), "--until", "ingest"])
     assert done.returncode == 0, done.stderr
-    from gcdis_ray.run.opened import open_run
-
     found = open_run(str(path)).inputs("instances", "classes")
     name_of = {row["class_index"]: row["name"] for row in found.json("classes")}
     rows = found.table("instances").read().to_pylist()
-    return {"rows": [{**row, "label": name_of[row["class_index"]]} for row in rows]}
+    return [{**row, "label": name_of[row["class_index"]]} for row in rows]
 
 
 def labels_of(rows: Sequence[dict[str, Any]]) -> list[str]:
@@ -164,7 +163,7 @@ def test_a_corrected_coco_file_is_labels_of_a_next_run(exported, truth, tmp_path
     changed["segmentation"] = [[10, 20, 40, 20, 40, 50, 10, 50]]
     changed["bbox"], changed["area"] = [10, 20, 30, 30], 900
     (out / COCO_FILE).write_text(json.dumps(data))
-    rows = as_labels(out, "images", COCO_FILE, tmp_path)["rows"]
+    rows = as_labels(out, "images", COCO_FILE, tmp_path)
     expected = [r["label"] if r["label"] != before else "a letter" for r in truth[:-1]]
     assert labels_of(rows) == sorted(expected)
     row_of = {row["instance_id"]: row for row in rows}
@@ -177,12 +176,16 @@ def test_a_corrected_coco_file_is_labels_of_a_next_run(exported, truth, tmp_path
     assert masks == [row["mask_rle"] for row in truth[1:-1]]  # by exact polygons
 
 
+@pytest.fixture(scope="module")
+def datumaro(environment: Callable[..., Reader]) -> Reader:
+    return environment("datumaro")
+
+
 @pytest.mark.thorough
-def test_datumaro_reads_coco_and_cvat(environment, exported, truth, tmp_path: Path):
-    read = environment("datumaro")
+def test_datumaro_reads_coco_and_cvat(datumaro: Reader, exported, truth, tmp_path: Path):
     for form in ("coco", "cvat"):
         out = exported("--format", form)
-        found = read("with_datumaro.py", out, tmp_path / form)
+        found = datumaro("with_datumaro.py", out, tmp_path / form)
         objects: dict[int, list[dict[str, Any]]] = {}
         for each in found:
             objects.setdefault(each["object"], []).append(each)
@@ -194,15 +197,15 @@ def test_datumaro_reads_coco_and_cvat(environment, exported, truth, tmp_path: Pa
             assert iou(row, [part["polygon"] for part in parts]) >= 0.95
         assert not objects
     again = tmp_path / "cvat"  # as CVAT, which writes by datumaro, exports a task
-    rows = as_labels(again, "images/default", COCO_FILE, tmp_path)["rows"]
+    rows = as_labels(again, "images/default", COCO_FILE, tmp_path)
     assert labels_of(rows) == labels_of(truth)
 
 
 @pytest.mark.thorough
-def test_datumaro_reads_run_lengths(environment, exported, truth, tmp_path: Path):
+def test_datumaro_reads_run_lengths(datumaro: Reader, exported, truth, tmp_path: Path):
     out = exported("--format", "cvat", "--rle")
-    found = {each["object"]: each for each in environment("datumaro")(
-        "with_datumaro.py", out, tmp_path / "o")}  # fmt: skip
+    objects = datumaro("with_datumaro.py", out, tmp_path / "o")
+    found = {each["object"]: each for each in objects}
     for number, row in enumerate(truth, start=1):
         mask = decode(row["mask_rle"], row["height_px"], row["width_px"])
         assert found[number]["mask"] == mask.astype(int).ravel().tolist()
@@ -210,19 +213,22 @@ def test_datumaro_reads_run_lengths(environment, exported, truth, tmp_path: Path
 
 @pytest.mark.thorough
 def test_label_studio_takes_tasks_and_gives_coco(environment, exported, truth, tmp_path: Path):
-    out = exported("--format", "label-studio")
-    labels = environment("label-studio-sdk")("with_label_studio.py", out)
-    assert labels == [row["label"] for row in truth]
-    rows = as_labels(out, ".", "result.json", tmp_path)["rows"]
-    assert labels_of(rows) == labels_of(truth)
+    out = exported("--format", "label-studio", "--with-labels")
+    found = environment("label-studio-sdk")("with_label_studio.py", out)
+    assert found["predicted"] == [row["label"] for row in truth]
+    rows = as_labels(out, ".", "result.json", tmp_path)
+    assert len(found["given"]) > 0
+    assert labels_of(rows) == sorted(found["predicted"] + found["given"])
 
 
 @pytest.mark.thorough
 def test_fiftyone_reads_masks_and_embeddings(environment, exported, truth):
-    """Its importer; its database need not start."""
-    found = environment("fiftyone", "pycocotools")(
+    """Its importer, and its database where that starts: a program of its own, to be fetched."""
+    told = environment("fiftyone", "pycocotools")(
         "with_fiftyone.py", exported("--format", "fiftyone")
     )
+    found = told["objects"]
+    assert told["in_database"] in (None, len(truth))
     found_of = {each["crop_index"]: each for each in found}
     assert len(found_of) == len(found) == len(truth)
     for row in truth:

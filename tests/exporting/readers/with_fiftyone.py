@@ -1,4 +1,5 @@
-"""Objects of a folder as FiftyOne's importer gives them to its database, which is not asked.
+"""Objects of a folder as FiftyOne's importer gives them to its database; and how many of them are
+in the database, if it starts here.
 
 python with_fiftyone.py FOLDER
 """
@@ -6,6 +7,8 @@ python with_fiftyone.py FOLDER
 import json
 import sys
 
+import fiftyone as fo
+from fiftyone.core.config import FiftyOneConfigError
 from fiftyone.utils.coco import COCODetectionDatasetImporter
 
 importer = COCODetectionDatasetImporter(dataset_dir=sys.argv[1], label_types="segmentations")
@@ -27,4 +30,14 @@ for path, metadata, detections in importer:
                 "mask": each.mask.astype(int).tolist(),
             }
         )
-print(json.dumps(found))
+try:
+    data = fo.Dataset.from_dir(
+        dataset_dir=sys.argv[1],
+        dataset_type=fo.types.COCODetectionDataset,
+        label_types="segmentations",
+    )
+    lengths = [len(e) for es in data.values("segmentations.detections.embedding") for e in es or ()]
+    in_database = len(lengths)
+except FiftyOneConfigError:
+    in_database = None
+print(json.dumps({"objects": found, "in_database": in_database}))

@@ -17,16 +17,18 @@ folder = Path(sys.argv[1])
 interface = LabelInterface((folder / "label_config.xml").read_text())
 interface.validate()
 tasks = json.loads((folder / "tasks.json").read_text())
-labels, accepted = [], []
+predicted, given, accepted = [], [], []
 for number, task in enumerate(tasks, start=1):
-    for prediction in task["predictions"]:
+    for annotation in task.get("annotations", []):
+        assert interface.validate_annotation(annotation)
+        given += [region["value"]["polygonlabels"][0] for region in annotation["result"]]
+    for prediction in task.get("predictions", []):
         errors = interface.validate_prediction(prediction, return_errors=True)
         assert not errors, errors
         read = PredictionValue(**prediction)
-        labels += [region["value"]["polygonlabels"][0] for region in read.result]
-    result = task["predictions"][0]["result"]
+        predicted += [region["value"]["polygonlabels"][0] for region in read.result]
+    (result,) = (made["result"] for made in task.get("annotations", task.get("predictions")))
     annotation = {"id": number, "result": result, "was_cancelled": False}
-    assert interface.validate_annotation(annotation)
     accepted.append({"id": number, "data": task["data"], "annotations": [annotation]})
 (folder / "accepted.json").write_text(json.dumps(accepted))
 subprocess.run(
@@ -39,4 +41,4 @@ subprocess.run(
     stdout=sys.stderr,
     env=os.environ | {"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT": str(folder.parent)},
 )
-print(json.dumps(labels))
+print(json.dumps({"predicted": predicted, "given": given}))
