@@ -20,13 +20,7 @@ from gcdis_ray.data.crops.cut_spec import CutSpec
 from gcdis_ray.data.images.image_files import ImageFile, ImageFiles
 from gcdis_ray.evaluation.class_columns import ClassColumns
 from gcdis_ray.evaluation.crop_labels import assignments_by_crop
-from gcdis_ray.evaluation.crop_truth import (
-    OBJECT_COLUMNS,
-    CropTruth,
-    by_image,
-    overlap,
-    true_objects,
-)
+from gcdis_ray.evaluation.crop_truth import CropTruth, by_image, true_objects
 from gcdis_ray.evaluation.mapping_config import MappingConfig
 from gcdis_ray.evaluation.scored_images import Terms, in_mapping_half
 from gcdis_ray.evaluation.tables import CLUSTER_COUNTS
@@ -34,6 +28,7 @@ from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.metrics.cluster_classes import Scope, count_pairs, dense, match_clusters
 from gcdis_ray.metrics.detection_columns import best_of_image
 from gcdis_ray.metrics.one_to_one import greedy_pairs
+from gcdis_ray.metrics.row_overlaps import OBJECT_COLUMNS, overlap
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.runtime.devices import Precision
 from gcdis_ray.store.artifacts import Table

@@ -18,14 +18,11 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from gcdis_ray.evaluation.tables import CLASS_OBJECTS, CROP_TRUTH
-from gcdis_ray.masks.coco_rle import iou_matrix
-from gcdis_ray.metrics.boxes import box_iou_matrix
 from gcdis_ray.metrics.one_to_one import greedy_pairs
+from gcdis_ray.metrics.row_overlaps import OBJECT_COLUMNS, Row, overlap
 from gcdis_ray.store.artifacts import Table
 from gcdis_ray.store.schemas import WHOLE_IMAGE
 
-Row = Mapping[str, Any]
-OBJECT_COLUMNS = ("image_id", "mask_rle", "bbox_xyxy", "height_px", "width_px")
 _PROPOSAL_COLUMNS = ("proposal_id", "origin", *OBJECT_COLUMNS)
 
 
@@ -43,25 +40,6 @@ def true_objects(truth: pa.Table, split: str) -> dict[int, list[dict[str, Any]]]
         pc.and_(pc.equal(truth["split"], split), pc.invert(truth["iscrowd"]))  # pyright: ignore[reportAttributeAccessIssue]
     )
     return by_image(mine, (*OBJECT_COLUMNS, "category_id"))
-
-
-def overlap(left: Sequence[Row], right: Sequence[Row]) -> NDArray[np.float64]:
-    """IoU of objects of one image, (len(left), len(right)).
-
-    Of masks for a pair where both have one, of boxes for any other pair.
-    """
-    iou = box_iou_matrix(
-        np.array([r["bbox_xyxy"] for r in left]), np.array([r["bbox_xyxy"] for r in right])
-    )
-    rows, columns = (
-        [n for n, r in enumerate(s) if r["mask_rle"] is not None] for s in (left, right)
-    )
-    if rows and columns:
-        size = right[0]["height_px"], right[0]["width_px"]
-        iou[np.ix_(rows, columns)] = iou_matrix(
-            [left[n]["mask_rle"] for n in rows], [right[n]["mask_rle"] for n in columns], *size
-        )
-    return iou
 
 
 def _shown(proposals: Sequence[Row], objects: Sequence[Row]) -> NDArray[np.float64]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
-from typing import Literal, get_args
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Literal, get_args
 
 from gcdis_ray.errors import ConfigError
+
+if TYPE_CHECKING:  # the command line asks for PROJECTIONS, which costs nothing so
+    import numpy as np
+    from numpy.typing import NDArray
 
 Projection = Literal["pca", "umap"]
 PROJECTIONS: tuple[str, ...] = get_args(Projection)
@@ -43,6 +44,7 @@ def project(rows_ND: NDArray[np.floating], how: Projection = "pca") -> NDArray[n
 def principal_components(rows_ND: NDArray[np.floating]) -> NDArray[np.float64]:
     """The two leading principal components (N, 2), zeros where there is but one; signs are fixed,
     so that the drawing never flips."""
+    import numpy as np
     import torch
 
     from gcdis_ray.clustering.spaces import principal
@@ -55,6 +57,7 @@ def principal_components(rows_ND: NDArray[np.floating]) -> NDArray[np.float64]:
 
 
 def _umap(rows_ND: NDArray[np.floating]) -> NDArray[np.float64]:
+    import numpy as np
     from umap import UMAP  # pyright: ignore[reportMissingImports]
 
     if len(rows_ND) < 4:

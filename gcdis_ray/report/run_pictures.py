@@ -46,7 +46,9 @@ class PictureSection:
 
 
 @dataclass(frozen=True)
-class _Image:
+class OpenImage:
+    """One image with its pixels, and the shard that it lies in."""
+
     image_id: int
     shard: int
     height_px: int
@@ -96,7 +98,7 @@ def draw_predictions(
     images, predictions = view.table("images"), view.table("predictions")
     if images is None or predictions is None:
         return None
-    chosen = list(_open(view, images, ("validation", "unlabeled")))
+    chosen = list(open_images(view, images, ("validation", "unlabeled")))
     truth = _truth_by_image(view, metrics or {}, {image.image_id for image in chosen})
     rows = {i.image_id: rows_of_image(predictions.shard(i.shard), i.image_id) for i in chosen}
     scores = [rows[i.image_id]["score"].to_numpy() for i in chosen]
@@ -120,7 +122,7 @@ def draw_predictions(
 
 
 def _proposed(view: RunView, images: Table, proposals: Table) -> PictureSection:
-    chosen = list(_open(view, images, ("unlabeled", "validation", "labeled")))
+    chosen = list(open_images(view, images, ("unlabeled", "validation", "labeled")))
     rows = {i.image_id: rows_of_image(proposals.shard(i.shard), i.image_id) for i in chosen}
     pictures = []
     for image in chosen:
@@ -146,7 +148,7 @@ def _labeled(view: RunView, images: Table, instances: Table) -> PictureSection:
     names = {c.class_index: c.name for c in view.classes()}
     made = view.table("instance_masks")
     pictures = []
-    for image in _open(view, images, ("labeled",)):
+    for image in open_images(view, images, ("labeled",)):
         told = rows_of_image(instances.shard(image.shard), image.image_id)
         seen = with_made_masks(told, made.shard(image.shard) if made else None)
         found = [
@@ -164,7 +166,7 @@ def _labeled(view: RunView, images: Table, instances: Table) -> PictureSection:
 
 
 def _picture(
-    image: _Image, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
+    image: OpenImage, found: Sequence[Drawn], what: str, true: Sequence[Drawn] | None
 ) -> Picture:
     def draw(objects: Sequence[Drawn]) -> str:
         return draw_image(image.pixels_HW3, objects)
@@ -178,20 +180,23 @@ def _picture(
     )
 
 
-def _open(view: RunView, images: Table, splits: Sequence[str]) -> Iterator[_Image]:
-    """The chosen images whose files can still be had, shard by shard."""
+def open_images(
+    view: RunView, images: Table, splits: Sequence[str], number: int = _NUM_IMAGES
+) -> Iterator[OpenImage]:
+    """Images spread evenly over the first of the splits that has any, shard by shard; without those
+    whose files cannot be had any more."""
     made = view.of("images")
     if made is None:
         return
     files = ImageFiles.of(made)
-    for shard, row in choose_images(listed_images(made), splits, _NUM_IMAGES):
+    for shard, row in choose_images(listed_images(made), splits, number):
         chosen = images.shard(shard, (*FILE_COLUMNS, "height_px", "width_px")).slice(row, 1)
         try:
             pixels = files.read(chosen)[0].pixels()
         except (DataError, StorageError):
             continue  # files that stayed with the user may be gone when the page is made
         data = chosen.drop_columns(["bytes"]).to_pylist()[0]
-        yield _Image(data["image_id"], shard, data["height_px"], data["width_px"], pixels)
+        yield OpenImage(data["image_id"], shard, data["height_px"], data["width_px"], pixels)
 
 
 def _truth_by_image(

@@ -189,6 +189,7 @@ def sections(view: RunView) -> Sequence[Section]:
     from gcdis_ray.report.detection_section import detection_section
     from gcdis_ray.report.diagnostics import diagnostics_section
     from gcdis_ray.report.discovery_section import discovery_sections
+    from gcdis_ray.report.missed_section import missed_section
     from gcdis_ray.report.run_pictures import predicted_pictures
 
     metrics = view.json("metrics")
@@ -196,6 +197,7 @@ def sections(view: RunView) -> Sequence[Section]:
         *class_sections(view, metrics),
         *predicted_pictures(view, metrics),
         *discovery_sections(view, metrics),
+        missed_section(view),
         diagnostics_section(view, metrics),
         detection_section(metrics),
     ]
