@@ -178,7 +178,7 @@ def test_a_continued_run_is_continued(continued: Continued, twice: Continued):
     names = [row["name"] for row in after]
     assert len(set(names)) == len(names)
     assert f"new {sum(name.startswith('new ') for name in names)}" in names
-    sizes = [run.artifact("renew").json("kept") for run in (continued.run, twice.run)]
+    sizes = [run.artifact_with("kept").json("kept") for run in (continued.run, twice.run)]
     for old, new in zip(*sizes, strict=False):
         assert new["outputs"] == old["outputs"]
         assert new["size"] >= old["size"]
