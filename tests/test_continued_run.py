@@ -11,6 +11,8 @@ import pytest
 import yaml
 from small_run import here
 
+from gcdis_ray.curating.acts import Name
+from gcdis_ray.curating.log import append
 from gcdis_ray.data.samples.digits import write_new_scenes
 from gcdis_ray.methods.stored_method import StoredMethod
 from gcdis_ray.run.opened import OpenedRun, open_run
@@ -147,13 +149,11 @@ def test_names_of_the_earlier_run_are_taken_and_cost_little(
     partition = earlier.artifact_with("partition").table("partition").read()["cluster_id"]
     num_known = sum(row["known"] for row in table(earlier))
     crop = next(n for n, c in enumerate(partition.to_pylist()) if c >= num_known)
-    log = tmp_path / "earlier" / "names" / earlier.crops_key / "names.json"
     stages = {"assign": {"threshold": 0.6}, "renew": {"min_size": 2}}
     config = config_of(tmp_path / "again", str(tmp_path / "earlier"), scenes, **stages)
     before = open_run(config)
     assert before.keys == continued.run.keys  # where a run lies does not matter
-    log.parent.mkdir(parents=True)
-    log.write_text(json.dumps({"act": "name", "crop": crop, "name": "zebra"}) + "\n")
+    append(earlier.storage, earlier.crops_key, [Name(crop, "zebra")])
     after = open_run(config)
     assert {n for n in before.keys if before.keys[n] != after.keys[n]} == {"renew", "evaluate"}
 
@@ -178,7 +178,7 @@ def test_a_continued_run_is_continued(continued: Continued, twice: Continued):
     names = [row["name"] for row in after]
     assert len(set(names)) == len(names)
     assert f"new {sum(name.startswith('new ') for name in names)}" in names
-    sizes = [run.artifact("renew").json("kept") for run in (continued.run, twice.run)]
+    sizes = [run.artifact_with("kept").json("kept") for run in (continued.run, twice.run)]
     for old, new in zip(*sizes, strict=False):
         assert new["outputs"] == old["outputs"]
         assert new["size"] >= old["size"]
@@ -205,7 +205,7 @@ def test_killed_and_resumed_it_ends_the_same(continued: Continued, tmp_path: Pat
     assert here(["run", continued.config, *overrides, "--until", "propose"]).returncode == 0
     manifest = next(storage.glob("propose_kept/*/manifest.json"))
     manifest.unlink()  # killed at its very end
-    records = sorted(manifest.parent.glob("done/*/*.json"))
+    records = sorted(manifest.parent.glob("attempt-*/done/*/*.json"))
     records[0].unlink()  # and before a shard
     done = here(["run", continued.config, *overrides])
     assert done.returncode == 0, done.stderr

@@ -103,10 +103,11 @@ def _drifted(view: RunView, rows: Sequence[Mapping[str, Any]], crops: Crops) -> 
     )
     shown = [row["class_index"] for row in order if row["crops"] or row["crops_before"]][:_CLASSES]
     before, now = _kept_pictures(view, shown), _new_pictures(view, shown, crops)
+    names = {item.class_index: item.name for item in view.classes()}  # as people call them
     found = []
     for row in order:
         index, known = row["class_index"], row["known"]
-        color, name = class_color(index, known), printable(row["name"])
+        color, name = class_color(index, known), names.get(index) or printable(row["name"])
         old, new = before.get(index, {}), now.get(index, {})
         found.append(
             Drifted(

@@ -22,11 +22,10 @@ def set_aside_section(view: RunView) -> Section:
 
     splits = image_counts(view)
     num_known = sum(1 for c in view.classes() if c.known)
-    came = (
-        f"{plural(splits.get('labeled', 0), 'image')} came with objects of "
-        f"{plural(num_known, 'known class', 'known classes')}; "
-        f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
-    )
+    came = f"{plural(splits.get('unlabeled', 0), 'image')} came without any label."
+    if labeled := splits.get("labeled", 0):
+        known = plural(num_known, "known class", "known classes")
+        came = f"{plural(labeled, 'image')} came with objects of {known}; {came}"
     sentences = [came, *_counted(view)] if splits else []
     return Section("quarantine", "Set aside", body, SET_ASIDE, sentences=sentences)
 
