@@ -76,9 +76,9 @@ class Suggestion:
 def clusters_of(curated: Curated, crops: SortedCrops) -> list[Cluster]:
     """All classes that hold a crop, by number."""
     unlabeled_N = crops.label_N < 0
-    trust_N = np.where(unlabeled_N, crops.trust_N, 0.0)
-    order_N = np.lexsort((crops.index_N, -trust_N, ~unlabeled_N, curated.cluster_N))
-    sorted_N = curated.cluster_N[order_N]
+    cluster_N = curated.cluster_N[crops.ranked_N]
+    order_N = crops.ranked_N[np.argsort(cluster_N, kind="stable")]
+    sorted_N = np.sort(cluster_N)
     found = []
     for row in curated.classes:
         number = int(row["class_index"])

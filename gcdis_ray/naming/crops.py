@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,13 @@ class SortedCrops:
     by_reliability: bool
     vectors: Vectors
     pictures: Table
+
+    @cached_property
+    def ranked_N(self) -> NDArray[np.int64]:
+        """All crops: unlabeled ones first, the most trusted first."""
+        unlabeled_N = self.label_N < 0
+        trust_N = np.where(unlabeled_N, self.trust_N, 0.0)
+        return np.lexsort((self.index_N, -trust_N, ~unlabeled_N))
 
     @property
     def index_N(self) -> NDArray[np.int64]:

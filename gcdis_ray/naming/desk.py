@@ -96,7 +96,7 @@ class Desk:
             if seen is not None and seen != len(log) - len(acts):
                 self._check_seen(acts, tuple(log[: -len(acts)]), seen)
             try:
-                self._after(tuple(log))
+                self._at(tuple(log))
             except CurationError as error:
                 if error.where and error.where in {act.note.where for act in acts}:
                     raise error.at(error.where, _NOTHING_DONE) from None

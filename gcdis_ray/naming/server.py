@@ -22,6 +22,7 @@ from __future__ import annotations
 import hmac
 import json
 import secrets
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -100,6 +101,11 @@ class NamingServer(ThreadingHTTPServer):
             with suppress(OSError):
                 connection.shutdown(SHUT_RD)
         super().server_close()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """One who has gone before he was answered is no mistake."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     @property
     def address(self) -> str:
