@@ -11,7 +11,7 @@ import pytest
 import yaml
 from small_run import here
 
-from gcdis_ray.curating.acts import Name
+from gcdis_ray.curating.acts import Merge, Name
 from gcdis_ray.curating.log import append
 from gcdis_ray.data.samples.digits import write_new_scenes
 from gcdis_ray.methods.stored_method import StoredMethod
@@ -155,7 +155,50 @@ def test_names_of_the_earlier_run_are_taken_and_cost_little(
     assert before.keys == continued.run.keys  # where a run lies does not matter
     append(earlier.storage, earlier.crops_key, [Name(crop, "zebra")])
     after = open_run(config)
-    assert {n for n in before.keys if before.keys[n] != after.keys[n]} == {"renew", "evaluate"}
+    assert {n for n in before.keys if before.keys[n] != after.keys[n]} == {
+        "renew",
+        "curate",
+        "evaluate",
+    }
+
+
+@pytest.mark.thorough
+def test_its_classes_are_merged_like_any_others(continued: Continued, scenes: Path, tmp_path: Path):
+    """A new class turns out to be one of the old: nothing before is done again, and who goes on
+    from there compares with the crops of both."""
+    shutil.copytree(continued.run.storage.uri, tmp_path / "once" / "storage")
+    config = config_of(
+        tmp_path / "once", continued.earlier.storage.uri, scenes,
+        assign={"threshold": 0.6}, renew={"min_size": 2},
+    )  # fmt: skip
+    before = open_run(config)
+    assert before.keys == continued.run.keys
+    rows = table(before)
+    partition = before.artifact_with("partition").table("partition").read()
+    class_of = dict(enumerate(partition["cluster_id"].to_pylist()))
+    new = len(rows) - 1
+    old = next(
+        c for c in class_of.values() if 0 <= c < new and not rows[c]["name"].startswith("new")
+    )
+    merged = Merge(tuple(next(n for n, c in class_of.items() if c == k) for k in (old, new)))
+    append(before.storage, before.crops_key, [merged])
+    after = open_run(config)
+    assert {n for n in before.keys if before.keys[n] != after.keys[n]} == {"curate", "evaluate"}
+    assert here(["run", config]).returncode == 0
+    assert len(table(after)) == len(rows) - 1
+    curated = after.artifact_with("curation").table("partition").read()["cluster_id"].to_pylist()
+    assert [c < 0 for c in curated] == [c < 0 for c in class_of.values()]
+    assert all(curated[n] == old for n, c in class_of.items() if c in (old, new))
+
+    again = config_of(tmp_path / "again", str(tmp_path / "once" / "storage"), scenes)
+    done = here(["run", again, "--until", "keep"])
+    assert done.returncode == 0, done.stderr
+    kept = open_run(again).artifact_with("kept_crops")
+    by_class = kept.table("kept_crops").read(["class_index"])["class_index"].to_pylist()
+    assert max(by_class) == len(rows) - 2
+    first = continued.run.artifact_with("kept_crops").table("kept_crops").read(["class_index"])
+    assert by_class.count(old) > first["class_index"].to_pylist().count(old)  # and the new ones
+    assert len(kept.json("kept")) == len(kept.json("kept_classes")) == len(rows) - 1
 
 
 @pytest.fixture(scope="module")

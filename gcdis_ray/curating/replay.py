@@ -59,7 +59,7 @@ def replay(
 
     Args:
         crop_index_N: crops, each once, in any order.
-        cluster_N: where discovery put each of them: a ``class_index`` of ``classes``.
+        cluster_N: where discovery put each of them: a ``class_index`` of ``classes``, -1 for none.
         classes: rows of ``discovered_classes``: all ids from 0 on, known ones first.
         class_index_N: the class that a labeled crop was given, -1 for an unlabeled one.
 
@@ -86,15 +86,29 @@ def replay_over(found: Members, acts: Iterable[Act]) -> Curated:
     """Acts over what discovery found.
 
     Args:
-        found: has table ``assignments`` and document ``discovered_classes`` of one discovery.
+        found: has document ``discovered_classes`` of a discovery, and what
+            :func:`clusters_found` reads of it.
 
     Raises:
         CurationError: as :func:`replay`.
     """
+    crop_index_N, cluster_N, label_N = clusters_found(found)
+    return replay(acts, crop_index_N, cluster_N, found.json("discovered_classes"), label_N)
+
+
+def clusters_found(found: Members) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """What acts are about: of each crop its ``crop_index``, its cluster before any act, -1 for
+    none, and the class it was given, -1 for none.
+
+    Args:
+        found: has table ``assignments`` and, where some crops are in no class, ``partition``.
+    """
     columns = ["crop_index", "cluster_id", "class_index"]
     rows = found.table("assignments").read(columns)
     crop_index_N, cluster_N, label_N = (rows[name].to_numpy() for name in columns)
-    return replay(acts, crop_index_N, cluster_N, found.json("discovered_classes"), label_N)
+    if found.has("partition"):  # of the same crops, shard by shard
+        cluster_N = found.table("partition").read(["cluster_id"])["cluster_id"].to_numpy()
+    return crop_index_N, cluster_N, label_N
 
 
 class _Refused(Exception):
@@ -102,8 +116,9 @@ class _Refused(Exception):
 
 
 class _State:
-    """Crops lie in *pieces*: a cluster of discovery, or what a split took out of others. Pieces
-    make up classes. So an act costs as much as the crops it lists, however many there are."""
+    """Crops lie in *pieces*: a cluster of discovery, those in none, or what a split took out of
+    others. Pieces make up classes. So an act costs as much as the crops it lists, however many
+    there are."""
 
     def __init__(
         self,
@@ -120,9 +135,10 @@ class _State:
         self.rising = self.crops[self.order]
         self.label_N = np.asarray(class_index_N, np.int64)
         self.piece_N = np.array(cluster_N, np.int64)
-        self.size = np.bincount(self.piece_N, minlength=self.num_clusters).tolist()
+        self.piece_N[self.piece_N < 0] = self.num_clusters  # those that are in none
+        self.size = np.bincount(self.piece_N, minlength=self.num_clusters + 1).tolist()
         # of each piece: its class, REJECTED for none
-        self.class_of = list(range(self.num_clusters))
+        self.class_of = [*range(self.num_clusters), REJECTED]
         self.names: dict[int, str] = {}  # class -> what people call it
 
     def follow(self, act: Name | Move) -> None:

@@ -31,7 +31,7 @@ class Cluster:
         number: its ``class_index`` then; others may have it after more acts.
         crops_M: its unlabeled crops, int64, most trusted first.
         labeled_L: labeled crops that lie in it, int64, rising.
-        probability: mean over the unlabeled ones, in [0, 1]; None without any.
+        probability: mean over the unlabeled ones that have one, in [0, 1]; None without any.
     """
 
     number: int
@@ -94,10 +94,16 @@ def clusters_of(curated: Curated, crops: SortedCrops) -> list[Cluster]:
                     known=bool(row["known"]),
                     crops_M=here[:num],
                     labeled_L=here[num:],
-                    probability=float(crops.probability_N[here[:num]].mean()) if num else None,
+                    probability=_mean(crops.probability_N[here[:num]]),
                 )
             )
     return found
+
+
+def _mean(probability_M: NDArray[np.float64]) -> float | None:
+    """Of those that are known: crops that this run took for rejected have none."""
+    known = probability_M[np.isfinite(probability_M)]
+    return float(known.mean()) if len(known) else None
 
 
 class Surroundings:

@@ -16,8 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gcdis_ray.curating.replay import clusters_found
 from gcdis_ray.errors import ArtifactError
-from gcdis_ray.files.arrow_columns import as_lists, matrix, numbers
+from gcdis_ray.files.arrow_columns import as_lists, matrix
 from gcdis_ray.files.shared_table import RandomRows, shared_table
 from gcdis_ray.report.assigned import read_crops_assigned
 from gcdis_ray.report.view import RunView
@@ -33,7 +34,7 @@ class SortedCrops:
 
     Args:
         classes: discover's table of classes.
-        cluster_N: int64, discover's output.
+        cluster_N: int64, discover's output, -1 for crops in no class.
         label_N: int64, known class of a labeled crop, -1 for an unlabeled one.
         probability_N: float64, of the class that was given; NaN for labeled crops.
         trust_N: float64, what crops of a cluster are ranked by: reliability where there are
@@ -71,10 +72,7 @@ def read_crops_sorted(run: OpenedRun) -> SortedCrops:
     """
     made = run.artifact_with("assignments")
     assignments = made.table("assignments")
-    columns = assignments.read(["crop_index", "cluster_id", "class_index"])
-    index_N, cluster_N, label_N = (
-        numbers(columns[n]).astype(np.int64) for n in columns.column_names
-    )
+    index_N, cluster_N, label_N = (column.astype(np.int64) for column in clusters_found(made))
     if not np.array_equal(index_N, np.arange(len(index_N))):
         raise ArtifactError("crops are not numbered 0, 1, ...", where="table 'assignments'")
     rated = read_crops_assigned(_view(run))

@@ -3,14 +3,15 @@
 What the earlier run has learned is taken over (keep). Its proposer finds objects in the new images
 (propose), they become crops and vectors as they did then (crop, embed), and its method says which
 class each is of, unless it lies too far from all of them (assign). What fits none makes new
-classes, if enough of it is alike (renew); old classes keep their ids. Truth of the new images,
-where it is told, is sealed for evaluate.
+classes, if enough of it is alike (renew); old classes keep their ids until people decide otherwise
+(curate). Truth of the new images, where it is told, is sealed for evaluate.
 """
 
 from gcdis_ray.recipes.recipe import Node, Recipe
 from gcdis_ray.stages import (
     assign,
     crop,
+    curate,
     embed_kept,
     evaluate,
     ingest_new,
@@ -30,6 +31,7 @@ RECIPE = Recipe(
         Node("embed", embed_kept, inherits=True),
         Node("assign", assign),
         Node("renew", renew),
+        Node("curate", curate),
         Node("evaluate", evaluate),
     )
 )

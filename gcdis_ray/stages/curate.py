@@ -38,6 +38,7 @@ VERSION = 1
 TAKES = (
     "crops",  # whose numbers the acts are of
     "assignments",
+    optional("partition"),  # of a run that continues an earlier one: some crops are in no class
     "discovered_classes",
     optional("holdout"),
 )

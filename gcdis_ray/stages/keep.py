@@ -157,7 +157,10 @@ def _class_of_crops(inputs: Inputs) -> Ints:
     label_N, cluster_N = own["class_index"].to_numpy(), sorts["cluster_id"].to_numpy()
     parts = [np.where(label_N >= 0, label_N, cluster_N)]
     if inputs.has("kept_crops"):
-        parts.insert(0, inputs.table("kept_crops").read(["class_index"])["class_index"].to_numpy())
+        kept_N = inputs.table("kept_crops").read(["class_index"])["class_index"].to_numpy()
+        if inputs.has("curation"):  # they were kept before people decided
+            kept_N = np.array(Outputs.read(inputs.json("curation")).class_of)[kept_N]
+        parts.insert(0, kept_N)
     return np.concatenate(parts).astype(np.int64)
 
 
@@ -178,7 +181,10 @@ def _read_crops(inputs: Inputs, class_N: Ints, rank_N: Ints, each: int, config: 
     if inputs.has("kept_crops"):
         kept = inputs.table("kept_crops").read()
         first = kept.num_rows
-        found.append(kept.take(np.flatnonzero(rank_N[:first] < each)))
+        rows = np.flatnonzero(rank_N[:first] < each)
+        classes = pa.array(class_N[:first][rows].astype(np.int32))
+        column = kept.schema.get_field_index("class_index")
+        found.append(kept.take(rows).set_column(column, KEPT_CROPS.field("class_index"), classes))
     crops, embeddings = inputs.table("crops"), inputs.table("embeddings")
     for index in range(crops.num_shards):
         shown = crops.shard(index, ["crop_index", "jpeg", "mask_png"])

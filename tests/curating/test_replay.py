@@ -210,3 +210,17 @@ def test_the_form_in_a_key_leads_to_the_same_classes(case):
     found, ordered = replay(moves(acts), *given_), replay(parse(lines, "key"), *given_)
     assert np.array_equal(found.cluster_N, ordered.cluster_N)
     assert found.classes == ordered.classes
+
+
+def test_crops_in_no_class_stay_there():
+    cluster_N, label_N = np.array([0, 2, -1, 3, 2]), np.full(5, -1)
+
+    def curated_of(*acts):
+        return replay(acts, np.arange(5), cluster_N, class_table(4), label_N)
+
+    assert curated_of().cluster_N.tolist() == cluster_N.tolist()
+    assert curated_of().rejected == []
+    assert curated_of(Merge((1, 3))).cluster_N.tolist() == [0, 2, -1, 2, 2]
+    assert curated_of(Split((4,))).cluster_N.tolist() == [0, 2, -1, 3, 4]
+    with pytest.raises(CurationError, match="crop 2 is in no class"):
+        curated_of(Merge((2, 3)))
