@@ -22,7 +22,7 @@ from pydantic import PrivateAttr
 from gcdis_ray.config import StageConfig
 from gcdis_ray.curating.acts import Act, Merge, Move, Reject, Split, canonical, moves
 from gcdis_ray.curating.outputs import class_of_cluster
-from gcdis_ray.curating.replay import REJECTED, replay
+from gcdis_ray.curating.replay import REJECTED, clusters_found, replay
 from gcdis_ray.errors import CurationError
 from gcdis_ray.runtime.base import Work
 from gcdis_ray.store.artifacts import Size, Workload
@@ -99,8 +99,7 @@ def run(inputs: Inputs, config: Config, work: Work) -> None:
             fix="set it to 0",
         )
     assignments, discovered = inputs.table("assignments"), inputs.json("discovered_classes")
-    rows = assignments.read(["crop_index", "class_index", "cluster_id"])
-    crop_index_N, label_N, cluster_N = (column.to_numpy() for column in rows.columns)
+    crop_index_N, cluster_N, label_N = clusters_found(inputs)
     found = replay(config.moves, crop_index_N, cluster_N, discovered, label_N)
     partition, start = work.writer("partition"), 0
     for shard in assignments.shards:
