@@ -356,7 +356,8 @@ def test_a_run_tells_by_which_rules_and_names_its_detections_are_scored(
         "class_count": {"estimate": 3, "discovered": 3, "truth": 3},
     }
     artifact = mock.Mock(**{"json.return_value": metrics})
-    pipeline = mock.Mock(config=mock.Mock(oracle=False), nodes={"marks": mock.Mock(stage=evaluate)})
+    nodes = {"marks": mock.Mock(stage=evaluate)}
+    pipeline = mock.Mock(config=mock.Mock(oracle=False), nodes=nodes, acts=())
     pipeline.artifacts.return_value = {"marks": artifact}
     print_summaries(pipeline)
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]

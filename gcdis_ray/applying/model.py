@@ -13,7 +13,8 @@ from PIL import Image
 
 from gcdis_ray.applying.opening import open_trained
 from gcdis_ray.applying.trained import SegmentedClass, Trained
-from gcdis_ray.data.images.image_check import ImageLimits, check_image, decode_rgb
+from gcdis_ray.data.images.image_check import ImageLimits, check_image
+from gcdis_ray.data.images.image_files import ImageFile
 from gcdis_ray.errors import ArtifactError, ConfigError, DataError
 from gcdis_ray.masks import coco_rle
 from gcdis_ray.store.source import source_file
@@ -172,7 +173,7 @@ def _pixels(image: ImageLike) -> NDArray[np.uint8]:
     try:
         folder, file = source_file(name, None, "images")
         data = folder.read(file)
-        return decode_rgb(data, check_image(data, ImageLimits()).turn)
+        return ImageFile(data, check_image(data, ImageLimits()).turn, name).pixels()
     except OSError as error:
         raise DataError(f"cannot be read ({error.strerror or 'not there'})", where=name) from error
     except DataError as error:

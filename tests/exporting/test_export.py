@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SmallRun
 from PIL import Image
 from pycocotools.coco import COCO
 from small_run import environment, here, open_pipeline, program
@@ -27,12 +26,12 @@ from gcdis_ray.store.storage import open_storage
 
 
 @pytest.fixture(scope="module")
-def run(small_run: SmallRun) -> Pipeline:
+def run(small_run) -> Pipeline:
     return open_pipeline(small_run.overrides)
 
 
 @pytest.fixture(scope="module")
-def root(small_run: SmallRun) -> Path:
+def root(small_run) -> Path:
     """The data folder."""
     given = next(o for o in small_run.overrides if o.startswith("stages.ingest.root="))
     return Path(given.partition("=")[2])

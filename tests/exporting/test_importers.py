@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import SmallRun
 from small_run import ROOT, here, open_pipeline
 
 from gcdis_ray.exporting.export import COCO_FILE
@@ -69,7 +68,7 @@ def environment(uv: str, tmp_path_factory: pytest.TempPathFactory) -> Callable[.
 
 
 @pytest.fixture(scope="module")
-def exported(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def exported(small_run, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     def export(*words: str) -> Path:
         out = tmp_path_factory.mktemp("exports") / "o"
         storage = open_pipeline(small_run.overrides).config.storage
@@ -81,7 +80,7 @@ def exported(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> C
 
 
 @pytest.fixture(scope="module")
-def truth(small_run: SmallRun) -> list[dict[str, Any]]:
+def truth(small_run) -> list[dict[str, Any]]:
     """Pseudo-labels as tables of the run have them, in order."""
     made = open_pipeline(small_run.overrides).artifacts()
     proposals = made["propose"].table("proposals").read().to_pylist()
