@@ -170,7 +170,10 @@ def test_a_run_is_opened_by_its_config_with_overrides_only(name: Gcdis):
 @pytest.mark.thorough
 def test_the_page_ends_with_ctrl_c(shapes: str):
     program = [sys.executable, "-m", "gcdis_ray.cli", "name", shapes, "--serve"]
-    with subprocess.Popen(program, stdout=subprocess.PIPE, text=True, env=os.environ) as served:
+    with subprocess.Popen(
+        program, stdout=subprocess.PIPE, text=True, env=os.environ,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells may ignore it
+    ) as served:  # fmt: skip
         assert served.stdout is not None
         address = served.stdout.readline().split()[-1]
         with urllib.request.urlopen(f"{address}clusters") as answer:

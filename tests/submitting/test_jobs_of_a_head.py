@@ -55,6 +55,7 @@ def _submit(place: tuple[Path, dict[str, str]], *more: str) -> subprocess.Popen[
         program(["submit", "crops.yaml", "--address", env["ADDRESS"], *more]),
         cwd=checkout, env=env | {"PYTHONPATH": python_path}, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # shells may ignore it
     )  # fmt: skip
 
 
