@@ -13,7 +13,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 import urllib.error
 import urllib.request
 
@@ -39,15 +39,16 @@ def _ask(method: str, path: str, header: str, value: str) -> str:
 
 
 def main(arguments: list[str], every_s: float = EVERY_S) -> int:
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
     environment = {"RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": DRAIN_S, **os.environ}
     node = subprocess.Popen(["ray", "start", "--block", *arguments], env=environment)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: node.terminate())
     while node.poll() is None:
-        if is_told():
+        if ended.is_set() or is_told():
             node.terminate()
             return node.wait()
-        time.sleep(every_s)
+        ended.wait(every_s)
     return node.returncode
 
 
