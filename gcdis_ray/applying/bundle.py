@@ -13,9 +13,12 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict
+
 import gcdis_ray
 from gcdis_ray.applying.trained import Trained
-from gcdis_ray.errors import ArtifactError, StorageError
+from gcdis_ray.config import validate
+from gcdis_ray.errors import ArtifactError, ConfigError, StorageError
 from gcdis_ray.store.artifacts import canonical_json
 from gcdis_ray.store.storage import Storage, open_storage
 
@@ -24,6 +27,38 @@ FORMAT = 1
 _WEIGHTS = "segmenter.safetensors"
 _AGAIN = "copy the bundle again, or make it again: gcdis bundle RUN FOLDER"
 _FIELDS = ("name", "classes", "names", "detector", "limits", "files", "versions")
+
+
+class _Part(BaseModel):
+    """Of the table: what is read of it has the type that it is read as."""
+
+    model_config = ConfigDict(extra="allow", strict=True, allow_inf_nan=False)
+
+
+class _Class(_Part):
+    class_index: int
+    name: str
+    known: bool
+    category_id: int | None
+
+
+class _File(_Part):
+    bytes: int
+    sha256: str
+
+
+class _Limits(_Part):
+    min_score: float
+    max_per_image: int
+
+
+class _Table(_Part):
+    name: str
+    classes: list[_Class]
+    names: list[str]
+    detector: dict[str, Any]
+    limits: _Limits
+    files: dict[str, _File]
 
 
 def write_bundle(trained: Trained, place: str) -> bool:
@@ -102,6 +137,8 @@ def read_bundle(storage: Storage) -> Trained:
     try:
         told: Any = json.loads(storage.read(BUNDLE))
         given = told["format"]
+    except RecursionError:
+        raise ArtifactError("this is no bundle's table", where=where, fix=_AGAIN) from None
     except FileNotFoundError:
         raise ArtifactError("no bundle lies there", where=storage.uri, fix=_AGAIN) from None
     except (ValueError, KeyError, TypeError) as error:
@@ -114,6 +151,10 @@ def read_bundle(storage: Storage) -> Trained:
         )
     if absent := [name for name in _FIELDS if name not in told]:
         raise ArtifactError(f"it lacks {', '.join(absent)}", where=where, fix=_AGAIN)
+    try:
+        validate(_Table, told, where)
+    except ConfigError as error:
+        raise ArtifactError(error.what, where=where, fix=_AGAIN) from None
     if told.get("classes_sha256") != _classes_digest(told["classes"], told["names"]):
         raise ArtifactError(
             "its class table is not the one that its weights were bundled with",
@@ -122,6 +163,8 @@ def read_bundle(storage: Storage) -> Trained:
         )
     if told.get("sha256") != _digest({k: v for k, v in told.items() if k != "sha256"}):
         raise ArtifactError("the file is damaged (SHA-256 differs)", where=where, fix=_AGAIN)
+    if len(told["classes"]) != len(told["names"]) or _WEIGHTS not in told["files"]:
+        raise ArtifactError("it has not one name a class, and weights", where=where, fix=_AGAIN)
     file = told["files"][_WEIGHTS]
     try:
         storage.read_part(_WEIGHTS, 0, 1)

@@ -9,6 +9,7 @@ says. ``gcdis gc`` leaves the folder alone.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,6 +18,7 @@ from gcdis_ray.errors import CurationError
 from gcdis_ray.store.storage import Storage
 
 FOLDER = "names"
+_NAME = re.compile(r"\d{5,}\.json")
 _READERS = 16  # small files read at a time: a bucket takes as long for one as for many
 
 
@@ -31,7 +33,7 @@ def read_log(storage: Storage, crops_key: str) -> list[Act]:
             between others.
         StorageError: the storage cannot be read.
     """
-    return _read(storage, crops_key, len(storage.list(f"{FOLDER}/{crops_key}")))
+    return _read(storage, crops_key, _num_files(storage, crops_key))
 
 
 def append(
@@ -55,11 +57,17 @@ def append(
     """
     data = "".join(f"{to_line(act)}\n" for act in acts).encode()
     while True:
-        number = len(storage.list(f"{FOLDER}/{crops_key}"))
+        number = _num_files(storage, crops_key)
         log = [*_read(storage, crops_key, number), *acts]
         check(log)
         if not acts or storage.create(_path(crops_key, number), data):
             return log
+
+
+def _num_files(storage: Storage, crops_key: str) -> int:
+    """Of the log; files of others in its folder, such as a file manager's, are none of it."""
+    names = (path.rpartition("/")[2] for path in storage.list(f"{FOLDER}/{crops_key}"))
+    return sum(bool(_NAME.fullmatch(name)) for name in names)
 
 
 def _path(crops_key: str, number: int) -> str:
@@ -80,7 +88,7 @@ def _acts(storage: Storage, path: str) -> list[Act]:
         raise CurationError(
             "is missing, and the log has other files",
             where=where,
-            fix="files of a log are numbered from 00000.json on, without a gap or another file",
+            fix="files of a log are numbered from 00000.json on, without a gap",
         ) from None
     except UnicodeDecodeError as error:
         raise CurationError(f"is no UTF-8 ({error.reason})", where=where) from None

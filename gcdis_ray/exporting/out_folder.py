@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,7 @@ def out_folder(out: str, *, force: bool) -> Iterator[Path]:
     _check(target, force)
     filling = target.with_name(f"{target.name}.unfinished")
     with _writing(target):
+        _check_left(filling)
         filling.mkdir(parents=True, exist_ok=True)
         with _locked(filling):
             _empty(filling)
@@ -77,6 +79,20 @@ def _check(target: Path, force: bool) -> None:
         )
 
 
+def _check_left(filling: Path) -> None:
+    """Raise ConfigError if the folder to fill holds what no export has left there."""
+    if filling.is_symlink() or (filling.exists() and not filling.is_dir()):
+        there = [filling.name]
+    else:
+        there = sorted(os.listdir(filling)) if filling.exists() else []
+    if there and _LOCK not in there:
+        raise ConfigError(
+            f"the folder to fill before it gets its name is not empty: {there[0]!r} is no export's",
+            where=str(filling),
+            fix="move it away, or name another folder",
+        )
+
+
 def _summary(target: Path) -> None:
     """Raise ConfigError if the summary is not one that an export has written: files of others are
     not deleted."""
@@ -91,12 +107,13 @@ def _summary(target: Path) -> None:
 
 
 def _replace(target: Path, filling: Path) -> None:
-    earlier = target.with_name(f"{target.name}.earlier")
-    if target.exists():
-        shutil.rmtree(earlier, ignore_errors=True)
-        os.rename(target, earlier)
+    if not target.exists():
+        os.rename(filling, target)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    os.rename(target, aside / target.name)
     os.rename(filling, target)
-    shutil.rmtree(earlier, ignore_errors=True)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _empty(filling: Path) -> None:

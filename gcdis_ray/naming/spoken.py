@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 
 from gcdis_ray.curating.acts import Act, Merge, Name, Note, Reject, Split, Undo, read_act, to_line
 from gcdis_ray.errors import CurationError
@@ -29,6 +30,7 @@ def acts_of(said: Sequence[Said], desk: Desk, standing: Standing, note: Note) ->
 
 def _act(option: str, text: str, desk: Desk, standing: Standing, note: Note) -> Act:
     where = f"--{option} {printed(text)}".rstrip()
+    note = replace(note, where=where)  # what cannot be followed is told of that
     match option:
         case "name":
             which, sign, name = text.partition("=")

@@ -97,6 +97,10 @@ def cut(bundle: Path) -> None:
     (bundle / "bundle.json").write_text(text[: len(text) // 2])
 
 
+def nested(folder: Path) -> None:
+    (folder / "bundle.json").write_text("[" * 200_000)
+
+
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -109,6 +113,12 @@ def cut(bundle: Path) -> None:
         (rewrite(lambda told: told["names"].reverse()), "class table is not the one"),
         (rewrite(lambda told: told["classes"].pop()), "class table is not the one"),
         (rewrite(lambda told: told["limits"].update(min_score=0.9)), "damaged (SHA-256"),
+        (rewrite(lambda told: told.update(limits={})), "missing key 'limits.min_score'"),
+        (rewrite(lambda told: told.update(classes=[1])), "'classes.0'"),
+        (rewrite(lambda told: told.update(classes=float("nan"))), "'classes'"),
+        (rewrite(lambda told: told["names"].pop()), "class table is not the one"),
+        (rewrite(lambda told: told["files"].clear()), "damaged (SHA-256"),
+        (nested, "no bundle's table"),
     ],
 )
 def test_a_spoiled_bundle_is_refused(bundle: Path, spoil: Callable[[Path], None], said: str):

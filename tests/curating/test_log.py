@@ -59,3 +59,11 @@ def test_a_broken_file_is_named(tmp_path):
     storage.write("names/key/00003.json", b"")
     with pytest.raises(CurationError, match=r"00000.json: is missing"):
         read_log(storage, "key")
+
+
+def test_a_file_of_others_beside_the_log_is_none_of_it(tmp_path):
+    storage = open_storage(str(tmp_path))
+    append(storage, "key", [Name(1, "a")])
+    (tmp_path / "names" / "key" / ".DS_Store").write_bytes(b"x")
+    append(storage, "key", [Name(2, "b")])
+    assert [act.name for act in read_log(storage, "key")] == ["a", "b"]

@@ -36,10 +36,25 @@ def test_an_empty_folder_is_taken(tmp_path: Path):
 def test_what_a_killed_export_has_left_is_begun_anew(tmp_path: Path):
     left = tmp_path / "o.unfinished"
     (left / "images").mkdir(parents=True)
+    (left / ".exporting").touch()
     (left / "images" / "1.jpg").write_text("half")
     fill(tmp_path / "o", "a")
     assert sorted(p.name for p in (tmp_path / "o").iterdir()) == [SUMMARY, "labels"]
     assert not left.exists()
+
+
+def test_folders_of_others_beside_it_are_left_alone(tmp_path: Path):
+    fill(tmp_path / "o", "a")
+    for name in ("o.unfinished", "o.earlier"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.txt").write_text("mine")
+    with pytest.raises(ConfigError, match=r"'mine\.txt' is no export's"):
+        fill(tmp_path / "o", "b", force=True)
+    (tmp_path / "o.unfinished").rename(tmp_path / "other")
+    fill(tmp_path / "o", "b", force=True)
+    assert (tmp_path / "o" / "labels").read_text() == "b"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["o", "o.earlier", "other"]
+    assert (tmp_path / "o.earlier" / "mine.txt").read_text() == "mine"
 
 
 def test_a_failed_export_leaves_what_was_there(tmp_path: Path):
