@@ -19,12 +19,13 @@ from gcdis_ray.applying.pictures import PictureRequest, draw_pictures
 from gcdis_ray.applying.trained import Trained
 from gcdis_ray.files.arrow_columns import matrix
 from gcdis_ray.run.pipeline import Pipeline
-from gcdis_ray.store.artifacts import Artifact, canonical_json
+from gcdis_ray.store.artifacts import Artifact, Table, canonical_json
 from gcdis_ray.store.schemas import BOX, schema
 from gcdis_ray.store.storage import encode_table
 
 RESULTS, IMAGES, SUMMARY = "results.json", "images.json", "summary.json"
 TABLES, PICTURES = "predictions", "pictures"
+_SHOWN = 5  # files set aside
 _FORMAT = 1
 _ROWS_PER_FILE = 50_000  # of a table, before the next shard is another file's
 _AHEAD = 8  # shards that are read while one is written
@@ -159,6 +160,7 @@ class Outputs:
             "model": self._trained.name,
             "images": listed.num_rows,
             "quarantined": images.table("quarantine").num_rows,
+            "quarantine": _first_few(images.table("quarantine")),
             "images_with_predictions": with_objects,
             "predictions": found.num_rows,
             "files": tables.number,
@@ -263,3 +265,13 @@ def _results(table: pa.Table) -> Iterator[str]:
 
 def _digest(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()
+
+
+def _first_few(quarantine: Table) -> list[dict[str, str]]:
+    """Files that were set aside, and why; the table has all of them."""
+    found: list[dict[str, str]] = []
+    for shard in quarantine.iter_shards(["uri", "reason"]):
+        found += shard.slice(0, _SHOWN - len(found)).to_pylist()
+        if len(found) == _SHOWN:
+            break
+    return found

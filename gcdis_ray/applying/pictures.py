@@ -74,15 +74,17 @@ def draw_pictures(
             objects = drawn_predictions(mine, threshold, size, lambda index: classes[index])
             side = int(np.clip(max(size), *_SIDES_PX))
             jpeg = drawn_jpeg(file.pixels(), objects, side, _MAX_BYTES)
-            storage.write(f"{folder}/{picture_name(row['uri'])}", jpeg)
+            name = picture_name(row["uri"], row["image_id"])
+            storage.write(f"{folder}/{name}", jpeg)
             drawn += 1
             tell(f"  pictures     {drawn}/{len(chosen)} images")
     return drawn
 
 
-def picture_name(uri: str) -> str:
-    """Of the picture of an image: its own, and ``.jpg`` behind that of another format."""
-    return uri if uri.lower().endswith(".jpg") else f"{uri}.jpg"
+def picture_name(uri: str, image_id: int) -> str:
+    """Of the picture of an image: its own; behind that of another format its id, so that it is not
+    that of another image, and ``.jpg``."""
+    return uri if uri.lower().endswith(".jpg") else f"{uri}.{image_id}.jpg"
 
 
 def _spread(total: int, number: int) -> NDArray[np.int64]:

@@ -20,7 +20,7 @@ from gcdis_ray.run.pipeline import Event, Pipeline
 from gcdis_ray.runtime.choose import LazyRuntime
 from gcdis_ray.runtime.devices import is_gpu_here
 from gcdis_ray.runtime.ray_session import cluster_address
-from gcdis_ray.words import counted, duration
+from gcdis_ray.words import counted, duration, printed
 
 NAME = "predictions"
 _SETTABLE = ("compute.", "stages.images.", "stages.predict.", "storage_endpoint")
@@ -73,7 +73,9 @@ class Applied:
             text += f", {duration(self.seconds)}, {images / self.seconds:.3g} images/s"
         lines = [text]
         if left:
-            lines.append(f"{counted(left, 'file')} set aside: no image that can be used")
+            first = [f"{printed(f['uri'])} ({f['reason']})" for f in told["quarantine"]]
+            more = ", ..." if left > len(first) else ""
+            lines.append(f"{counted(left, 'file')} set aside: {', '.join(first)}{more}")
         if told["pictures"]:
             lines.append(f"pictures: {self.uri}/{PICTURES} ({told['pictures']['drawn']:,})")
         return [*lines, f"results: {self.uri}/{RESULTS}, {IMAGES}, {TABLES}/"]

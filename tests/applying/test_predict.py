@@ -23,6 +23,7 @@ import gcdis_ray
 from gcdis_ray.applying.bundle import write_bundle
 from gcdis_ray.applying.opening import open_trained
 from gcdis_ray.applying.outputs import PREDICTED
+from gcdis_ray.applying.pictures import picture_name
 from gcdis_ray.config import apply_overrides
 from gcdis_ray.curating.acts import Name
 from gcdis_ray.curating.log import append
@@ -202,6 +203,7 @@ def test_other_images_are_other_work(small_run: Any, tmp_path: Path):
     first = predict(model, images, out, "--json", "--pictures", "--max-per-image", "5")
     told = json.loads(first.stdout)
     assert (told["images"], told["quarantined"], told["predictions"]) == (2, 1, 10)
+    assert [file["uri"] for file in told["quarantine"]] == ["broken.jpg"]
     assert "files_left_out: .md: 1" in first.stderr
     drawn = sorted(path.name for path in (out / "pictures").iterdir())
     assert drawn == sorted(path.name for path in images.glob("0*.jpg"))
@@ -337,3 +339,8 @@ def test_a_place_that_cannot_be_written_is_named(
 
 def _no_room(number: int) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_no_two_images_have_one_picture():
+    names = {picture_name(uri, n) for n, uri in enumerate(("a.png", "a.png.jpg", "a", "a.jpg"))}
+    assert names == {"a.png.0.jpg", "a.png.jpg", "a.2.jpg", "a.jpg"}
